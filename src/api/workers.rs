@@ -1,0 +1,152 @@
+//! The tiny_http worker pool. The only file that knows tiny_http.
+//!
+//! Its listener has no name that another process could find: an abstract socket with a random name and a backlog of
+//! exactly our own connections is shut for good before anything is accepted from it. Whoever else got in between
+//! would have taken one of our places, and then all of it is thrown away.
+
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
+use tiny_http::{Request, Server};
+
+use super::{Asked, Service};
+use crate::gate::{CLIENT_FIELD, Inside, PERSISTENCE_FIELD};
+use crate::reply::{Body, Persistence, Reply};
+use crate::threads::{self, Joined};
+
+/// Private connections. tiny_http has a thread for each; its pool starts with four, so that none waits for one.
+const LANES: usize = 2;
+/// Threads that answer. An answer takes some microseconds, so they are here for the lanes, not for the cores.
+const WORKERS: usize = 2;
+/// How often a name is tried before it is given up.
+const MAX_ATTEMPTS: usize = 8;
+
+/// Threads that answer; told to end when this is dropped, and waited for.
+struct Workers {
+    /// Never dropped: tiny_http's `drop` wakes its accept thread through a path name, and panics where the listener has
+    /// none. Ours has none, and its accept thread ended when the listener was shut. What stays behind is a queue of
+    /// some hundred bytes, each time the inside is lost.
+    server: &'static Server,
+    closing: Arc<AtomicBool>,
+    threads: Vec<Joined>,
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::Release);
+        // Each call wakes one.
+        self.threads.iter().for_each(|_| self.server.unblock());
+    }
+}
+
+/// Starts workers and opens the private connections to them.
+///
+/// # Errors
+/// When the system has no room for a socket or a thread.
+pub(crate) fn open(service: &Arc<Service>) -> io::Result<Inside> {
+    let (listener, lanes) = private_listener()?;
+    let server = Server::from_listener(listener, None).map_err(io::Error::other)?;
+    let mut workers = Workers {
+        server: Box::leak(Box::new(server)),
+        closing: Arc::default(),
+        threads: Vec::new(),
+    };
+    for _ in 0..WORKERS {
+        let (server, closing, service) = (workers.server, Arc::clone(&workers.closing), Arc::clone(service));
+        workers
+            .threads
+            .push(threads::spawn("worker", move || run(server, &closing, &service))?);
+    }
+    Ok(Inside {
+        lanes,
+        workers: Box::new(workers),
+    })
+}
+
+fn run(server: &Server, closing: &AtomicBool, service: &Service) {
+    while !closing.load(Ordering::Acquire) {
+        // An error is either the wake-up at the end or tiny_http's word that its listener is shut, which we did.
+        if let Ok(request) = server.recv() {
+            respond(request, service);
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
+fn respond(request: Request, service: &Service) {
+    let field = |name: &'static str| {
+        let header = request.headers().iter().find(|header| header.field.equiv(name));
+        header.map_or("", |header| header.value.as_str())
+    };
+    let method = request.method().to_string();
+    let asked = Asked {
+        method: &method,
+        target: request.url(),
+        client: field(CLIENT_FIELD).parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+    };
+    let reply = catch_unwind(AssertUnwindSafe(|| service.answer(asked, Instant::now())))
+        .unwrap_or_else(|_| Reply::error(500, "Internal error"));
+    let persistence = match field(PERSISTENCE_FIELD) {
+        "persist" => Persistence::Persist,
+        "keep-alive" => Persistence::KeepAlive,
+        _ => Persistence::Close,
+    };
+    let body = if method == "HEAD" { Body::Count } else { Body::Send };
+    let bytes = reply.to_bytes(body, persistence, SystemTime::now());
+    // In one piece: tiny_http's own Response makes three writes of it, and adds a Server line.
+    let mut writer = request.into_writer();
+    if let Err(error) = writer.write_all(&bytes).and_then(|()| writer.flush()) {
+        log::debug!("an answer found no gate: {error}");
+    }
+}
+
+/// A listener from which exactly the returned connections will be accepted.
+fn private_listener() -> io::Result<(UnixListener, Vec<UnixStream>)> {
+    for _ in 0..MAX_ATTEMPTS {
+        let listener = socket(SocketFlags::empty())?;
+        let addr = SocketAddrUnix::new_abstract_name(random_name().as_bytes())?;
+        rustix::net::bind(&listener, &addr)?;
+        // The kernel lets one more wait than it is told.
+        rustix::net::listen(&listener, LANES as i32 - 1)?;
+        let connect = |_| {
+            let stream = socket(SocketFlags::NONBLOCK)?;
+            rustix::net::connect(&stream, &addr)?;
+            Ok(UnixStream::from(stream))
+        };
+        let lanes: Result<Vec<UnixStream>, Errno> = (0..LANES).map(connect).collect();
+        // No one else gets in from here on; those that are in will be accepted.
+        rustix::net::shutdown(&listener, Shutdown::Both)?;
+        match lanes {
+            Ok(lanes) => return Ok((UnixListener::from(listener), lanes)),
+            Err(Errno::AGAIN) => log::error!("another process has tried to reach the workers; trying another name"),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(io::Error::other("no private way to the workers"))
+}
+
+fn socket(flags: SocketFlags) -> Result<OwnedFd, Errno> {
+    rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        flags | SocketFlags::CLOEXEC,
+        None,
+    )
+}
+
+fn random_name() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    format!(
+        "infernet-router-{:016x}{:016x}",
+        RandomState::new().hash_one(1),
+        RandomState::new().hash_one(2)
+    )
+}

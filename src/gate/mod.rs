@@ -1,0 +1,479 @@
+//! The front door: accepts, counts, reads the head against clock and size, hands it on.
+//!
+//! tiny_http alone can be ended by one request (HAZARDS in the README), so the public port is ours. One thread with
+//! epoll owns every client connection; nothing is spawned for any of them. What tiny_http gets, over private
+//! connections that only the gate holds, is one canonical request: method, path and query, the client's address and
+//! what becomes of the connection. When upstream gets limits and deadlines, the gate can go.
+
+mod clients;
+mod connection;
+mod forwarded;
+mod head;
+mod lane;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
+
+use crate::metrics::Metrics;
+use crate::reply::Persistence;
+use crate::slots::Key;
+use crate::threads::{self, Joined};
+use clients::Clients;
+use connection::{Connection, Stage, WAIT_TIMEOUT};
+use head::{Refusal, Request};
+use lane::{Lane, UnderWay};
+
+/// How exact deadlines are, and how long accepting pauses when descriptors or memory run out.
+const TICK: Duration = Duration::from_millis(100);
+/// Accepted at one go, so that a flood of connections does not keep those that are here waiting.
+const MAX_ACCEPTS: usize = 64;
+/// After the signal to end, idle connections may ask once more for this long: a proxy may be about to use one.
+const DRAIN_IDLE: Duration = Duration::from_millis(500);
+/// After the signal to end, requests under way have this long.
+const DRAIN_ALL: Duration = Duration::from_secs(3);
+/// Events taken from the kernel at once.
+const MAX_EVENTS: usize = 256;
+/// Read at once: many small answers of the workers, or a good part of a long one.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Header fields of a canonical request: whose it is, and what the answer has to say of the connection.
+pub(crate) const CLIENT_FIELD: &str = "Client";
+pub(crate) const PERSISTENCE_FIELD: &str = "Persistence";
+
+/// Why a connection or a request was not served, as `/metrics` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Share,
+    Full,
+    MadeRoom,
+    Malformed,
+    Late,
+    Body,
+    TooLong,
+    Version,
+    Busy,
+    Lost,
+    SlowReader,
+    Accept,
+}
+
+/// The names of [`Refused`], in its order.
+pub(crate) const REFUSED: [&str; 12] = [
+    "client_share",
+    "all_places_taken",
+    "made_room",
+    "malformed",
+    "head_late",
+    "body",
+    "head_too_long",
+    "http_version",
+    "workers_busy",
+    "answer_lost",
+    "slow_reader",
+    "accept_failed",
+];
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Malformed(_) => Refused::Malformed,
+            Refusal::Late => Refused::Late,
+            Refusal::Body => Refused::Body,
+            Refusal::TooLong => Refused::TooLong,
+            Refusal::Busy => Refused::Busy,
+            Refusal::Lost => Refused::Lost,
+            Refusal::Version => Refused::Version,
+        }
+    }
+}
+
+/// What is inside: workers that serve private connections, and ends when it is dropped.
+pub(crate) struct Inside {
+    /// The gate's ends of the private connections.
+    pub(crate) lanes: Vec<UnixStream>,
+    /// Kept until the gate closes.
+    pub(crate) workers: Box<dyn Send>,
+}
+
+/// Opens the inside, at the start and whenever it was lost.
+pub(crate) type Open = Box<dyn Fn() -> io::Result<Inside> + Send>;
+
+/// What the gate goes by.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) max_connections: usize,
+    pub(crate) trusted_proxies: Vec<IpNet>,
+}
+
+/// A bound port at which nobody is served yet; connections wait in the kernel's backlog.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    listener: TcpListener,
+    addr: SocketAddr,
+}
+
+/// A gate at work. Dropping it lets the requests under way end and closes it.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    bell: Arc<OwnedFd>,
+    _thread: Joined,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // A bell that was rung too often to be rung again has been heard.
+        let _ = rustix::io::write(&*self.bell, &1_u64.to_ne_bytes());
+    }
+}
+
+impl Gate {
+    /// Binds the public port.
+    ///
+    /// # Errors
+    /// When the address is taken or can't be bound.
+    pub(crate) fn bind(addr: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(addr)?;
+        listener.set_nonblocking(true)?;
+        // Accepted connections inherit it.
+        rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
+        let addr = listener.local_addr()?;
+        Ok(Self { listener, addr })
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Begins to serve.
+    ///
+    /// # Errors
+    /// When the inside can't be opened or the system has no room for a thread.
+    pub(crate) fn serve(self, settings: Settings, open: Open, metrics: Arc<Metrics>) -> io::Result<Serving> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        epoll::add(&epoll, &bell, EventData::new_u64(BELL), EventFlags::IN)?;
+        epoll::add(&epoll, &self.listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+        let mut desk = Desk {
+            listener: Some(self.listener),
+            accepting: true,
+            clients: Clients::new(epoll, settings, metrics),
+            open,
+            waiting: VecDeque::new(),
+            lanes: Vec::new(),
+            inside: Vec::new(),
+            draining: None,
+            scratch: vec![0; SCRATCH_BYTES],
+        };
+        desk.open_inside()?;
+        let thread = threads::spawn("gate", move || desk.run())?;
+        Ok(Serving { bell, _thread: thread })
+    }
+}
+
+/// Event numbers that no connection's key has: the upper half of a key is never zero.
+const LISTENER: u64 = 0;
+const BELL: u64 = 1;
+const FIRST_LANE: u64 = 2;
+
+/// Everything the gate's thread owns.
+struct Desk {
+    /// Gone once the router is about to end.
+    listener: Option<TcpListener>,
+    /// False while the system has no descriptor or memory for another connection.
+    accepting: bool,
+    clients: Clients,
+    open: Open,
+    /// Complete heads for which no lane has room, first come first.
+    waiting: VecDeque<Key>,
+    lanes: Vec<Lane>,
+    /// The workers of the lanes, last; those of lanes that were lost end on their own.
+    inside: Vec<Box<dyn Send>>,
+    draining: Option<Instant>,
+    scratch: Vec<u8>,
+}
+
+impl Desk {
+    #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
+    fn run(mut self) {
+        let mut events = Vec::with_capacity(MAX_EVENTS);
+        let mut next_tick = Instant::now() + TICK;
+        loop {
+            let wait = Timespec::try_from(next_tick.saturating_duration_since(Instant::now())).ok();
+            let wait = wait.as_ref().filter(|_| !self.is_quiet());
+            events.clear();
+            match epoll::wait(&self.clients.epoll, spare_capacity(&mut events), wait) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return log::error!("the gate can't wait for its connections: {error}"),
+            }
+            let now = Instant::now();
+            for event in &events {
+                let flags = event.flags;
+                self.handle(event.data.u64(), flags, now);
+            }
+            self.go_on(now);
+            if now >= next_tick {
+                next_tick = now + TICK;
+                self.tick(now);
+                self.go_on(now);
+            }
+            if self.is_over(now) {
+                return;
+            }
+        }
+    }
+
+    /// Whether nothing can happen but news from the kernel.
+    fn is_quiet(&self) -> bool {
+        self.clients.is_empty() && self.accepting && self.draining.is_none() && !self.lanes.is_empty()
+    }
+
+    fn handle(&mut self, number: u64, flags: EventFlags, now: Instant) {
+        match number {
+            LISTENER => drop(self.accept(now)),
+            BELL => self.drain(now),
+            lane if lane < FIRST_LANE + self.lanes.len() as u64 => self.hear((lane - FIRST_LANE) as usize, now),
+            lane if lane >> 32 == 0 => log::trace!("news of lane {lane}, which is gone"),
+            bits => {
+                let key = Key::from_bits(bits);
+                if self.clients.turn_to(key, flags, &mut self.scratch, now) {
+                    self.proceed(key, now);
+                }
+            }
+        }
+    }
+
+    /// Accepts some of the connections that wait. True when there may be more.
+    fn accept(&mut self, now: Instant) -> bool {
+        for _ in 0..MAX_ACCEPTS {
+            let Some(listener) = &self.listener else {
+                return false;
+            };
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            match rustix::net::acceptfrom_with(listener, flags) {
+                Ok((stream, peer)) => {
+                    if let Some(peer) = peer.and_then(|peer| SocketAddr::try_from(peer).ok()) {
+                        self.clients
+                            .admit(TcpStream::from(stream), peer.ip().to_canonical(), now);
+                    }
+                }
+                Err(Errno::AGAIN) => return false,
+                // The peer was gone before it was accepted; the next one may not be.
+                Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::PERM) => {}
+                Err(error) => {
+                    self.clients.count(Refused::Accept);
+                    self.clients
+                        .complain(&format!("no connection can be accepted for now: {error}"), now);
+                    self.listen(EventFlags::empty());
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Stops or goes on listening to the listener, which would otherwise report the same trouble at once again.
+    fn listen(&mut self, interest: EventFlags) {
+        if let Some(listener) = &self.listener
+            && epoll::modify(&self.clients.epoll, listener, EventData::new_u64(LISTENER), interest).is_ok()
+        {
+            self.accepting = !interest.is_empty();
+        }
+    }
+
+    /// Looks for a complete request in what a connection sent.
+    fn proceed(&mut self, key: Key, now: Instant) {
+        let Some(connection) = self.clients.get_mut(key) else {
+            return;
+        };
+        match connection.next_request() {
+            Ok(Some(request)) => {
+                if self.draining.is_some() {
+                    connection.close_after();
+                }
+                let peer = connection.peer;
+                let persistence = connection.persistence();
+                let client = forwarded::client(peer, &request.forwarded, &self.clients.settings.trusted_proxies);
+                if let Some(connection) = self.clients.get_mut(key) {
+                    connection.request = canonical(&request, client, persistence);
+                    connection.enter(Stage::Waiting, WAIT_TIMEOUT, now);
+                    self.waiting.push_back(key);
+                }
+            }
+            Ok(None) => self.clients.listen_for(key, EventFlags::IN),
+            Err(refusal) => self.clients.refuse(key, refusal, now),
+        }
+    }
+
+    fn open_inside(&mut self) -> io::Result<()> {
+        let inside = (self.open)()?;
+        for stream in inside.lanes {
+            stream.set_nonblocking(true)?;
+            let number = FIRST_LANE + self.lanes.len() as u64;
+            epoll::add(&self.clients.epoll, &stream, EventData::new_u64(number), EventFlags::IN)?;
+            self.lanes.push(Lane::new(stream));
+        }
+        self.inside.push(inside.workers);
+        Ok(())
+    }
+
+    /// Hands requests that wait to the lanes and sends what is on these; then looks at requests that came ahead.
+    fn go_on(&mut self, now: Instant) {
+        loop {
+            self.hand_on(now);
+            (0..self.lanes.len()).for_each(|lane| self.flush(lane, now));
+            let again = self.clients.take_again();
+            if again.is_empty() {
+                return;
+            }
+            again.into_iter().for_each(|key| self.proceed(key, now));
+        }
+    }
+
+    fn hand_on(&mut self, now: Instant) {
+        while let Some(lane) = self
+            .lanes
+            .iter_mut()
+            .filter(|lane| lane.has_room())
+            .min_by_key(|lane| lane.load())
+        {
+            let Some(key) = self.waiting.pop_front() else {
+                return;
+            };
+            if let Some(connection) = self
+                .clients
+                .get_mut(key)
+                .filter(|connection| connection.stage == Stage::Waiting)
+            {
+                let under_way = UnderWay {
+                    connection: key,
+                    sent: now,
+                    is_head: connection.is_head,
+                };
+                lane.push(&std::mem::take(&mut connection.request), under_way);
+                connection.enter(Stage::Inside, lane::ANSWER_TIMEOUT * 2, now);
+            }
+        }
+    }
+
+    fn flush(&mut self, number: usize, now: Instant) {
+        let Some(lane) = self.lanes.get_mut(number) else {
+            return;
+        };
+        let flushed = lane.flush().and_then(|interest| {
+            if lane.interest != interest {
+                lane.interest = interest;
+                let data = EventData::new_u64(FIRST_LANE + number as u64);
+                epoll::modify(&self.clients.epoll, lane.stream(), data, interest)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = flushed {
+            self.lose_inside(&error.to_string(), now);
+        }
+    }
+
+    /// Reads the answers that a lane brings and passes them on.
+    fn hear(&mut self, number: usize, now: Instant) {
+        let Some(lane) = self.lanes.get_mut(number) else {
+            return;
+        };
+        let heard = lane.receive(&mut self.scratch, |under_way, answer| {
+            self.clients.deliver(under_way, answer, now);
+        });
+        if let Err(error) = heard {
+            self.lose_inside(&error.to_string(), now);
+        }
+    }
+
+    /// Gives up all lanes: what was under way is lost, and a new inside is opened.
+    fn lose_inside(&mut self, why: &str, now: Instant) {
+        log::error!("the workers are lost and replaced: {why}");
+        for under_way in std::mem::take(&mut self.lanes)
+            .into_iter()
+            .flat_map(Lane::into_under_way)
+        {
+            let is_inside = |connection: &Connection| connection.stage == Stage::Inside;
+            if self
+                .clients
+                .get_mut(under_way.connection)
+                .is_some_and(|connection| is_inside(connection))
+            {
+                self.clients.refuse(under_way.connection, Refusal::Lost, now);
+            }
+        }
+        self.reopen_inside(now);
+    }
+
+    fn reopen_inside(&mut self, now: Instant) {
+        if let Err(error) = self.open_inside() {
+            self.lanes.clear();
+            self.clients.complain(&format!("no workers for now: {error}"), now);
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        if !self.accepting {
+            self.listen(EventFlags::IN);
+        }
+        if self.lanes.is_empty() {
+            self.reopen_inside(now);
+        } else if self.lanes.iter().any(|lane| lane.is_stuck(now)) {
+            self.lose_inside("an answer is long overdue", now);
+        }
+        self.clients.end_late(now);
+        let clients = &mut self.clients;
+        self.waiting.retain(|key| {
+            clients
+                .get_mut(*key)
+                .is_some_and(|connection| connection.stage == Stage::Waiting)
+        });
+    }
+
+    /// The end begins: no new connections; those that are here get their answers.
+    fn drain(&mut self, now: Instant) {
+        if self.draining.is_none() {
+            // Those whose connection is made have as much right to an answer as those accepted a moment ago.
+            while self.accept(now) {}
+            self.listener = None;
+            self.accepting = true;
+            self.draining = Some(now);
+        }
+    }
+
+    fn is_over(&mut self, now: Instant) -> bool {
+        let Some(since) = self.draining else {
+            return false;
+        };
+        let lasted = now.duration_since(since);
+        lasted >= DRAIN_ALL
+            || !self.clients.any(|connection| match connection.stage {
+                Stage::Lingering => false,
+                Stage::Reading if !connection.has_input() => lasted < DRAIN_IDLE,
+                _ => true,
+            })
+    }
+}
+
+/// A request as the workers read it: nothing else of what a client sent.
+fn canonical(request: &Request, client: std::net::IpAddr, persistence: Persistence) -> Vec<u8> {
+    let reply = match persistence {
+        Persistence::Persist => "persist",
+        Persistence::KeepAlive => "keep-alive",
+        Persistence::Close => "close",
+    };
+    let Request { method, target, .. } = request;
+    format!("{method} {target} HTTP/1.1\r\n{CLIENT_FIELD}: {client}\r\n{PERSISTENCE_FIELD}: {reply}\r\n\r\n")
+        .into_bytes()
+}

@@ -1,0 +1,268 @@
+//! The Infernet Router: tells clients of an Infernet fleet which nodes to call, least busy first.
+//!
+//! **A request.** client → `gate` (over the cap: 503; head late: 408; too long: 431; a body on a GET: 413; malformed:
+//! 400) → one canonical request (method, path and query, client address; nothing else a client sent) over a private,
+//! already open connection → tiny_http → worker: route (404, 405) → `limiter` (429) → query (400) → `registry`: select,
+//! promise → JSON → `gate` writes it out under a deadline.
+//!
+//! **A probe.** `poller`: a round over the nodes, those that are up before those that are down, rechecks and new nodes
+//! between → bounded channel → `probe` thread: one `GET /info` under one deadline → bounded channel → `poller`: what
+//! changed → `registry` → log only flips. `discovery` tells the poller which nodes there are.
+//!
+//! **Invariants**
+//! - `config`, `node`, `limiter`, `registry` open no socket, start no thread, read no clock.
+//! - Only the poller writes what nodes are; only an answer adds a promise. The registry's lock is held for
+//!   microseconds, never across I/O, a log line or a sort of all nodes.
+//! - An answer costs the same with 10 nodes as with 100,000.
+//! - No queue, pool, table, buffer or wait without a named limit that says why it is that number.
+//! - Text from clients and nodes is never logged or echoed unescaped or at unbounded length.
+//! - No thread outlives [`Router`] but look-ups of host names, which can't be cut short, and tiny_http's own, which
+//!   end within 5 s. A panic in one request or one probe is that one's 500 or "down".
+//! - tiny_http sees no byte that a client chose, except method, path and query that the gate has checked.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("the gate needs epoll and abstract sockets: build for Linux, or run the container image");
+
+mod api;
+pub mod config;
+mod discovery;
+mod gate;
+pub mod limiter;
+mod limits;
+mod metrics;
+mod names;
+pub mod node;
+mod poller;
+pub mod probe;
+pub mod registry;
+mod reply;
+mod slots;
+mod threads;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use api::Service;
+use config::Config;
+use discovery::{Explorer, File, Update};
+use gate::{Gate, Serving};
+use metrics::Metrics;
+use probe::Prober;
+use registry::{PromisePolicy, Registry};
+use threads::Joined;
+
+/// Serving begins after this time at the latest, whatever the nodes do.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// News of the lists that the poller has not taken yet; it takes them at once.
+const MAX_UPDATES: usize = 4;
+
+/// Why the router can't start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The address can't be bound.
+    Bind(SocketAddr, io::Error),
+    /// The system has no room for a thread or a socket.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Bind(addr, error) => write!(f, "can't serve on {addr} (HOST and PORT): {error}"),
+            StartError::System(error) => write!(f, "can't start: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        StartError::System(error)
+    }
+}
+
+/// A router at work; dropping it ends it: requests under way are answered, probes are cut short, threads are joined.
+pub struct Router {
+    /// Field order is drop order: clients are answered while probes still run.
+    serving: Option<Serving>,
+    gate: Option<(Gate, gate::Settings, gate::Open)>,
+    addr: SocketAddr,
+    metrics: Arc<Metrics>,
+    is_ready: Receiver<()>,
+    prober: Prober,
+    explorer: Option<ureq::Agent>,
+    /// Closed before the threads are joined, or they never end.
+    _stop: Sender<()>,
+    _threads: Vec<Joined>,
+}
+
+impl Router {
+    /// Binds the port and begins to ask the nodes. Clients wait in the backlog until [`Router::serve`].
+    ///
+    /// # Errors
+    /// When the port is taken or the system lacks something.
+    #[expect(clippy::disallowed_methods, reason = "where its clocks begin")]
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let now = Instant::now();
+        let prober = prober(&config);
+        let bind = SocketAddr::new(config.host, config.port);
+        let gate = Gate::bind(bind).map_err(|error| StartError::Bind(bind, error))?;
+        let room = limits::make_room(config.max_connections, config.max_probes);
+        let metrics = Arc::new(Metrics::default());
+        let registry = Arc::new(Registry::new(policy(&config)));
+        let (stop, stopped) = bounded(0);
+        let (updates, news) = bounded(MAX_UPDATES);
+        let mut threads = Vec::new();
+
+        let poller = poller::Settings {
+            interval: config.refresh_interval,
+            max_probes: room.probes,
+            weights: config.weights.clone(),
+            expects_explorer: config.api_url.is_some(),
+        };
+        let (thread, is_ready) = poller::start(
+            poller,
+            prober.clone(),
+            Arc::clone(&registry),
+            news,
+            stopped.clone(),
+            Arc::clone(&metrics),
+        )?;
+        threads.push(thread);
+
+        let mut file = File::new(&config.ips_file, now);
+        let listed = first_list(&mut file, &config);
+        // The channel has room: nothing was sent before.
+        let _ = updates.send(Update::Listed(listed));
+        threads.push(discovery::watch(
+            file,
+            updates.clone(),
+            stopped.clone(),
+            Arc::clone(&metrics),
+        )?);
+        let mut agent = None;
+        if let Some(url) = config.api_url {
+            let explorer = Explorer::new(url, &prober);
+            agent = Some(explorer.agent());
+            let (interval, metrics) = (config.refresh_interval, Arc::clone(&metrics));
+            threads.push(discovery::follow(explorer, interval, updates, stopped, metrics)?);
+        }
+
+        let service = Service::new(
+            registry,
+            config.requests_per_minute,
+            config.metrics_from,
+            Arc::clone(&metrics),
+            now,
+        );
+        let service = Arc::new(service);
+        let settings = gate::Settings {
+            max_connections: room.connections,
+            trusted_proxies: config.trusted_proxies,
+        };
+        let open: gate::Open = Box::new(move || api::open(&service));
+        Ok(Self {
+            serving: None,
+            addr: gate.addr(),
+            gate: Some((gate, settings, open)),
+            metrics,
+            is_ready,
+            prober,
+            explorer: agent,
+            _stop: stop,
+            _threads: threads,
+        })
+    }
+
+    /// The address that is bound.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Closes when every node has answered or failed to.
+    pub fn ready(&self) -> &Receiver<()> {
+        &self.is_ready
+    }
+
+    /// How long serving waits at most for [`Router::ready`].
+    pub fn patience(&self) -> Duration {
+        PATIENCE
+    }
+
+    /// Begins to serve clients. A second call does nothing.
+    ///
+    /// # Errors
+    /// When the system lacks something.
+    pub fn serve(&mut self) -> Result<(), StartError> {
+        if let Some((gate, settings, open)) = self.gate.take() {
+            self.serving = Some(gate.serve(settings, open, Arc::clone(&self.metrics))?);
+            log::info!("serving on http://{}", self.addr);
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Router {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Router")
+            .field("addr", &self.addr)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        // Clients first: they are answered while nodes may still hang.
+        self.serving = None;
+        self.prober.shutdown();
+        if let Some(agent) = self.explorer.take() {
+            agent.shutdown();
+        }
+    }
+}
+
+/// Many images set `SSL_CERT_FILE` for everyone, so one that is of no use must not keep the router from starting.
+fn prober(config: &Config) -> Prober {
+    Prober::new(config.ssl_cert_file.as_deref()).unwrap_or_else(|error| {
+        log::warn!("{error}; https nodes are checked against the built-in roots alone");
+        Prober::default()
+    })
+}
+
+fn policy(config: &Config) -> PromisePolicy {
+    match config.promises {
+        true => PromisePolicy::Weighing(config.weights.weight("offchain")),
+        false => PromisePolicy::Off,
+    }
+}
+
+/// The list as it is at the start; an empty one where there is none.
+fn first_list(file: &mut File, config: &Config) -> Vec<node::NodeAddr> {
+    let path = config.ips_file.display();
+    match (file.load(), &config.api_url) {
+        (Ok(nodes), None) if nodes.is_empty() => {
+            log::warn!("{path} lists no node and API_URL is not set: there is nothing to route to until the file does");
+            nodes
+        }
+        (Ok(nodes), _) => {
+            log::info!("{path}: {} nodes", nodes.len());
+            nodes
+        }
+        (Err(trouble), None) => {
+            log::warn!(
+                "{path}: {trouble}; API_URL is not set either: there is nothing to route to until the file can be read"
+            );
+            Vec::new()
+        }
+        (Err(trouble), Some(_)) => {
+            log::warn!("{path}: {trouble}; nodes come from the Explorer alone until it can be read");
+            Vec::new()
+        }
+    }
+}

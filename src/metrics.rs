@@ -1,0 +1,117 @@
+//! What the router counts of itself: numbers that any thread adds to and `/metrics` reads.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// A number that only grows, or, where its name says so, that is set.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    pub(crate) fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Relaxed);
+    }
+
+    pub(crate) fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// How long things took, in buckets whose upper bounds are `BOUNDS` microseconds; one more has the rest.
+#[derive(Debug)]
+pub(crate) struct Histogram<const N: usize> {
+    bounds: &'static [u64; N],
+    buckets: [Counter; N],
+    rest: Counter,
+    sum_micros: Counter,
+}
+
+impl<const N: usize> Histogram<N> {
+    pub(crate) fn new(bounds: &'static [u64; N]) -> Self {
+        Self {
+            bounds,
+            buckets: std::array::from_fn(|_| Counter::default()),
+            rest: Counter::default(),
+            sum_micros: Counter::default(),
+        }
+    }
+
+    pub(crate) fn observe(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let at = self.bounds.partition_point(|bound| *bound < micros);
+        self.buckets.get(at).unwrap_or(&self.rest).add(1);
+        self.sum_micros.add(micros);
+    }
+
+    /// Upper bounds in microseconds, each with the number of observations up to it; then all of them, and their sum
+    /// in microseconds.
+    pub(crate) fn cumulated(&self) -> (Vec<(u64, u64)>, u64, u64) {
+        let mut below = 0;
+        let rows = self.bounds.iter().zip(&self.buckets).map(|(bound, count)| {
+            below += count.get();
+            (*bound, below)
+        });
+        let rows: Vec<_> = rows.collect();
+        (rows, below + self.rest.get(), self.sum_micros.get())
+    }
+}
+
+/// From a probe of a node next door to one that takes all of its 3 s.
+const PROBE_BOUNDS: [u64; 8] = [1_000, 5_000, 20_000, 50_000, 100_000, 300_000, 1_000_000, 3_000_000];
+/// From an answer out of the registry to one that waited for a worker as long as it may.
+const REQUEST_BOUNDS: [u64; 8] = [50, 100, 250, 1_000, 5_000, 25_000, 100_000, 1_000_000];
+
+/// All counters of one router.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    pub(crate) probes_up: Counter,
+    pub(crate) probes_limited: Counter,
+    pub(crate) probes_failed: Counter,
+    pub(crate) probes_ours: Counter,
+    pub(crate) probe_time: Histogram<8>,
+    /// Set to 1 while the pool can't ask all nodes in an interval.
+    pub(crate) pool_too_small: Counter,
+    /// Unix time of the last list from the Explorer, in seconds; 0 before the first.
+    pub(crate) explorer_success: Counter,
+    pub(crate) explorer_failures: Counter,
+    pub(crate) file_reloads: Counter,
+    pub(crate) file_failures: Counter,
+    pub(crate) request_time: Histogram<8>,
+    pub(crate) connections: Counter,
+    /// Set: connections that are open now.
+    pub(crate) connections_open: Counter,
+    /// By `gate::Refused`, in its order.
+    pub(crate) refused: [Counter; crate::gate::REFUSED.len()],
+    /// By endpoint and status, in the order of `api`.
+    pub(crate) requests: [[Counter; crate::api::STATUSES.len()]; crate::api::ENDPOINTS.len()],
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            probes_up: Counter::default(),
+            probes_limited: Counter::default(),
+            probes_failed: Counter::default(),
+            probes_ours: Counter::default(),
+            probe_time: Histogram::new(&PROBE_BOUNDS),
+            pool_too_small: Counter::default(),
+            explorer_success: Counter::default(),
+            explorer_failures: Counter::default(),
+            file_reloads: Counter::default(),
+            file_failures: Counter::default(),
+            request_time: Histogram::new(&REQUEST_BOUNDS),
+            connections: Counter::default(),
+            connections_open: Counter::default(),
+            refused: Default::default(),
+            requests: Default::default(),
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Looks host names up, on a few threads of its own, and keeps the last answer for when a look-up fails.
+//!
+//! A look-up of the system can't be cut short and may take half a minute; whoever needs a name waits for it no longer
+//! than its own deadline, or a second when an older answer is known. These threads are the only ones not joined.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::NextTimeout;
+
+use crate::threads;
+
+/// Look-ups under way at once. One broken name server holds a thread for up to half a minute.
+const THREADS: usize = 4;
+/// How long an answer is used without asking again: below it, a round asks once for a name that many nodes share.
+const FRESH: Duration = Duration::from_secs(5);
+/// How long to wait for a new answer when an older one is known.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Names known at once; beyond it those that nobody asked for lately are forgotten.
+const MAX_NAMES: usize = 100_000;
+/// A name that was not asked for in this time may be forgotten.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// The names that were looked up, shared by all probes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Names(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    answered: Condvar,
+    asked: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    names: HashMap<String, Entry>,
+    queue: VecDeque<String>,
+    threads: usize,
+    idle_threads: usize,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    addrs: Vec<IpAddr>,
+    /// When the last look-up ended, successful or not.
+    tried: Option<Instant>,
+    asked: Instant,
+    queued: bool,
+}
+
+impl Names {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the threads as soon as they are back from the system.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.0.asked.notify_all();
+    }
+
+    /// What is known of a host without asking: itself for an address, the last answer for a name.
+    pub(crate) fn known(&self, host: &str) -> Vec<IpAddr> {
+        match host.parse() {
+            Ok(addr) => vec![addr],
+            Err(_) => self
+                .lock()
+                .names
+                .get(host)
+                .map(|entry| entry.addrs.clone())
+                .unwrap_or_default(),
+        }
+    }
+
+    /// The addresses of a host name: a fresh answer if one comes in time, else the last one, else none.
+    #[expect(clippy::disallowed_methods, reason = "waits against a deadline")]
+    fn look_up(&self, host: &str, within: Duration) -> Vec<IpAddr> {
+        let begin = Instant::now();
+        let mut state = self.lock();
+        if !state.enqueue(host, begin) {
+            return Vec::new();
+        }
+        self.start_threads(&mut state);
+        self.0.asked.notify_one();
+        loop {
+            let Some(entry) = state.names.get(host) else {
+                return Vec::new();
+            };
+            let patience = if entry.addrs.is_empty() {
+                within
+            } else {
+                within.min(PATIENCE)
+            };
+            let left = patience.saturating_sub(begin.elapsed());
+            if !entry.queued || left.is_zero() {
+                return entry.addrs.clone();
+            }
+            let waited = self.0.answered.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Threads are started when there is a name to look up that no idle one takes.
+    fn start_threads(&self, state: &mut State) {
+        if state.threads < THREADS && state.queue.len() > state.idle_threads {
+            let names = self.clone();
+            match threads::spawn_detached("names", move || names.run()) {
+                Ok(_) => state.threads += 1,
+                Err(error) => log::warn!("no thread to look up host names: {error}"),
+            }
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
+    fn run(&self) {
+        let mut state = self.lock();
+        while !state.closed {
+            let Some(host) = state.queue.pop_front() else {
+                state.idle_threads += 1;
+                state = self.0.asked.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.idle_threads -= 1;
+                continue;
+            };
+            drop(state);
+            let found = (host.as_str(), 0)
+                .to_socket_addrs()
+                .map(|addrs| addrs.map(|addr| addr.ip()).collect());
+            state = self.lock();
+            if let Some(entry) = state.names.get_mut(&host) {
+                entry.queued = false;
+                entry.tried = Some(Instant::now());
+                entry.addrs = found.unwrap_or_else(|_| std::mem::take(&mut entry.addrs));
+            }
+            self.0.answered.notify_all();
+        }
+    }
+}
+
+impl State {
+    /// Queues a host unless its answer is fresh. False when there is no room for another name.
+    fn enqueue(&mut self, host: &str, now: Instant) -> bool {
+        if !self.names.contains_key(host) {
+            if self.names.len() >= MAX_NAMES {
+                self.names
+                    .retain(|_, entry| entry.queued || now.duration_since(entry.asked) < IDLE);
+            }
+            if self.names.len() >= MAX_NAMES {
+                return false;
+            }
+        }
+        let entry = self.names.entry(host.to_owned()).or_insert(Entry {
+            addrs: Vec::new(),
+            tried: None,
+            asked: now,
+            queued: false,
+        });
+        entry.asked = now;
+        let fresh = entry.tried.is_some_and(|tried| now.duration_since(tried) < FRESH);
+        if !fresh && !entry.queued {
+            entry.queued = true;
+            self.queue.push_back(host.to_owned());
+        }
+        true
+    }
+}
+
+impl Resolver for Names {
+    fn resolve(&self, uri: &Uri, _: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let host = uri.host().unwrap_or_default();
+        let literal = host.trim_start_matches('[').trim_end_matches(']');
+        let default_port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+        let port = uri.port_u16().unwrap_or(default_port);
+        let addrs = match literal.parse::<IpAddr>() {
+            Ok(addr) => vec![addr],
+            Err(_) => self.look_up(host, *timeout.after),
+        };
+        let mut resolved = self.empty();
+        let most = 16; // the capacity of `ResolvedSocketAddrs`
+        addrs
+            .into_iter()
+            .take(most)
+            .for_each(|addr| resolved.push(SocketAddr::new(addr, port)));
+        if resolved.is_empty() {
+            return Err(ureq::Error::HostNotFound);
+        }
+        Ok(resolved)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_answer_stays_when_a_look_up_fails() {
+        let names = Names::default();
+        let entry = Entry {
+            addrs: vec![IpAddr::from([127, 0, 0, 1])],
+            tried: None,
+            asked: Instant::now(),
+            queued: false,
+        };
+        names.lock().names.insert("no-such-host.invalid".to_owned(), entry);
+        let found = names.look_up("no-such-host.invalid", Duration::from_secs(30));
+        assert_eq!(found, [IpAddr::from([127, 0, 0, 1])]);
+        names.close();
+    }
+
+    #[test]
+    fn finds_localhost_and_not_what_does_not_exist() {
+        let names = Names::default();
+        assert!(
+            names
+                .look_up("localhost", Duration::from_secs(30))
+                .iter()
+                .all(IpAddr::is_loopback)
+        );
+        assert!(!names.known("localhost").is_empty());
+        assert!(
+            names
+                .look_up("no-such-host.invalid", Duration::from_secs(30))
+                .is_empty()
+        );
+        names.close();
+    }
+
+    #[test]
+    fn a_literal_needs_no_look_up() {
+        let names = Names::default();
+        assert_eq!(names.known("::1"), [IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])]);
+        assert_eq!(names.lock().threads, 0);
+    }
+}

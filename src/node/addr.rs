@@ -1,0 +1,389 @@
+//! The address of a node: parsed once, compared by what it names, shown as it was listed.
+
+use super::host::Host;
+use std::cmp::Ordering;
+use std::error::Error;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Most digits of a port. 65535 has five.
+const MAX_PORT_DIGITS: usize = 5;
+
+/// Where a node is: scheme, host and port. Cheap to clone.
+///
+/// Two addresses are equal when they name the same node: the same scheme, the same host (names in
+/// any case, IP addresses in any spelling, an IPv4-mapped one being IPv4) and the same port. What
+/// is shown is the text that was listed, whichever spelling that is.
+#[derive(Clone)]
+pub struct NodeAddr(Arc<Inner>);
+
+struct Inner {
+    listed: Box<str>,
+    origin: Origin,
+}
+
+/// What makes a node that node. The order is: http before https, IP addresses before names.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Origin {
+    scheme: Scheme,
+    host: Host,
+    port: u16,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Scheme {
+    Http,
+    Https,
+}
+
+impl NodeAddr {
+    /// Parses one address, without spaces or a comment around it: `ip:port`, `[v6]:port`, `host`,
+    /// `host:port`, or one of them behind `http://` or `https://`. Without a port it is 80, or 443
+    /// for https.
+    ///
+    /// # Errors
+    ///
+    /// Anything else: a path (a final `/` too: clients append theirs to what `/ips` returns), a
+    /// query, a user name, a bad port, a bare IPv6 address or one with a zone, something that looks
+    /// like an IPv4 address and is none, a host name beyond letters, digits, `-` and `_`.
+    pub fn parse(text: &str) -> Result<NodeAddr, AddrError> {
+        let (scheme, authority) = split_scheme(text)?;
+        if authority.contains(['/', '\\']) {
+            return Err(AddrError::Path);
+        }
+        if authority.contains('?') {
+            return Err(AddrError::Query);
+        }
+        if authority.contains('@') {
+            return Err(AddrError::User);
+        }
+        let (host, port) = split_port(authority)?;
+        let origin = Origin {
+            scheme,
+            host: Host::parse(host)?,
+            port: match port {
+                Some(digits) => parse_port(digits).ok_or(AddrError::Port)?,
+                None => scheme.default_port(),
+            },
+        };
+        Ok(NodeAddr::new(text.into(), origin))
+    }
+
+    /// The node at `addr`, over plain http. It is listed as `ip:port` or `[v6]:port`, an
+    /// IPv4-mapped address as IPv4; zone and flow are dropped. Port 0 names no node: callers
+    /// leave it out.
+    pub fn from_socket(addr: SocketAddr) -> NodeAddr {
+        let plain = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+        let origin = Origin {
+            scheme: Scheme::Http,
+            host: Host::Ip(plain.ip()),
+            port: plain.port(),
+        };
+        NodeAddr::new(plain.to_string().into(), origin)
+    }
+
+    fn new(listed: Box<str>, origin: Origin) -> NodeAddr {
+        NodeAddr(Arc::new(Inner { listed, origin }))
+    }
+
+    /// The address as it was listed: what `/ips` returns. Printable ASCII without spaces.
+    pub fn as_listed(&self) -> &str {
+        &self.0.listed
+    }
+
+    /// Where the node tells about itself, with the port always written out.
+    pub fn info_url(&self) -> String {
+        let Origin { scheme, host, port } = &self.0.origin;
+        let scheme = scheme.name();
+        match host {
+            Host::Ip(ip) => format!("{scheme}://{}/info", SocketAddr::new(*ip, *port)),
+            Host::Name(name) => format!("{scheme}://{name}:{port}/info"),
+        }
+    }
+
+    /// Where to connect, if that is known without looking up a name.
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
+        match self.0.origin.host {
+            Host::Ip(ip) => Some(SocketAddr::new(ip, self.0.origin.port)),
+            Host::Name(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for NodeAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_listed())
+    }
+}
+
+impl fmt::Debug for NodeAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("NodeAddr").field(&self.as_listed()).finish()
+    }
+}
+
+impl PartialEq for NodeAddr {
+    fn eq(&self, other: &NodeAddr) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.origin == other.0.origin
+    }
+}
+
+impl Eq for NodeAddr {}
+
+impl Hash for NodeAddr {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.origin.hash(state);
+    }
+}
+
+impl PartialOrd for NodeAddr {
+    fn partial_cmp(&self, other: &NodeAddr) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for NodeAddr {
+    fn cmp(&self, other: &NodeAddr) -> Ordering {
+        self.0.origin.cmp(&other.0.origin)
+    }
+}
+
+impl Scheme {
+    fn name(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+
+    fn default_port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
+    }
+}
+
+/// Why a text is no [`NodeAddr`]. Its `Display` says what was expected instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddrError {
+    /// Nothing where the host should be.
+    NoHost,
+    /// A scheme other than http and https.
+    Scheme,
+    /// A path, be it only `/`.
+    Path,
+    /// A query.
+    Query,
+    /// A user name.
+    User,
+    /// No port behind the colon, or none from 1 to 65535.
+    Port,
+    /// More than one colon outside brackets.
+    BareIpv6,
+    /// No IPv6 address between the brackets, or something else behind them.
+    Ipv6,
+    /// An IPv6 address with a zone.
+    Zone,
+    /// A number, or several with dots between, that are no IPv4 address.
+    Ipv4,
+    /// Not a host name.
+    HostName,
+}
+
+impl fmt::Display for AddrError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            AddrError::NoHost => "expected a host",
+            AddrError::Scheme => "expected http:// or https:// or no scheme",
+            AddrError::Path => "expected an address without a path",
+            AddrError::Query => "expected an address without a query",
+            AddrError::User => "expected an address without a user name",
+            AddrError::Port => "expected a port, 1 to 65535, behind the colon",
+            AddrError::BareIpv6 => "expected one colon, or an IPv6 address in brackets",
+            AddrError::Ipv6 => "expected [IPv6 address] or [IPv6 address]:port",
+            AddrError::Zone => "expected an IPv6 address without a zone",
+            AddrError::Ipv4 => "expected an IPv4 address, four numbers from 0 to 255",
+            AddrError::HostName => {
+                "expected a host name: letters, digits, \"-\", \"_\", at most 63 bytes between two \
+                 dots and 253 in all"
+            }
+        })
+    }
+}
+
+impl Error for AddrError {}
+
+fn split_scheme(text: &str) -> Result<(Scheme, &str), AddrError> {
+    match text.split_once("://") {
+        None => Ok((Scheme::Http, text)),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => Ok((Scheme::Http, rest)),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => Ok((Scheme::Https, rest)),
+        Some(_) => Err(AddrError::Scheme),
+    }
+}
+
+/// Splits into the host, with its brackets, and what stands behind the colon.
+fn split_port(authority: &str) -> Result<(&str, Option<&str>), AddrError> {
+    if authority.starts_with('[') {
+        let end = authority.find(']').ok_or(AddrError::Ipv6)? + 1;
+        let (host, rest) = authority.split_at(end);
+        return match rest.strip_prefix(':') {
+            Some(port) => Ok((host, Some(port))),
+            None if rest.is_empty() => Ok((host, None)),
+            None => Err(AddrError::Ipv6),
+        };
+    }
+    match authority.split_once(':') {
+        None => Ok((authority, None)),
+        Some((_, port)) if port.contains(':') => Err(AddrError::BareIpv6),
+        Some((host, port)) => Ok((host, Some(port))),
+    }
+}
+
+/// A port from 1 to 65535 in one to five digits, without a sign.
+pub(super) fn parse_port(digits: &str) -> Option<u16> {
+    if digits.len() > MAX_PORT_DIGITS || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse().ok().filter(|port| *port != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+    use std::net::IpAddr;
+
+    fn addr(text: &str) -> NodeAddr {
+        NodeAddr::parse(text).unwrap_or_else(|e| panic!("{text:?}: {e}"))
+    }
+
+    #[test]
+    fn every_listed_form_gives_its_url() {
+        for (text, url) in [
+            ("1.2.3.4:4000", "http://1.2.3.4:4000/info"),
+            ("1.2.3.4", "http://1.2.3.4:80/info"),
+            ("[2001:DB8::1]:4000", "http://[2001:db8::1]:4000/info"),
+            ("[::1]", "http://[::1]:80/info"),
+            ("[::ffff:1.2.3.4]:1", "http://1.2.3.4:1/info"),
+            ("node.example", "http://node.example:80/info"),
+            ("node-1_a:65535", "http://node-1_a:65535/info"),
+            ("HTTP://Node.Example", "http://node.example:80/info"),
+            ("https://node.example", "https://node.example:443/info"),
+            ("https://[::1]", "https://[::1]:443/info"),
+            ("https://1.2.3.4:1", "https://1.2.3.4:1/info"),
+            ("node.example.", "http://node.example.:80/info"),
+            ("3com.1a", "http://3com.1a:80/info"),
+        ] {
+            assert_eq!(addr(text).info_url(), url);
+            assert_eq!(addr(text).to_string(), text);
+            url.parse::<ureq::http::Uri>().expect("ureq takes the URL");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_told_apart() {
+        use AddrError::*;
+        for (text, wanted) in [
+            ("", NoHost),
+            (":80", NoHost),
+            ("http://", NoHost),
+            ("ftp://a", Scheme),
+            ("a/", Path),
+            ("http://a/info", Path),
+            ("http:/a", Path),
+            ("a\\b", Path),
+            ("a?b", Query),
+            ("me@a", User),
+            ("http://me:pw@a:80", User),
+            ("a:", Port),
+            ("a:0", Port),
+            ("a:65536", Port),
+            ("a:+80", Port),
+            ("a:-1", Port),
+            ("a: 80", Port),
+            ("a:000080", Port),
+            ("a:٣", Port),
+            ("::1", BareIpv6),
+            ("1.2.3.4:80:90", BareIpv6),
+            ("[::1", Ipv6),
+            ("[]", Ipv6),
+            ("[1.2.3.4]:80", Ipv6),
+            ("[::1]80", Ipv6),
+            ("[::1]]", Ipv6),
+            ("[::1]:0", Port),
+            ("[fe80::1%eth0]:80", Zone),
+            ("1.2.3.999", Ipv4),
+            ("1.2.3", Ipv4),
+            ("01.2.3.4", Ipv4),
+            ("127.1.", Ipv4),
+            ("0x7f000001", Ipv4),
+            ("node.7", Ipv4),
+            ("4000", Ipv4),
+            ("a b", HostName),
+            ("-a", HostName),
+            ("a-", HostName),
+            ("a..b", HostName),
+            (".a", HostName),
+            (".", HostName),
+            ("näh", HostName),
+            ("a#b", HostName),
+            ("a\0", HostName),
+            ("a]", HostName),
+        ] {
+            assert_eq!(NodeAddr::parse(text), Err(wanted), "{text:?}");
+            assert!(wanted.to_string().starts_with("expected "));
+        }
+    }
+
+    #[test]
+    fn one_node_is_one_in_every_spelling() {
+        for (a, b) in [
+            ("Node.Example", "http://node.example:80"),
+            ("https://a", "HTTPS://A:443"),
+            ("[::1]:4000", "[0:0:0:0:0:0:0:1]:04000"),
+            ("[::ffff:1.2.3.4]", "1.2.3.4"),
+        ] {
+            assert_eq!(addr(a), addr(b));
+            assert_eq!(addr(a).cmp(&addr(b)), Ordering::Equal);
+            assert_eq!(HashSet::from([addr(a), addr(b)]).len(), 1);
+        }
+        for (a, b) in [("a", "https://a:80"), ("a:1", "a:2"), ("a", "b")] {
+            assert_ne!(addr(a), addr(b));
+        }
+    }
+
+    #[test]
+    fn the_order_is_that_of_the_numbers() {
+        let mut nodes: Vec<_> = ["a:1", "[::1]:1", "10.0.0.1:1", "9.0.0.1:10", "9.0.0.1:9"]
+            .map(addr)
+            .into();
+        nodes.sort();
+        let listed: Vec<_> = nodes.iter().map(NodeAddr::as_listed).collect();
+        let wanted = ["9.0.0.1:9", "9.0.0.1:10", "10.0.0.1:1", "[::1]:1", "a:1"];
+        assert_eq!(listed, wanted);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics_and_what_parses_parses_again(text in "\\PC*|[a:./@0-9\\[\\]%x-]{0,12}") {
+            if let Ok(node) = NodeAddr::parse(&text) {
+                prop_assert_eq!(node.as_listed(), text);
+                prop_assert_eq!(&addr(node.as_listed()), &node);
+                prop_assert!(node.info_url().parse::<ureq::http::Uri>().is_ok());
+            }
+        }
+
+        #[test]
+        fn a_socket_address_is_listed_so_that_it_parses(ip: IpAddr, port in 1..=u16::MAX) {
+            let node = NodeAddr::from_socket(SocketAddr::new(ip, port));
+            let again = addr(node.as_listed());
+            prop_assert_eq!(&again, &node);
+            prop_assert_eq!(again.socket_addr(), Some(SocketAddr::new(ip.to_canonical(), port)));
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! The Node Explorer's answer: JSON in, nodes that the router may call out.
+//! Asking it, and keeping its last good list, is left to others.
+
+use super::addr::{NodeAddr, parse_port};
+use super::json::{Loose, reason};
+use super::reach::{Reach, refuse};
+use serde::de::{self, Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::error::Error;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+/// Most entries of an answer: as many nodes as the router is made for.
+const MAX_ENTRIES: usize = 100_000;
+/// Most ports of one address. Whoever has one machine must not fill the list, nor have the
+/// router knock at all its ports, or at those of somebody else.
+const MAX_PORTS: usize = 64;
+/// The port of a node whose entry has none.
+const DEFAULT_PORT: u16 = 4000;
+
+/// What the Explorer's answer comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExplorerList {
+    /// Each node once, by address and port, IPv4 first.
+    pub nodes: Vec<NodeAddr>,
+    /// Entries that are no IP address with a port.
+    pub skipped: usize,
+    /// Distinct nodes that the router must not call, or beyond the 64 lowest ports of an address.
+    pub refused: usize,
+}
+
+/// Parses the answer of an Explorer that is at `reach`: a JSON object with `data`, a list of at
+/// most 100,000 entries `{"ip":"1.2.3.4","port":4000}`. `port` may be missing (4000) or a string;
+/// an IPv4-mapped address is IPv4. Other fields are ignored. An entry that is no address with a
+/// port is skipped, one that [`refuse`] doesn't let pass is refused.
+///
+/// # Errors
+///
+/// Any other shape, more entries, or `data` given twice.
+pub fn parse_explorer(body: &[u8], reach: Reach) -> Result<ExplorerList, ExplorerError> {
+    let answer: Answer = serde_json::from_slice(body).map_err(|error| ExplorerError(reason(&error)))?;
+    let Answer { mut sockets, skipped } = answer;
+    sockets.sort_unstable();
+    sockets.dedup();
+    let found = sockets.len();
+    let nodes: Vec<_> = sockets
+        .chunk_by(|a, b| a.ip() == b.ip())
+        .filter(|ports| refuse(ports[0].ip(), reach).is_none())
+        .flat_map(|ports| ports.iter().take(MAX_PORTS))
+        .map(|socket| NodeAddr::from_socket(*socket))
+        .collect();
+    Ok(ExplorerList {
+        refused: found - nodes.len(),
+        nodes,
+        skipped,
+    })
+}
+
+/// Why a body is no Explorer's answer: one sentence, foreign text in it escaped and cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExplorerError(String);
+
+impl fmt::Display for ExplorerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for ExplorerError {}
+
+struct Answer {
+    sockets: Vec<SocketAddr>,
+    skipped: usize,
+}
+
+impl<'de> Deserialize<'de> for Answer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Answer, D::Error> {
+        deserializer.deserialize_map(AnswerVisitor)
+    }
+}
+
+struct AnswerVisitor;
+
+impl<'de> Visitor<'de> for AnswerVisitor {
+    type Value = Answer;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with `data`")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Answer, A::Error> {
+        let mut data = None;
+        while let Some(key) = map.next_key::<String>()? {
+            if key != "data" {
+                map.next_value::<IgnoredAny>()?;
+            } else if data.replace(map.next_value::<Data>()?).is_some() {
+                return Err(A::Error::duplicate_field("data"));
+            }
+        }
+        let Data(answer) = data.ok_or_else(|| A::Error::missing_field("data"))?;
+        Ok(answer)
+    }
+}
+
+struct Data(Answer);
+
+impl<'de> Deserialize<'de> for Data {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Data, D::Error> {
+        deserializer.deserialize_seq(DataVisitor)
+    }
+}
+
+struct DataVisitor;
+
+impl<'de> Visitor<'de> for DataVisitor {
+    type Value = Data;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("`data` to be a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Data, A::Error> {
+        let (mut sockets, mut skipped) = (Vec::new(), 0);
+        while let Some(Entry(entry)) = seq.next_element()? {
+            if sockets.len() + skipped == MAX_ENTRIES {
+                let text = format!("`data` lists more than {MAX_ENTRIES}");
+                return Err(A::Error::custom(text));
+            }
+            match entry {
+                Some(socket) => sockets.push(socket),
+                None => skipped += 1,
+            }
+        }
+        Ok(Data(Answer { sockets, skipped }))
+    }
+}
+
+/// One entry of any kind: an address with a port, or `None`.
+struct Entry(Option<SocketAddr>);
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entry, D::Error> {
+        deserializer.deserialize_any(EntryVisitor)
+    }
+}
+
+struct EntryVisitor;
+
+impl<'de> Visitor<'de> for EntryVisitor {
+    type Value = Entry;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entry, A::Error> {
+        let (mut ip, mut port) = (None, Some(DEFAULT_PORT));
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "ip" => ip = read_ip(map.next_value()?),
+                "port" => port = read_port(map.next_value()?),
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(Entry(ip.zip(port).map(SocketAddr::from)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Entry, A::Error> {
+        IgnoredAny.visit_seq(seq).map(|_| Entry(None))
+    }
+
+    fn visit_str<E: de::Error>(self, _: &str) -> Result<Entry, E> {
+        Ok(Entry(None))
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Entry, E> {
+        Ok(Entry(None))
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Entry, E> {
+        Ok(Entry(None))
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Entry, E> {
+        Ok(Entry(None))
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Entry, E> {
+        Ok(Entry(None))
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Entry, E> {
+        Ok(Entry(None))
+    }
+}
+
+fn read_ip(value: Loose) -> Option<IpAddr> {
+    let ip: IpAddr = value.text()?.parse().ok()?;
+    Some(ip.to_canonical())
+}
+
+fn read_port(value: Loose) -> Option<u16> {
+    match value {
+        Loose::Text(digits) => parse_port(&digits),
+        Loose::Number(number) => u16::try_from(number).ok().filter(|port| *port != 0),
+        Loose::Other => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(body: &str, reach: Reach) -> ExplorerList {
+        parse_explorer(body.as_bytes(), reach).unwrap_or_else(|e| panic!("{body:.200}: {e}"))
+    }
+
+    fn entries(list: &str) -> ExplorerList {
+        parse(&format!(r#"{{"data":[{list}]}}"#), Reach::Public)
+    }
+
+    fn listed(list: &ExplorerList) -> Vec<&str> {
+        list.nodes.iter().map(NodeAddr::as_listed).collect()
+    }
+
+    #[test]
+    fn nodes_are_sorted_by_address_and_listed_once() {
+        let list = entries(
+            r#"{"ip":"2600::1","port":4000}, {"ip":"20.0.0.1","port":"80"}, {"ip":"9.9.9.9"},
+            {"ip":"9.9.9.9","port":500,"id":[1]}, {"ip":"::ffff:9.9.9.9","port":"4000"}"#,
+        );
+        let wanted = ["9.9.9.9:500", "9.9.9.9:4000", "20.0.0.1:80", "[2600::1]:4000"];
+        assert_eq!(listed(&list), wanted);
+        assert!(list.nodes.is_sorted());
+        assert_eq!((list.skipped, list.refused), (0, 0));
+    }
+
+    #[test]
+    fn an_empty_list_is_an_empty_list() {
+        assert_eq!(entries("").nodes, []);
+    }
+
+    #[test]
+    fn entries_that_are_no_address_with_a_port_are_skipped_and_counted() {
+        let bad = [
+            "null",
+            "true",
+            "1",
+            "-1",
+            "0.5",
+            "\"9.9.9.9:80\"",
+            "[]",
+            "{}",
+            r#"{"port":80}"#,
+            r#"{"ip":null}"#,
+            r#"{"ip":1}"#,
+            r#"{"ip":[{}]}"#,
+            r#"{"ip":""}"#,
+            r#"{"ip":" 9.9.9.9"}"#,
+            r#"{"ip":"node.example"}"#,
+            r#"{"ip":"9.9.9"}"#,
+            r#"{"ip":"9.9.9.9:80"}"#,
+            r#"{"ip":"[2600::1]"}"#,
+            r#"{"ip":"fe80::1%1"}"#,
+            r#"{"ip":"9.9.9.9","port":0}"#,
+            r#"{"ip":"9.9.9.9","port":65536}"#,
+            r#"{"ip":"9.9.9.9","port":-1}"#,
+            r#"{"ip":"9.9.9.9","port":80.0}"#,
+            r#"{"ip":"9.9.9.9","port":null}"#,
+            r#"{"ip":"9.9.9.9","port":"0"}"#,
+            r#"{"ip":"9.9.9.9","port":"+80"}"#,
+            r#"{"ip":"9.9.9.9","port":""}"#,
+            r#"{"ip":"9.9.9.9","port":"65536"}"#,
+        ];
+        let list = entries(&format!(r#"{},{{"ip":"9.9.9.9","port":65535}}"#, bad.join(",")));
+        assert_eq!(listed(&list), ["9.9.9.9:65535"]);
+        assert_eq!((list.skipped, list.refused), (bad.len(), 0));
+    }
+
+    #[test]
+    fn what_the_router_must_not_call_is_refused_and_counted() {
+        let body = r#"{"data":[{"ip":"127.0.0.1"},{"ip":"10.0.0.1"},{"ip":"169.254.169.254"},
+            {"ip":"::ffff:10.0.0.2"},{"ip":"9.9.9.9"},{"ip":"127.0.0.1","port":1}]}"#;
+        for (reach, nodes) in [(Reach::Public, 1), (Reach::Private, 3), (Reach::Loopback, 5)] {
+            let list = parse(body, reach);
+            assert_eq!((list.nodes.len(), list.refused), (nodes, 6 - nodes));
+        }
+    }
+
+    #[test]
+    fn sixty_four_ports_of_one_address_are_listed() {
+        for (ports, refused) in [(64, 0), (65, 1)] {
+            let all: Vec<_> = (1..=ports)
+                .map(|port| format!(r#"{{"ip":"9.9.9.9","port":{port}}},{{"ip":"8.8.8.8"}}"#))
+                .collect();
+            let list = entries(&all.join(","));
+            assert_eq!((list.nodes.len(), list.refused), (65, refused));
+        }
+    }
+
+    #[test]
+    fn a_hundred_thousand_entries_are_read_and_no_more() {
+        let body = |count| format!(r#"{{"data":[{}]}}"#, vec!["0"; count].join(","));
+        assert_eq!(parse(&body(100_000), Reach::Public).skipped, 100_000);
+        let error = parse_explorer(body(100_001).as_bytes(), Reach::Public);
+        let told = error.expect_err("one too many").to_string();
+        assert!(told.starts_with("`data` lists more than 100000 at line 1"), "{told}");
+    }
+
+    #[test]
+    fn any_other_shape_is_an_error() {
+        for (body, wanted) in [
+            (r#"{"data":null}"#, "invalid type: null, expected `data` to be a list"),
+            (r#"{"data":{}}"#, "invalid type: map, expected `data` to be a list"),
+            (r#"{"data":[],"data":[]}"#, "duplicate field `data`"),
+            ("{}", "missing field `data`"),
+            ("[]", "expected an object with `data`"),
+            ("null", "expected an object with `data`"),
+            ("<html>", "not JSON: expected value at line 1 column 1"),
+            (r#"{"data":[]}]"#, "not JSON: trailing characters"),
+            (r#"{"data":[{"ip":"9.9.9.9"}"#, "not JSON: EOF"),
+            ("", "not JSON: EOF"),
+        ] {
+            let error = parse_explorer(body.as_bytes(), Reach::Public);
+            let told = error.expect_err(body).to_string();
+            assert!(told.contains(wanted), "{body}: {told}");
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_skipped() {
+        let deep = "[".repeat(1_000_000) + &"]".repeat(1_000_000);
+        let list = entries(&format!(r#"{deep},{{"ip":{deep}}},{{"x":{deep},"ip":"9.9.9.9"}}"#));
+        assert_eq!((list.nodes.len(), list.skipped), (1, 2));
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics(bytes: Vec<u8>, text in r#"\{"data":\[(\{"ip":"[0-9a-f.:]{0,9}"\},?){0,3}\PC{0,9}"#) {
+            let _ = parse_explorer(&bytes, Reach::Public);
+            let _ = parse_explorer(text.as_bytes(), Reach::Loopback);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The host of an address: an IP address, or a name that a resolver takes for a name.
+
+use super::addr::AddrError;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Longest host name, without a final dot (RFC 1035: 255 bytes on the wire).
+const MAX_HOST_BYTES: usize = 253;
+/// Longest part of a host name between two dots (RFC 1035).
+const MAX_LABEL_BYTES: usize = 63;
+/// A host as it is compared: however it was spelled.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Host {
+    Ip(IpAddr),
+    /// In lower case.
+    Name(Box<str>),
+}
+
+impl Host {
+    /// Parses an IPv4 address, an IPv6 address in brackets, or a name.
+    pub(super) fn parse(host: &str) -> Result<Host, AddrError> {
+        if let Some(v6) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+            if v6.contains('%') {
+                return Err(AddrError::Zone);
+            }
+            let ip: Ipv6Addr = v6.parse().map_err(|_| AddrError::Ipv6)?;
+            return Ok(Host::Ip(IpAddr::V6(ip).to_canonical()));
+        }
+        if let Ok(ip) = host.parse::<Ipv4Addr>() {
+            return Ok(Host::Ip(IpAddr::V4(ip)));
+        }
+        parse_name(host)
+    }
+}
+
+fn parse_name(host: &str) -> Result<Host, AddrError> {
+    // A final dot keeps resolvers from trying search domains; it is no label.
+    let labels = host.strip_suffix('.').unwrap_or(host);
+    if host.is_empty() {
+        return Err(AddrError::NoHost);
+    }
+    if labels.len() > MAX_HOST_BYTES || !labels.split('.').all(is_label) {
+        return Err(AddrError::HostName);
+    }
+    // Resolvers take `1.2.3`, `127.1` and `0x7f.1` for addresses, so none of them is a name.
+    if labels.rsplit('.').next().is_some_and(is_number) {
+        return Err(AddrError::Ipv4);
+    }
+    Ok(Host::Name(host.to_ascii_lowercase().into()))
+}
+
+/// Letters, digits and inner hyphens, and underscores, which Docker's service names have.
+fn is_label(label: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    (1..=MAX_LABEL_BYTES).contains(&label.len())
+        && label.bytes().all(legal)
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+}
+
+fn is_number(label: &str) -> bool {
+    let hex = label.strip_prefix("0x").or(label.strip_prefix("0X"));
+    hex.is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit())) || label.bytes().all(|b| b.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_end_at_63_and_253_bytes() {
+        let label = "a".repeat(63);
+        let long = format!("{label}.{label}.{label}.{}", "a".repeat(61));
+        assert_eq!(long.len(), 253);
+        for name in [&label, &long, &format!("{long}.")] {
+            assert!(Host::parse(name).is_ok());
+        }
+        for name in [format!("{label}a"), format!("{long}a"), format!("a{long}.")] {
+            assert_eq!(Host::parse(&name), Err(AddrError::HostName));
+        }
+    }
+
+    #[test]
+    fn what_a_resolver_takes_for_an_address_is_no_name() {
+        for host in [
+            "1",
+            "127.1",
+            "1.2.3.4.5",
+            "017700000001",
+            "0X7F.1",
+            "0x",
+            "a.0x0",
+            "1.2.3.4.",
+        ] {
+            assert_eq!(Host::parse(host), Err(AddrError::Ipv4), "{host}");
+        }
+        for host in ["a1", "1a", "0xg", "1.a", "1_0", "0x1.a"] {
+            assert!(matches!(Host::parse(host), Ok(Host::Name(_))), "{host}");
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The domain: what a node is called, what it says about itself, and who else may name one.
+//!
+//! Text and bytes come in, checked types go out; nothing here opens a socket, starts a thread or
+//! reads a clock. Foreign text stands in errors only escaped and cut.
+
+mod addr;
+mod body;
+mod explorer;
+mod host;
+mod info;
+mod json;
+mod list;
+mod reach;
+
+pub use addr::{AddrError, NodeAddr};
+pub use explorer::{ExplorerError, ExplorerList, parse_explorer};
+pub use info::{ContainerId, IdError, InfoError, NodeInfo, Running};
+pub use list::{BadLine, NodeList, NotUtf8, parse_list, parse_list_bytes};
+pub use reach::{Reach, refuse};

@@ -1,0 +1,355 @@
+//! Judges addresses that strangers chose: whoever registers a node at the Explorer must not
+//! choose what the router calls inside its own network or its cloud.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Where the Explorer itself is, and so what its entries may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Somewhere in the internet: entries may name the internet.
+    Public,
+    /// In a private network: entries may name private networks too.
+    Private,
+    /// On this machine: entries may name it too.
+    Loopback,
+}
+
+impl Reach {
+    /// The reach of an Explorer whose host has these addresses: as wide as all of them allow, so
+    /// that one public address, or none at all, makes it public.
+    pub fn of(addrs: &[IpAddr]) -> Reach {
+        let classes: Vec<_> = addrs.iter().flat_map(|addr| classes(*addr)).collect();
+        if classes.is_empty() {
+            Reach::Public
+        } else if classes.iter().all(|c| *c == Class::Loopback) {
+            Reach::Loopback
+        } else if classes.iter().all(|c| matches!(c, Class::Loopback | Class::Private)) {
+            Reach::Private
+        } else {
+            Reach::Public
+        }
+    }
+}
+
+/// Why a node at `addr` that the Explorer names is not called, or `None` if it may be.
+///
+/// Refused at any reach: link-local, multicast, unspecified, broadcast, reserved and cloud metadata
+/// addresses. Loopback needs [`Reach::Loopback`]; private addresses, and those that nobody routes
+/// in the internet (documentation, benchmarks, protocol assignments), need a reach that isn't
+/// public. An IPv6 address that carries an IPv4 address is judged by that.
+pub fn refuse(addr: IpAddr, reach: Reach) -> Option<&'static str> {
+    let mut reasons = classes(addr).into_iter().map(|class| match class {
+        Class::Public => None,
+        Class::Loopback => (reach != Reach::Loopback).then_some("loopback"),
+        Class::Private => (reach == Reach::Public).then_some("private"),
+        Class::Special(why) => (reach == Reach::Public).then_some(why),
+        Class::Never(why) => Some(why),
+    });
+    reasons.find_map(|reason| reason)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Public,
+    Private,
+    Loopback,
+    /// Not routed in the internet, so whoever answers there is inside.
+    Special(&'static str),
+    Never(&'static str),
+}
+
+/// The classes of an address and of what it carries; the strictest counts.
+fn classes(addr: IpAddr) -> Vec<Class> {
+    let v6 = match addr {
+        IpAddr::V4(v4) => return vec![class_v4(v4)],
+        IpAddr::V6(v6) => v6,
+    };
+    let mut classes: Vec<_> = carried(v6).into_iter().map(class_v4).collect();
+    if classes.is_empty() {
+        classes.push(class_v6(v6));
+    }
+    classes.extend(isatap(v6).map(class_v4));
+    classes
+}
+
+/// By the IANA registry of special-purpose IPv4 addresses.
+fn class_v4(addr: Ipv4Addr) -> Class {
+    match addr.octets() {
+        [0, ..] => Class::Never("unspecified"),
+        [169, 254, ..] => Class::Never("link-local"),
+        // Alibaba, Oracle (classic), Azure: metadata outside of link-local space.
+        [100, 100, 100, 200] | [192, 0, 0, 192] | [168, 63, 129, 16] => Class::Never("cloud metadata"),
+        [224..=239, ..] => Class::Never("multicast"),
+        [255, 255, 255, 255] => Class::Never("broadcast"),
+        [240..=255, ..] => Class::Never("reserved"),
+        [127, ..] => Class::Loopback,
+        [10, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Class::Private,
+        [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => Class::Special("documentation"),
+        [198, 18..=19, ..] => Class::Special("benchmarks"),
+        [192, 0, 0, _] | [192, 88, 99, _] => Class::Special("protocol assignments"),
+        _ => Class::Public,
+    }
+}
+
+/// By the IANA registry of special-purpose IPv6 addresses; what carries IPv4 is left out.
+fn class_v6(addr: Ipv6Addr) -> Class {
+    match addr.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 0] => Class::Never("unspecified"),
+        [0, 0, 0, 0, 0, 0, 0, 1] => Class::Loopback,
+        // AWS (all its services), then Google, Oracle, Scaleway, Alibaba, Akamai.
+        [0xfd00, 0xec2, ..]
+        | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]
+        | [0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe]
+        | [0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42]
+        | [0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200]
+        | [0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1] => Class::Never("cloud metadata"),
+        [0xff00..=0xffff, ..] => Class::Never("multicast"),
+        [0xfe80..=0xfebf, ..] => Class::Never("link-local"),
+        // Unique local, and site-local, which it replaced.
+        [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Class::Private,
+        [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Class::Special("documentation"),
+        [0x2001, 2, 0, ..] => Class::Special("benchmarks"),
+        [0x2001, 0..=0x1ff, ..] => Class::Special("protocol assignments"),
+        [0x2000..=0x3fff, ..] => Class::Public,
+        _ => Class::Never("reserved"),
+    }
+}
+
+/// The IPv4 addresses that a packet to this address may end at. None: it is plain IPv6.
+fn carried(addr: Ipv6Addr) -> Vec<Ipv4Addr> {
+    let o = addr.octets();
+    let at = |a: usize, b: usize, c: usize, d: usize| Ipv4Addr::new(o[a], o[b], o[c], o[d]);
+    let last = at(12, 13, 14, 15);
+    match addr.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => vec![],
+        // IPv4-compatible, IPv4-mapped, IPv4-translated (RFC 2765), NAT64 (RFC 6052).
+        [0, 0, 0, 0, 0, 0, ..]
+        | [0, 0, 0, 0, 0, 0xffff, ..]
+        | [0, 0, 0, 0, 0xffff, 0, ..]
+        | [0x64, 0xff9b, 0, 0, 0, 0, ..] => vec![last],
+        // NAT64 of a network's own (RFC 8215): its prefix of 48, 56, 64 or 96 bits can't be told
+        // from the address. Readings in 0.0.0.0/8 are the zeros around the real
+        // one, and nobody is there.
+        [0x64, 0xff9b, 1, ..] => {
+            let readings = [last, at(6, 7, 9, 10), at(7, 9, 10, 11), at(9, 10, 11, 12)];
+            let real = readings.into_iter().filter(|v4| v4.octets()[0] != 0);
+            let real: Vec<_> = real.collect();
+            if real.is_empty() { vec![last] } else { real }
+        }
+        // 6to4 (RFC 3056).
+        [0x2002, ..] => vec![at(2, 3, 4, 5)],
+        // Teredo (RFC 4380): the server, and the client with its bits flipped.
+        [0x2001, 0, ..] => vec![at(4, 5, 6, 7), Ipv4Addr::from_bits(!last.to_bits())],
+        _ => vec![],
+    }
+}
+
+/// The IPv4 address in an ISATAP interface identifier (RFC 5214), whatever the prefix.
+fn isatap(addr: Ipv6Addr) -> Option<Ipv4Addr> {
+    match addr.segments() {
+        [.., 0 | 0x200, 0x5efe, high, low] => Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low))),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ALL: [Reach; 3] = [Reach::Public, Reach::Private, Reach::Loopback];
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap_or_else(|_| panic!("{text}"))
+    }
+
+    /// For each reach of `ALL`, whether the address is refused.
+    fn refused(addr: IpAddr) -> [bool; 3] {
+        ALL.map(|reach| refuse(addr, reach).is_some())
+    }
+
+    /// Every IPv6 form that carries an IPv4 address.
+    fn carriers(v4: Ipv4Addr) -> Vec<IpAddr> {
+        let [a, b, c, d] = v4.octets();
+        let v4_hex = format!("{a:02x}{b:02x}:{c:02x}{d:02x}");
+        let not = Ipv4Addr::from_bits(!v4.to_bits());
+        [
+            format!("::ffff:{v4}"),
+            format!("::ffff:0:{v4}"),
+            format!("64:ff9b::{v4}"),
+            format!("64:ff9b:1::{v4}"),
+            format!("64:ff9b:1:{a:02x}{b:02x}:00{c:02x}:{d:02x}00::"),
+            format!("64:ff9b:1:00{a:02x}:00{b:02x}:{c:02x}{d:02x}::"),
+            format!("64:ff9b:1:0:00{a:02x}:{b:02x}{c:02x}:{d:02x}00::"),
+            format!("2002:{v4_hex}::1"),
+            format!("2001:0:{v4_hex}::f7f7:f7f7"),
+            format!("2001:0:808:808::{not}"),
+            format!("2600::5efe:{v4}"),
+            format!("2600::200:5efe:{v4}"),
+        ]
+        .map(|text| ip(&text))
+        .into()
+    }
+
+    #[test]
+    fn some_addresses_are_refused_at_any_reach() {
+        for text in [
+            "0.0.0.0",
+            "0.255.255.255",
+            "169.254.0.0",
+            "169.254.169.254",
+            "169.254.255.255",
+            "100.100.100.200",
+            "192.0.0.192",
+            "168.63.129.16",
+            "224.0.0.1",
+            "239.255.255.255",
+            "240.0.0.0",
+            "255.255.255.254",
+            "255.255.255.255",
+            "::",
+            "fe80::1",
+            "febf::1",
+            "ff02::1",
+            "fd00:ec2::254",
+            "fd00:ec2::23",
+            "fd20:ce::254",
+            "fd00:c1::a9fe:a9fe",
+            "fd00:42::42",
+            "fd00:100::100:200",
+            "fd00:a9fe:a9fe::1",
+            "100::1",
+            "4000::1",
+            "5f00::1",
+            "::169.254.169.254",
+            "64:ff9b:1::",
+            "64:ff9b:2::8.8.8.8",
+        ] {
+            assert_eq!(refused(ip(text)), [true; 3], "{text}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_for_an_explorer_on_this_machine() {
+        for text in ["127.0.0.0", "127.0.0.1", "127.255.255.255", "::1", "::127.0.0.1"] {
+            assert_eq!(refused(ip(text)), [true, true, false], "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_in_the_internet_is_for_an_explorer_that_is_not_either() {
+        for text in [
+            "10.0.0.0",
+            "10.255.255.255",
+            "172.16.0.0",
+            "172.31.255.255",
+            "192.168.0.0",
+            "192.168.255.255",
+            "100.64.0.0",
+            "100.127.255.255",
+            "fc00::",
+            "fdff::1",
+            "fec0::1",
+            "feff::1",
+            "192.0.2.1",
+            "198.51.100.1",
+            "203.0.113.255",
+            "198.18.0.0",
+            "198.19.255.255",
+            "192.0.0.1",
+            "192.88.99.1",
+            "2001:db8::1",
+            "3fff::1",
+            "3fff:fff::1",
+            "2001:2::1",
+            "2001:1ff::1",
+            "::10.0.0.1",
+            "fd00:ec3::254",
+        ] {
+            assert_eq!(refused(ip(text)), [true, false, false], "{text}");
+        }
+    }
+
+    #[test]
+    fn the_neighbours_of_every_block_are_welcome() {
+        for text in [
+            "1.0.0.0",
+            "9.255.255.255",
+            "11.0.0.0",
+            "100.63.255.255",
+            "100.128.0.0",
+            "126.255.255.255",
+            "128.0.0.0",
+            "168.63.129.15",
+            "169.253.255.255",
+            "169.255.0.0",
+            "172.15.255.255",
+            "172.32.0.0",
+            "191.255.255.255",
+            "192.0.1.0",
+            "192.0.3.0",
+            "192.167.255.255",
+            "192.169.0.0",
+            "198.17.255.255",
+            "198.20.0.0",
+            "223.255.255.255",
+            "2001:200::1",
+            "2001:db7::1",
+            "2003::1",
+            "3ffe::1",
+            "3fff:1000::1",
+            "2600::1",
+            "::8.8.8.8",
+        ] {
+            assert_eq!(refused(ip(text)), [false; 3], "{text}");
+        }
+    }
+
+    #[test]
+    fn an_isatap_address_is_judged_by_its_prefix_too() {
+        assert_eq!(refused(ip("fe80::5efe:8.8.8.8")), [true; 3]);
+        assert_eq!(refused(ip("fd12::5efe:8.8.8.8")), [true, false, false]);
+    }
+
+    #[test]
+    fn the_reach_is_that_of_the_widest_address() {
+        for (addrs, wanted) in [
+            (&[][..], Reach::Public),
+            (&["127.0.0.1", "::1", "::ffff:127.0.0.2"], Reach::Loopback),
+            (&["127.0.0.1", "10.0.0.1"], Reach::Private),
+            (&["172.17.0.2", "fd12::1", "100.64.0.1"], Reach::Private),
+            (&["10.0.0.1", "8.8.8.8"], Reach::Public),
+            (&["::1", "2600::1"], Reach::Public),
+            (&["169.254.1.1"], Reach::Public),
+            (&["192.0.2.1"], Reach::Public),
+        ] {
+            let addrs: Vec<_> = addrs.iter().map(|text| ip(text)).collect();
+            assert_eq!(Reach::of(&addrs), wanted, "{addrs:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_refused_ipv4_address_is_refused_wherever_it_sits(
+            v4 in prop_oneof![
+                (1..=255u8, any::<[u8; 3]>()).prop_map(|(a, [b, c, d])| Ipv4Addr::new(a, b, c, d)),
+                (0..=255u8, 0..=255u8).prop_map(|(c, d)| Ipv4Addr::new(169, 254, c, d)),
+                (0..=255u8, 0..=255u8).prop_map(|(c, d)| Ipv4Addr::new(10, 0, c, d)),
+                Just(Ipv4Addr::LOCALHOST), Just(Ipv4Addr::new(100, 100, 100, 200)),
+            ]
+        ) {
+            let plain = refused(IpAddr::V4(v4));
+            for addr in carriers(v4) {
+                for (inside, outside) in plain.iter().zip(refused(addr)) {
+                    prop_assert!(outside || !inside, "{} in {}", v4, addr);
+                }
+            }
+        }
+
+        #[test]
+        fn a_wider_reach_never_refuses_more(addr: IpAddr) {
+            let [public, private, loopback] = refused(addr);
+            prop_assert!(public >= private && private >= loopback);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Whom to ask when, pure: rounds over all nodes, those that are up first, with rechecks and new nodes between.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::registry::NodeId;
+
+/// A failed node that was up is asked again after this; with 3 s for each of two probes it is lost within an
+/// interval and 9 s.
+const RECHECK_AFTER: Duration = Duration::from_secs(1);
+/// A round takes this part of the interval, so that all counts are of nearly the same moment.
+const ROUND_SHARE: u32 = 10;
+/// Most probes a second in a round: a small core and a small uplink have something else to do.
+const MAX_PROBES_PER_SECOND: u32 = 2_000;
+
+/// Whose turn it is in the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Nodes that are up: always have a turn.
+    Up,
+    /// Nodes that are down or not known yet: three quarters of the pool at most, so that hanging ones can't take it all.
+    Other,
+}
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Ask this node, if it is still listed.
+    Ask(NodeId),
+    /// A round begins: call `begin_round`.
+    Round,
+    /// Nothing before this instant, unless something ends or arrives.
+    Wait(Instant),
+}
+
+/// How a round ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Overdue {
+    /// Nodes that are up and did not get their turn.
+    pub(super) up: usize,
+    /// Nodes that are not, and did not.
+    pub(super) other: usize,
+}
+
+/// Nodes that wait for their slot in the round.
+#[derive(Debug)]
+struct Lane {
+    nodes: VecDeque<NodeId>,
+    next_slot: Instant,
+}
+
+#[derive(Debug)]
+pub(super) struct Schedule {
+    interval: Duration,
+    max_probes: usize,
+    next_round: Instant,
+    /// Time between two slots of this round.
+    spacing: Duration,
+    up: Lane,
+    other: Lane,
+    /// In the order in which they fall due.
+    rechecks: VecDeque<(Instant, NodeId, Class)>,
+    /// Never asked yet: at once, without slots.
+    new: VecDeque<NodeId>,
+    under_way_up: usize,
+    under_way_other: usize,
+}
+
+impl Schedule {
+    /// The first round begins an interval from now: what is listed first is new and asked at once.
+    pub(super) fn new(interval: Duration, max_probes: usize, now: Instant) -> Self {
+        let lane = || Lane {
+            nodes: VecDeque::new(),
+            next_slot: now,
+        };
+        Self {
+            interval,
+            max_probes,
+            next_round: now + interval,
+            spacing: Duration::ZERO,
+            up: lane(),
+            other: lane(),
+            rechecks: VecDeque::new(),
+            new: VecDeque::new(),
+            under_way_up: 0,
+            under_way_other: 0,
+        }
+    }
+
+    pub(super) fn add_new(&mut self, id: NodeId) {
+        self.new.push_back(id);
+    }
+
+    pub(super) fn recheck(&mut self, id: NodeId, class: Class, now: Instant) {
+        self.rechecks.push_back((now + RECHECK_AFTER, id, class));
+    }
+
+    /// A probe of this class was sent.
+    pub(super) fn sent(&mut self, class: Class) {
+        *self.under_way(class) += 1;
+    }
+
+    /// A probe of this class ended.
+    pub(super) fn ended(&mut self, class: Class) {
+        *self.under_way(class) -= 1;
+    }
+
+    fn under_way(&mut self, class: Class) -> &mut usize {
+        match class {
+            Class::Up => &mut self.under_way_up,
+            Class::Other => &mut self.under_way_other,
+        }
+    }
+
+    fn has_room(&self, class: Class) -> bool {
+        let all = self.under_way_up + self.under_way_other;
+        let share = (self.max_probes * 3 / 4).max(1);
+        all < self.max_probes && (class == Class::Up || self.under_way_other < share)
+    }
+
+    /// Nodes that wait for a place in the pool now, and those that have one: what the pool should have threads for.
+    pub(super) fn demand(&self, now: Instant) -> usize {
+        let due = self.rechecks.iter().take_while(|(due, ..)| *due <= now).count();
+        self.under_way_up + self.under_way_other + due + self.new.len() + 1
+    }
+
+    /// Begins a round over these nodes, given in the order in which they were last asked, longest ago first.
+    /// Returns how many the last one left behind.
+    pub(super) fn begin_round(&mut self, up: Vec<NodeId>, other: Vec<NodeId>, now: Instant) -> Overdue {
+        let overdue = Overdue {
+            up: self.up.nodes.len(),
+            other: self.other.nodes.len(),
+        };
+        // Late by more than an interval (the machine slept): go on from now instead of catching up.
+        let next = self.next_round + self.interval;
+        self.next_round = if next > now { next } else { now + self.interval };
+        let nodes = (up.len() + other.len()).max(1) as u32;
+        let fastest = Duration::from_secs(1) / MAX_PROBES_PER_SECOND;
+        self.spacing = (self.interval / ROUND_SHARE / nodes).max(fastest);
+        self.other.next_slot = now + self.spacing * up.len() as u32;
+        self.up.next_slot = now;
+        self.up.nodes = up.into();
+        self.other.nodes = other.into();
+        overdue
+    }
+
+    /// What is to be done at `now`. Call it again after each thing done.
+    pub(super) fn turn(&mut self, now: Instant) -> Turn {
+        if now >= self.next_round {
+            return Turn::Round;
+        }
+        let mut wait = self.next_round;
+        if let Some((due, _, class)) = self.rechecks.front().copied()
+            && self.has_room(class)
+        {
+            match self.rechecks.pop_front_if(|_| due <= now) {
+                Some((_, id, _)) => return Turn::Ask(id),
+                None => wait = wait.min(due),
+            }
+        }
+        if self.has_room(Class::Up) && !self.up.nodes.is_empty() {
+            match self.up.take(now, self.spacing) {
+                Some(id) => return Turn::Ask(id),
+                None => wait = wait.min(self.up.next_slot),
+            }
+        }
+        if self.has_room(Class::Other) {
+            if let Some(id) = self.new.pop_front() {
+                return Turn::Ask(id);
+            }
+            if !self.other.nodes.is_empty() {
+                match self.other.take(now, self.spacing) {
+                    Some(id) => return Turn::Ask(id),
+                    None => wait = wait.min(self.other.next_slot),
+                }
+            }
+        }
+        Turn::Wait(wait)
+    }
+}
+
+impl Lane {
+    /// The next node, if its slot has come. A slot that comes late delays the ones behind it: no burst makes up for it.
+    fn take(&mut self, now: Instant, spacing: Duration) -> Option<NodeId> {
+        if self.next_slot > now {
+            return None;
+        }
+        // A timer that fires some milliseconds late is made up for, a pool that was full for long is not.
+        const CATCH_UP: Duration = Duration::from_millis(20);
+        self.next_slot = self.next_slot.max(now.checked_sub(CATCH_UP).unwrap_or(now)) + spacing;
+        self.nodes.pop_front()
+    }
+}

@@ -1,0 +1,237 @@
+//! The containers that available nodes run: for each its order of nodes and the description to show.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::order::{Order, Place};
+use super::{NodeId, Rank};
+use crate::node::ContainerId;
+
+/// Most distinct container ids kept: with ids of 256 bytes they are 2.5 MiB, and an answer of `/containers` stays below 10 MiB.
+pub const MAX_CONTAINERS: usize = 10_000;
+/// Descriptions kept for one container, those of its first nodes: when all these leave at once, the next probe of
+/// another node brings its own.
+const MAX_CANDIDATES: usize = 4;
+/// All descriptions together, in bytes. Nodes that only the Explorer names can't fill the memory with them.
+const MAX_TEXT_BYTES: usize = 4 * 1024 * 1024;
+
+/// Number of a container in the catalogue, while at least one available node runs it.
+pub(super) type Index = u32;
+
+/// What `/containers` says of one container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The container.
+    pub id: ContainerId,
+    /// Number of available nodes that run it.
+    pub count: usize,
+    /// The first description that is not empty, nodes of ips.txt in their order, then the Explorer's by address.
+    pub description: Option<Arc<str>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Container {
+    id: ContainerId,
+    pub(super) order: Order,
+    /// How many of its nodes are in ips.txt; one without any gives way when the catalogue is full.
+    listed: usize,
+    /// By rank.
+    texts: Vec<Candidate>,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    rank: Rank,
+    node: NodeId,
+    text: Arc<str>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Catalogue {
+    by_id: BTreeMap<ContainerId, Index>,
+    slots: Vec<Option<Container>>,
+    free: Vec<Index>,
+    /// Containers that no node of ips.txt runs.
+    unlisted: BTreeSet<Index>,
+    text_bytes: usize,
+}
+
+/// Whether a container found its place in the catalogue.
+pub(super) enum Entered {
+    Found(Index),
+    /// It took the place of one that only the Explorer's nodes run; those must forget it.
+    Replaced(Index, Order),
+    Full,
+}
+
+impl Catalogue {
+    pub(super) fn find(&self, id: &str) -> Option<&Container> {
+        self.slots[*self.by_id.get(id)? as usize].as_ref()
+    }
+
+    pub(super) fn get(&mut self, index: Index) -> Option<&mut Container> {
+        self.slots.get_mut(index as usize)?.as_mut()
+    }
+
+    /// Summaries of at most `most` containers behind `after`, by id.
+    pub(super) fn summaries(&self, after: Option<&ContainerId>, most: usize) -> Vec<Summary> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = self.by_id.range::<ContainerId, _>((from, Bound::Unbounded)).take(most);
+        range
+            .filter_map(|(_, index)| self.slots[*index as usize].as_ref())
+            .map(Container::summary)
+            .collect()
+    }
+
+    /// The index of `id`, entered anew if it is not known. A node of ips.txt displaces what only others run.
+    pub(super) fn enter(&mut self, id: &ContainerId, rank: Rank) -> Entered {
+        if let Some(index) = self.by_id.get(id).copied() {
+            if rank.is_listed() {
+                self.unlisted.remove(&index);
+            }
+            return Entered::Found(index);
+        }
+        if self.by_id.len() < MAX_CONTAINERS {
+            return Entered::Found(self.add(id));
+        }
+        match self.unlisted.first().copied() {
+            Some(victim) if rank.is_listed() => {
+                let displaced = self.take(victim).map(|container| container.order).unwrap_or_default();
+                Entered::Replaced(self.add(id), displaced)
+            }
+            _ => Entered::Full,
+        }
+    }
+
+    fn add(&mut self, id: &ContainerId) -> Index {
+        let container = Some(Container {
+            id: id.clone(),
+            order: Order::default(),
+            listed: 0,
+            texts: Vec::new(),
+        });
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.slots[index as usize] = container;
+                index
+            }
+            None => {
+                self.slots.push(container);
+                (self.slots.len() - 1) as Index
+            }
+        };
+        self.by_id.insert(id.clone(), index);
+        self.unlisted.insert(index);
+        index
+    }
+
+    fn take(&mut self, index: Index) -> Option<Container> {
+        let container = self.slots.get_mut(index as usize)?.take()?;
+        self.by_id.remove(&container.id);
+        self.unlisted.remove(&index);
+        self.free.push(index);
+        self.text_bytes -= container.distinct_text_bytes();
+        Some(container)
+    }
+
+    /// Notes that a node of this rank runs the container now, and how it describes it.
+    pub(super) fn joined(&mut self, index: Index, node: NodeId, rank: Rank, text: Option<&Arc<str>>) {
+        if let Some(container) = self.get(index) {
+            container.listed += usize::from(rank.is_listed());
+            if container.listed > 0 {
+                self.unlisted.remove(&index);
+            }
+        }
+        self.describe(index, node, rank, text);
+    }
+
+    /// Notes that a node of this rank, which stood at `place`, runs the container no more.
+    pub(super) fn leave(&mut self, index: Index, node: NodeId, rank: Rank, place: Place) {
+        self.describe(index, node, rank, None);
+        let Some(container) = self.get(index) else {
+            return;
+        };
+        container.order.remove(place);
+        container.listed -= usize::from(rank.is_listed());
+        let (listed, len) = (container.listed, container.order.len());
+        if len == 0 {
+            self.take(index);
+        } else if listed == 0 {
+            self.unlisted.insert(index);
+        }
+    }
+
+    /// Notes that a node that runs the container has another rank now.
+    pub(super) fn rerank(&mut self, index: Index, node: NodeId, was: Rank, rank: Rank) {
+        let Some(container) = self.get(index) else {
+            return;
+        };
+        container.listed = container.listed + usize::from(rank.is_listed()) - usize::from(was.is_listed());
+        if let Some(candidate) = container.texts.iter_mut().find(|candidate| candidate.node == node) {
+            candidate.rank = rank;
+            container.texts.sort_by_key(|candidate| candidate.rank);
+        }
+        if container.listed > 0 {
+            self.unlisted.remove(&index);
+        } else {
+            self.unlisted.insert(index);
+        }
+    }
+
+    /// Replaces the description that a node gives.
+    pub(super) fn describe(&mut self, index: Index, node: NodeId, rank: Rank, text: Option<&Arc<str>>) {
+        let room = MAX_TEXT_BYTES.saturating_sub(self.text_bytes);
+        let Some(container) = self.get(index) else {
+            return;
+        };
+        let known = container.texts.iter().find(|candidate| candidate.node == node);
+        if known.map(|candidate| &candidate.text) == text {
+            return;
+        }
+        let before = container.distinct_text_bytes();
+        container.texts.retain(|candidate| candidate.node != node);
+        if let Some(text) = text {
+            container.offer(node, rank, text, room);
+        }
+        let after = container.distinct_text_bytes();
+        self.text_bytes = self.text_bytes + after - before;
+    }
+}
+
+impl Container {
+    fn summary(&self) -> Summary {
+        Summary {
+            id: self.id.clone(),
+            count: self.order.len(),
+            description: self.texts.first().map(|candidate| Arc::clone(&candidate.text)),
+        }
+    }
+
+    fn offer(&mut self, node: NodeId, rank: Rank, text: &Arc<str>, room: usize) {
+        let at = self.texts.partition_point(|candidate| candidate.rank < rank);
+        if at >= MAX_CANDIDATES {
+            return;
+        }
+        let same = self.texts.iter().find(|candidate| candidate.text == *text);
+        let text = Arc::clone(same.map_or(text, |candidate| &candidate.text));
+        if same.is_none() && text.len() > room && !rank.is_listed() {
+            return;
+        }
+        self.texts.insert(at, Candidate { rank, node, text });
+        self.texts.truncate(MAX_CANDIDATES);
+    }
+
+    /// Texts that several candidates share count once, as they are stored once.
+    fn distinct_text_bytes(&self) -> usize {
+        let shared = |i: usize| {
+            self.texts[..i]
+                .iter()
+                .any(|other| Arc::ptr_eq(&other.text, &self.texts[i].text))
+        };
+        (0..self.texts.len())
+            .filter(|i| !shared(*i))
+            .map(|i| self.texts[i].text.len())
+            .sum()
+    }
+}

@@ -1,0 +1,182 @@
+//! The nodes that run one container, least busy first: a sorted list that is cheap to change and free to copy.
+//!
+//! Chunks of a few hundred places behind `Arc`s: a change moves at most one chunk, a copy for a reader is one pointer,
+//! and only what a reader still holds is copied on the next change.
+
+use std::sync::Arc;
+
+/// Longest chunk, in places of 16 bytes: 8 KiB are moved or copied at most by one change.
+const MAX_CHUNK: usize = 512;
+
+/// Where a node stands: by load, then by a number drawn anew with each round, then by its own number.
+/// A node has the same place in the order of each container that it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    /// Weighted pending jobs plus weighted promises.
+    pub(crate) load: u64,
+    pub(crate) tie: u32,
+    pub(crate) node: u32,
+}
+
+/// A sorted set of places.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Order {
+    /// No chunk is empty, none is longer than `MAX_CHUNK`.
+    chunks: Arc<Vec<Arc<Vec<Place>>>>,
+    len: usize,
+}
+
+impl Order {
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Place> + '_ {
+        self.chunks.iter().flat_map(|chunk| chunk.iter().copied())
+    }
+
+    pub(crate) fn contains(&self, place: Place) -> bool {
+        Cursor::new(self).seek(place)
+    }
+
+    /// Adds a place; one that is there already stays as it is.
+    pub(crate) fn insert(&mut self, place: Place) {
+        let chunks = Arc::make_mut(&mut self.chunks);
+        if chunks.is_empty() {
+            chunks.push(Arc::default());
+        }
+        let at = chunk_of(chunks, place).min(chunks.len() - 1);
+        let chunk = Arc::make_mut(&mut chunks[at]);
+        if let Err(index) = chunk.binary_search(&place) {
+            chunk.insert(index, place);
+            self.len += 1;
+            if chunk.len() > MAX_CHUNK {
+                let tail = chunk.split_off(MAX_CHUNK / 2);
+                chunks.insert(at + 1, Arc::new(tail));
+            }
+        }
+    }
+
+    /// Takes a place out; one that is not there is no mistake.
+    pub(crate) fn remove(&mut self, place: Place) {
+        let chunks = Arc::make_mut(&mut self.chunks);
+        let at = chunk_of(chunks, place);
+        let Some(chunk) = chunks.get_mut(at) else {
+            return;
+        };
+        let chunk = Arc::make_mut(chunk);
+        if let Ok(index) = chunk.binary_search(&place) {
+            chunk.remove(index);
+            self.len -= 1;
+            if chunk.is_empty() {
+                chunks.remove(at);
+            } else if chunk.len() < MAX_CHUNK / 8 {
+                merge_with_next(chunks, at);
+            }
+        }
+    }
+}
+
+/// The first chunk that does not end before `place`.
+fn chunk_of(chunks: &[Arc<Vec<Place>>], place: Place) -> usize {
+    chunks.partition_point(|chunk| chunk.last().is_some_and(|last| *last < place))
+}
+
+/// Keeps the number of chunks in proportion to what they hold.
+fn merge_with_next(chunks: &mut Vec<Arc<Vec<Place>>>, at: usize) {
+    let Some(next) = chunks.get(at + 1) else {
+        return;
+    };
+    if chunks[at].len() + next.len() <= MAX_CHUNK / 2 {
+        let next = chunks.remove(at + 1);
+        Arc::make_mut(&mut chunks[at]).extend_from_slice(&next);
+    }
+}
+
+/// Looks places up in rising order, never going back: what makes an intersection of orders linear.
+pub(crate) struct Cursor<'a> {
+    chunks: &'a [Arc<Vec<Place>>],
+    /// First index of the first chunk that may still hold what is sought.
+    index: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub(crate) fn new(order: &'a Order) -> Self {
+        Self {
+            chunks: &order.chunks,
+            index: 0,
+        }
+    }
+
+    /// Whether the order has `place`, which must not be below the last one sought.
+    pub(crate) fn seek(&mut self, place: Place) -> bool {
+        if self
+            .chunks
+            .first()
+            .is_some_and(|chunk| *chunk.last().unwrap_or(&place) < place)
+        {
+            self.chunks = &self.chunks[chunk_of(self.chunks, place)..];
+            self.index = 0;
+        }
+        let Some(chunk) = self.chunks.first() else {
+            return false;
+        };
+        let rest = &chunk[self.index..];
+        self.index += rest.partition_point(|other| *other < place);
+        chunk.get(self.index) == Some(&place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn place(load: u64, node: u32) -> Place {
+        Place {
+            load,
+            tie: node ^ 5,
+            node,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn is_a_sorted_set(steps in prop::collection::vec((any::<bool>(), 0..40_u64, 0..60_u32), 0..3_000)) {
+            let (mut order, mut model) = (Order::default(), BTreeSet::new());
+            for (add, load, node) in steps {
+                let place = place(load, node);
+                if add {
+                    order.insert(place);
+                    model.insert(place);
+                } else {
+                    order.remove(place);
+                    model.remove(&place);
+                }
+            }
+            prop_assert_eq!(order.len(), model.len());
+            prop_assert!(order.iter().eq(model.iter().copied()));
+            prop_assert!(order.chunks.iter().all(|chunk| (1..=MAX_CHUNK).contains(&chunk.len())));
+            let mut cursor = Cursor::new(&order);
+            for load in 0..40 {
+                let place = place(load, 7);
+                prop_assert_eq!(cursor.seek(place), model.contains(&place));
+                prop_assert_eq!(order.contains(place), model.contains(&place));
+            }
+        }
+    }
+
+    #[test]
+    fn a_copy_keeps_what_it_was() {
+        let mut order = Order::default();
+        (0..2_000).for_each(|node| order.insert(place(1, node)));
+        let copy = order.clone();
+        (0..2_000).for_each(|node| order.remove(place(1, node)));
+        assert_eq!((order.len(), copy.len()), (0, 2_000));
+        assert_eq!(copy.iter().count(), 2_000);
+        assert!(order.chunks.is_empty());
+    }
+}

@@ -1,0 +1,3 @@
+//! The real binary against stand-in nodes.
+#[path = "../support/mod.rs"]
+mod support;

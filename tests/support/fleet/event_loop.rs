@@ -1,0 +1,390 @@
+//! The one thread that answers for all nodes of a fleet.
+//!
+//! A usual request costs it seven system calls and no allocation that outlives it, so that a
+//! measurement of the router beside it measures the router.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+use rustix::net::{self, RecvFlags, SendFlags, SocketFlags, sockopt};
+
+use super::plan::{Act, Bytes, Shared, Then, bound, failure, local_addr};
+
+/// Connections that may wait to be accepted; the kernel cuts it at `somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Longest request head; the router's are a few hundred bytes.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// Between two bytes of a node that drips.
+const DRIP: Duration = Duration::from_millis(100);
+
+/// From running out of descriptors to the next attempt.
+const RETRY: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
+
+const LISTENER: u64 = 0;
+const WAKE: u64 = 1;
+const FIRST_CONNECTION: u64 = 2;
+
+/// Runs until the fleet is dropped.
+pub(super) fn run(shared: &Shared, port: u16) {
+    let mut fleet = EventLoop::new(shared, port);
+    let mut events = Vec::with_capacity(256);
+    loop {
+        let timeout = if fleet.paused {
+            Some(RETRY)
+        } else {
+            fleet.until_next_timer()
+        };
+        events.clear();
+        let room = rustix::buffer::spare_capacity(&mut events);
+        match epoll::wait(&fleet.epoll, room, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => panic!("epoll_wait: {error}"),
+        }
+        for event in &events {
+            match event.data.u64() {
+                LISTENER => fleet.accept(),
+                WAKE => {
+                    if !fleet.obey() {
+                        return;
+                    }
+                }
+                id => fleet.resume(id),
+            }
+        }
+        fleet.fire_timers();
+        if timeout == Some(RETRY) {
+            fleet.paused = false;
+            fleet.listen_for(epoll::EventFlags::IN);
+        }
+    }
+}
+
+struct EventLoop<'a> {
+    shared: &'a Shared,
+    port: u16,
+    epoll: OwnedFd,
+    listener: Option<OwnedFd>,
+    /// Out of descriptors: accepting goes on after `RETRY`.
+    paused: bool,
+    connections: HashMap<u64, Connection>,
+    next_id: u64,
+    timers: BinaryHeap<Reverse<(Instant, u64)>>,
+    buffer: Vec<u8>,
+}
+
+struct Connection {
+    socket: OwnedFd,
+    node: usize,
+    phase: Phase,
+    interest: Option<epoll::EventFlags>,
+}
+
+enum Phase {
+    Head(Vec<u8>),
+    Sending {
+        bytes: Bytes,
+        sent: usize,
+        then: Then,
+    },
+    SendAt(Bytes),
+    Dripping(u8),
+    /// Asked a node that waits for the test.
+    Waiting {
+        is_own_target: bool,
+    },
+    Held,
+    Reset,
+}
+
+#[derive(PartialEq, Eq)]
+enum Fate {
+    Stays,
+    Ends,
+}
+
+impl<'a> EventLoop<'a> {
+    fn new(shared: &'a Shared, port: u16) -> Self {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll is available");
+        let wake = epoll::EventData::new_u64(WAKE);
+        epoll::add(&epoll, &shared.wake, wake, epoll::EventFlags::IN).expect("the eventfd is new");
+        Self {
+            shared,
+            port,
+            epoll,
+            listener: None,
+            paused: false,
+            connections: HashMap::new(),
+            next_id: FIRST_CONNECTION,
+            timers: BinaryHeap::new(),
+            buffer: vec![0; MAX_HEAD_BYTES],
+        }
+    }
+
+    fn until_next_timer(&self) -> Option<Timespec> {
+        let Reverse((at, _)) = self.timers.peek()?;
+        let left = at.saturating_duration_since(Instant::now());
+        Some(left.try_into().expect("timers are less than years ahead"))
+    }
+
+    /// Does what the handle wants; false when that is to stop.
+    fn obey(&mut self) -> bool {
+        let mut count = [0; 8];
+        // Nothing to read is fine: several wishes may have come as one.
+        let _ = rustix::io::read(&self.shared.wake, &mut count);
+        let mut state = self.shared.lock();
+        if state.stopping {
+            return false;
+        }
+        if state.wants_listening != state.is_listening {
+            // Closing it also resets what it has not accepted.
+            self.listener = state.wants_listening.then(|| listen(&self.epoll, self.port));
+            self.paused = false;
+            state.is_listening = state.wants_listening;
+            self.shared.notify(&state);
+        }
+        drop(state);
+        let is_waiting = |c: &Connection| matches!(c.phase, Phase::Waiting { .. });
+        let waiting = self.connections.iter().filter(|(_, c)| is_waiting(c));
+        for id in waiting.map(|(&id, _)| id).collect::<Vec<_>>() {
+            self.resume(id);
+        }
+        true
+    }
+
+    fn accept(&mut self) {
+        loop {
+            let Some(listener) = &self.listener else {
+                return;
+            };
+            match net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(socket) => self.welcome(socket),
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                    eprintln!("fleet: can't accept, out of descriptors");
+                    self.listen_for(epoll::EventFlags::empty());
+                    self.paused = true;
+                    return;
+                }
+                Err(Errno::AGAIN) => return,
+                Err(_client_is_gone) => {}
+            }
+        }
+    }
+
+    fn welcome(&mut self, socket: OwnedFd) {
+        let node = u32::from(*local_addr(&socket).ip()).wrapping_sub(self.shared.first) as usize;
+        let mut state = self.shared.lock();
+        if node >= state.nodes.len() {
+            return;
+        }
+        state.accepted += 1;
+        state.open += 1;
+        state.most_open = state.most_open.max(state.open);
+        self.shared.notify(&state);
+        drop(state);
+        let id = self.next_id;
+        self.next_id += 1;
+        let connection = Connection {
+            socket,
+            node,
+            phase: Phase::Head(Vec::new()),
+            interest: None,
+        };
+        self.go_on(id, connection);
+    }
+
+    fn resume(&mut self, id: u64) {
+        // It may have ended since the event or the timer was made.
+        if let Some(connection) = self.connections.remove(&id) {
+            self.go_on(id, connection);
+        }
+    }
+
+    fn go_on(&mut self, id: u64, mut connection: Connection) {
+        if self.advance(id, &mut connection) == Fate::Stays {
+            self.watch(id, &mut connection);
+            self.connections.insert(id, connection);
+            return;
+        }
+        // Closed before it is counted as closed, so that who waits for the count can rely on it.
+        drop(connection);
+        let mut state = self.shared.lock();
+        state.open -= 1;
+        self.shared.notify(&state);
+    }
+
+    fn watch(&self, id: u64, connection: &mut Connection) {
+        let wanted = match connection.phase {
+            Phase::Sending { .. } => epoll::EventFlags::OUT,
+            _ => epoll::EventFlags::IN,
+        };
+        let socket = &connection.socket;
+        let data = epoll::EventData::new_u64(id);
+        match connection.interest {
+            Some(interest) if interest == wanted => return,
+            Some(_) => epoll::modify(&self.epoll, socket, data, wanted),
+            None => epoll::add(&self.epoll, socket, data, wanted),
+        }
+        .expect("the epoll has room");
+        connection.interest = Some(wanted);
+    }
+
+    fn listen_for(&self, flags: epoll::EventFlags) {
+        if let Some(listener) = &self.listener {
+            let data = epoll::EventData::new_u64(LISTENER);
+            epoll::modify(&self.epoll, listener, data, flags).expect("the listener is watched");
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        let now = Instant::now();
+        while let Some(&Reverse((at, id))) = self.timers.peek() {
+            if at > now {
+                return;
+            }
+            self.timers.pop();
+            let Some(connection) = self.connections.get_mut(&id) else {
+                continue;
+            };
+            let (bytes, then) = match &connection.phase {
+                Phase::SendAt(bytes) => (Arc::clone(bytes), Then::Close),
+                Phase::Dripping(byte) => ([*byte].as_slice().into(), Then::Drip(*byte)),
+                _ => continue,
+            };
+            connection.phase = Phase::sending(bytes, then);
+            self.resume(id);
+        }
+    }
+
+    /// Does all that can be done without waiting.
+    fn advance(&mut self, id: u64, connection: &mut Connection) -> Fate {
+        loop {
+            match &mut connection.phase {
+                Phase::Head(head) => match net::recv(&connection.socket, &mut self.buffer[..], RecvFlags::empty()) {
+                    Err(Errno::AGAIN) => return Fate::Stays,
+                    Ok((n, _)) if n > 0 && head.len() + n <= MAX_HEAD_BYTES => {
+                        head.extend_from_slice(&self.buffer[..n]);
+                        if head.windows(4).any(|w| w == b"\r\n\r\n") {
+                            let head = std::mem::take(head);
+                            connection.phase = self.asked(id, connection.node, &head);
+                        }
+                    }
+                    _ => return Fate::Ends,
+                },
+                Phase::Sending { bytes, sent, then } if *sent == bytes.len() => match then {
+                    Then::Close => return Fate::Ends,
+                    Then::Hold => connection.phase = Phase::Held,
+                    Then::Drip(byte) => {
+                        self.timers.push(Reverse((Instant::now() + DRIP, id)));
+                        connection.phase = Phase::Dripping(*byte);
+                    }
+                    Then::Repeat(filler) => {
+                        *bytes = Arc::clone(filler);
+                        *sent = 0;
+                        // The others have their turn before the next piece.
+                        return Fate::Stays;
+                    }
+                },
+                Phase::Sending { bytes, sent, .. } => {
+                    match net::send(&connection.socket, &bytes[*sent..], SendFlags::NOSIGNAL) {
+                        Ok(n) => *sent += n,
+                        Err(Errno::AGAIN) => return Fate::Stays,
+                        Err(_) => return Fate::Ends,
+                    }
+                }
+                Phase::Reset => {
+                    let linger = Some(Duration::ZERO);
+                    sockopt::set_socket_linger(&connection.socket, linger).expect("a socket can linger");
+                    return Fate::Ends;
+                }
+                Phase::Waiting { is_own_target } => {
+                    let next = self.phase_of(id, connection.node, *is_own_target);
+                    if matches!(next, Phase::Waiting { .. }) {
+                        return self.listen_to(connection);
+                    }
+                    connection.phase = next;
+                }
+                Phase::SendAt(_) | Phase::Dripping(_) | Phase::Held => {
+                    return self.listen_to(connection);
+                }
+            }
+        }
+    }
+
+    /// Notices when the client gives up; what else it sends is read for nothing.
+    fn listen_to(&mut self, connection: &Connection) -> Fate {
+        match net::recv(&connection.socket, &mut self.buffer[..], RecvFlags::empty()) {
+            Err(Errno::AGAIN) => Fate::Stays,
+            Ok((n, _)) if n > 0 => Fate::Stays,
+            _ => Fate::Ends,
+        }
+    }
+
+    fn asked(&mut self, id: u64, node: usize, head: &[u8]) -> Phase {
+        let mut state = self.shared.lock();
+        state.asked += 1;
+        state.nodes[node].asked += 1;
+        state.last_head.clear();
+        state.last_head.extend_from_slice(head);
+        if let Some(record) = &mut state.record {
+            let node = u32::try_from(node).expect("a fleet has at most 100,000 nodes");
+            record.push((node, Instant::now()));
+        }
+        self.shared.notify(&state);
+        drop(state);
+        let is_own_target = is_get_of(head, self.shared.serves);
+        self.phase_of(id, node, is_own_target)
+    }
+
+    fn phase_of(&mut self, id: u64, node: usize, is_own_target: bool) -> Phase {
+        let state = self.shared.lock();
+        let node = &state.nodes[node];
+        if node.plan.only_own_targets && !is_own_target {
+            return Phase::sending(failure(404).into(), Then::Close);
+        }
+        match &node.plan.act {
+            Act::Send(bytes, then) => Phase::sending(Arc::clone(bytes), then.clone()),
+            Act::Alternate { odd, even } => {
+                let bytes = if node.is_odd_ask() { odd } else { even };
+                Phase::sending(Arc::clone(bytes), Then::Close)
+            }
+            Act::SendAfter(after, bytes) => {
+                self.timers.push(Reverse((Instant::now() + *after, id)));
+                Phase::SendAt(Arc::clone(bytes))
+            }
+            Act::Reset => Phase::Reset,
+            Act::Wait => Phase::Waiting { is_own_target },
+        }
+    }
+}
+
+impl Phase {
+    fn sending(bytes: Bytes, then: Then) -> Self {
+        Self::Sending { bytes, sent: 0, then }
+    }
+}
+
+fn listen(epoll: &OwnedFd, port: u16) -> OwnedFd {
+    let listener = bound(port);
+    net::listen(&listener, BACKLOG).expect("the port is ours");
+    let data = epoll::EventData::new_u64(LISTENER);
+    epoll::add(epoll, &listener, data, epoll::EventFlags::IN).expect("the listener is new");
+    listener
+}
+
+fn is_get_of(head: &[u8], serves: fn(&str) -> bool) -> bool {
+    let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let target = line
+        .strip_prefix(b"GET ")
+        .and_then(|rest| rest.strip_suffix(b" HTTP/1.1"));
+    target.is_some_and(|target| std::str::from_utf8(target).is_ok_and(serves))
+}

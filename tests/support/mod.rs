@@ -1,0 +1,29 @@
+//! Stand-ins for everything around the router, and handles on the router itself. They are shared by
+//! the tests, the benches and the examples, so no target uses all of it.
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    unused_imports,
+    reason = "included by several targets, each of which uses a part"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a stand-in reads the clock and starts threads of its own"
+)]
+
+pub mod explorer;
+pub mod fleet;
+pub mod http;
+pub mod process;
+pub mod tls;
+
+pub use explorer::{Explorer, Listing};
+pub use fleet::{Behaviour, Fleet};
+pub use http::{Answer, Connection};
+pub use process::{Launch, Router};
+
+use std::time::Duration;
+
+/// A deadline that only a hang reaches, on a machine with two busy cores.
+pub const PATIENCE: Duration = Duration::from_secs(30);

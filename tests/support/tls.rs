@@ -1,0 +1,171 @@
+//! A stand-in node that speaks https, with a certificate authority of its own.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose};
+use rustix::net::{Shutdown, shutdown};
+use rustls::crypto::ring;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::fleet;
+
+/// One client may keep the others waiting for so long.
+const CLIENT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Longest request head that is read.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// A node on 127.0.0.1 that is up, with the container `tls`, until this is dropped.
+pub struct TlsNode {
+    addr: SocketAddr,
+    ca_pem: String,
+    counts: Arc<Counts>,
+    listener: TcpListener,
+    server: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Counts {
+    answered: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl TlsNode {
+    /// Its certificate is valid for 127.0.0.1 and localhost.
+    pub fn start() -> Self {
+        Self::start_as(&["127.0.0.1", "localhost"])
+    }
+
+    /// Its certificate is valid for these names or addresses.
+    pub fn start_as(names: &[&str]) -> Self {
+        let ca = authority();
+        let config = Arc::new(server_config(&ca, names));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+        let addr = listener.local_addr().expect("the listener is bound");
+        let counts = Arc::new(Counts::default());
+        let for_server = Arc::clone(&counts);
+        let accepting = listener.try_clone().expect("a descriptor is available");
+        let server = std::thread::Builder::new()
+            .name("tls node".into())
+            .spawn(move || serve(&accepting, &config, &for_server))
+            .expect("a thread is available");
+        Self {
+            addr,
+            ca_pem: ca.pem(),
+            counts,
+            listener,
+            server: Some(server),
+        }
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Its line in ips.txt.
+    pub fn url(&self) -> String {
+        format!("https://{}", self.addr)
+    }
+
+    /// The authority that a client has to trust.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// Writes the authority to a file, for `SSL_CERT_FILE`.
+    pub fn write_ca(&self, path: &Path) {
+        std::fs::write(path, &self.ca_pem).expect("the test may write there");
+    }
+
+    /// How many requests were answered.
+    pub fn answered(&self) -> u64 {
+        self.counts.answered.load(Ordering::Relaxed)
+    }
+
+    /// How many connections ended without: the client trusted nobody, or gave up.
+    pub fn failed(&self) -> u64 {
+        self.counts.failed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for TlsNode {
+    fn drop(&mut self) {
+        // On Linux this ends an accept that waits, with an error.
+        shutdown(&self.listener, Shutdown::Both).expect("it listens");
+        if let Some(server) = self.server.take() {
+            // Its panic has been printed, and a second one while a test unwinds would abort.
+            let _ = server.join();
+        }
+    }
+}
+
+/// One client after the other, until the listener is shut down.
+fn serve(listener: &TcpListener, config: &Arc<ServerConfig>, counts: &Counts) {
+    while let Ok((stream, _)) = listener.accept() {
+        let count = match answer(stream, Arc::clone(config)) {
+            Ok(()) => &counts.answered,
+            Err(_) => &counts.failed,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn answer(stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<()> {
+    stream.set_read_timeout(Some(CLIENT_DEADLINE))?;
+    stream.set_write_timeout(Some(CLIENT_DEADLINE))?;
+    let connection = ServerConnection::new(config).map_err(io::Error::other)?;
+    let mut tls = StreamOwned::new(connection, stream);
+    let mut head = Vec::new();
+    while !head.windows(4).any(|w| w == b"\r\n\r\n") {
+        let mut buffer = [0; 1024];
+        let n = tls.read(&mut buffer)?;
+        if n == 0 || head.len() > MAX_HEAD_BYTES {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        head.extend_from_slice(&buffer[..n]);
+    }
+    let answer = if head.starts_with(b"GET /info HTTP/1.1\r\n") {
+        fleet::up(0, &["tls".to_owned()])
+    } else {
+        b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec()
+    };
+    tls.write_all(&answer)?;
+    tls.conn.send_close_notify();
+    tls.flush()
+}
+
+fn authority() -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::new([]).expect("no names are valid names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let name = &mut params.distinguished_name;
+    name.push(DnType::CommonName, "stand-in authority");
+    CertifiedIssuer::self_signed(params, new_key()).expect("the parameters are complete")
+}
+
+fn server_config(ca: &CertifiedIssuer<'static, KeyPair>, names: &[&str]) -> ServerConfig {
+    let key = new_key();
+    let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+    let mut params = CertificateParams::new(names).expect("the names are DNS names or addresses");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let leaf = params.signed_by(&key, ca).expect("the parameters are complete");
+    let secret = PrivateKeyDer::try_from(key.serialize_der()).expect("rcgen writes PKCS#8");
+    ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring has them")
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], secret)
+        .expect("the key belongs to the certificate")
+}
+
+fn new_key() -> KeyPair {
+    KeyPair::generate().expect("randomness is available")
+}
