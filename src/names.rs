@@ -199,6 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
     fn the_last_answer_stays_when_a_look_up_fails() {
         let names = Names::default();
         let entry = Entry {

@@ -150,13 +150,14 @@ impl Schedule {
             return Turn::Round;
         }
         let mut wait = self.next_round;
-        if let Some((due, _, class)) = self.rechecks.front().copied()
+        if let Some((due, id, class)) = self.rechecks.front().copied()
             && self.has_room(class)
         {
-            match self.rechecks.pop_front_if(|_| due <= now) {
-                Some((_, id, _)) => return Turn::Ask(id),
-                None => wait = wait.min(due),
+            if due <= now {
+                self.rechecks.pop_front();
+                return Turn::Ask(id);
             }
+            wait = wait.min(due);
         }
         if self.has_room(Class::Up) && !self.up.nodes.is_empty() {
             match self.up.take(now, self.spacing) {
