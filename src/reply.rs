@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(
             text(&reply, Body::Send, Persistence::Close),
             "HTTP/1.1 400 Bad Request\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Type: application/json\r\n\
-             Content-Length: 31\r\nRetry-After: 1\r\nConnection: close\r\n\r\n{\"error\":\"a \\\"quoted\\\" word\"}"
+             Content-Length: 29\r\nRetry-After: 1\r\nConnection: close\r\n\r\n{\"error\":\"a \\\"quoted\\\" word\"}"
         );
     }
 
