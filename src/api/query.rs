@@ -170,7 +170,7 @@ mod tests {
                 .chars()
                 .filter(|c| *c == '9')
                 .count(),
-            66
+            67
         );
     }
 
