@@ -1,0 +1,158 @@
+//! A load on one address: so many connections, each asking again as soon as it is answered, from one thread with epoll.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, EventData, EventFlags};
+
+/// Whether a connection is kept for the next request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    Alive,
+    Close,
+}
+
+/// What a load measured.
+pub struct Measured {
+    pub requests_per_second: f64,
+    /// In microseconds, sorted.
+    latencies: Vec<u32>,
+}
+
+impl Measured {
+    /// The latency that this part of the requests stayed below, in microseconds.
+    pub fn quantile(&self, part: f64) -> u32 {
+        let at = (self.latencies.len() as f64 * part) as usize;
+        self.latencies
+            .get(at.min(self.latencies.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or(0)
+    }
+}
+
+struct Client {
+    stream: TcpStream,
+    begin: Instant,
+    /// Bytes of the answer so far, and how many it has once that is known.
+    got: Vec<u8>,
+    want: Option<usize>,
+    /// Whether the server said that it closes the connection after this answer.
+    closes: bool,
+}
+
+/// Asks `target` for so long.
+pub fn run(addr: SocketAddr, target: &str, connections: usize, keep: Keep, lasting: Duration) -> Measured {
+    let close = if keep == Keep::Close {
+        "Connection: close\r\n"
+    } else {
+        ""
+    };
+    let request = format!("GET {target} HTTP/1.1\r\nHost: bench\r\n{close}\r\n").into_bytes();
+    let poll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll");
+    // One by one, each answered once: tiny_http loses some of many that come at the same time.
+    let mut clients: Vec<Client> = (0..connections).map(|_| open(addr, &request, keep)).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        watch(&poll, client, number);
+        client.ask(&request);
+    }
+    let (begin, mut latencies) = (Instant::now(), Vec::new());
+    let mut events = Vec::with_capacity(connections);
+    while begin.elapsed() < lasting {
+        events.clear();
+        let wait = Timespec { tv_sec: 5, tv_nsec: 0 };
+        epoll::wait(&poll, spare_capacity(&mut events), Some(&wait)).expect("events");
+        assert!(!events.is_empty(), "no answer in five seconds");
+        for event in &events {
+            let number = event.data.u64() as usize;
+            let client = &mut clients[number];
+            if client.hear() {
+                latencies.push(client.begin.elapsed().as_micros() as u32);
+                if client.closes || keep == Keep::Close {
+                    *client = Client::connect(addr);
+                    watch(&poll, client, number);
+                }
+                client.ask(&request);
+            }
+        }
+    }
+    let requests_per_second = latencies.len() as f64 / begin.elapsed().as_secs_f64();
+    latencies.sort_unstable();
+    Measured {
+        requests_per_second,
+        latencies,
+    }
+}
+
+fn watch(poll: impl std::os::fd::AsFd, client: &Client, number: usize) {
+    client.stream.set_nonblocking(true).expect("set");
+    epoll::add(poll, &client.stream, EventData::new_u64(number as u64), EventFlags::IN).expect("added");
+}
+
+/// A connection that was answered once, where it is to be kept.
+fn open(addr: SocketAddr, request: &[u8], keep: Keep) -> Client {
+    let mut client = Client::connect(addr);
+    if keep == Keep::Alive {
+        client.ask(request);
+        while !client.hear() {}
+    }
+    client
+}
+
+impl Client {
+    fn connect(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).expect("a connection");
+        stream.set_nodelay(true).expect("set");
+        Self {
+            stream,
+            begin: Instant::now(),
+            got: Vec::with_capacity(4096),
+            want: None,
+            closes: false,
+        }
+    }
+
+    fn ask(&mut self, request: &[u8]) {
+        self.got.clear();
+        self.want = None;
+        self.begin = Instant::now();
+        self.stream.write_all(request).expect("a request is small");
+    }
+
+    /// Reads what has come. True when the answer is complete.
+    fn hear(&mut self) -> bool {
+        let mut buffer = [0; 32 * 1024];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => panic!("closed after {:?}", String::from_utf8_lossy(&self.got)),
+            Ok(got) => self.got.extend_from_slice(&buffer[..got]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+            Err(error) => panic!("{error}"),
+        }
+        if self.want.is_none() {
+            (self.want, self.closes) = answer_len(&self.got);
+        }
+        self.want.is_some_and(|want| self.got.len() >= want)
+    }
+}
+
+/// The length of an answer, and whether the server closes the connection after it.
+fn answer_len(bytes: &[u8]) -> (Option<usize>, bool) {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut answer = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(head) = answer.parse(bytes).expect("an answer") else {
+        return (None, false);
+    };
+    assert_eq!(answer.code, Some(200), "{}", String::from_utf8_lossy(bytes));
+    let value = |name| {
+        answer
+            .headers
+            .iter()
+            .find(|header| header.name.eq_ignore_ascii_case(name))
+            .map(|h| h.value)
+    };
+    let length = value("content-length").and_then(|length| str::from_utf8(length).ok()?.parse::<usize>().ok());
+    let closes = value("connection").is_some_and(|connection| connection.eq_ignore_ascii_case(b"close"));
+    (length.map(|length| head + length), closes)
+}

@@ -1,0 +1,166 @@
+//! Requests per second and latencies of `/api/v1/ips`, beside bare tiny_http answering a constant of the same size.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::load::{self, Keep, Measured};
+use crate::median;
+use crate::support::fleet::{Behaviour, Fleet};
+use crate::support::process::{Launch, Router};
+
+const TARGET: &str = "/api/v1/ips?container=hello-world";
+const SIZES: [usize; 4] = [10, 1_000, 10_000, 100_000];
+const LOADS: [(usize, Keep); 3] = [(8, Keep::Alive), (64, Keep::Alive), (8, Keep::Close)];
+/// Runs of which the median counts, and how long one lasts.
+const RUNS: usize = 5;
+const LASTING: Duration = Duration::from_millis(1_500);
+/// To find 100,000 nodes at the start.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// tiny_http as a program of its own would use it: a few workers, its own `Response`.
+struct Bare {
+    process: Child,
+    addr: SocketAddr,
+}
+
+impl Bare {
+    fn start(len: usize) -> Self {
+        let this = std::env::current_exe().expect("this program has a path");
+        let mut process = Command::new(this)
+            .args(["bare", &len.to_string()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this program runs");
+        let mut line = String::new();
+        let stdout = process.stdout.take().expect("piped");
+        BufReader::new(stdout).read_line(&mut line).expect("an address");
+        let addr = line.trim().parse().expect("an address");
+        Self { process, addr }
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The other half of [`Bare`]: serves until it is killed.
+pub fn serve_bare(len: usize) {
+    let server = Arc::new(tiny_http::Server::http("127.0.0.1:0").expect("a port"));
+    println!("{}", server.server_addr());
+    let body = vec![b'x'; len];
+    let serve = |server: Arc<tiny_http::Server>, body: Vec<u8>| {
+        while let Ok(request) = server.recv() {
+            let json = tiny_http::Header::from_bytes("Content-Type", "application/json").expect("a header");
+            let _ = request.respond(tiny_http::Response::from_data(body.clone()).with_header(json));
+        }
+    };
+    let worker = |_| {
+        let (server, body) = (Arc::clone(&server), body.clone());
+        std::thread::spawn(move || serve(server, body))
+    };
+    let workers: Vec<_> = (0..4).map(worker).collect();
+    workers.into_iter().for_each(|worker| worker.join().expect("it serves"));
+}
+
+/// A router that knows these nodes and asks them no more while it is measured.
+fn router(fleet: &Fleet, interval: &str) -> Router {
+    let router = Launch::beside_this_program()
+        .ips(fleet.list())
+        .set("REFRESH_INTERVAL", interval)
+        .start();
+    let last = format!("{TARGET}&n=1&offset={}", fleet.len() - 1);
+    let all_known = || router.get(&last).strings().len() == 1;
+    assert!(
+        crate::support::process::until(PATIENCE, all_known),
+        "all nodes become known"
+    );
+    router
+}
+
+/// All medians of several runs.
+#[derive(Clone, Copy)]
+struct Row {
+    rps: f64,
+    p50: u32,
+    p99: u32,
+    p999: u32,
+}
+
+fn row(runs: &[Measured]) -> Row {
+    let quantile = |part| median(runs.iter().map(|run| run.quantile(part)).collect());
+    Row {
+        rps: median(runs.iter().map(|run| run.requests_per_second).collect()),
+        p50: quantile(0.5),
+        p99: quantile(0.99),
+        p999: quantile(0.999),
+    }
+}
+
+/// Ours and bare tiny_http, a run of each in turn.
+pub fn beside_bare_tiny_http() {
+    println!("\n## Requests per second of {TARGET}, beside bare tiny_http\n");
+    println!(
+        "| nodes | connections | router/s | p50 µs | p99 µs | p99.9 µs | bare/s | p50 µs | p99 µs | p99.9 µs | ratio |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|---|");
+    let mut first: Vec<f64> = Vec::new();
+    for nodes in SIZES {
+        let fleet = Fleet::start(nodes);
+        let router = router(&fleet, "86400");
+        let len = router.get(TARGET).body.len();
+        let bare = Bare::start(len);
+        for (at, (connections, keep)) in LOADS.into_iter().enumerate() {
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            for _ in 0..RUNS {
+                ours.push(load::run(router.addr(), TARGET, connections, keep, LASTING));
+                theirs.push(load::run(bare.addr, "/", connections, keep, LASTING));
+            }
+            let (ours, theirs) = (row(&ours), row(&theirs));
+            let kept = if keep == Keep::Alive { "kept" } else { "new each time" };
+            println!(
+                "| {nodes} | {connections} {kept} | {:.0} | {} | {} | {} | {:.0} | {} | {} | {} | {:.2} |",
+                ours.rps,
+                ours.p50,
+                ours.p99,
+                ours.p999,
+                theirs.rps,
+                theirs.p50,
+                theirs.p99,
+                theirs.p999,
+                ours.rps / theirs.rps
+            );
+            match first.get(at) {
+                None => first.push(ours.rps / theirs.rps),
+                Some(ten) => println!(
+                    "|  |  | cost beside 10 nodes: {:.2} times |||||||||",
+                    ten / (ours.rps / theirs.rps)
+                ),
+            }
+        }
+    }
+}
+
+/// The same load while nobody is asked and while a round over 10,000 nodes is under way.
+pub fn while_probing() {
+    println!("\n## p99 of {TARGET} with 10,000 nodes, 8 connections, probing and not\n");
+    println!("| | requests/s | p50 µs | p99 µs | p99.9 µs |");
+    println!("|---|---|---|---|---|");
+    let fleet = Fleet::start(10_000);
+    fleet.set_all(Behaviour::up(1, &["hello-world", "another"]));
+    let (quiet, probing) = (router(&fleet, "86400"), router(&fleet, "5"));
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        without.push(load::run(quiet.addr(), TARGET, 8, Keep::Alive, LASTING));
+        with.push(load::run(probing.addr(), TARGET, 8, Keep::Alive, LASTING));
+    }
+    for (name, runs) in [("no probes", without), ("2,000 probes a second", with)] {
+        let Row { rps, p50, p99, p999 } = row(&runs);
+        println!("| {name} | {rps:.0} | {p50} | {p99} | {p999} |");
+    }
+}

@@ -1,0 +1,210 @@
+//! What probing a large fleet costs, who gets a turn, how soon a change shows, and whether memory creeps.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::support::fleet::{Behaviour, Fleet};
+use crate::support::process::{Launch, Router, until};
+
+const INTERVAL: Duration = Duration::from_secs(30);
+const CONTAINER: &str = "hello-world";
+
+fn wait(lasting: Duration) {
+    let end = Instant::now() + lasting;
+    until(lasting * 2, || Instant::now() >= end);
+}
+
+fn launch(fleet: &Fleet, interval: Duration) -> Router {
+    let router = Launch::beside_this_program()
+        .ips(fleet.list())
+        .set("REFRESH_INTERVAL", interval.as_secs_f64());
+    router.start()
+}
+
+/// All addresses that are available, page by page.
+fn available(router: &Router) -> Vec<String> {
+    let mut all = Vec::new();
+    loop {
+        let page = router
+            .get(&format!(
+                "/api/v1/ips?container={CONTAINER}&n=1000&offset={}",
+                all.len()
+            ))
+            .strings();
+        if page.is_empty() {
+            return all;
+        }
+        all.extend(page);
+    }
+}
+
+fn hang(fleet: &Fleet, percent: usize) {
+    fleet.set_each(|node| match node % 100 < percent {
+        true => Behaviour::Hang,
+        false => Behaviour::up((node % 7) as u64, &[CONTAINER]),
+    });
+}
+
+/// Nodes, percent of them that hang, interval.
+const FLEETS: [(usize, usize, Duration); 5] = [
+    (3, 0, INTERVAL),
+    (10_000, 0, INTERVAL),
+    (10_000, 5, INTERVAL),
+    (10_000, 30, INTERVAL),
+    (100_000, 0, Duration::from_secs(60)),
+];
+
+/// Processor time and memory of rounds, and who was asked how often in two of them.
+pub fn over_a_fleet() {
+    println!("\n## Rounds, MAX_PROBES at its default\n");
+    println!(
+        "| nodes | hanging | interval | available | processor time of a round | resident | live nodes asked 0/1/2/more times in an interval | warnings |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    for (nodes, percent, interval) in FLEETS {
+        let fleet = Fleet::start(nodes);
+        hang(&fleet, percent);
+        let router = launch(&fleet, interval);
+        router.addr();
+        // The first interval finds out who hangs; the second one is like all others.
+        wait(interval * 2 + interval / 2);
+        let (before, cpu) = (fleet.asked_each(), router.cpu_time());
+        wait(interval);
+        let (after, cpu) = (fleet.asked_each(), router.cpu_time() - cpu);
+        let mut times: HashMap<u64, usize> = HashMap::new();
+        for node in (0..nodes).filter(|node| node % 100 >= percent) {
+            *times.entry((after[node] - before[node]).min(3)).or_default() += 1;
+        }
+        let times: Vec<String> = (0..4)
+            .map(|n| times.get(&n).copied().unwrap_or(0).to_string())
+            .collect();
+        println!(
+            "| {nodes} | {percent} % | {} s | {} | {:.2} s | {:.1} MiB | {} | {} |",
+            interval.as_secs(),
+            available(&router).len(),
+            cpu.as_secs_f64(),
+            router.rss_kib() as f64 / 1024.0,
+            times.join(" / "),
+            router.count_lines("too small"),
+        );
+    }
+}
+
+/// How long it takes until a node that dies or returns shows in the answers: 10,000 nodes, 5 % hanging.
+pub fn of_nodes_that_die_and_return() {
+    println!("\n## Nodes that die and return: 10,000 nodes, 5 % hanging, interval 30 s, bound 39 s\n");
+    println!("| | nodes | shown after: median | 95 % | longest |");
+    println!("|---|---|---|---|---|");
+    let fleet = Fleet::start(10_000);
+    hang(&fleet, 5);
+    let router = launch(&fleet, INTERVAL);
+    router.until("the live nodes are known", || available(&router).len() == 9_500);
+    wait(INTERVAL * 2);
+    let chosen: Vec<usize> = (0..10_000).filter(|node| node % 100 == 50).collect();
+    let change = |dies: bool, behaviour: &dyn Fn(usize) -> Behaviour| {
+        let mut pending: HashMap<String, Instant> = HashMap::new();
+        let mut delays = Vec::new();
+        let mut left = chosen.iter();
+        let end = Instant::now() + Duration::from_secs(120);
+        while (left.len() > 0 || !pending.is_empty()) && Instant::now() < end {
+            // A hundred nodes change within an interval, a few at a time.
+            for node in left.by_ref().take(2) {
+                fleet.set(*node, behaviour(*node));
+                pending.insert(fleet.addr(*node).to_string(), Instant::now());
+            }
+            wait(Duration::from_millis(500));
+            let there: std::collections::HashSet<String> = available(&router).into_iter().collect();
+            pending.retain(|addr, since| {
+                let shows = there.contains(addr) != dies;
+                if shows {
+                    delays.push(since.elapsed().as_secs_f64());
+                }
+                !shows
+            });
+        }
+        delays.sort_by(f64::total_cmp);
+        let at = |part: f64| {
+            delays
+                .get(((delays.len() as f64 * part) as usize).min(delays.len() - 1))
+                .copied()
+                .unwrap_or(f64::NAN)
+        };
+        let name = if dies { "die (hang)" } else { "return" };
+        println!(
+            "| {name} | {} of {} | {:.1} s | {:.1} s | {:.1} s |",
+            delays.len(),
+            chosen.len(),
+            at(0.5),
+            at(0.95),
+            at(1.0)
+        );
+    };
+    change(true, &|_| Behaviour::Hang);
+    change(false, &|node| Behaviour::up((node % 7) as u64, &[CONTAINER]));
+    println!(
+        "\nwarnings that the pool is too small: {}",
+        router.count_lines("too small")
+    );
+}
+
+/// From the start of the process to the first answer, and to all nodes.
+pub fn from_the_start() {
+    println!("\n## From the start of the process, 10,000 nodes that are up\n");
+    println!("| run | first answer | with how many nodes known | all known |");
+    println!("|---|---|---|---|");
+    let fleet = Fleet::start(10_000);
+    hang(&fleet, 0);
+    for run in 1..=3 {
+        let begin = Instant::now();
+        let router = launch(&fleet, INTERVAL);
+        assert_eq!(
+            router
+                .get(&format!("/api/v1/ips?container={CONTAINER}"))
+                .strings()
+                .len(),
+            3
+        );
+        let first = begin.elapsed().as_secs_f64();
+        let known = available(&router).len();
+        router.until("all are known", || available(&router).len() == 10_000);
+        println!(
+            "| {run} | {first:.2} s | {known} | {:.2} s |",
+            begin.elapsed().as_secs_f64()
+        );
+    }
+}
+
+/// 200 rounds at half a second with flapping nodes and a list that changes each second.
+pub fn many_with_changing_lists() {
+    println!("\n## Memory over 200 rounds, interval 0.5 s, flapping nodes, a list that changes each second\n");
+    println!("| round | resident |");
+    println!("|---|---|");
+    let fleet = Fleet::start(1_000);
+    hang(&fleet, 0);
+    let router = launch(&fleet, Duration::from_millis(500));
+    router.addr();
+    let mut at_20 = 0;
+    for round in 1..=200_usize {
+        fleet.set_each(|node| match (node + round) % 10 {
+            0 => Behaviour::Reset,
+            1 => Behaviour::Status(500),
+            _ => Behaviour::up((node % 7) as u64, &[CONTAINER, ["a", "b", "c"][(node + round) % 3]]),
+        });
+        // Two rounds a second; the list is taken over when it has stayed the same for a second.
+        if round % 4 == 0 {
+            router.write_ips(fleet.list_of(round % 50..1_000 - round % 70));
+        }
+        available(&router);
+        wait(Duration::from_millis(500));
+        if round == 20 {
+            at_20 = router.rss_kib();
+        }
+        if round % 20 == 0 {
+            println!("| {round} | {:.1} MiB |", router.rss_kib() as f64 / 1024.0);
+        }
+    }
+    println!(
+        "\nround 200 beside round 20: {:.2} times",
+        router.rss_kib() as f64 / at_20 as f64
+    );
+}
