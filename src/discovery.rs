@@ -7,15 +7,15 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use ureq::Agent;
 
 use crate::config::ApiUrl;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, unix_seconds};
 use crate::names::Names;
-use crate::node::{self, NodeAddr, Reach};
+use crate::node::{self, NodeAddr, NodeList, Reach};
 use crate::probe::{self, Prober};
 use crate::threads::{self, Joined};
 
@@ -91,7 +91,10 @@ impl File {
         self.seen = self.read;
         let list = read(&self.path);
         self.trouble = list.as_ref().err().cloned();
-        list
+        list.map(|list| {
+            self.tell_bad_lines(&list);
+            list.nodes
+        })
     }
 
     /// The list, if it changed since it was read and then stayed the same for a second.
@@ -112,21 +115,28 @@ impl File {
         }
     }
 
+    fn tell_bad_lines(&self, list: &NodeList) {
+        let path = self.path.display();
+        for bad in list.bad.iter().take(MAX_BAD_LINES) {
+            log::warn!("{path}: {bad}; skipped");
+        }
+        if let Some(more) = list.bad_count.checked_sub(MAX_BAD_LINES).filter(|more| *more > 0) {
+            log::warn!("{path}: {more} more bad lines; skipped");
+        }
+    }
+
     fn stamp(&self) -> Stamp {
         fs::metadata(&self.path).ok().as_ref().and_then(stamp)
     }
 }
 
-fn read(path: &Path) -> Result<Vec<NodeAddr>, String> {
+/// The list as it stands in a file, of which nothing is said.
+///
+/// # Errors
+/// Why there is none.
+pub(crate) fn read(path: &Path) -> Result<NodeList, String> {
     let bytes = read_bytes(path).map_err(|error| trouble(&error))?;
-    let list = node::parse_list_bytes(&bytes).map_err(|error| error.to_string())?;
-    for bad in list.bad.iter().take(MAX_BAD_LINES) {
-        log::warn!("{}: {bad}; skipped", path.display());
-    }
-    if let Some(more) = list.bad_count.checked_sub(MAX_BAD_LINES).filter(|more| *more > 0) {
-        log::warn!("{}: {more} more bad lines; skipped", path.display());
-    }
-    Ok(list.nodes)
+    node::parse_list_bytes(&bytes).map_err(|error| error.to_string())
 }
 
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
@@ -236,7 +246,7 @@ impl Explorer {
         let says = match &list {
             Ok(list) => Said::Lists {
                 skipped: list.skipped,
-                refused: list.refused,
+                refused: list.refused.len(),
             },
             Err(error) => Said::Failed(error.clone()),
         };
@@ -247,7 +257,11 @@ impl Explorer {
         list.map(|list| list.nodes)
     }
 
-    fn fetch(&self) -> Result<node::ExplorerList, String> {
+    /// One request, of which nothing is said.
+    ///
+    /// # Errors
+    /// Why there is no list.
+    pub(crate) fn fetch(&self) -> Result<node::ExplorerList, String> {
         let mut response = self
             .agent
             .get(self.url.nodes_url())
@@ -298,6 +312,7 @@ pub(crate) fn follow(
             let begin = Instant::now();
             let update = match explorer.ask() {
                 Ok(nodes) => {
+                    metrics.explorer_lists.add(1);
                     metrics.explorer_success.set(unix_seconds());
                     Update::Explorer(nodes)
                 }
@@ -315,13 +330,6 @@ pub(crate) fn follow(
             }
         }
     })
-}
-
-/// Seconds since 1970.
-pub(crate) fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

@@ -24,9 +24,11 @@
 compile_error!("the gate needs epoll and abstract sockets: build for Linux, or run the container image");
 
 mod api;
+pub mod check;
 pub mod config;
 mod discovery;
 mod gate;
+pub mod health;
 pub mod limiter;
 mod limits;
 mod metrics;
@@ -89,7 +91,6 @@ impl From<io::Error> for StartError {
 
 /// A router at work; dropping it ends it: requests under way are answered, probes are cut short, threads are joined.
 pub struct Router {
-    /// Field order is drop order: clients are answered while probes still run.
     serving: Option<Serving>,
     gate: Option<(Gate, gate::Settings, gate::Open)>,
     addr: SocketAddr,
@@ -97,8 +98,8 @@ pub struct Router {
     is_ready: Receiver<()>,
     prober: Prober,
     explorer: Option<ureq::Agent>,
-    /// Closed before the threads are joined, or they never end.
-    _stop: Sender<()>,
+    /// Closing it tells the threads to end.
+    stop: Option<Sender<()>>,
     _threads: Vec<Joined>,
 }
 
@@ -110,7 +111,7 @@ impl Router {
     #[expect(clippy::disallowed_methods, reason = "where its clocks begin")]
     pub fn start(config: Config) -> Result<Self, StartError> {
         let now = Instant::now();
-        let prober = prober(&config);
+        let prober = Prober::of_config(&config);
         let bind = SocketAddr::new(config.host, config.port);
         let gate = Gate::bind(bind).map_err(|error| StartError::Bind(bind, error))?;
         let room = limits::make_room(config.max_connections, config.max_probes);
@@ -175,7 +176,7 @@ impl Router {
             is_ready,
             prober,
             explorer: agent,
-            _stop: stop,
+            stop: Some(stop),
             _threads: threads,
         })
     }
@@ -218,21 +219,15 @@ impl fmt::Debug for Router {
 
 impl Drop for Router {
     fn drop(&mut self) {
-        // Clients first: they are answered while nodes may still hang.
-        self.serving = None;
+        // The threads are told first and joined last: a connect can't be cut short, and takes up to 3 s as the clients
+        // may, so both have to pass at the same time to be over within 5 s.
+        self.stop = None;
         self.prober.shutdown();
         if let Some(agent) = self.explorer.take() {
             agent.shutdown();
         }
+        self.serving = None;
     }
-}
-
-/// Many images set `SSL_CERT_FILE` for everyone, so one that is of no use must not keep the router from starting.
-fn prober(config: &Config) -> Prober {
-    Prober::new(config.ssl_cert_file.as_deref()).unwrap_or_else(|error| {
-        log::warn!("{error}; https nodes are checked against the built-in roots alone");
-        Prober::default()
-    })
 }
 
 fn policy(config: &Config) -> PromisePolicy {

@@ -60,10 +60,11 @@ impl Names {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the threads as soon as they are back from the system.
+    /// Ends the threads as soon as they are back from the system; nobody waits for a look-up any more.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.0.asked.notify_all();
+        self.0.answered.notify_all();
     }
 
     /// What is known of a host without asking: itself for an address, the last answer for a name.
@@ -99,7 +100,7 @@ impl Names {
                 within.min(PATIENCE)
             };
             let left = patience.saturating_sub(begin.elapsed());
-            if !entry.queued || left.is_zero() {
+            if !entry.queued || left.is_zero() || state.closed {
                 return entry.addrs.clone();
             }
             let waited = self.0.answered.wait_timeout(state, left);

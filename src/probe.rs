@@ -14,6 +14,7 @@ use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::transport::DefaultConnector;
 
+use crate::config::Config;
 use crate::names::Names;
 use crate::node::{NodeAddr, NodeInfo};
 use crate::registry::NodeId;
@@ -30,6 +31,9 @@ const BUFFER_BYTES: usize = 4 * 1024;
 /// Redirects that a node of ips.txt may send. One that only the Explorer named may send none: whoever registers a
 /// node must not choose what the router calls.
 const MAX_REDIRECTS: u32 = 3;
+
+/// For connect and TLS of any request. They can't be cut short, and the router has to end within 5 s.
+const CONNECT_TIMEOUT: Duration = PROBE_TIMEOUT;
 
 /// What a node is allowed to do with a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +94,15 @@ impl Prober {
         Ok(Self::with_roots(own.into_iter().chain([RootCerts::WebPki])))
     }
 
+    /// A prober as the settings want it. Many images set `SSL_CERT_FILE` for everyone, so one that is of no use must
+    /// not keep the router from starting.
+    pub(crate) fn of_config(config: &Config) -> Self {
+        Self::new(config.ssl_cert_file.as_deref()).unwrap_or_else(|error| {
+            log::warn!("{error}; https nodes are checked against the built-in roots alone");
+            Self::default()
+        })
+    }
+
     fn with_roots(roots: impl IntoIterator<Item = RootCerts>) -> Self {
         let names = Names::default();
         Self {
@@ -143,6 +156,7 @@ impl Prober {
 fn agent(roots: RootCerts, names: &Names, timeout: Duration) -> Agent {
     let config = Agent::config_builder()
         .timeout_global(Some(timeout))
+        .timeout_connect(Some(CONNECT_TIMEOUT))
         .http_status_as_error(false)
         .proxy(None)
         .max_idle_connections(0)

@@ -7,14 +7,14 @@ mod workers;
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::limiter::{Client, Decision, Limiter};
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::registry::{Purpose, Registry, Summary};
 use crate::reply::Reply;
 pub(crate) use workers::open;
@@ -81,9 +81,19 @@ pub(crate) struct Service {
 #[derive(Debug)]
 struct Limits {
     requests_per_minute: NonZeroU32,
-    ips: Mutex<Limiter>,
-    containers: Mutex<Limiter>,
+    /// By [`Limited`].
+    limiters: [Mutex<Limiter>; LIMITED.len()],
 }
+
+/// The endpoints with a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limited {
+    Ips,
+    Containers,
+}
+
+/// The endpoints with a limit, in the order of [`Limited`].
+pub(crate) const LIMITED: [&str; 2] = [ENDPOINTS[0], ENDPOINTS[1]];
 
 impl Service {
     /// `requests_per_minute` 0 turns the limit off.
@@ -96,8 +106,7 @@ impl Service {
     ) -> Self {
         let limits = NonZeroU32::new(requests_per_minute).map(|requests_per_minute| Limits {
             requests_per_minute,
-            ips: Mutex::new(Limiter::new(requests_per_minute, now)),
-            containers: Mutex::new(Limiter::new(requests_per_minute, now)),
+            limiters: LIMITED.map(|_| Mutex::new(Limiter::new(requests_per_minute, now))),
         });
         Self {
             registry,
@@ -136,8 +145,8 @@ impl Service {
         };
         let client = Client::from(asked.client);
         match endpoint {
-            Endpoint::Ips => self.limited(|limits| &limits.ips, client, now, || self.ips(query, client, purpose)),
-            Endpoint::Containers => self.limited(|limits| &limits.containers, client, now, || self.containers()),
+            Endpoint::Ips => self.limited(Limited::Ips, client, now, || self.ips(query, client, purpose)),
+            Endpoint::Containers => self.limited(Limited::Containers, client, now, || self.containers()),
             Endpoint::Health => Reply::json(br#"{"status":"healthy"}"#.to_vec()),
             Endpoint::OpenApi => Reply::new(200, "application/json", OPENAPI.as_bytes()),
             Endpoint::Metrics => self.metrics_text(),
@@ -146,23 +155,21 @@ impl Service {
     }
 
     /// Answers if the client's limit allows, and tells it how it stands.
-    fn limited(
-        &self,
-        limiter: impl Fn(&Limits) -> &Mutex<Limiter>,
-        client: Client,
-        now: Instant,
-        answer: impl FnOnce() -> Reply,
-    ) -> Reply {
+    fn limited(&self, endpoint: Limited, client: Client, now: Instant, answer: impl FnOnce() -> Reply) -> Reply {
         let Some(limits) = &self.limits else {
             return answer();
         };
-        let decision = limiter(limits)
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .try_take(client, now);
+        let at = endpoint as usize;
+        let decision = lock(&limits.limiters[at]).try_take(client, now);
         let reply = match decision.retry_after_seconds() {
-            None => answer(),
-            Some(seconds) => Reply::error(429, "Too many requests").with("Retry-After", seconds.to_string()),
+            None => {
+                self.metrics.limiter_granted[at].add(1);
+                answer()
+            }
+            Some(seconds) => {
+                self.metrics.limiter_refused[at].add(1);
+                Reply::error(429, "Too many requests").with("Retry-After", seconds.to_string())
+            }
         };
         with_limit(reply, limits.requests_per_minute, &decision)
     }
@@ -185,8 +192,18 @@ impl Service {
     }
 
     fn metrics_text(&self) -> Reply {
-        Reply::error(404, "Not found")
+        let clients = self
+            .limits
+            .as_ref()
+            .map(|limits| limits.limiters.each_ref().map(|limiter| lock(limiter).len()));
+        let text = self.metrics.to_text(self.registry.totals(), clients);
+        Reply::new(200, metrics::CONTENT_TYPE, text.into_bytes()).with("Cache-Control", "no-store")
     }
+}
+
+/// A limiter is whole after each call, whatever panicked elsewhere.
+fn lock(limiter: &Mutex<Limiter>) -> MutexGuard<'_, Limiter> {
+    limiter.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An element of `/api/v1/containers`.

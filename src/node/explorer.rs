@@ -18,14 +18,14 @@ const MAX_PORTS: usize = 64;
 const DEFAULT_PORT: u16 = 4000;
 
 /// What the Explorer's answer comes to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExplorerList {
     /// Each node once, by address and port, IPv4 first.
     pub nodes: Vec<NodeAddr>,
     /// Entries that are no IP address with a port.
     pub skipped: usize,
-    /// Distinct nodes that the router must not call, or beyond the 64 lowest ports of an address.
-    pub refused: usize,
+    /// Distinct nodes that the router must not call, or beyond the 64 lowest ports of an address; each with the reason.
+    pub refused: Vec<(SocketAddr, &'static str)>,
 }
 
 /// Parses the answer of an Explorer that is at `reach`: a JSON object with `data`, a list of at
@@ -41,18 +41,23 @@ pub fn parse_explorer(body: &[u8], reach: Reach) -> Result<ExplorerList, Explore
     let Answer { mut sockets, skipped } = answer;
     sockets.sort_unstable();
     sockets.dedup();
-    let found = sockets.len();
-    let nodes: Vec<_> = sockets
-        .chunk_by(|a, b| a.ip() == b.ip())
-        .filter(|ports| refuse(ports[0].ip(), reach).is_none())
-        .flat_map(|ports| ports.iter().take(MAX_PORTS))
-        .map(|socket| NodeAddr::from_socket(*socket))
-        .collect();
-    Ok(ExplorerList {
-        refused: found - nodes.len(),
-        nodes,
+    let mut list = ExplorerList {
         skipped,
-    })
+        ..ExplorerList::default()
+    };
+    for ports in sockets.chunk_by(|a, b| a.ip() == b.ip()) {
+        let reason = refuse(ports[0].ip(), reach);
+        let most = if reason.is_none() {
+            MAX_PORTS.min(ports.len())
+        } else {
+            0
+        };
+        let (called, refused) = ports.split_at(most);
+        list.nodes.extend(called.iter().copied().map(NodeAddr::from_socket));
+        let reason = reason.unwrap_or("more ports of one address than it may name");
+        list.refused.extend(refused.iter().map(|socket| (*socket, reason)));
+    }
+    Ok(list)
 }
 
 /// Why a body is no Explorer's answer: one sentence, foreign text in it escaped and cut.
@@ -234,7 +239,7 @@ mod tests {
         let wanted = ["9.9.9.9:500", "9.9.9.9:4000", "20.0.0.1:80", "[2600::1]:4000"];
         assert_eq!(listed(&list), wanted);
         assert!(list.nodes.is_sorted());
-        assert_eq!((list.skipped, list.refused), (0, 0));
+        assert_eq!((list.skipped, list.refused.len()), (0, 0));
     }
 
     #[test]
@@ -276,7 +281,7 @@ mod tests {
         ];
         let list = entries(&format!(r#"{},{{"ip":"9.9.9.9","port":65535}}"#, bad.join(",")));
         assert_eq!(listed(&list), ["9.9.9.9:65535"]);
-        assert_eq!((list.skipped, list.refused), (bad.len(), 0));
+        assert_eq!((list.skipped, list.refused.len()), (bad.len(), 0));
     }
 
     #[test]
@@ -285,7 +290,7 @@ mod tests {
             {"ip":"::ffff:10.0.0.2"},{"ip":"9.9.9.9"},{"ip":"127.0.0.1","port":1}]}"#;
         for (reach, nodes) in [(Reach::Public, 1), (Reach::Private, 3), (Reach::Loopback, 5)] {
             let list = parse(body, reach);
-            assert_eq!((list.nodes.len(), list.refused), (nodes, 6 - nodes));
+            assert_eq!((list.nodes.len(), list.refused.len()), (nodes, 6 - nodes));
         }
     }
 
@@ -296,7 +301,7 @@ mod tests {
                 .map(|port| format!(r#"{{"ip":"9.9.9.9","port":{port}}},{{"ip":"8.8.8.8"}}"#))
                 .collect();
             let list = entries(&all.join(","));
-            assert_eq!((list.nodes.len(), list.refused), (65, refused));
+            assert_eq!((list.nodes.len(), list.refused.len()), (65, refused));
         }
     }
 

@@ -439,7 +439,7 @@ impl Tracked {
 }
 
 /// Both lists as one: a node in both is as ips.txt has it.
-fn merge(listed: &[NodeAddr], explorer: &[NodeAddr]) -> HashMap<NodeAddr, Rank> {
+pub(crate) fn merge(listed: &[NodeAddr], explorer: &[NodeAddr]) -> HashMap<NodeAddr, Rank> {
     let mut ranked = HashMap::with_capacity(listed.len() + explorer.len());
     for (line, addr) in listed.iter().enumerate() {
         ranked.entry(addr.clone()).or_insert(Rank::Listed(line as u32));

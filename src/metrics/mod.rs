@@ -1,7 +1,12 @@
 //! What the router counts of itself: numbers that any thread adds to and `/metrics` reads.
 
+mod process;
+mod text;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub(crate) use text::CONTENT_TYPE;
 
 /// A number that only grows, or, where its name says so, that is set.
 #[derive(Debug, Default)]
@@ -10,10 +15,6 @@ pub(crate) struct Counter(AtomicU64);
 impl Counter {
     pub(crate) fn add(&self, n: u64) {
         self.0.fetch_add(n, Relaxed);
-    }
-
-    pub(crate) fn sub(&self, n: u64) {
-        self.0.fetch_sub(n, Relaxed);
     }
 
     pub(crate) fn set(&self, n: u64) {
@@ -51,17 +52,27 @@ impl<const N: usize> Histogram<N> {
         self.sum_micros.add(micros);
     }
 
-    /// Upper bounds in microseconds, each with the number of observations up to it; then all of them, and their sum
-    /// in microseconds.
-    pub(crate) fn cumulated(&self) -> (Vec<(u64, u64)>, u64, u64) {
-        let mut below = 0;
-        let rows = self.bounds.iter().zip(&self.buckets).map(|(bound, count)| {
-            below += count.get();
-            (*bound, below)
+    /// What was observed until now.
+    fn read(&self) -> Cumulated {
+        let mut count = 0;
+        let up_to = self.bounds.iter().zip(&self.buckets).map(|(bound, in_bucket)| {
+            count += in_bucket.get();
+            (*bound, count)
         });
-        let rows: Vec<_> = rows.collect();
-        (rows, below + self.rest.get(), self.sum_micros.get())
+        Cumulated {
+            up_to: up_to.collect(),
+            count: count + self.rest.get(),
+            sum_micros: self.sum_micros.get(),
+        }
     }
+}
+
+/// A histogram as Prometheus wants it.
+struct Cumulated {
+    /// Upper bounds in microseconds, each with the number of observations up to it.
+    up_to: Vec<(u64, u64)>,
+    count: u64,
+    sum_micros: u64,
 }
 
 /// From a probe of a node next door to one that takes all of its 3 s.
@@ -81,6 +92,7 @@ pub(crate) struct Metrics {
     pub(crate) pool_too_small: Counter,
     /// Unix time of the last list from the Explorer, in seconds; 0 before the first.
     pub(crate) explorer_success: Counter,
+    pub(crate) explorer_lists: Counter,
     pub(crate) explorer_failures: Counter,
     pub(crate) file_reloads: Counter,
     pub(crate) file_failures: Counter,
@@ -88,6 +100,9 @@ pub(crate) struct Metrics {
     pub(crate) connections: Counter,
     /// Set: connections that are open now.
     pub(crate) connections_open: Counter,
+    /// By limited endpoint, in the order of `api`.
+    pub(crate) limiter_granted: [Counter; crate::api::LIMITED.len()],
+    pub(crate) limiter_refused: [Counter; crate::api::LIMITED.len()],
     /// By `gate::Refused`, in its order.
     pub(crate) refused: [Counter; crate::gate::REFUSED.len()],
     /// By endpoint and status, in the order of `api`.
@@ -104,14 +119,23 @@ impl Default for Metrics {
             probe_time: Histogram::new(&PROBE_BOUNDS),
             pool_too_small: Counter::default(),
             explorer_success: Counter::default(),
+            explorer_lists: Counter::default(),
             explorer_failures: Counter::default(),
             file_reloads: Counter::default(),
             file_failures: Counter::default(),
             request_time: Histogram::new(&REQUEST_BOUNDS),
             connections: Counter::default(),
             connections_open: Counter::default(),
+            limiter_granted: Default::default(),
+            limiter_refused: Default::default(),
             refused: Default::default(),
             requests: Default::default(),
         }
     }
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix_seconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
