@@ -296,3 +296,6 @@ fn path_of_absolute(target: &str) -> Option<&str> {
         (true, _) => Some("/"),
     }
 }
+
+#[cfg(test)]
+mod tests;
