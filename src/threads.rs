@@ -11,6 +11,18 @@ const STACK_BYTES: usize = 512 * 1024;
 #[derive(Debug)]
 pub(crate) struct Joined(Option<JoinHandle<()>>);
 
+impl Joined {
+    /// Whether joining it would not wait.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.0.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Gives up waiting for it.
+    pub(crate) fn detach(mut self) {
+        drop(self.0.take());
+    }
+}
+
 impl Drop for Joined {
     fn drop(&mut self) {
         if let Some(Err(_)) = self.0.take().map(JoinHandle::join) {

@@ -18,9 +18,9 @@ use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketTy
 use tiny_http::{Request, Server};
 
 use super::{Asked, Service};
-use crate::gate::{CLIENT_FIELD, Inside, PERSISTENCE_FIELD};
+use crate::gate::{CLIENT_FIELD, Inside, PERSISTENCE_FIELD, Workers};
 use crate::reply::{Body, Persistence, Reply};
-use crate::threads::{self, Joined};
+use crate::threads;
 
 /// Private connections. tiny_http has a thread for each; its pool starts with four, so that none waits for one.
 const LANES: usize = 2;
@@ -29,53 +29,43 @@ const WORKERS: usize = 2;
 /// How often a name is tried before it is given up.
 const MAX_ATTEMPTS: usize = 8;
 
-/// Threads that answer; told to end when this is dropped, and waited for.
-struct Workers {
-    /// Never dropped: tiny_http's `drop` wakes its accept thread through a path name, and panics where the listener has
-    /// none. Ours has none, and its accept thread ended when the listener was shut. What stays behind is a queue of
-    /// some hundred bytes, each time the inside is lost.
-    server: &'static Server,
-    closing: Arc<AtomicBool>,
-    threads: Vec<Joined>,
-}
-
-impl Drop for Workers {
-    fn drop(&mut self) {
-        self.closing.store(true, Ordering::Release);
-        // Each call wakes one.
-        self.threads.iter().for_each(|_| self.server.unblock());
-    }
-}
-
 /// Starts workers and opens the private connections to them.
 ///
 /// # Errors
 /// When the system has no room for a socket or a thread.
 pub(crate) fn open(service: &Arc<Service>) -> io::Result<Inside> {
     let (listener, lanes) = private_listener()?;
-    let server = Server::from_listener(listener, None).map_err(io::Error::other)?;
-    let mut workers = Workers {
-        server: Box::leak(Box::new(server)),
-        closing: Arc::default(),
-        threads: Vec::new(),
-    };
+    // It starts a thread, and panics where there is no room for one.
+    let server = catch_unwind(|| Server::from_listener(listener, None))
+        .map_err(|_| io::Error::other("tiny_http did not start"))?
+        .map_err(io::Error::other)?;
+    // Never dropped: tiny_http's `drop` wakes its accept thread through a path name, and panics where the listener has
+    // none. Ours has none, and its accept thread ended when the listener was shut. What stays behind is a queue of
+    // some hundred bytes, each time the inside is lost.
+    let server: &'static Server = Box::leak(Box::new(server));
+    let closing = Arc::new(AtomicBool::new(false));
+    let is_closing = Arc::clone(&closing);
+    let mut workers = Workers::new(move || {
+        is_closing.store(true, Ordering::Release);
+        // Each call wakes one.
+        (0..WORKERS).for_each(|_| server.unblock());
+    });
     for _ in 0..WORKERS {
-        let (server, closing, service) = (workers.server, Arc::clone(&workers.closing), Arc::clone(service));
-        workers
-            .threads
-            .push(threads::spawn("worker", move || run(server, &closing, &service))?);
+        let (closing, service) = (Arc::clone(&closing), Arc::clone(service));
+        workers.push(threads::spawn("worker", move || run(server, &closing, &service))?);
     }
-    Ok(Inside {
-        lanes,
-        workers: Box::new(workers),
-    })
+    Ok(Inside { lanes, workers })
 }
 
+/// Answers until it is woken at the end; what waits before the wake-up is thrown away then, with its descriptors.
 fn run(server: &Server, closing: &AtomicBool, service: &Service) {
-    while !closing.load(Ordering::Acquire) {
-        // An error is either the wake-up at the end or tiny_http's word that its listener is shut, which we did.
-        if let Ok(request) = server.recv() {
-            respond(request, service);
+    loop {
+        match server.recv() {
+            Ok(request) if closing.load(Ordering::Acquire) => drop(request.into_writer()),
+            Ok(request) => respond(request, service),
+            Err(_) if closing.load(Ordering::Acquire) => return,
+            // tiny_http's word that its listener is shut, which we did.
+            Err(_) => {}
         }
     }
 }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-use super::connection::{Connection, Holder, Input, Stage};
+use super::connection::{Connection, Holder, Input, Linger, Stage};
 use super::head::Refusal;
 use super::lane::UnderWay;
-use super::{Refused, Settings, forwarded};
+use super::{REFUSED, Refused, Settings, forwarded};
 use crate::limiter::Client;
 use crate::metrics::Metrics;
 use crate::reply::{Body, Persistence};
@@ -24,7 +24,7 @@ const CLIENT_SHARE: usize = 4;
 const MAX_REFUSED: usize = 64;
 /// Answers that clients have not taken yet, in bytes, all together; beyond it the slowest reader is cut off.
 const MAX_UNSENT_BYTES: usize = 16 * 1024 * 1024;
-/// Least time between two lines about trouble at the gate, which tends to come in floods.
+/// Least time between two lines about one kind of trouble, which tends to come in floods.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 pub(super) struct Clients {
@@ -39,7 +39,8 @@ pub(super) struct Clients {
     unsent: usize,
     /// Connections that were answered and have sent more already.
     again: Vec<Key>,
-    complained: Option<Instant>,
+    /// When each kind of trouble was last told, in the order of [`Refused`].
+    complained: [Option<Instant>; REFUSED.len()],
 }
 
 impl Clients {
@@ -53,7 +54,7 @@ impl Clients {
             refused: 0,
             unsent: 0,
             again: Vec::new(),
-            complained: None,
+            complained: [None; REFUSED.len()],
         }
     }
 
@@ -84,14 +85,13 @@ impl Clients {
         let connection = Connection::new(stream, peer, holder, now);
         let share = self.settings.max_connections / CLIENT_SHARE;
         if self.held_by(holder) >= share {
-            self.complain("a client holds its whole share of the connections", now);
+            let what = format!("{peer} holds its whole share of the connections");
+            self.complain(Refused::Share, &what, now);
             return self.turn_away(connection, Refused::Share, now);
         }
         if self.connections.len() - self.refused >= self.settings.max_connections && !self.make_room() {
-            self.complain(
-                "all connections are being answered: MAX_CONNECTIONS is too small for so many",
-                now,
-            );
+            let what = "all connections are being answered: MAX_CONNECTIONS is too small for so many";
+            self.complain(Refused::Full, what, now);
             return self.turn_away(connection, Refused::Full, now);
         }
         self.take_in(connection);
@@ -157,7 +157,11 @@ impl Clients {
         let Some(connection) = self.connections.get_mut(key) else {
             return false;
         };
-        if flags.intersects(EventFlags::ERR | EventFlags::HUP) {
+        // A connection that lingers has hung up when its client does too; what still came is read even then, or the
+        // reset of its unread bytes could overtake the answer.
+        let is_broken = flags.contains(EventFlags::ERR)
+            || (flags.contains(EventFlags::HUP) && connection.stage != Stage::Lingering);
+        if is_broken {
             self.close(key, None);
             return false;
         }
@@ -169,11 +173,11 @@ impl Clients {
                 }
                 Ok(Input::End) | Err(_) => self.close(key, None),
             },
-            Stage::Lingering => {
-                if !connection.linger(scratch) {
-                    self.close(key, None);
-                }
-            }
+            Stage::Lingering => match connection.linger(scratch) {
+                Linger::More => {}
+                Linger::Enough => self.listen_for(key, EventFlags::empty()),
+                Linger::Over => self.close(key, None),
+            },
             Stage::Writing if flags.contains(EventFlags::OUT) => self.write_on(key, now),
             // What comes now is read when its turn has come.
             Stage::Waiting | Stage::Inside | Stage::Writing => self.listen_for(key, EventFlags::empty()),
@@ -324,13 +328,11 @@ impl Clients {
         self.metrics.refused[why as usize].add(1);
     }
 
-    /// Logs trouble, unless some was logged lately.
-    pub(super) fn complain(&mut self, what: &str, now: Instant) {
-        let quiet = self
-            .complained
-            .is_some_and(|last| now.duration_since(last) < COMPLAINT_INTERVAL);
-        if !quiet {
-            self.complained = Some(now);
+    /// Logs trouble, unless some of its kind was logged lately.
+    pub(super) fn complain(&mut self, kind: Refused, what: &str, now: Instant) {
+        let last = &mut self.complained[kind as usize];
+        if last.is_none_or(|last| now.duration_since(last) >= COMPLAINT_INTERVAL) {
+            *last = Some(now);
             log::warn!("{what}; more of this kind is counted in /metrics and not logged for a minute");
         }
     }
@@ -339,3 +341,6 @@ impl Clients {
 fn refusal_bytes(refusal: Refusal, body: Body) -> Vec<u8> {
     refusal.reply().to_bytes(body, Persistence::Close, SystemTime::now())
 }
+
+#[cfg(test)]
+mod tests;

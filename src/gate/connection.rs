@@ -21,7 +21,7 @@ pub(super) const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// After the last answer, what a client still sends is thrown away for so long, so that no reset overtakes the answer
 /// (RFC 9112, section 9.6).
 pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Thrown away at most.
+/// Thrown away at most; what comes then is left unread until the time is over.
 const MAX_LINGER_BYTES: usize = 256 * 1024;
 /// Requests on one connection, as nginx has it: whoever comes back is counted again.
 pub(super) const MAX_REQUESTS: u32 = 1_000;
@@ -84,6 +84,17 @@ pub(super) enum Input {
     Some,
     /// The client will send nothing more.
     End,
+}
+
+/// How lingering went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Linger {
+    /// There may be more to throw away.
+    More,
+    /// No more is thrown away.
+    Enough,
+    /// The client is done too.
+    Over,
 }
 
 impl Connection {
@@ -156,7 +167,8 @@ impl Connection {
     pub(super) fn next_request(&mut self) -> Result<Option<Request>, Refusal> {
         self.lingers = true;
         self.persistence = Persistence::Close;
-        self.is_head = false;
+        // A refusal has no body either, also that of a head which isn't complete.
+        self.is_head = self.input.trim_ascii_start().starts_with(b"HEAD ");
         let Some(end) = self.scanner.scan(&self.input)? else {
             return Ok(None);
         };
@@ -167,7 +179,6 @@ impl Connection {
             self.input = Vec::new();
         }
         self.served += 1;
-        self.is_head = request.method == "HEAD";
         let asked_to_close = request.persistence == Persistence::Close;
         self.lingers = request.has_body || !asked_to_close || !self.input.is_empty();
         self.persistence = request.persistence;
@@ -232,15 +243,19 @@ impl Connection {
         }
     }
 
-    /// Throws away what comes after the last answer. False when the connection is over.
-    pub(super) fn linger(&mut self, scratch: &mut [u8]) -> bool {
+    /// Throws away what comes after the last answer.
+    pub(super) fn linger(&mut self, scratch: &mut [u8]) -> Linger {
         match self.stream.read(scratch) {
-            Ok(0) => false,
+            Ok(0) => Linger::Over,
             Ok(got) => {
                 self.lingered += got;
-                self.lingered <= MAX_LINGER_BYTES
+                match self.lingered < MAX_LINGER_BYTES {
+                    true => Linger::More,
+                    false => Linger::Enough,
+                }
             }
-            Err(error) => is_for_later(&error),
+            Err(error) if is_for_later(&error) => Linger::More,
+            Err(_) => Linger::Over,
         }
     }
 }

@@ -9,13 +9,13 @@ mod clients;
 mod connection;
 mod forwarded;
 mod head;
+mod inside;
 mod lane;
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,12 +33,18 @@ use crate::threads::{self, Joined};
 use clients::Clients;
 use connection::{Connection, Stage, WAIT_TIMEOUT};
 use head::{Refusal, Request};
+pub(crate) use inside::{Inside, Open, Workers};
 use lane::{Lane, UnderWay};
 
 /// How exact deadlines are, and how long accepting pauses when descriptors or memory run out.
 const TICK: Duration = Duration::from_millis(100);
 /// Accepted at one go, so that a flood of connections does not keep those that are here waiting.
 const MAX_ACCEPTS: usize = 64;
+/// Times that many are accepted after the signal to end: the standard library lets 128 wait, and a flood has no end.
+const MAX_LAST_ACCEPTS: usize = 4;
+/// Lost insides whose workers have not ended yet. Workers get stuck by a mistake of ours alone, and then new ones
+/// would follow them.
+const MAX_LOST: usize = 4;
 /// After the signal to end, idle connections may ask once more for this long: a proxy may be about to use one.
 const DRAIN_IDLE: Duration = Duration::from_millis(500);
 /// After the signal to end, requests under way have this long.
@@ -99,17 +105,6 @@ impl From<Refusal> for Refused {
     }
 }
 
-/// What is inside: workers that serve private connections, and ends when it is dropped.
-pub(crate) struct Inside {
-    /// The gate's ends of the private connections.
-    pub(crate) lanes: Vec<UnixStream>,
-    /// Kept until the gate closes.
-    pub(crate) workers: Box<dyn Send>,
-}
-
-/// Opens the inside, at the start and whenever it was lost.
-pub(crate) type Open = Box<dyn Fn() -> io::Result<Inside> + Send>;
-
 /// What the gate goes by.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -161,22 +156,8 @@ impl Gate {
     /// # Errors
     /// When the inside can't be opened or the system has no room for a thread.
     pub(crate) fn serve(self, settings: Settings, open: Open, metrics: Arc<Metrics>) -> io::Result<Serving> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        epoll::add(&epoll, &bell, EventData::new_u64(BELL), EventFlags::IN)?;
-        epoll::add(&epoll, &self.listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
-        let mut desk = Desk {
-            listener: Some(self.listener),
-            accepting: true,
-            clients: Clients::new(epoll, settings, metrics),
-            open,
-            waiting: VecDeque::new(),
-            lanes: Vec::new(),
-            inside: Vec::new(),
-            draining: None,
-            scratch: vec![0; SCRATCH_BYTES],
-        };
-        desk.open_inside()?;
+        let desk = Desk::new(self.listener, &bell, settings, open, metrics)?;
         let thread = threads::spawn("gate", move || desk.run())?;
         Ok(Serving { bell, _thread: thread })
     }
@@ -198,13 +179,43 @@ struct Desk {
     /// Complete heads for which no lane has room, first come first.
     waiting: VecDeque<Key>,
     lanes: Vec<Lane>,
-    /// The workers of the lanes, last; those of lanes that were lost end on their own.
-    inside: Vec<Box<dyn Send>>,
+    /// The workers of the lanes.
+    workers: Option<Workers>,
+    /// Workers whose lanes were lost and who have not ended yet.
+    lost: Vec<Workers>,
     draining: Option<Instant>,
     scratch: Vec<u8>,
 }
 
 impl Desk {
+    fn new(
+        listener: TcpListener,
+        bell: &OwnedFd,
+        settings: Settings,
+        open: Open,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        // Once is enough, and then it need not be read.
+        let once = EventFlags::IN | EventFlags::ONESHOT;
+        epoll::add(&epoll, bell, EventData::new_u64(BELL), once)?;
+        epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+        let mut desk = Self {
+            listener: Some(listener),
+            accepting: true,
+            clients: Clients::new(epoll, settings, metrics),
+            open,
+            waiting: VecDeque::new(),
+            lanes: Vec::new(),
+            workers: None,
+            lost: Vec::new(),
+            draining: None,
+            scratch: vec![0; SCRATCH_BYTES],
+        };
+        desk.open_inside()?;
+        Ok(desk)
+    }
+
     #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
     fn run(mut self) {
         let mut events = Vec::with_capacity(MAX_EVENTS);
@@ -229,7 +240,7 @@ impl Desk {
                 self.go_on(now);
             }
             if self.is_over(now) {
-                return;
+                return self.leave_stuck();
             }
         }
     }
@@ -273,8 +284,8 @@ impl Desk {
                 Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::PERM) => {}
                 Err(error) => {
                     self.clients.count(Refused::Accept);
-                    self.clients
-                        .complain(&format!("no connection can be accepted for now: {error}"), now);
+                    let what = format!("no connection can be accepted for now: {error}");
+                    self.clients.complain(Refused::Accept, &what, now);
                     self.listen(EventFlags::empty());
                     return false;
                 }
@@ -324,7 +335,7 @@ impl Desk {
             epoll::add(&self.clients.epoll, &stream, EventData::new_u64(number), EventFlags::IN)?;
             self.lanes.push(Lane::new(stream));
         }
-        self.inside.push(inside.workers);
+        self.workers = Some(inside.workers);
         Ok(())
     }
 
@@ -397,9 +408,15 @@ impl Desk {
         }
     }
 
-    /// Gives up all lanes: what was under way is lost, and a new inside is opened.
+    /// Gives up all lanes: what was under way is lost. The next tick opens a new inside, so that one that is lost again
+    /// and again does not keep the gate from its clients.
     fn lose_inside(&mut self, why: &str, now: Instant) {
-        log::error!("the workers are lost and replaced: {why}");
+        let what = format!("the workers are lost and will be replaced: {why}");
+        self.clients.complain(Refused::Lost, &what, now);
+        if let Some(workers) = self.workers.take() {
+            workers.tell_to_end();
+            self.lost.push(workers);
+        }
         for under_way in std::mem::take(&mut self.lanes)
             .into_iter()
             .flat_map(Lane::into_under_way)
@@ -413,13 +430,17 @@ impl Desk {
                 self.clients.refuse(under_way.connection, Refusal::Lost, now);
             }
         }
-        self.reopen_inside(now);
     }
 
     fn reopen_inside(&mut self, now: Instant) {
-        if let Err(error) = self.open_inside() {
+        let opened = match self.lost.len() < MAX_LOST {
+            true => self.open_inside(),
+            false => Err(io::Error::other("those that were lost are stuck")),
+        };
+        if let Err(error) = opened {
             self.lanes.clear();
-            self.clients.complain(&format!("no workers for now: {error}"), now);
+            self.clients
+                .complain(Refused::Busy, &format!("no workers for now: {error}"), now);
         }
     }
 
@@ -427,6 +448,7 @@ impl Desk {
         if !self.accepting {
             self.listen(EventFlags::IN);
         }
+        self.lost.retain(|workers| !workers.have_ended());
         if self.lanes.is_empty() {
             self.reopen_inside(now);
         } else if self.lanes.iter().any(|lane| lane.is_stuck(now)) {
@@ -445,11 +467,21 @@ impl Desk {
     fn drain(&mut self, now: Instant) {
         if self.draining.is_none() {
             // Those whose connection is made have as much right to an answer as those accepted a moment ago.
-            while self.accept(now) {}
+            let mut rounds = 0..MAX_LAST_ACCEPTS;
+            while rounds.next().is_some() && self.accept(now) {}
             self.listener = None;
             self.accepting = true;
             self.draining = Some(now);
         }
+    }
+
+    /// Workers that have not answered until now are left to themselves; all others are waited for.
+    fn leave_stuck(mut self) {
+        if self.lanes.iter().any(|lane| lane.load() > 0) {
+            self.lost.extend(self.workers.take());
+        }
+        let stuck = self.lost.into_iter().filter(|workers| !workers.have_ended());
+        stuck.for_each(Workers::leave);
     }
 
     fn is_over(&mut self, now: Instant) -> bool {
@@ -477,3 +509,6 @@ fn canonical(request: &Request, client: std::net::IpAddr, persistence: Persisten
     format!("{method} {target} HTTP/1.1\r\n{CLIENT_FIELD}: {client}\r\n{PERSISTENCE_FIELD}: {reply}\r\n\r\n")
         .into_bytes()
 }
+
+#[cfg(test)]
+mod tests;
