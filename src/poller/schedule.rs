@@ -12,6 +12,8 @@ const RECHECK_AFTER: Duration = Duration::from_secs(1);
 const ROUND_SHARE: u32 = 10;
 /// Most probes a second in a round: a small core and a small uplink have something else to do.
 const MAX_PROBES_PER_SECOND: u32 = 2_000;
+/// A slot that is noticed late by no more than this is made up for.
+const CATCH_UP: Duration = Duration::from_millis(20);
 
 /// Whose turn it is in the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,11 +44,16 @@ pub(super) struct Overdue {
     pub(super) other: usize,
 }
 
-/// Nodes that wait for their slot in the round.
+/// What one class waits for, and has.
 #[derive(Debug)]
 struct Lane {
+    /// Nodes that wait for their slot in the round.
     nodes: VecDeque<NodeId>,
     next_slot: Instant,
+    /// In the order in which they fall due. Each class has its own, so that one whose share of the pool is taken
+    /// keeps nobody else waiting.
+    rechecks: VecDeque<(Instant, NodeId)>,
+    under_way: usize,
 }
 
 #[derive(Debug)]
@@ -58,32 +65,24 @@ pub(super) struct Schedule {
     spacing: Duration,
     up: Lane,
     other: Lane,
-    /// In the order in which they fall due.
-    rechecks: VecDeque<(Instant, NodeId, Class)>,
     /// Never asked yet: at once, without slots.
     new: VecDeque<NodeId>,
-    under_way_up: usize,
-    under_way_other: usize,
+    /// How many of them were there when this round began.
+    new_before_round: usize,
 }
 
 impl Schedule {
     /// The first round begins an interval from now: what is listed first is new and asked at once.
     pub(super) fn new(interval: Duration, max_probes: usize, now: Instant) -> Self {
-        let lane = || Lane {
-            nodes: VecDeque::new(),
-            next_slot: now,
-        };
         Self {
             interval,
             max_probes,
             next_round: now + interval,
             spacing: Duration::ZERO,
-            up: lane(),
-            other: lane(),
-            rechecks: VecDeque::new(),
+            up: Lane::new(now),
+            other: Lane::new(now),
             new: VecDeque::new(),
-            under_way_up: 0,
-            under_way_other: 0,
+            new_before_round: 0,
         }
     }
 
@@ -92,36 +91,38 @@ impl Schedule {
     }
 
     pub(super) fn recheck(&mut self, id: NodeId, class: Class, now: Instant) {
-        self.rechecks.push_back((now + RECHECK_AFTER, id, class));
+        self.lane(class).rechecks.push_back((now + RECHECK_AFTER, id));
     }
 
     /// A probe of this class was sent.
     pub(super) fn sent(&mut self, class: Class) {
-        *self.under_way(class) += 1;
+        self.lane(class).under_way += 1;
     }
 
     /// A probe of this class ended.
     pub(super) fn ended(&mut self, class: Class) {
-        *self.under_way(class) -= 1;
+        self.lane(class).under_way -= 1;
     }
 
-    fn under_way(&mut self, class: Class) -> &mut usize {
+    fn lane(&mut self, class: Class) -> &mut Lane {
         match class {
-            Class::Up => &mut self.under_way_up,
-            Class::Other => &mut self.under_way_other,
+            Class::Up => &mut self.up,
+            Class::Other => &mut self.other,
         }
     }
 
+    fn under_way(&self) -> usize {
+        self.up.under_way + self.other.under_way
+    }
+
     fn has_room(&self, class: Class) -> bool {
-        let all = self.under_way_up + self.under_way_other;
         let share = (self.max_probes * 3 / 4).max(1);
-        all < self.max_probes && (class == Class::Up || self.under_way_other < share)
+        self.under_way() < self.max_probes && (class == Class::Up || self.other.under_way < share)
     }
 
     /// Nodes that wait for a place in the pool now, and those that have one: what the pool should have threads for.
     pub(super) fn demand(&self, now: Instant) -> usize {
-        let due = self.rechecks.iter().take_while(|(due, ..)| *due <= now).count();
-        self.under_way_up + self.under_way_other + due + self.new.len() + 1
+        self.under_way() + self.up.rechecks_due(now) + self.other.rechecks_due(now) + self.new.len() + 1
     }
 
     /// Begins a round over these nodes, given in the order in which they were last asked, longest ago first.
@@ -129,8 +130,9 @@ impl Schedule {
     pub(super) fn begin_round(&mut self, up: Vec<NodeId>, other: Vec<NodeId>, now: Instant) -> Overdue {
         let overdue = Overdue {
             up: self.up.nodes.len(),
-            other: self.other.nodes.len(),
+            other: self.other.nodes.len() + self.new_before_round,
         };
+        self.new_before_round = self.new.len();
         // Late by more than an interval (the machine slept): go on from now instead of catching up.
         let next = self.next_round + self.interval;
         self.next_round = if next > now { next } else { now + self.interval };
@@ -150,45 +152,73 @@ impl Schedule {
             return Turn::Round;
         }
         let mut wait = self.next_round;
-        if let Some((due, id, class)) = self.rechecks.front().copied()
-            && self.has_room(class)
-        {
-            if due <= now {
-                self.rechecks.pop_front();
+        for class in [Class::Up, Class::Other] {
+            if !self.has_room(class) {
+                continue;
+            }
+            if let Some(id) = self.next(class, now) {
                 return Turn::Ask(id);
             }
-            wait = wait.min(due);
-        }
-        if self.has_room(Class::Up) && !self.up.nodes.is_empty() {
-            match self.up.take(now, self.spacing) {
-                Some(id) => return Turn::Ask(id),
-                None => wait = wait.min(self.up.next_slot),
-            }
-        }
-        if self.has_room(Class::Other) {
-            if let Some(id) = self.new.pop_front() {
-                return Turn::Ask(id);
-            }
-            if !self.other.nodes.is_empty() {
-                match self.other.take(now, self.spacing) {
-                    Some(id) => return Turn::Ask(id),
-                    None => wait = wait.min(self.other.next_slot),
-                }
-            }
+            wait = self.lane(class).next_due().map_or(wait, |due| wait.min(due));
         }
         Turn::Wait(wait)
+    }
+
+    fn next(&mut self, class: Class, now: Instant) -> Option<NodeId> {
+        if let Some(id) = self.lane(class).take_recheck(now) {
+            return Some(id);
+        }
+        if class == Class::Other
+            && let Some(id) = self.new.pop_front()
+        {
+            self.new_before_round = self.new_before_round.saturating_sub(1);
+            return Some(id);
+        }
+        let spacing = self.spacing;
+        self.lane(class).take(now, spacing)
     }
 }
 
 impl Lane {
+    fn new(now: Instant) -> Self {
+        Self {
+            nodes: VecDeque::new(),
+            next_slot: now,
+            rechecks: VecDeque::new(),
+            under_way: 0,
+        }
+    }
+
+    fn rechecks_due(&self, now: Instant) -> usize {
+        self.rechecks.iter().take_while(|(due, _)| *due <= now).count()
+    }
+
+    fn take_recheck(&mut self, now: Instant) -> Option<NodeId> {
+        let (due, id) = *self.rechecks.front()?;
+        (due <= now).then(|| {
+            self.rechecks.pop_front();
+            id
+        })
+    }
+
     /// The next node, if its slot has come. A slot that comes late delays the ones behind it: no burst makes up for it.
     fn take(&mut self, now: Instant, spacing: Duration) -> Option<NodeId> {
         if self.next_slot > now {
             return None;
         }
+        let id = self.nodes.pop_front()?;
         // A timer that fires some milliseconds late is made up for, a pool that was full for long is not.
-        const CATCH_UP: Duration = Duration::from_millis(20);
         self.next_slot = self.next_slot.max(now.checked_sub(CATCH_UP).unwrap_or(now)) + spacing;
-        self.nodes.pop_front()
+        Some(id)
+    }
+
+    /// When there is a next node, unless it is a new one.
+    fn next_due(&self) -> Option<Instant> {
+        let recheck = self.rechecks.front().map(|(due, _)| *due);
+        let slot = (!self.nodes.is_empty()).then_some(self.next_slot);
+        recheck.into_iter().chain(slot).min()
     }
 }
+
+#[cfg(test)]
+mod tests;
