@@ -85,7 +85,7 @@ impl Names {
     fn look_up(&self, host: &str, within: Duration) -> Vec<IpAddr> {
         let begin = Instant::now();
         let mut state = self.lock();
-        if !state.enqueue(host, begin) {
+        if state.closed || !state.enqueue(host, begin) {
             return Vec::new();
         }
         self.start_threads(&mut state);
@@ -203,13 +203,7 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
     fn the_last_answer_stays_when_a_look_up_fails() {
         let names = Names::default();
-        let entry = Entry {
-            addrs: vec![IpAddr::from([127, 0, 0, 1])],
-            tried: None,
-            asked: Instant::now(),
-            queued: false,
-        };
-        names.lock().names.insert("no-such-host.invalid".to_owned(), entry);
+        learn(&names, "no-such-host.invalid", [127, 0, 0, 1], None, Instant::now());
         let found = names.look_up("no-such-host.invalid", Duration::from_secs(30));
         assert_eq!(found, [IpAddr::from([127, 0, 0, 1])]);
         names.close();
@@ -231,6 +225,94 @@ mod tests {
                 .is_empty()
         );
         names.close();
+    }
+
+    /// Names whose threads are all held by a broken name server.
+    fn stuck() -> Names {
+        let names = Names::default();
+        names.lock().threads = THREADS;
+        names
+    }
+
+    fn learn(names: &Names, host: &str, addr: [u8; 4], tried: Option<Instant>, now: Instant) {
+        let entry = Entry {
+            addrs: vec![IpAddr::from(addr)],
+            tried,
+            asked: now,
+            queued: false,
+        };
+        names.lock().names.insert(host.to_owned(), entry);
+    }
+
+    #[test]
+    fn an_unknown_name_is_waited_for_as_long_as_its_asker_can() {
+        let names = stuck();
+        assert!(names.look_up("a.example", Duration::from_millis(20)).is_empty());
+        assert!(names.look_up("a.example", Duration::ZERO).is_empty());
+        assert_eq!(names.lock().queue, ["a.example"], "waits for a thread only once");
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
+    fn a_known_name_is_not_waited_for_much_longer_than_a_second() {
+        let names = stuck();
+        learn(&names, "a.example", [192, 0, 2, 1], None, Instant::now());
+        // Only an answer that is not used would take an hour.
+        let found = names.look_up("a.example", Duration::from_secs(3600));
+        assert_eq!(found, [IpAddr::from([192, 0, 2, 1])]);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
+    fn a_fresh_answer_is_used_without_asking_again() {
+        let names = stuck();
+        let now = Instant::now();
+        learn(&names, "a.example", [192, 0, 2, 1], Some(now), now);
+        let found = names.look_up("a.example", Duration::from_secs(3600));
+        assert_eq!(found, [IpAddr::from([192, 0, 2, 1])]);
+        assert!(names.lock().queue.is_empty());
+        assert!(names.lock().enqueue("a.example", now + FRESH));
+        assert_eq!(names.lock().queue, ["a.example"]);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "waits until the other thread does")]
+    fn nobody_waits_for_names_that_are_closed() {
+        let names = stuck();
+        std::thread::scope(|scope| {
+            let asker = scope.spawn(|| names.look_up("a.example", Duration::from_secs(3600)));
+            while names.lock().queue.is_empty() {
+                std::thread::yield_now();
+            }
+            names.close();
+            assert!(asker.join().expect("no panic").is_empty());
+        });
+        assert!(names.look_up("b.example", Duration::from_secs(3600)).is_empty());
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
+    fn names_that_nobody_asks_for_make_room_for_new_ones() {
+        let names = stuck();
+        let now = Instant::now();
+        let mut state = names.lock();
+        for i in 0..MAX_NAMES {
+            state.names.insert(
+                i.to_string(),
+                Entry {
+                    addrs: Vec::new(),
+                    tried: None,
+                    asked: now,
+                    queued: i == 0,
+                },
+            );
+        }
+        assert!(state.enqueue("1", now), "known");
+        assert!(!state.enqueue("a.example", now), "no room");
+        assert!(state.enqueue("a.example", now + IDLE), "room");
+        let mut left: Vec<_> = state.names.keys().map(String::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["0", "1", "a.example"], "those that are being looked up stay");
     }
 
     #[test]
