@@ -5,10 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::probe::{self, Prober};
+use crate::probe::{self, Bounds, Prober};
 
 /// Docker gives a health check 30 s, and people who type it less.
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// Ours has 20; something else may serve there.
+const MAX_BODY_BYTES: u64 = 1024;
 
 /// Why the router is not known to be healthy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,9 +45,14 @@ pub fn ask(config: &Config) -> Result<(), HealthError> {
         return Err(HealthError::UnknownPort);
     }
     let url = format!("http://{addr}/health");
-    match Prober::default().agent(TIMEOUT).get(url).call() {
-        Ok(answer) if answer.status() == 200 => Ok(()),
-        Ok(answer) => Err(HealthError::Status(addr, answer.status().as_u16())),
+    let bounds = Bounds {
+        timeout: TIMEOUT,
+        max_body_bytes: MAX_BODY_BYTES,
+        max_redirects: 0,
+    };
+    match Prober::default().get(&url, bounds) {
+        Ok((200, _)) => Ok(()),
+        Ok((status, _)) => Err(HealthError::Status(addr, status)),
         Err(error) => Err(HealthError::NoAnswer(addr, probe::reason(&error))),
     }
 }

@@ -97,7 +97,6 @@ pub struct Router {
     metrics: Arc<Metrics>,
     is_ready: Receiver<()>,
     prober: Prober,
-    explorer: Option<ureq::Agent>,
     /// Closing it tells the threads to end.
     stop: Option<Sender<()>>,
     _threads: Vec<Joined>,
@@ -147,10 +146,8 @@ impl Router {
             stopped.clone(),
             Arc::clone(&metrics),
         )?);
-        let mut agent = None;
         if let Some(url) = config.api_url {
             let explorer = Explorer::new(url, &prober);
-            agent = Some(explorer.agent());
             let (interval, metrics) = (config.refresh_interval, Arc::clone(&metrics));
             threads.push(discovery::follow(explorer, interval, updates, stopped, metrics)?);
         }
@@ -175,7 +172,6 @@ impl Router {
             metrics,
             is_ready,
             prober,
-            explorer: agent,
             stop: Some(stop),
             _threads: threads,
         })
@@ -223,9 +219,6 @@ impl Drop for Router {
         // may, so both have to pass at the same time to be over within 5 s.
         self.stop = None;
         self.prober.shutdown();
-        if let Some(agent) = self.explorer.take() {
-            agent.shutdown();
-        }
         self.serving = None;
     }
 }

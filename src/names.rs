@@ -276,7 +276,6 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "waits until the other thread does")]
     fn nobody_waits_for_names_that_are_closed() {
         let names = stuck();
         std::thread::scope(|scope| {

@@ -106,18 +106,9 @@ impl Prober {
     fn with_roots(roots: impl IntoIterator<Item = RootCerts>) -> Self {
         let names = Names::default();
         Self {
-            agents: roots
-                .into_iter()
-                .map(|roots| agent(roots, &names, PROBE_TIMEOUT))
-                .collect(),
+            agents: roots.into_iter().map(|roots| agent(roots, &names)).collect(),
             names,
         }
-    }
-
-    /// An agent like those of the probes, with this time for a whole request. It shares the host names.
-    pub(crate) fn agent(&self, timeout: Duration) -> Agent {
-        let roots = self.agents[0].config().tls_config().root_certs().clone();
-        agent(roots, &self.names, timeout)
     }
 
     pub(crate) fn names(&self) -> &Names {
@@ -125,18 +116,16 @@ impl Prober {
     }
 
     /// Asks one node. Takes no longer than [`PROBE_TIMEOUT`].
-    #[expect(clippy::disallowed_methods, reason = "one deadline over both agents")]
     pub fn probe(&self, addr: &NodeAddr, trust: Trust) -> Outcome {
-        let deadline = Instant::now() + PROBE_TIMEOUT;
-        let mut outcome = Err(ureq::Error::ConnectionFailed);
-        for agent in self.agents.iter() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            outcome = ask(agent, addr, trust, left);
-            if !matches!(&outcome, Err(ureq::Error::Rustls(error)) if is_unknown_issuer(error)) {
-                break;
-            }
-        }
-        match outcome {
+        let bounds = Bounds {
+            timeout: PROBE_TIMEOUT,
+            max_body_bytes: MAX_INFO_BYTES,
+            max_redirects: match trust {
+                Trust::Listed => MAX_REDIRECTS,
+                Trust::Explorer => 0,
+            },
+        };
+        match self.get(&addr.info_url(), bounds) {
             Ok((200, body)) => {
                 NodeInfo::parse(&body).map_or_else(|error| Outcome::Failed(error.to_string()), Outcome::Up)
             }
@@ -146,16 +135,40 @@ impl Prober {
         }
     }
 
-    /// Cuts the probes under way short, as far as that is possible: not look-ups, not connects.
+    /// One `GET`: the status, and the body where that is 200.
+    #[expect(clippy::disallowed_methods, reason = "one deadline over all agents")]
+    pub(crate) fn get(&self, url: &str, bounds: Bounds) -> Result<(u16, Vec<u8>), ureq::Error> {
+        let deadline = Instant::now() + bounds.timeout;
+        let mut answer = Err(ureq::Error::ConnectionFailed);
+        for agent in self.agents.iter() {
+            let timeout = deadline.saturating_duration_since(Instant::now());
+            answer = ask(agent, url, Bounds { timeout, ..bounds });
+            if !matches!(&answer, Err(ureq::Error::Rustls(error)) if is_unknown_issuer(error)) {
+                break;
+            }
+        }
+        answer
+    }
+
+    /// Cuts the requests under way short, as far as that is possible: not connects.
     pub(crate) fn shutdown(&self) {
         self.names.close();
         self.agents.iter().for_each(|agent| agent.clone().shutdown());
     }
 }
 
-fn agent(roots: RootCerts, names: &Names, timeout: Duration) -> Agent {
+/// What one request may cost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// For everything: name look-up, connect, TLS, head and body.
+    pub(crate) timeout: Duration,
+    pub(crate) max_body_bytes: u64,
+    pub(crate) max_redirects: u32,
+}
+
+fn agent(roots: RootCerts, names: &Names) -> Agent {
     let config = Agent::config_builder()
-        .timeout_global(Some(timeout))
+        .timeout_global(Some(PROBE_TIMEOUT))
         .timeout_connect(Some(CONNECT_TIMEOUT))
         .http_status_as_error(false)
         .proxy(None)
@@ -190,20 +203,20 @@ fn read_roots(path: &Path) -> Result<RootCerts, CertError> {
     Ok(RootCerts::from(certificates))
 }
 
-fn ask(agent: &Agent, addr: &NodeAddr, trust: Trust, timeout: Duration) -> Result<(u16, Vec<u8>), ureq::Error> {
-    let redirects = match trust {
-        Trust::Listed => MAX_REDIRECTS,
-        Trust::Explorer => 0,
-    };
+fn ask(agent: &Agent, url: &str, bounds: Bounds) -> Result<(u16, Vec<u8>), ureq::Error> {
     let request = agent
-        .get(addr.info_url())
+        .get(url)
         .config()
-        .timeout_global(Some(timeout))
-        .max_redirects(redirects);
+        .timeout_global(Some(bounds.timeout))
+        .max_redirects(bounds.max_redirects);
     let mut response = request.build().call()?;
     let status = response.status().as_u16();
     let body = match status {
-        200 => response.body_mut().with_config().limit(MAX_INFO_BYTES).read_to_vec()?,
+        200 => response
+            .body_mut()
+            .with_config()
+            .limit(bounds.max_body_bytes)
+            .read_to_vec()?,
         _ => Vec::new(),
     };
     Ok((status, body))

@@ -1,7 +1,5 @@
-//! The lists: ips.txt as it changes, and one bounded `GET` to the Explorer each interval → node addresses.
-//! What becomes of a list is the poller's business; a list that can't be had is reported here, once.
+//! ips.txt, looked at again and again and read when it changed.
 
-use std::fmt;
 use std::fs::{self, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -10,13 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use ureq::Agent;
 
-use crate::config::ApiUrl;
-use crate::metrics::{Metrics, unix_seconds};
-use crate::names::Names;
-use crate::node::{self, NodeAddr, NodeList, Reach};
-use crate::probe::{self, Prober};
+use super::Update;
+use crate::metrics::Metrics;
+use crate::node::{self, NodeAddr, NodeList};
+use crate::probe;
 use crate::threads::{self, Joined};
 
 /// How often the file is looked at: four `stat` calls a second cost nothing.
@@ -25,25 +21,8 @@ const LOOK: Duration = Duration::from_millis(250);
 const SETTLED: Duration = Duration::from_secs(1);
 /// Longest ips.txt: 100,000 lines of 160 bytes.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
-/// The Explorer's answer, in all.
-const EXPLORER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest answer of the Explorer: 100,000 entries of 160 bytes.
-const MAX_EXPLORER_BYTES: u64 = 16 * 1024 * 1024;
-/// The Explorer is asked once an interval, and no more often than this.
-const MIN_EXPLORER_INTERVAL: Duration = Duration::from_secs(1);
 /// Bad lines of one list that are logged one by one.
 const MAX_BAD_LINES: usize = 20;
-
-/// News of a list.
-#[derive(Debug)]
-pub(crate) enum Update {
-    /// ips.txt, in its order.
-    Listed(Vec<NodeAddr>),
-    /// What the Explorer named, by address.
-    Explorer(Vec<NodeAddr>),
-    /// The Explorer was asked and gave nothing: its last list stays.
-    ExplorerFailed,
-}
 
 /// The file as it was last seen: one that is the same in all of this is not read again.
 type Stamp = Option<(u64, u64, u64, i64, i64, i64, i64)>;
@@ -64,20 +43,36 @@ fn stamp(meta: &Metadata) -> Stamp {
 #[derive(Debug)]
 pub(crate) struct File {
     path: PathBuf,
-    read: Stamp,
     seen: Stamp,
+    /// When it was first seen like that, or last read in vain.
     since: Instant,
+    /// Whether what was seen last has been read.
+    is_read: bool,
     /// The last trouble that was reported.
-    trouble: Option<String>,
+    trouble: Option<Trouble>,
+}
+
+/// Why there is no list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Trouble {
+    text: String,
+    /// A lack of ours, such as descriptors: the file need not change for it to pass.
+    is_ours: bool,
+}
+
+impl Trouble {
+    fn of_file(text: String) -> Self {
+        Self { text, is_ours: false }
+    }
 }
 
 impl File {
     pub(crate) fn new(path: &Path, now: Instant) -> Self {
         Self {
             path: path.to_owned(),
-            read: None,
             seen: None,
             since: now,
+            is_read: false,
             trouble: None,
         }
     }
@@ -87,35 +82,45 @@ impl File {
     /// # Errors
     /// Why there is no list.
     pub(crate) fn load(&mut self) -> Result<Vec<NodeAddr>, String> {
-        self.read = self.stamp();
-        self.seen = self.read;
-        let list = read(&self.path);
-        self.trouble = list.as_ref().err().cloned();
-        list.map(|list| {
-            self.tell_bad_lines(&list);
-            list.nodes
-        })
+        self.seen = self.stamp();
+        let read = try_read(&self.path);
+        self.note(&read);
+        self.told(read)
     }
 
     /// The list, if it changed since it was read and then stayed the same for a second.
     fn look(&mut self, now: Instant) -> Option<Result<Vec<NodeAddr>, String>> {
         let stamp = self.stamp();
         if stamp != self.seen {
-            (self.seen, self.since) = (stamp, now);
+            (self.seen, self.since, self.is_read) = (stamp, now, false);
         }
-        let settled = now.duration_since(self.since) >= SETTLED;
-        if self.seen == self.read || !settled {
+        if self.is_read || now.duration_since(self.since) < SETTLED {
             return None;
         }
-        let before = self.trouble.clone();
-        let list = self.load();
-        match &list {
-            Err(trouble) if Some(trouble) == before.as_ref() => None,
-            _ => Some(list),
+        let read = try_read(&self.path);
+        // It changed while it was read, so that may be half of it; the next look sees the change.
+        if self.stamp() != self.seen {
+            return None;
         }
+        self.take(read, now)
     }
 
-    fn tell_bad_lines(&self, list: &NodeList) {
+    fn take(&mut self, read: Result<NodeList, Trouble>, now: Instant) -> Option<Result<Vec<NodeAddr>, String>> {
+        let before = self.trouble.take();
+        self.note(&read);
+        self.since = now;
+        let is_news = read.is_ok() || self.trouble != before;
+        is_news.then(|| self.told(read))
+    }
+
+    fn note(&mut self, read: &Result<NodeList, Trouble>) {
+        self.trouble = read.as_ref().err().cloned();
+        self.is_read = !self.trouble.as_ref().is_some_and(|trouble| trouble.is_ours);
+    }
+
+    /// The nodes; bad lines are logged.
+    fn told(&self, read: Result<NodeList, Trouble>) -> Result<Vec<NodeAddr>, String> {
+        let list = read.map_err(|trouble| trouble.text)?;
         let path = self.path.display();
         for bad in list.bad.iter().take(MAX_BAD_LINES) {
             log::warn!("{path}: {bad}; skipped");
@@ -123,6 +128,7 @@ impl File {
         if let Some(more) = list.bad_count.checked_sub(MAX_BAD_LINES).filter(|more| *more > 0) {
             log::warn!("{path}: {more} more bad lines; skipped");
         }
+        Ok(list.nodes)
     }
 
     fn stamp(&self) -> Stamp {
@@ -135,8 +141,15 @@ impl File {
 /// # Errors
 /// Why there is none.
 pub(crate) fn read(path: &Path) -> Result<NodeList, String> {
-    let bytes = read_bytes(path).map_err(|error| trouble(&error))?;
-    node::parse_list_bytes(&bytes).map_err(|error| error.to_string())
+    try_read(path).map_err(|trouble| trouble.text)
+}
+
+fn try_read(path: &Path) -> Result<NodeList, Trouble> {
+    let bytes = read_bytes(path).map_err(|error| Trouble {
+        text: trouble(&error),
+        is_ours: probe::is_ours(&error),
+    })?;
+    node::parse_list_bytes(&bytes).map_err(|error| Trouble::of_file(error.to_string()))
 }
 
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
@@ -200,138 +213,6 @@ pub(crate) fn watch(
     })
 }
 
-/// The Explorer, and what was last said of it.
-pub(crate) struct Explorer {
-    url: ApiUrl,
-    agent: Agent,
-    names: Names,
-    said: Option<Said>,
-}
-
-#[derive(PartialEq, Eq)]
-enum Said {
-    Failed(String),
-    Lists { skipped: usize, refused: usize },
-}
-
-impl fmt::Debug for Explorer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Explorer")
-            .field("url", &self.url)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Explorer {
-    pub(crate) fn new(url: ApiUrl, prober: &Prober) -> Self {
-        Self {
-            url,
-            agent: prober.agent(EXPLORER_TIMEOUT),
-            names: prober.names().clone(),
-            said: None,
-        }
-    }
-
-    /// What cuts a request under way short.
-    pub(crate) fn agent(&self) -> Agent {
-        self.agent.clone()
-    }
-
-    /// Asks once. Takes no longer than ten seconds.
-    ///
-    /// # Errors
-    /// Why there is no list.
-    pub(crate) fn ask(&mut self) -> Result<Vec<NodeAddr>, String> {
-        let list = self.fetch();
-        let says = match &list {
-            Ok(list) => Said::Lists {
-                skipped: list.skipped,
-                refused: list.refused.len(),
-            },
-            Err(error) => Said::Failed(error.clone()),
-        };
-        if self.said.as_ref() != Some(&says) {
-            self.say(&says, list.as_ref().map_or(0, |list| list.nodes.len()));
-            self.said = Some(says);
-        }
-        list.map(|list| list.nodes)
-    }
-
-    /// One request, of which nothing is said.
-    ///
-    /// # Errors
-    /// Why there is no list.
-    pub(crate) fn fetch(&self) -> Result<node::ExplorerList, String> {
-        let mut response = self
-            .agent
-            .get(self.url.nodes_url())
-            .call()
-            .map_err(|error| probe::reason(&error))?;
-        let status = response.status().as_u16();
-        if status != 200 {
-            return Err(format!("answered {status}"));
-        }
-        let body = response
-            .body_mut()
-            .with_config()
-            .limit(MAX_EXPLORER_BYTES)
-            .read_to_vec();
-        let body = body.map_err(|error| probe::reason(&error))?;
-        let reach = Reach::of(&self.names.known(self.url.host()));
-        node::parse_explorer(&body, reach).map_err(|error| error.to_string())
-    }
-
-    fn say(&self, says: &Said, nodes: usize) {
-        match says {
-            Said::Failed(error) => log::warn!("Explorer {}: {error}; its last good list stays", self.url),
-            Said::Lists { skipped: 0, refused: 0 } => log::info!("Explorer {}: lists {nodes} nodes", self.url),
-            Said::Lists { skipped, refused } => log::warn!(
-                "Explorer {}: lists {nodes} nodes; {skipped} entries are no address with a port, \
-                 {refused} are addresses that it may not name",
-                self.url
-            ),
-        }
-    }
-}
-
-/// Asks the Explorer once an interval until `stop` closes.
-///
-/// # Errors
-/// When no thread can be started.
-pub(crate) fn follow(
-    mut explorer: Explorer,
-    interval: Duration,
-    updates: Sender<Update>,
-    stop: Receiver<()>,
-    metrics: Arc<Metrics>,
-) -> io::Result<Joined> {
-    let interval = interval.max(MIN_EXPLORER_INTERVAL);
-    threads::spawn("explorer", move || {
-        loop {
-            #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
-            let begin = Instant::now();
-            let update = match explorer.ask() {
-                Ok(nodes) => {
-                    metrics.explorer_lists.add(1);
-                    metrics.explorer_success.set(unix_seconds());
-                    Update::Explorer(nodes)
-                }
-                Err(_) => {
-                    metrics.explorer_failures.add(1);
-                    Update::ExplorerFailed
-                }
-            };
-            if updates.send(update).is_err() {
-                return;
-            }
-            let left = interval.saturating_sub(begin.elapsed());
-            if let Ok(()) | Err(RecvTimeoutError::Disconnected) = stop.recv_timeout(left) {
-                return;
-            }
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -365,6 +246,44 @@ mod tests {
         let list = file.look(now + 7 * SECOND / 2).expect("settled").expect("a list");
         assert_eq!(listed(&list), ["1.1.1.1:1", "2.2.2.2:2222"]);
         assert!(file.look(now + 9 * SECOND).is_none());
+    }
+
+    #[test]
+    fn a_lack_of_ours_is_told_once_and_passes_without_a_change_of_the_file() {
+        let (_dir, mut file, now) = file(b"1.1.1.1:1\n");
+        let lack = || {
+            Err(Trouble {
+                text: "too many open files".to_owned(),
+                is_ours: true,
+            })
+        };
+        file.load().expect("a list");
+        assert_eq!(file.take(lack(), now), Some(Err("too many open files".to_owned())));
+        assert_eq!(file.take(lack(), now + SECOND), None);
+        assert_eq!(file.look(now + 3 * SECOND / 2), None, "tried once a second");
+        let list = file.look(now + 2 * SECOND).expect("tried again").expect("a list");
+        assert_eq!(listed(&list), ["1.1.1.1:1"]);
+        assert_eq!(file.look(now + 4 * SECOND), None);
+    }
+
+    #[test]
+    fn a_file_that_goes_away_and_comes_back_the_same_is_read_again() {
+        let (dir, mut file, now) = file(b"1.1.1.1:1\n");
+        file.load().expect("a list");
+        let away = dir.path().join("away");
+        fs::rename(&file.path, &away).expect("moved");
+        assert_eq!(file.look(now), None);
+        assert_eq!(file.look(now + SECOND), Some(Err("no such file".to_owned())));
+        fs::rename(&away, &file.path).expect("moved back");
+        assert_eq!(file.look(now + 2 * SECOND), None);
+        assert!(matches!(file.look(now + 3 * SECOND), Some(Ok(_))));
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_not_opened() {
+        let (_dir, mut file, _) = file(b"");
+        file.path = "/dev/zero".into();
+        assert_eq!(file.load(), Err("not a regular file".to_owned()));
     }
 
     #[test]

@@ -1,0 +1,141 @@
+//! The Node Explorer: asked once an interval which nodes there are.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use super::Update;
+use crate::config::ApiUrl;
+use crate::metrics::{Metrics, unix_seconds};
+use crate::node::{self, NodeAddr, Reach};
+use crate::probe::{self, Bounds, Prober};
+use crate::threads::{self, Joined};
+
+/// The Explorer's answer, in all.
+const EXPLORER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest answer of the Explorer: 100,000 entries of 160 bytes.
+const MAX_EXPLORER_BYTES: u64 = 16 * 1024 * 1024;
+/// The Explorer is asked once an interval, and no more often than this.
+const MIN_EXPLORER_INTERVAL: Duration = Duration::from_secs(1);
+/// The Explorer, and what was last said of it.
+pub(crate) struct Explorer {
+    url: ApiUrl,
+    prober: Prober,
+    said: Option<Said>,
+}
+
+#[derive(PartialEq, Eq)]
+enum Said {
+    Failed(String),
+    Lists { skipped: usize, refused: usize },
+}
+
+impl fmt::Debug for Explorer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Explorer")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Explorer {
+    pub(crate) fn new(url: ApiUrl, prober: &Prober) -> Self {
+        Self {
+            url,
+            prober: prober.clone(),
+            said: None,
+        }
+    }
+
+    /// Asks once. Takes no longer than ten seconds.
+    ///
+    /// # Errors
+    /// Why there is no list.
+    pub(crate) fn ask(&mut self) -> Result<Vec<NodeAddr>, String> {
+        let list = self.fetch();
+        let says = match &list {
+            Ok(list) => Said::Lists {
+                skipped: list.skipped,
+                refused: list.refused.len(),
+            },
+            Err(error) => Said::Failed(error.clone()),
+        };
+        if self.said.as_ref() != Some(&says) {
+            self.say(&says, list.as_ref().map_or(0, |list| list.nodes.len()));
+            self.said = Some(says);
+        }
+        list.map(|list| list.nodes)
+    }
+
+    /// One request, of which nothing is said.
+    ///
+    /// # Errors
+    /// Why there is no list.
+    pub(crate) fn fetch(&self) -> Result<node::ExplorerList, String> {
+        let bounds = Bounds {
+            timeout: EXPLORER_TIMEOUT,
+            max_body_bytes: MAX_EXPLORER_BYTES,
+            max_redirects: 0,
+        };
+        let answer = self.prober.get(&self.url.nodes_url(), bounds);
+        let (status, body) = answer.map_err(|error| probe::reason(&error))?;
+        if status != 200 {
+            return Err(format!("answered {status}"));
+        }
+        let reach = Reach::of(&self.prober.names().known(self.url.host()));
+        node::parse_explorer(&body, reach).map_err(|error| error.to_string())
+    }
+
+    fn say(&self, says: &Said, nodes: usize) {
+        match says {
+            Said::Failed(error) => log::warn!("Explorer {}: {error}; its last good list stays", self.url),
+            Said::Lists { skipped: 0, refused: 0 } => log::info!("Explorer {}: lists {nodes} nodes", self.url),
+            Said::Lists { skipped, refused } => log::warn!(
+                "Explorer {}: lists {nodes} nodes; {skipped} entries are no address with a port, \
+                 {refused} are addresses that it may not name",
+                self.url
+            ),
+        }
+    }
+}
+
+/// Asks the Explorer once an interval until `stop` closes.
+///
+/// # Errors
+/// When no thread can be started.
+pub(crate) fn follow(
+    mut explorer: Explorer,
+    interval: Duration,
+    updates: Sender<Update>,
+    stop: Receiver<()>,
+    metrics: Arc<Metrics>,
+) -> io::Result<Joined> {
+    let interval = interval.max(MIN_EXPLORER_INTERVAL);
+    threads::spawn("explorer", move || {
+        loop {
+            #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
+            let begin = Instant::now();
+            let update = match explorer.ask() {
+                Ok(nodes) => {
+                    metrics.explorer_lists.add(1);
+                    metrics.explorer_success.set(unix_seconds());
+                    Update::Explorer(nodes)
+                }
+                Err(_) => {
+                    metrics.explorer_failures.add(1);
+                    Update::ExplorerFailed
+                }
+            };
+            if updates.send(update).is_err() {
+                return;
+            }
+            let left = interval.saturating_sub(begin.elapsed());
+            if let Ok(()) | Err(RecvTimeoutError::Disconnected) = stop.recv_timeout(left) {
+                return;
+            }
+        }
+    })
+}

@@ -1,0 +1,20 @@
+//! The lists: ips.txt as it changes, and one bounded `GET` to the Explorer each interval → node addresses.
+//! What becomes of a list is the poller's business; a list that can't be had is reported here, once.
+
+mod explorer;
+mod file;
+
+use crate::node::NodeAddr;
+pub(crate) use explorer::{Explorer, follow};
+pub(crate) use file::{File, read, watch};
+
+/// News of a list.
+#[derive(Debug)]
+pub(crate) enum Update {
+    /// ips.txt, in its order.
+    Listed(Vec<NodeAddr>),
+    /// What the Explorer named, by address.
+    Explorer(Vec<NodeAddr>),
+    /// The Explorer was asked and gave nothing: its last list stays.
+    ExplorerFailed,
+}
