@@ -303,9 +303,9 @@ mod tests {
 
     #[test]
     fn a_file_that_is_too_long_is_no_list() {
-        let (_dir, mut file, _) = file(&vec![b'\n'; MAX_FILE_BYTES as usize]);
+        let (_dir, mut file, _) = file(&vec![b'#'; MAX_FILE_BYTES as usize]);
         assert_eq!(file.load().expect("at the limit"), []);
-        fs::write(&file.path, vec![b'\n'; MAX_FILE_BYTES as usize + 1]).expect("written");
+        fs::write(&file.path, vec![b'#'; MAX_FILE_BYTES as usize + 1]).expect("written");
         assert!(file.load().expect_err("past it").contains("longer"));
     }
 }

@@ -92,6 +92,11 @@ impl Fleet {
         Self::serve(FIRST_NODE, nodes, |target| target == "/info")
     }
 
+    /// One node on 127.0.0.1, for host names.
+    pub fn on_localhost() -> Self {
+        Self::serve(Ipv4Addr::LOCALHOST, 1, |target| target == "/info")
+    }
+
     /// Starts a fleet of any address that answers 404 to what is not among its targets.
     pub(super) fn serve(first: Ipv4Addr, nodes: usize, serves: fn(&str) -> bool) -> Self {
         assert!(nodes <= MAX_NODES, "a fleet has at most {MAX_NODES} nodes");
@@ -114,6 +119,10 @@ impl Fleet {
         };
         fleet.listen();
         fleet
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn len(&self) -> usize {

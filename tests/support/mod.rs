@@ -15,13 +15,15 @@
 pub mod explorer;
 pub mod fleet;
 pub mod http;
+pub mod launch;
 pub mod process;
 pub mod tls;
 
 pub use explorer::{Explorer, Listing};
 pub use fleet::{Behaviour, Fleet};
 pub use http::{Answer, Connection};
-pub use process::{Launch, Router};
+pub use launch::Launch;
+pub use process::{Router, Signal};
 
 use std::time::Duration;
 

@@ -1,17 +1,15 @@
-//! The real binary as a child process: started in an empty directory with nothing but the settings
-//! a test gives, watched through its log and `/proc`, and gone with its handle.
+//! The real binary as a child process: watched through its log and `/proc`, and gone with its handle.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::path::Path;
+use std::process::{Child, ChildStderr, ExitStatus};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub use super::launch::Launch;
 pub use rustix::process::Signal;
 use rustix::process::{Pid, WaitId, WaitIdOptions, kill_process, waitid};
 use tempfile::TempDir;
@@ -27,88 +25,6 @@ const POLL: Duration = Duration::from_millis(5);
 
 /// A tick of `/proc/PID/stat`; `USER_HZ` is 100 on every Linux that Rust builds for.
 const CPU_TICK: Duration = Duration::from_millis(10);
-
-/// How a router is to be started.
-pub struct Launch {
-    binary: PathBuf,
-    settings: BTreeMap<String, String>,
-    directory: TempDir,
-    shell_limits: Vec<String>,
-}
-
-impl Launch {
-    /// The binary is `env!("CARGO_BIN_EXE_infernet-router")` in tests and benches.
-    pub fn of(binary: impl Into<PathBuf>) -> Self {
-        let defaults = [("HOST", "127.0.0.1"), ("PORT", "0"), ("RATELIMIT_REQS_PER_MIN", "0")];
-        let settings = defaults.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Self {
-            binary: binary.into(),
-            settings: settings.into(),
-            directory: tempfile::tempdir().expect("a temporary directory is available"),
-            shell_limits: Vec::new(),
-        }
-    }
-
-    /// The binary that was built beside the running example or bench.
-    pub fn beside_this_program() -> Self {
-        let this = std::env::current_exe().expect("Linux knows the path of this program");
-        let candidates = this.ancestors().skip(1).map(|dir| dir.join("infernet-router"));
-        let binary = candidates.take(3).find(|path| path.is_file());
-        Self::of(binary.expect("`cargo build` with the same profile puts infernet-router there"))
-    }
-
-    /// Sets an environment variable.
-    pub fn set(mut self, name: &str, value: impl ToString) -> Self {
-        self.settings.insert(name.to_owned(), value.to_string());
-        self
-    }
-
-    /// Takes a setting away that `of` has made, so that `.env` or the default counts.
-    pub fn unset(mut self, name: &str) -> Self {
-        self.settings.remove(name);
-        self
-    }
-
-    /// Writes a file such as `.env` into the working directory.
-    pub fn file(self, name: &str, contents: impl AsRef<[u8]>) -> Self {
-        fs::write(self.directory.path().join(name), contents).expect("the directory is ours");
-        self
-    }
-
-    /// Writes ips.txt into the working directory.
-    pub fn ips(self, list: impl AsRef<[u8]>) -> Self {
-        self.file("ips.txt", list)
-    }
-
-    /// Runs it under `ulimit`, such as `-n 200`.
-    pub fn ulimit(mut self, limit: &str) -> Self {
-        self.shell_limits.push(format!("ulimit {limit} && "));
-        self
-    }
-
-    pub fn start(self) -> Router {
-        let mut command = if self.shell_limits.is_empty() {
-            Command::new(&self.binary)
-        } else {
-            let mut shell = Command::new("/bin/sh");
-            let script = format!("{}exec \"$0\"", self.shell_limits.concat());
-            shell.arg("-c").arg(script).arg(&self.binary);
-            shell
-        };
-        let child = command
-            .env_clear()
-            .envs(&self.settings)
-            .current_dir(self.directory.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn();
-        match child {
-            Ok(child) => Router::of(child, self.directory),
-            Err(error) => panic!("can't start {:?}: {error}", self.binary),
-        }
-    }
-}
 
 /// A running router; killed when this is dropped.
 pub struct Router {
@@ -130,12 +46,14 @@ struct Watch {
 struct Seen {
     log: Vec<String>,
     log_ended: bool,
+    /// Nobody reads the log after its next line.
+    log_closes: bool,
     /// Some as soon as the process id is no longer ours.
     exit: Option<ExitStatus>,
 }
 
 impl Router {
-    fn of(mut child: Child, directory: TempDir) -> Self {
+    pub(super) fn of(mut child: Child, directory: TempDir) -> Self {
         let stderr = child.stderr.take().expect("stderr is piped");
         let pid = Pid::from_child(&child);
         let watch = Arc::new(Watch::default());
@@ -194,6 +112,18 @@ impl Router {
     /// How many lines the log has: a mark for `wait_line_after`.
     pub fn log_len(&self) -> usize {
         self.watch.lock().log.len()
+    }
+
+    /// Closes our end of its stderr with the next line that it writes.
+    pub fn close_log(&self) {
+        self.watch.lock().log_closes = true;
+    }
+
+    /// Waits until our end of its stderr is closed.
+    #[track_caller]
+    pub fn wait_log_closed(&self) {
+        let seen = self.watch.wait(PATIENCE, |seen| seen.log_ended);
+        assert!(seen.log_ended, "it has written nothing for {PATIENCE:?}");
     }
 
     /// How many lines of the log contain that.
@@ -335,10 +265,18 @@ impl Watch {
     }
 
     fn collect_log(&self, stderr: ChildStderr) {
-        for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+        // Gone with this loop, whatever else the router has to say.
+        let lines = BufReader::new(stderr).split(b'\n').map_while(Result::ok);
+        for line in lines {
             let line = String::from_utf8_lossy(&line).into_owned();
-            self.lock().log.push(line);
+            let mut seen = self.lock();
+            seen.log.push(line);
+            let closes = seen.log_closes;
+            drop(seen);
             self.changed.notify_all();
+            if closes {
+                break;
+            }
         }
         self.lock().log_ended = true;
         self.changed.notify_all();

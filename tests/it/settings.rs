@@ -1,0 +1,209 @@
+//! The environment, `.env` and the command line, and what becomes of mistakes.
+
+use std::net::TcpListener;
+
+use super::launch;
+use super::support::launch::Ended;
+use super::support::{Fleet, PATIENCE};
+
+/// A wrong value of each setting, and what is wanted instead.
+const WRONG: [(&str, &str, &str); 11] = [
+    ("PORT", "http", "a port, 0 to 65535"),
+    ("HOST", "127.0.0.1:4000", "an IPv4 or IPv6 address, without a port"),
+    ("REFRESH_INTERVAL", "nan", "seconds, a decimal number from 0.1 to 86400"),
+    ("RATELIMIT_REQS_PER_MIN", "-1", "a whole number, 0 to 1000000000"),
+    (
+        "API_URL",
+        "ftp://explorer.example",
+        "an address with http:// or https:// in front",
+    ),
+    ("MAX_PROBES", "0", "a whole number, 1 to 4096"),
+    ("MAX_CONNECTIONS", "15", "a whole number, 16 to 65536"),
+    ("TRUSTED_PROXIES", "proxy", "addresses or CIDR blocks, comma-separated"),
+    (
+        "METRICS_FROM",
+        "10.0.0.0/33",
+        "addresses or CIDR blocks, comma-separated",
+    ),
+    ("PROMISES", "maybe", "on or off"),
+    ("PENDING_WEIGHTS", "offchain", "weights like offchain=1,onchain=2"),
+];
+
+fn with(name: &str, value: &str) -> Ended {
+    launch().set(name, value).run()
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once_and_nothing_is_started() {
+    let fleet = Fleet::start(1);
+    let wrong = WRONG
+        .iter()
+        .fold(launch().ips(fleet.list()), |launch, (name, value, _)| {
+            launch.set(name, value)
+        });
+    let ended = wrong.file(".env", "no assignment\n").run();
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    for (name, value, wanted) in WRONG {
+        let line = format!("{name}={value:?}: expected {wanted}");
+        assert!(ended.stderr.contains(&line), "{line:?} in {}", ended.stderr);
+    }
+    assert!(ended.stderr.contains(".env, line 1: expected NAME=value"), "{ended:?}");
+    assert_eq!(ended.stderr.lines().count(), WRONG.len() + 1, "{}", ended.stderr);
+    assert_eq!(ended.stdout, "");
+    assert_eq!(fleet.accepted(), 0);
+}
+
+#[test]
+fn one_past_each_limit_is_a_mistake() {
+    for (name, values) in [
+        ("PORT", &["-1", "65536", "4000.0"][..]),
+        ("HOST", &["localhost", "1.2.3", "[::1]"]),
+        ("REFRESH_INTERVAL", &["0", "0.09", "86400.1", "inf", "-1", "1e3"]),
+        ("RATELIMIT_REQS_PER_MIN", &["1000000001", "1.5", "ten"]),
+        ("API_URL", &["explorer.example", "http://", "http://a:0", "http://a?b"]),
+        ("MAX_PROBES", &["4097"]),
+        ("MAX_CONNECTIONS", &["65537"]),
+        ("TRUSTED_PROXIES", &["10.0.0.0/8,", "10.0.0/8", "::/129"]),
+        ("PROMISES", &["1", "true"]),
+        ("PENDING_WEIGHTS", &["a=1001", "a=-1", "a=1.5", "a=1,a=1", "=1"]),
+    ] {
+        for value in values {
+            let ended = with(name, value);
+            assert_eq!(ended.code, Some(2), "{name}={value}: {ended:?}");
+            let mistake = format!("{name}={value:?}: expected ");
+            assert!(ended.stderr.starts_with(&mistake), "{ended:?}");
+            assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
+        }
+    }
+}
+
+#[test]
+fn the_least_and_the_most_are_fine() {
+    let least = launch()
+        .set("REFRESH_INTERVAL", "0.1")
+        .set("RATELIMIT_REQS_PER_MIN", "0")
+        .set("MAX_PROBES", "1")
+        .set("MAX_CONNECTIONS", "16")
+        .set("PENDING_WEIGHTS", "offchain=0")
+        .set("PROMISES", "OFF")
+        .start();
+    let most = launch()
+        .set("REFRESH_INTERVAL", "86400")
+        .set("RATELIMIT_REQS_PER_MIN", "1000000000")
+        .set("MAX_PROBES", "4096")
+        .set("MAX_CONNECTIONS", "65536")
+        .set("PENDING_WEIGHTS", "offchain=1000, onchain=1000")
+        .set("TRUSTED_PROXIES", "127.0.0.1, ::/0")
+        .start();
+    assert_eq!(least.get("/health").status, 200);
+    assert_eq!(most.get("/health").status, 200);
+    least.wait_line("REFRESH_INTERVAL=0.1: nodes allow 60 requests a minute", PATIENCE);
+    assert_eq!(most.count_lines("REFRESH_INTERVAL"), 0);
+}
+
+/// The limit that the router goes by.
+fn limit(environment: Option<&str>, dotenv: &str) -> String {
+    let launch = launch().unset("RATELIMIT_REQS_PER_MIN").file(".env", dotenv);
+    let router = match environment {
+        Some(value) => launch.set("RATELIMIT_REQS_PER_MIN", value).start(),
+        None => launch.start(),
+    };
+    let answer = router.get("/api/v1/containers");
+    answer.header("RateLimit-Limit").expect("the limit is on").to_owned()
+}
+
+#[test]
+fn the_environment_wins_over_dotenv_and_empty_values_hide_nothing() {
+    let dotenv = "# limits\nexport RATELIMIT_REQS_PER_MIN='7' # a minute\n";
+    assert_eq!(limit(None, dotenv), "7");
+    assert_eq!(limit(Some("5"), dotenv), "5");
+    assert_eq!(limit(Some(""), dotenv), "7");
+    assert_eq!(limit(Some(" "), "RATELIMIT_REQS_PER_MIN=\n"), "10");
+}
+
+#[test]
+fn a_dotenv_that_can_not_be_read_is_a_mistake_like_any_other() {
+    let router = launch().set("PROMISES", "maybe");
+    std::fs::create_dir(router.directory().join(".env")).expect("made");
+    let ended = router.run();
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.contains(".env: cannot be read: "), "{ended:?}");
+    assert!(
+        ended.stderr.contains("PROMISES=\"maybe\": expected on or off"),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn a_secret_in_a_wrong_value_stays_one() {
+    let ended = with("API_URL", "http://user:secret@explorer.example");
+    assert_eq!(ended.code, Some(2));
+    assert!(!ended.stderr.contains("secret"), "{ended:?}");
+}
+
+#[test]
+fn a_log_level_that_is_not_understood_is_a_warning() {
+    let router = launch().set("RUST_LOG", "infernet=loud\n").start();
+    router.wait_line("RUST_LOG=\"infernet=loud\\n\": expected off, error", PATIENCE);
+    assert_eq!(router.get("/health").status, 200);
+}
+
+#[test]
+fn an_address_that_can_not_be_bound_is_named_and_the_exit_is_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let addr = taken.local_addr().expect("it is bound");
+    let ended = with("PORT", &addr.port().to_string());
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains(&format!("can't serve on {addr}")), "{ended:?}");
+    // Reserved for documentation: nobody has it.
+    let ended = with("HOST", "192.0.2.1");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("can't serve on 192.0.2.1:0"), "{ended:?}");
+}
+
+#[test]
+fn the_log_names_the_address_that_is_served() {
+    let router = launch().set("HOST", "127.0.0.3").start();
+    assert!(router.addr().ip().to_string() == "127.0.0.3" && router.addr().port() != 0);
+    assert_eq!(router.get("/health").status, 200);
+}
+
+#[test]
+fn serves_on_ipv6() {
+    let loopback = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    if !loopback.contains("00000000000000000000000000000001") {
+        eprintln!("skipped: this machine has no IPv6");
+        return;
+    }
+    let router = launch().set("HOST", "::1").start();
+    assert!(router.addr().is_ipv6());
+    assert_eq!(router.get("/health").status, 200);
+}
+
+#[test]
+fn help_tells_every_setting_and_version_the_version() {
+    for argument in ["--help", "-h"] {
+        let ended = launch().arg(argument).run();
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+        for setting in infernet_router::config::SETTINGS {
+            assert!(ended.stdout.contains(setting.name), "{}", setting.name);
+        }
+    }
+    let version = concat!("infernet-router ", env!("CARGO_PKG_VERSION"), "\n");
+    for argument in ["--version", "-V"] {
+        let ended = launch().arg(argument).set("PORT", "http").run();
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), version));
+    }
+}
+
+#[test]
+fn arguments_that_are_not_known_end_it_with_2() {
+    let ended = launch().arg("--port").arg("4000").run();
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""));
+    assert!(
+        ended
+            .stderr
+            .contains(r#"unknown arguments ["--port", "4000"]; see --help"#),
+        "{ended:?}"
+    );
+}

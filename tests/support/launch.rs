@@ -1,0 +1,131 @@
+//! How the real binary is started: in an empty directory, with nothing but the settings that a test gives.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::{PATIENCE, Router};
+
+/// How a router is to be started.
+pub struct Launch {
+    binary: PathBuf,
+    settings: BTreeMap<String, String>,
+    directory: TempDir,
+    shell_limits: Vec<String>,
+    arguments: Vec<String>,
+}
+
+/// What a process that ended by itself has left.
+#[derive(Debug)]
+pub struct Ended {
+    /// None: a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Launch {
+    /// The binary is `env!("CARGO_BIN_EXE_infernet-router")` in tests and benches.
+    pub fn of(binary: impl Into<PathBuf>) -> Self {
+        let defaults = [("HOST", "127.0.0.1"), ("PORT", "0"), ("RATELIMIT_REQS_PER_MIN", "0")];
+        let settings = defaults.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Self {
+            binary: binary.into(),
+            settings: settings.into(),
+            directory: tempfile::tempdir().expect("a temporary directory is available"),
+            shell_limits: Vec::new(),
+            arguments: Vec::new(),
+        }
+    }
+
+    /// The binary that was built beside the running example or bench.
+    pub fn beside_this_program() -> Self {
+        let this = std::env::current_exe().expect("Linux knows the path of this program");
+        let candidates = this.ancestors().skip(1).map(|dir| dir.join("infernet-router"));
+        let binary = candidates.take(3).find(|path| path.is_file());
+        Self::of(binary.expect("`cargo build` with the same profile puts infernet-router there"))
+    }
+
+    /// Sets an environment variable.
+    pub fn set(mut self, name: &str, value: impl ToString) -> Self {
+        self.settings.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// Takes a setting away that `of` has made, so that `.env` or the default counts.
+    pub fn unset(mut self, name: &str) -> Self {
+        self.settings.remove(name);
+        self
+    }
+
+    /// Writes a file such as `.env` into the working directory.
+    pub fn file(self, name: &str, contents: impl AsRef<[u8]>) -> Self {
+        fs::write(self.directory.path().join(name), contents).expect("the directory is ours");
+        self
+    }
+
+    /// Writes ips.txt into the working directory.
+    pub fn ips(self, list: impl AsRef<[u8]>) -> Self {
+        self.file("ips.txt", list)
+    }
+
+    /// Runs it under `ulimit`, such as `-n 200`.
+    pub fn ulimit(mut self, limit: &str) -> Self {
+        self.shell_limits.push(format!("ulimit {limit} && "));
+        self
+    }
+
+    /// An argument, such as `--help`.
+    pub fn arg(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn start(self) -> Router {
+        let child = self.command().stdout(Stdio::null()).spawn();
+        match child {
+            Ok(child) => Router::of(child, self.directory),
+            Err(error) => panic!("can't start {:?}: {error}", self.binary),
+        }
+    }
+
+    /// Runs what is to end by itself; panics when it doesn't.
+    #[track_caller]
+    pub fn run(self) -> Ended {
+        let child = self.command().stdout(Stdio::piped()).spawn();
+        let mut child = child.unwrap_or_else(|error| panic!("can't start {:?}: {error}", self.binary));
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let router = Router::of(child, self.directory);
+        let code = router.wait_exit(PATIENCE).code();
+        // All of it fits into the pipe.
+        let stdout = std::io::read_to_string(stdout).expect("it is text");
+        let stderr = router.log().join("\n");
+        Ended { code, stdout, stderr }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = if self.shell_limits.is_empty() {
+            Command::new(&self.binary)
+        } else {
+            let mut shell = Command::new("/bin/sh");
+            let script = format!("{}exec \"$0\" \"$@\"", self.shell_limits.concat());
+            shell.arg("-c").arg(script).arg(&self.binary);
+            shell
+        };
+        command
+            .args(&self.arguments)
+            .env_clear()
+            .envs(&self.settings)
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        command
+    }
+}
