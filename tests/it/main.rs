@@ -3,11 +3,37 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod explorer;
+mod lists;
+mod polling;
 mod settings;
+mod tls;
 
-use support::Launch;
+use support::{Fleet, Launch, Router};
 
 /// The router that these tests are about.
 fn launch() -> Launch {
     Launch::of(env!("CARGO_BIN_EXE_infernet-router"))
+}
+
+/// The addresses of all available nodes that run `hello-world`, sorted.
+#[track_caller]
+fn available(router: &Router) -> Vec<String> {
+    let mut addresses = router.get("/api/v1/ips?container=hello-world&n=1000").strings();
+    addresses.sort_unstable();
+    addresses
+}
+
+/// Addresses of a fleet as the router gives them, sorted.
+fn addresses(fleet: &Fleet, nodes: impl IntoIterator<Item = usize>) -> Vec<String> {
+    let mut addresses: Vec<_> = nodes.into_iter().map(|node| fleet.addr(node).to_string()).collect();
+    addresses.sort_unstable();
+    addresses
+}
+
+/// Waits until exactly these nodes of a fleet are available.
+#[track_caller]
+fn wait_available(router: &Router, fleet: &Fleet, nodes: impl IntoIterator<Item = usize>) {
+    let wanted = addresses(fleet, nodes);
+    router.until(&format!("{wanted:?} are available"), || available(router) == wanted);
 }

@@ -1,0 +1,222 @@
+//! The Node Explorer: what it lists, what it may not list, and all the ways in which it fails.
+
+use serde_json::json;
+
+use super::support::{Behaviour, Explorer, Fleet, Listing, PATIENCE, Router};
+use super::{addresses, available, launch, wait_available};
+
+fn nodes(fleet: &Fleet, nodes: std::ops::Range<usize>) -> Listing {
+    Listing::Nodes(nodes.map(|node| fleet.addr(node)).collect())
+}
+
+#[test]
+fn its_nodes_appear_and_drop() {
+    let fleet = Fleet::start(3);
+    let explorer = Explorer::start(nodes(&fleet, 0..2));
+    let router = launch()
+        .set("API_URL", explorer.url())
+        .set("REFRESH_INTERVAL", 1)
+        .start();
+    assert_eq!(available(&router), addresses(&fleet, 0..2), "in the first answer");
+    assert_eq!(explorer.last_target(), "/api/nodes?minutes_past=60");
+    explorer.set(nodes(&fleet, 1..3));
+    wait_available(&router, &fleet, 1..3);
+    explorer.set(Listing::Nodes(Vec::new()));
+    wait_available(&router, &fleet, []);
+}
+
+#[test]
+fn its_address_may_have_a_path_a_trailing_slash_and_a_host_name() {
+    let fleet = Fleet::start(1);
+    let explorer = Explorer::start(nodes(&fleet, 0..1));
+    let url = format!("http://LocalHost:{}/v1//", explorer.addr().port());
+    let router = launch().set("API_URL", url).start();
+    wait_available(&router, &fleet, [0]);
+    assert_eq!(explorer.last_target(), "/v1/api/nodes?minutes_past=60");
+}
+
+#[test]
+fn a_port_may_be_missing_or_a_string_and_what_is_no_address_is_skipped_and_counted() {
+    let fleet = Fleet::start(3);
+    let ip = |node: usize| fleet.addr(node).ip().to_string();
+    let port = fleet.port();
+    let data = json!({"next": null, "data": [
+        {"ip": ip(0), "port": port, "location": {"city": "…"}},
+        {"ip": ip(1), "port": port.to_string()},
+        {"port": port, "ip": format!("::ffff:{}", ip(2))},
+        {"ip": ip(0), "port": port},
+        {"ip": "127.9.9.9"},
+        {"ip": "node.example", "port": port},
+        {"ip": ip(0), "port": 0},
+        {"ip": ip(0), "port": "http"},
+        {"port": port},
+        {"ip": null, "port": port},
+        null,
+        7,
+        "127.0.0.1:4000",
+    ]});
+    let explorer = Explorer::start(Listing::Body(data.to_string()));
+    let router = launch().set("API_URL", explorer.url()).start();
+    wait_available(&router, &fleet, 0..3);
+    // Something may serve there.
+    router.wait_line("node \"127.9.9.9:4000\" is ", PATIENCE);
+    router.wait_line(
+        "lists 4 nodes; 8 entries are no address with a port, 0 are addresses",
+        PATIENCE,
+    );
+}
+
+#[test]
+fn it_may_not_name_what_only_the_machine_itself_should_reach() {
+    let fleet = Fleet::start(1);
+    let node = json!({"ip": fleet.addr(0).ip().to_string(), "port": fleet.port()});
+    let refused = [
+        "169.254.169.254",
+        "::ffff:169.254.169.254",
+        "64:ff9b::a9fe:a9fe",
+        "2002:a9fe:a9fe::1",
+        "fe80::1",
+        "fd00:ec2::254",
+        "100.100.100.200",
+        "224.0.0.1",
+        "255.255.255.255",
+        "0.0.0.0",
+        "::",
+    ];
+    let mut data: Vec<_> = refused.iter().map(|ip| json!({"ip": ip, "port": 80})).collect();
+    data.push(node);
+    let explorer = Explorer::start(Listing::Body(json!({ "data": data }).to_string()));
+    let router = launch().set("API_URL", explorer.url()).start();
+    wait_available(&router, &fleet, [0]);
+    // The mapped form is the plain one once more.
+    let line = format!("{} are addresses that it may not name", refused.len() - 1);
+    router.wait_line(&line, PATIENCE);
+    assert_eq!(
+        router.count_lines("node \""),
+        1,
+        "nobody else was asked: {:?}",
+        router.log()
+    );
+}
+
+#[test]
+fn of_one_address_it_may_name_64_ports() {
+    let data: Vec<_> = (1..=65).map(|port| json!({"ip": "127.9.9.9", "port": port})).collect();
+    let explorer = Explorer::start(Listing::Body(json!({ "data": data }).to_string()));
+    let router = launch().set("API_URL", explorer.url()).start();
+    router.wait_line(
+        "lists 64 nodes; 0 entries are no address with a port, 1 are addresses",
+        PATIENCE,
+    );
+}
+
+#[test]
+fn a_node_in_both_lists_is_one_and_stays_while_either_has_it() {
+    let fleet = Fleet::start(2);
+    let listed = format!("http://{}", fleet.addr(0));
+    let explorer = Explorer::start(nodes(&fleet, 0..2));
+    let router = launch()
+        .ips(&listed)
+        .set("API_URL", explorer.url())
+        .set("REFRESH_INTERVAL", 1)
+        .start();
+    let plain = addresses(&fleet, 0..2);
+    assert_eq!(available(&router), [plain[1].clone(), listed.clone()]);
+    explorer.set(nodes(&fleet, 1..2));
+    explorer.wait_asked(explorer.asked() + 2, PATIENCE);
+    assert_eq!(available(&router), [plain[1].clone(), listed]);
+    explorer.set(nodes(&fleet, 0..2));
+    explorer.wait_asked(explorer.asked() + 2, PATIENCE);
+    router.write_ips("");
+    router.until("it is as the Explorer has it", || available(&router) == plain);
+    assert_eq!(router.count_lines("is not listed any more"), 0, "{:?}", router.log());
+    assert_eq!(router.count_lines("is up"), 2);
+}
+
+#[test]
+fn its_nodes_may_not_redirect() {
+    let fleet = Fleet::start(2);
+    fleet.set(0, Behaviour::Redirect(format!("http://{}/info", fleet.addr(1))));
+    let explorer = Explorer::start(nodes(&fleet, 0..1));
+    let router = launch().set("API_URL", explorer.url()).start();
+    router.wait_line(&format!("node \"{}\" is down: answered 302", fleet.addr(0)), PATIENCE);
+    assert_eq!(fleet.asked(1), 0);
+    assert_eq!(available(&router), [""; 0]);
+}
+
+fn fails_with(router: &Router, fleet: &Fleet, explorer: &Explorer, listing: Listing, reason: &str) {
+    let mark = router.log_len();
+    explorer.set(listing);
+    let line = format!("Explorer {}: {reason}", explorer.url());
+    let logged = router.wait_line_after(mark, &line, PATIENCE);
+    assert!(logged.ends_with("; its last good list stays"), "{logged}");
+    assert_eq!(available(router), addresses(fleet, 0..2), "{reason}");
+}
+
+#[test]
+fn while_it_fails_its_last_good_list_stays() {
+    let fleet = Fleet::start(2);
+    let explorer = Explorer::start(nodes(&fleet, 0..2));
+    let router = launch()
+        .set("API_URL", explorer.url())
+        .set("REFRESH_INTERVAL", 1)
+        .start();
+    assert_eq!(available(&router), addresses(&fleet, 0..2));
+    let other = Explorer::start(Listing::Nodes(Vec::new()));
+    let fails = |listing, reason| fails_with(&router, &fleet, &explorer, listing, reason);
+    fails(Listing::Refuse, "connection refused");
+    fails(Listing::Reset, "connection reset");
+    fails(Listing::Status(500, r#"{"data":[]}"#.into()), "answered 500");
+    fails(Listing::Html, "not JSON: expected value at line 1 column 1");
+    fails(
+        Listing::Redirect(format!("{}/api/nodes?minutes_past=60", other.url())),
+        "answered 302",
+    );
+    fails(Listing::Endless, "answer of more than 16777216 bytes");
+    assert_eq!(other.asked(), 0);
+    explorer.set(nodes(&fleet, 0..1));
+    wait_available(&router, &fleet, [0]);
+    assert_eq!(router.count_lines("lists 2 nodes"), 1);
+    assert_eq!(router.count_lines("lists 1 nodes"), 1);
+}
+
+#[test]
+fn a_list_of_the_wrong_shape_is_no_list_and_the_same_failure_is_logged_once() {
+    let fleet = Fleet::start(2);
+    let explorer = Explorer::start(nodes(&fleet, 0..2));
+    let router = launch()
+        .set("API_URL", explorer.url())
+        .set("REFRESH_INTERVAL", 1)
+        .start();
+    assert_eq!(available(&router), addresses(&fleet, 0..2));
+    let fails = |body: &str, reason| fails_with(&router, &fleet, &explorer, Listing::Body(body.into()), reason);
+    fails(r#"{"data":null}"#, "invalid type: null, expected `data` to be a list");
+    fails(r#"{"nodes":[]}"#, "missing field `data`");
+    fails("[]", "invalid type: sequence, expected an object with `data`");
+    fails(r#"{"data":[]"#, "not JSON: EOF while parsing");
+    explorer.wait_asked(explorer.asked() + 2, PATIENCE);
+    assert_eq!(router.count_lines("EOF while parsing"), 1);
+}
+
+#[test]
+fn an_explorer_that_hangs_delays_neither_the_start_nor_a_probe_and_costs_no_list() {
+    let fleet = Fleet::start(2);
+    let explorer = Explorer::start(Listing::Hang);
+    let router = launch()
+        .ips(fleet.list_of(0..1))
+        .set("API_URL", explorer.url())
+        .set("REFRESH_INTERVAL", "0.2")
+        .start();
+    assert_eq!(available(&router), addresses(&fleet, [0]), "it serves all the same");
+    let line = format!("Explorer {}: no complete answer in time", explorer.url());
+    let before = fleet.asked(0);
+    router.wait_line(&line, PATIENCE);
+    assert_eq!(explorer.asked(), 1);
+    // 35 rounds go into the seven seconds that are left; two would be a delay.
+    assert!(fleet.asked(0) > before + 2, "{before}, {}", fleet.asked(0));
+    explorer.set(nodes(&fleet, 1..2));
+    wait_available(&router, &fleet, 0..2);
+    explorer.set(Listing::Drip);
+    fleet.wait_asked(0, fleet.asked(0) + 10, PATIENCE);
+    assert_eq!(available(&router), addresses(&fleet, 0..2));
+}

@@ -1,0 +1,191 @@
+//! ips.txt: all its forms, and what happens to it while the router runs.
+
+use std::fs;
+
+use super::support::{Behaviour, Fleet, PATIENCE, Router};
+use super::{addresses, available, launch, wait_available};
+
+/// So long that nobody is asked a second time.
+const ONCE: &str = "86400";
+
+#[test]
+fn every_form_of_a_line_is_understood_and_given_back_as_it_was_listed() {
+    let fleet = Fleet::start(5);
+    let [a, b, c, d, e] = [0, 1, 2, 3, 4].map(|node| fleet.addr(node).to_string());
+    let list = format!(
+        "\u{feff}  {a}\t# the first\r\n\r\n# none: 127.0.0.1:1\nhttp://{b}\r\n{c}#x\nhttp://{d}  \n{d} # again\n{a}\nHTTP://{e}"
+    );
+    let router = launch().ips(list).start();
+    let mut wanted = [
+        a,
+        format!("http://{b}"),
+        c,
+        format!("http://{d}"),
+        format!("HTTP://{e}"),
+    ];
+    wanted.sort_unstable();
+    assert_eq!(available(&router), wanted);
+    assert_eq!(router.count_lines("skipped"), 0, "{:?}", router.log());
+    assert_eq!(fleet.asked_each(), [1; 5]);
+}
+
+#[test]
+fn a_bad_line_is_reported_with_its_number_and_its_text_and_skipped() {
+    let fleet = Fleet::start(1);
+    let list = format!(
+        "127.0.0.1:1/info\n\nuser@127.0.0.1:1\n{}\n127.0.0.1:0\n127.0.0.1:65536\n::1\nftp://a\na b # c\n\x1b[31mred\u{202e}\n",
+        fleet.addr(0)
+    );
+    let router = launch().ips(list).start();
+    assert_eq!(available(&router), addresses(&fleet, [0]));
+    for line in [
+        r#"ips.txt: line 1: "127.0.0.1:1/info": "#,
+        r#"ips.txt: line 3: "user@127.0.0.1:1": "#,
+        r#"ips.txt: line 5: "127.0.0.1:0": "#,
+        r#"ips.txt: line 6: "127.0.0.1:65536": "#,
+        r#"ips.txt: line 7: "::1": "#,
+        r#"ips.txt: line 8: "ftp://a": "#,
+        r#"ips.txt: line 9: "a b # c": "#,
+        r#"ips.txt: line 10: "\u{1b}[31mred\u{202e}": "#,
+    ] {
+        assert_eq!(router.count_lines(line), 1, "{line:?} in {:?}", router.log());
+    }
+    assert_eq!(router.count_lines("; skipped"), 8);
+}
+
+#[test]
+fn of_many_bad_lines_twenty_are_reported_and_the_others_counted() {
+    let router = launch().ips("?\n".repeat(1000)).start();
+    router.addr();
+    assert_eq!(router.count_lines("ips.txt: line "), 20);
+    assert_eq!(router.count_lines("ips.txt: 980 more bad lines; skipped"), 1);
+}
+
+#[test]
+fn a_list_that_is_written_in_place_counts_and_nodes_that_stay_keep_their_state() {
+    let fleet = Fleet::start(4);
+    let router = launch().ips(fleet.list_of(0..2)).set("REFRESH_INTERVAL", ONCE).start();
+    assert_eq!(available(&router), addresses(&fleet, [0, 1]));
+    // A probe would find it down now; as it stays listed there is none.
+    fleet.set(1, Behaviour::Status(500));
+    router.write_ips(fleet.list_of(1..3));
+    wait_available(&router, &fleet, [1, 2]);
+    assert_eq!(fleet.asked_each(), [1, 1, 1, 0]);
+    router.wait_line(&format!("node \"{}\" is not listed any more", fleet.addr(0)), PATIENCE);
+    // Listed anew it is a new node, and asked at once.
+    router.write_ips(fleet.list_of(0..4));
+    wait_available(&router, &fleet, 0..4);
+    assert_eq!(fleet.asked_each(), [2, 1, 1, 1]);
+}
+
+#[test]
+fn a_half_written_list_counts_for_nothing() {
+    let fleet = Fleet::start(2);
+    let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", ONCE).start();
+    assert_eq!(available(&router), addresses(&fleet, 0..2));
+    // As a script that is slow to write it.
+    router.write_ips("");
+    router.write_ips(fleet.list_of(0..1));
+    router.write_ips(format!("{}{}:1\n", fleet.list(), fleet.addr(0).ip()));
+    router.wait_line("ips.txt: read again, 3 nodes", PATIENCE);
+    assert_eq!(router.count_lines("read again"), 1);
+    assert_eq!(router.count_lines("is not listed any more"), 0);
+    assert_eq!(fleet.asked_each(), [1, 1]);
+}
+
+#[test]
+fn an_empty_list_is_an_empty_list() {
+    let fleet = Fleet::start(1);
+    let router = launch().ips(fleet.list()).start();
+    assert_eq!(available(&router), addresses(&fleet, [0]));
+    router.write_ips("# nobody\n");
+    wait_available(&router, &fleet, []);
+    router.wait_line("ips.txt: read again, 0 nodes", PATIENCE);
+}
+
+#[test]
+fn without_a_list_and_an_explorer_there_is_a_warning_and_service() {
+    let none = launch().start();
+    let empty = launch().ips("\n").start();
+    let elsewhere = launch().set("IPS_FILE", "nodes/list.txt").start();
+    for (router, line) in [
+        (
+            &none,
+            "WARN  [infernet_router] ips.txt: no such file; API_URL is not set either",
+        ),
+        (
+            &empty,
+            "WARN  [infernet_router] ips.txt lists no node and API_URL is not set",
+        ),
+        (
+            &elsewhere,
+            "WARN  [infernet_router] nodes/list.txt: no such file; API_URL",
+        ),
+    ] {
+        assert_eq!(available(router), [""; 0]);
+        assert_eq!(router.count_lines(line), 1, "{:?}", router.log());
+    }
+    // It may come later.
+    let fleet = Fleet::start(1);
+    fs::create_dir(elsewhere.directory().join("nodes")).expect("made");
+    fs::write(elsewhere.directory().join("nodes/list.txt"), fleet.list()).expect("written");
+    wait_available(&elsewhere, &fleet, [0]);
+}
+
+/// Waits until this trouble was reported, and until the router has had the time to report it again.
+fn wait_trouble(router: &Router, fleet: &Fleet, trouble: &str) {
+    let line = format!("ips.txt: {trouble}");
+    router.wait_line(&line, PATIENCE);
+    // Two more rounds of a second.
+    fleet.wait_asked(0, fleet.asked(0) + 2, PATIENCE);
+    assert_eq!(router.count_lines(&line), 1, "{trouble}");
+    assert_eq!(available(router), addresses(fleet, [0]), "{trouble}");
+}
+
+#[test]
+fn a_list_that_can_not_be_read_is_reported_once_and_the_last_one_stays() {
+    let fleet = Fleet::start(2);
+    let router = launch().ips(fleet.list_of(0..1)).set("REFRESH_INTERVAL", 1).start();
+    let path = router.directory().join("ips.txt");
+    assert_eq!(available(&router), addresses(&fleet, [0]));
+
+    fs::remove_file(&path).expect("removed");
+    wait_trouble(&router, &fleet, "no such file; the list that was read last stays");
+    fs::create_dir(&path).expect("made");
+    wait_trouble(
+        &router,
+        &fleet,
+        "a directory (docker makes one when the file to mount is missing",
+    );
+    fs::remove_dir(&path).expect("removed");
+    router.write_ips(b"127.0.0.1:1\n# caf\xe9\n");
+    wait_trouble(
+        &router,
+        &fleet,
+        "line 2: expected UTF-8; the list that was read last stays",
+    );
+    router.write_ips(fleet.list());
+    wait_available(&router, &fleet, 0..2);
+}
+
+#[test]
+fn a_list_without_permission_is_reported_with_the_uid() {
+    let launch = launch().ips("127.0.0.1:1\n");
+    let path = launch.directory().join("ips.txt");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o000);
+    fs::set_permissions(&path, mode).expect("ours");
+    if fs::read(&path).is_ok() {
+        eprintln!("skipped: root may read everything");
+        return;
+    }
+    let uid = rustix::process::geteuid().as_raw();
+    let router = launch.start();
+    router.wait_line(&format!("ips.txt: permission denied to uid {uid}"), PATIENCE);
+}
+
+#[test]
+fn what_is_no_regular_file_is_no_list_and_holds_nobody_up() {
+    let router = launch().set("IPS_FILE", "/dev/zero").start();
+    assert_eq!(available(&router), [""; 0]);
+    assert_eq!(router.count_lines("/dev/zero: not a regular file"), 1);
+}

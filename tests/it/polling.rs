@@ -1,0 +1,366 @@
+//! What the router makes of nodes that answer, lie, drip, hang and die.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::support::{Behaviour, Explorer, Fleet, Listing, PATIENCE, Router};
+use super::{addresses, available, launch, wait_available};
+
+fn line(what: &str, node: SocketAddr, then: &str) -> String {
+    format!("{what} \"{node}\" {then}")
+}
+
+/// A node that says that of itself.
+fn says(body: &str) -> Behaviour {
+    Behaviour::Body(body.into())
+}
+
+/// How a node can be of no use, and what the log then says of it.
+fn useless() -> Vec<(Behaviour, &'static str)> {
+    let deep = format!(
+        r#"{{"containers":{}{},"pending":{{}}}}"#,
+        "[".repeat(9999),
+        "]".repeat(9999)
+    );
+    let long = format!(r#"{{"containers":[],"pending":{{}}}}{}"#, " ".repeat(256 * 1024));
+    let many = vec![r#"{"id":"hello-world"}"#; 257].join(",");
+    let many = format!(r#"{{"containers":[{many}],"pending":{{}}}}"#);
+    vec![
+        (Behaviour::Hang, "no complete answer in time"),
+        (Behaviour::HangAfterHead, "no complete answer in time"),
+        (Behaviour::Drip, "no complete answer in time"),
+        (Behaviour::DripHead, "no complete answer in time"),
+        (Behaviour::Endless, "answer of more than 262144 bytes"),
+        (
+            Behaviour::EndlessHead,
+            "protocol: http parse resulted in too many headers",
+        ),
+        (says(&long), "answer of more than 262144 bytes"),
+        (Behaviour::Reset, "connection reset"),
+        (Behaviour::CloseAtOnce, ""),
+        (Behaviour::Raw(b"\x00\xff SSH-2.0 \r\n\r\n".into()), ""),
+        (
+            Behaviour::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}".into()),
+            "",
+        ),
+        (Behaviour::Status(500), "answered 500"),
+        (Behaviour::Status(404), "answered 404"),
+        (Behaviour::Status(204), "answered 204"),
+        (says(""), "not JSON"),
+        (says("<html>"), "not JSON"),
+        (says("[]"), "invalid type: sequence"),
+        (says("{}"), "missing field"),
+        (
+            says(r#"{"containers":[{"id":"hello-world"}]}"#),
+            "missing field `pending`",
+        ),
+        (
+            says(r#"{"containers":[{"id":"hello-world"}],"pending":null}"#),
+            "invalid type: null",
+        ),
+        (
+            says(r#"{"containers":[{"id":"hello-world"}],"pending":{"offchain":-1}}"#),
+            "invalid type: integer `-1`",
+        ),
+        (
+            says(r#"{"containers":[{"id":"hello-world"}],"pending":{"offchain":1.5}}"#),
+            "invalid type: floating point",
+        ),
+        (
+            says(r#"{"containers":[{"id":"hello-world"}],"pending":{"offchain":18446744073709551616}}"#),
+            "",
+        ),
+        (
+            says(r#"{"containers":[{"id":"hello-world"}],"pending":{"offchain":"1"}}"#),
+            "invalid type: string",
+        ),
+        (
+            says(r#"{"containers":{"id":"hello-world"},"pending":{}}"#),
+            "invalid type: map",
+        ),
+        (
+            says(r#"{"containers":["hello-world"],"pending":{}}"#),
+            "invalid type: string",
+        ),
+        (
+            says(r#"{"containers":[{"id":7}],"pending":{}}"#),
+            "expected a container id, 1 to 256 bytes",
+        ),
+        (says(r#"{"containers":[{"id":""}],"pending":{}}"#), ""),
+        (says(&many), "`containers` lists more than 256"),
+        (says(&deep), ""),
+        (
+            Behaviour::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n\xff\xfe\xfd\xfc".into()),
+            "not JSON",
+        ),
+    ]
+}
+
+#[test]
+fn a_useless_node_costs_nobody_anything_and_is_logged_once_with_the_reason() {
+    let useless = useless();
+    let fleet = Fleet::start(useless.len() + 2);
+    for (node, (behaviour, _)) in useless.iter().enumerate() {
+        fleet.set(node, behaviour.clone());
+    }
+    let good = useless.len()..fleet.len();
+    let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1).start();
+    assert_eq!(
+        available(&router),
+        addresses(&fleet, good.clone()),
+        "in the first answer"
+    );
+    for node in 0..useless.len() {
+        fleet.wait_asked(node, 4, PATIENCE);
+    }
+    assert_eq!(available(&router), addresses(&fleet, good.clone()));
+    for (node, (behaviour, reason)) in useless.iter().enumerate() {
+        let addr = fleet.addr(node);
+        let down = line("node", addr, "is down: ");
+        let told = router.wait_line(&down, PATIENCE);
+        assert!(told.contains(&format!("{down}{reason}")), "{behaviour:?}: {told}");
+        assert!(told.is_ascii() && told.len() < 400, "{told}");
+        let lines = router.count_lines(&format!("\"{addr}\""));
+        assert_eq!(lines, 1, "{behaviour:?}: {:?}", router.log());
+    }
+    let slowest = *fleet.asked_each()[..4].iter().max().expect("four hang");
+    for node in good {
+        assert!(fleet.asked(node) > slowest, "{:?}", fleet.asked_each());
+    }
+}
+
+#[test]
+fn what_does_not_matter_does_not_matter() {
+    let fleet = Fleet::start(5);
+    let nested = format!("{}{}", "[".repeat(100), "]".repeat(100));
+    for (node, body) in [
+        format!(r#"{{"containers":[{{"id":"hello-world","image":{nested}}}],"pending":{{}},"x":{nested}}}"#),
+        r#"{"pending":{"offchain":18446744073709551615,"onchain":18446744073709551615},"containers":[{"id":"hello-world"}]}"#.into(),
+        r#"{"containers":[{"id":"hello-world"},{"id":"hello-world","description":null}],"pending":{}}"#.into(),
+        format!(r#"{}{{"containers":[{{"id":"hello-world"}}],"pending":{{}}}}"#, " ".repeat(256 * 1024 - 50)),
+        format!(r#"{{"containers":[{}],"pending":{{}}}}"#, vec![r#"{"id":"hello-world"}"#; 256].join(",")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert!(node != 3 || body.len() == 256 * 1024, "at the limit");
+        fleet.set(node, says(&body));
+    }
+    let router = launch().ips(fleet.list()).start();
+    assert_eq!(available(&router), addresses(&fleet, 0..5), "{:?}", router.log());
+}
+
+#[test]
+fn no_more_probes_than_max_probes_are_under_way() {
+    let fleet = Fleet::start(60);
+    fleet.set_all(Behaviour::Slow(Duration::from_millis(30)));
+    let launch = launch().ips(fleet.list()).set("REFRESH_INTERVAL", "0.2");
+    let router = launch.set("MAX_PROBES", 8).start();
+    wait_available(&router, &fleet, 0..60);
+    fleet.wait_asked_total(300, PATIENCE);
+    assert_eq!(fleet.most_open(), 8);
+    // 60 nodes at 30 ms each need 225 ms of eight.
+    router.wait_line(
+        "MAX_PROBES=8 and REFRESH_INTERVAL=0.2 are too small for 60 nodes",
+        PATIENCE,
+    );
+}
+
+#[test]
+fn nodes_of_which_nothing_is_known_take_three_quarters_of_the_pool() {
+    let fleet = Fleet::start(60);
+    fleet.set_all(Behaviour::Slow(Duration::from_millis(30)));
+    let launch = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 86400);
+    let router = launch.set("MAX_PROBES", 8).start();
+    wait_available(&router, &fleet, 0..60);
+    assert_eq!((fleet.most_open(), fleet.asked_total()), (6, 60));
+}
+
+#[test]
+fn nodes_that_hang_take_no_turn_from_nodes_that_are_up() {
+    let fleet = Fleet::start(40);
+    fleet.set_range(4..40, Behaviour::Hang);
+    let router = launch()
+        .ips(fleet.list())
+        .set("REFRESH_INTERVAL", "0.5")
+        .set("MAX_PROBES", 4)
+        .start();
+    wait_available(&router, &fleet, 0..4);
+    let before = fleet.asked_each();
+    // Meanwhile the three places for the others are taken for three seconds each time.
+    fleet.wait_asked_total(fleet.asked_total() + 60, PATIENCE);
+    let after = fleet.asked_each();
+    for node in 0..4 {
+        assert!(after[node] - before[node] >= 10, "{after:?}");
+    }
+    assert_eq!(available(&router), addresses(&fleet, 0..4));
+    router.wait_line("0 that are up and 3", PATIENCE);
+}
+
+#[test]
+fn a_node_that_fails_every_other_probe_stays() {
+    let fleet = Fleet::start(1);
+    let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1).start();
+    assert_eq!(available(&router), addresses(&fleet, [0]));
+    fleet.set(0, Behaviour::FailEveryOther);
+    let before = fleet.asked(0);
+    fleet.wait_asked(0, before + 6, PATIENCE);
+    assert_eq!(available(&router), addresses(&fleet, [0]));
+    assert_eq!(router.count_lines("is down"), 0);
+    let failed = line("a probe of node", fleet.addr(0), "failed: answered 500");
+    assert_eq!(router.count_lines(&failed), 1, "{:?}", router.log());
+}
+
+#[test]
+fn a_node_that_dies_is_lost_after_two_failures_and_back_after_one_success() {
+    let fleet = Fleet::start(2);
+    let addr = fleet.addr(0);
+    let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 3).start();
+    assert_eq!(available(&router), addresses(&fleet, 0..2));
+    fleet.set(0, Behaviour::Status(503));
+    let before = fleet.asked(0);
+    router.wait_line(&line("a probe of node", addr, "failed: answered 503"), PATIENCE);
+    assert_eq!(router.count_lines("is down"), 0);
+    router.wait_line(&line("node", addr, "is down: answered 503"), PATIENCE);
+    // The second one is the recheck: the next round is two seconds further.
+    assert_eq!(fleet.asked(0), before + 2);
+    assert_eq!(available(&router), addresses(&fleet, [1]));
+    assert_eq!(router.get("/api/v1/containers").json()[0]["count"], 1);
+    let mark = router.log_len();
+    fleet.set(0, Behaviour::up(0, &["hello-world"]));
+    wait_available(&router, &fleet, 0..2);
+    router.wait_line_after(mark, &line("node", addr, "is up: 1 containers, 0 pending"), PATIENCE);
+    assert_eq!(router.log_len(), mark + 1);
+}
+
+#[test]
+fn a_node_that_refuses_connections_is_lost() {
+    let fleet = Fleet::start(1);
+    let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1).start();
+    assert_eq!(available(&router), addresses(&fleet, [0]));
+    fleet.refuse();
+    router.wait_line(&line("node", fleet.addr(0), "is down: connection refused"), PATIENCE);
+    assert_eq!(available(&router), [""; 0]);
+    fleet.listen();
+    wait_available(&router, &fleet, [0]);
+}
+
+#[test]
+fn a_429_is_neither_a_success_nor_a_failure() {
+    let fleet = Fleet::start(3);
+    fleet.set_range(1..3, Behaviour::Status(429));
+    let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1).start();
+    assert_eq!(available(&router), addresses(&fleet, [0]));
+    fleet.set(0, Behaviour::Status(429));
+    fleet.set(1, Behaviour::Status(500));
+    fleet.wait_asked(0, fleet.asked(0) + 4, PATIENCE);
+    fleet.wait_asked(1, fleet.asked(1) + 2, PATIENCE);
+    assert_eq!(available(&router), addresses(&fleet, [0]));
+    assert_eq!(router.count_lines("is down"), 0);
+    for node in 0..3 {
+        let told = line(
+            "a probe of node",
+            fleet.addr(node),
+            "failed: answered 429, too many requests",
+        );
+        assert_eq!(router.count_lines(&told), 1);
+    }
+    fleet.set(2, Behaviour::up(0, &["hello-world"]));
+    wait_available(&router, &fleet, [0, 2]);
+}
+
+#[test]
+fn a_node_of_the_list_may_redirect_three_times() {
+    let fleet = Fleet::start(9);
+    let to = |node| Behaviour::Redirect(format!("http://{}/info", fleet.addr(node)));
+    // 0 → 1 → 2 → 3, and 4 → 5 → 6 → 7 → 8.
+    [0, 1, 2, 4, 5, 6, 7]
+        .into_iter()
+        .for_each(|node| fleet.set(node, to(node + 1)));
+    let router = launch().ips(format!("{}\n{}\n", fleet.addr(0), fleet.addr(4))).start();
+    assert_eq!(available(&router), addresses(&fleet, [0]));
+    router.wait_line(&line("node", fleet.addr(4), "is down: more than 3 redirects"), PATIENCE);
+    assert_eq!(fleet.asked(8), 0);
+}
+
+#[test]
+fn proxies_of_the_environment_are_not_used() {
+    let fleet = Fleet::start(3);
+    let proxy = Fleet::start(1);
+    let explorer = Explorer::start(Listing::Nodes(vec![fleet.addr(1)]));
+    let names = [
+        "http_proxy",
+        "HTTP_PROXY",
+        "https_proxy",
+        "HTTPS_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+    ];
+    let router = names
+        .iter()
+        .fold(launch(), |launch, name| {
+            launch.set(name, format!("http://{}", proxy.addr(0)))
+        })
+        .ips(fleet.list_of(0..1))
+        .set("API_URL", explorer.url())
+        .start();
+    wait_available(&router, &fleet, 0..2);
+    assert_eq!(proxy.accepted(), 0);
+}
+
+#[test]
+fn a_probe_says_who_asks_and_keeps_no_connection() {
+    let fleet = Fleet::start(1);
+    let router = launch().ips(fleet.list()).start();
+    assert_eq!(available(&router), addresses(&fleet, [0]));
+    let head = fleet.last_head().to_ascii_lowercase();
+    assert!(head.starts_with("get /info http/1.1\r\n"), "{head}");
+    assert!(head.contains(&format!("host: {}\r\n", fleet.addr(0))), "{head}");
+    let agent = concat!("user-agent: infernet-router/", env!("CARGO_PKG_VERSION"), "\r\n");
+    assert!(
+        head.contains(agent) && head.contains("accept: application/json\r\n"),
+        "{head}"
+    );
+    fleet.wait_open(0, PATIENCE);
+}
+
+#[test]
+fn host_names_are_looked_up_and_one_that_does_not_exist_costs_nobody_anything() {
+    let fleet = Fleet::on_localhost();
+    let list = format!("no-such-host.invalid:80\nLocalhost:{}\n", fleet.port());
+    let router = launch().ips(list).start();
+    let listed = format!("Localhost:{}", fleet.port());
+    router.until("localhost is available", || available(&router) == [listed.as_str()]);
+    router.wait_line(
+        "node \"no-such-host.invalid:80\" is down: host name not found",
+        PATIENCE,
+    );
+    assert!(fleet.last_head().contains(&format!("localhost:{}\r\n", fleet.port())));
+}
+
+#[test]
+fn the_first_answer_has_slow_nodes_and_does_not_wait_for_hanging_ones() {
+    let fleet = Fleet::start(3);
+    fleet.set(0, Behaviour::Slow(Duration::from_secs(1)));
+    fleet.set(1, Behaviour::Wait);
+    let router = launch().ips(fleet.list()).start();
+    assert_eq!(available(&router), addresses(&fleet, [0, 2]));
+    assert_eq!(router.get("/health").text(), r#"{"status":"healthy"}"#);
+}
+
+#[test]
+fn a_flip_shows_as_soon_as_its_answer_arrives_while_others_hang() {
+    let fleet = Fleet::start(30);
+    fleet.set_range(1..30, Behaviour::Hang);
+    fleet.set(0, Behaviour::Wait);
+    let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 86400).start();
+    fleet.wait_asked_total(30, PATIENCE);
+    fleet.set(0, Behaviour::up(0, &["hello-world"]));
+    router.wait_line(&line("node", fleet.addr(0), "is up"), PATIENCE);
+    assert_eq!(hanging_or_lost(&router), 0, "they still hang");
+    assert_eq!(available(&router), addresses(&fleet, [0]));
+}
+
+fn hanging_or_lost(router: &Router) -> usize {
+    router.count_lines("no complete answer in time")
+}

@@ -1,0 +1,77 @@
+//! Nodes behind https, and on IPv6.
+
+use super::launch;
+use super::support::tls::TlsNode;
+use super::support::{PATIENCE, Router};
+
+fn runs_tls(router: &Router) -> Vec<String> {
+    router.get("/api/v1/ips?container=tls").strings()
+}
+
+#[test]
+fn an_https_node_is_believed_when_ssl_cert_file_names_its_root() {
+    let node = TlsNode::start();
+    let by_name = format!("https://localhost:{}", node.addr().port());
+    let list = format!("{}\n{by_name}\n", node.url());
+    let launch = launch().ips(list).file("roots.pem", node.ca_pem());
+    let router = launch.set("SSL_CERT_FILE", "roots.pem").start();
+    let mut wanted = [node.url(), by_name];
+    wanted.sort_unstable();
+    router.until("both are available", || {
+        let mut nodes = runs_tls(&router);
+        nodes.sort_unstable();
+        nodes == wanted
+    });
+}
+
+#[test]
+fn an_https_node_whose_root_nobody_named_is_refused() {
+    let node = TlsNode::start();
+    let other = TlsNode::start();
+    let unset = launch().ips(node.url()).start();
+    let foreign = launch().ips(node.url()).file("roots.pem", other.ca_pem());
+    let foreign = foreign.set("SSL_CERT_FILE", "roots.pem").start();
+    for router in [unset, foreign] {
+        let down = format!("node \"{}\" is down: invalid peer certificate: ", node.url());
+        router.wait_line(&down, PATIENCE);
+        assert_eq!(runs_tls(&router), [""; 0]);
+    }
+    assert_eq!(node.answered(), 0);
+}
+
+#[test]
+fn an_https_node_with_the_certificate_of_another_is_refused() {
+    let node = TlsNode::start_as(&["node.example"]);
+    let launch = launch().ips(node.url()).file("roots.pem", node.ca_pem());
+    let router = launch.set("SSL_CERT_FILE", "roots.pem").start();
+    router.wait_line(&format!("node \"{}\" is down: ", node.url()), PATIENCE);
+    assert_eq!((runs_tls(&router), node.answered()), (Vec::new(), 0));
+}
+
+#[test]
+fn roots_that_are_of_no_use_are_a_warning() {
+    for (file, reason) in [
+        ("missing.pem", "No such file"),
+        ("empty.pem", "expected certificates in PEM form"),
+        (".", "Is a directory"),
+    ] {
+        let launch = launch()
+            .file("empty.pem", "no certificate\n")
+            .set("SSL_CERT_FILE", file);
+        let router = launch.start();
+        assert_eq!(router.get("/health").status, 200);
+        let line = router.wait_line("SSL_CERT_FILE=", PATIENCE);
+        assert!(line.contains(&format!("SSL_CERT_FILE={file:?}: {reason}")), "{line}");
+        assert!(line.contains("built-in roots alone"), "{line}");
+    }
+}
+
+#[test]
+fn plain_http_to_an_https_port_and_the_reverse_are_failures() {
+    let node = TlsNode::start();
+    let plain = super::Fleet::start(1);
+    let list = format!("{}\nhttps://{}\n", node.addr(), plain.addr(0));
+    let router = launch().ips(list).start();
+    router.wait_line(&format!("node \"{}\" is down: ", node.addr()), PATIENCE);
+    router.wait_line(&format!("node \"https://{}\" is down: ", plain.addr(0)), PATIENCE);
+}
