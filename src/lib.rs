@@ -56,7 +56,7 @@ use gate::{Gate, Serving};
 use metrics::Metrics;
 use probe::Prober;
 use registry::{PromisePolicy, Registry};
-use threads::Joined;
+use threads::{Alarm, Joined};
 
 /// Serving begins after this time at the latest, whatever the nodes do.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -96,6 +96,8 @@ pub struct Router {
     addr: SocketAddr,
     metrics: Arc<Metrics>,
     is_ready: Receiver<()>,
+    alarm: Alarm,
+    is_broken: Receiver<String>,
     prober: Prober,
     /// Closing it tells the threads to end.
     stop: Option<Sender<()>>,
@@ -116,9 +118,11 @@ impl Router {
         let room = limits::make_room(config.max_connections, config.max_probes);
         let metrics = Arc::new(Metrics::default());
         let registry = Arc::new(Registry::new(policy(&config)));
+        let (alarm, is_broken) = Alarm::new();
+        // What is declared last is dropped first: where the start fails, the threads are told to end before the joins.
+        let mut threads = Vec::new();
         let (stop, stopped) = bounded(0);
         let (updates, news) = bounded(MAX_UPDATES);
-        let mut threads = Vec::new();
 
         let poller = poller::Settings {
             interval: config.refresh_interval,
@@ -133,6 +137,7 @@ impl Router {
             news,
             stopped.clone(),
             Arc::clone(&metrics),
+            &alarm,
         )?;
         threads.push(thread);
 
@@ -145,11 +150,14 @@ impl Router {
             updates.clone(),
             stopped.clone(),
             Arc::clone(&metrics),
+            &alarm,
         )?);
         if let Some(url) = config.api_url {
             let explorer = Explorer::new(url, &prober);
             let (interval, metrics) = (config.refresh_interval, Arc::clone(&metrics));
-            threads.push(discovery::follow(explorer, interval, updates, stopped, metrics)?);
+            threads.push(discovery::follow(
+                explorer, interval, updates, stopped, metrics, &alarm,
+            )?);
         }
 
         let service = Service::new(
@@ -171,6 +179,8 @@ impl Router {
             gate: Some((gate, settings, open)),
             metrics,
             is_ready,
+            alarm,
+            is_broken,
             prober,
             stop: Some(stop),
             _threads: threads,
@@ -192,13 +202,19 @@ impl Router {
         PATIENCE
     }
 
+    /// Receives the name of a thread without which the router can't go on, when one has ended: a defect. What is left
+    /// to do is to end the process, so that it is started again.
+    pub fn broken(&self) -> &Receiver<String> {
+        &self.is_broken
+    }
+
     /// Begins to serve clients. A second call does nothing.
     ///
     /// # Errors
     /// When the system lacks something.
     pub fn serve(&mut self) -> Result<(), StartError> {
         if let Some((gate, settings, open)) = self.gate.take() {
-            self.serving = Some(gate.serve(settings, open, Arc::clone(&self.metrics))?);
+            self.serving = Some(gate.serve(settings, open, Arc::clone(&self.metrics), &self.alarm)?);
             log::info!("serving on http://{}", self.addr);
         }
         Ok(())

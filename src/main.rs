@@ -68,9 +68,13 @@ fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         recv(after(router.patience())) -> _ => {}
     }
     router.serve()?;
-    // A closed channel means that the signals' thread is gone; then there is nothing left to wait for.
-    let _ = signals.recv();
-    log::info!("ending: requests under way are answered");
+    select! {
+        // A closed channel means that the signals' thread is gone; then there is nothing left to wait for.
+        recv(signals) -> _ => log::info!("ending: requests under way are answered"),
+        recv(router.broken()) -> thread => {
+            return Err(format!("the {:?} thread has ended: the router can't go on", thread.unwrap_or_default()).into());
+        }
+    }
     drop(router);
     log::info!("ended");
     Ok(())

@@ -3,6 +3,8 @@
 use std::io;
 use std::thread::{self, JoinHandle};
 
+use crossbeam_channel::{Receiver, Sender, bounded};
+
 /// Stack of our threads. A TLS handshake in a debug build is the deepest and stays below half of it; only pages
 /// that were touched are resident.
 const STACK_BYTES: usize = 512 * 1024;
@@ -39,6 +41,41 @@ pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Resu
     spawn_detached(name, run).map(|thread| Joined(Some(thread)))
 }
 
+/// Tells whoever listens that a thread without which the router is none has ended: a process that lives on without
+/// its gate or its poller would never be started again.
+#[derive(Clone, Debug)]
+pub(crate) struct Alarm(Sender<String>);
+
+impl Alarm {
+    /// The other end is given the name of the first such thread.
+    pub(crate) fn new() -> (Self, Receiver<String>) {
+        let (sender, receiver) = bounded(1);
+        (Self(sender), receiver)
+    }
+}
+
+/// Rings when it is dropped, be it by a panic.
+struct Ring(Alarm, String);
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // When there is no room, it rings already.
+        let _ = self.0.0.try_send(std::mem::take(&mut self.1));
+    }
+}
+
+/// Starts a thread that is to run as long as the router.
+///
+/// # Errors
+/// When the system has no room for another.
+pub(crate) fn spawn_vital(name: &str, alarm: &Alarm, run: impl FnOnce() + Send + 'static) -> io::Result<Joined> {
+    let ring = Ring(alarm.clone(), name.to_owned());
+    spawn(name, move || {
+        let _ring = ring;
+        run();
+    })
+}
+
 /// Starts a thread that nobody waits for: for what can't be cut short.
 #[expect(clippy::disallowed_methods, reason = "the one place that starts threads")]
 pub(crate) fn spawn_detached(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
@@ -46,4 +83,21 @@ pub(crate) fn spawn_detached(name: &str, run: impl FnOnce() + Send + 'static) ->
         .name(name.to_owned())
         .stack_size(STACK_BYTES)
         .spawn(run)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_alarm_tells_which_thread_has_ended_by_a_panic_or_otherwise() {
+        let (alarm, ended) = Alarm::new();
+        let thread = spawn_vital("one", &alarm, || ()).expect("room");
+        assert_eq!(ended.recv(), Ok("one".to_owned()));
+        drop(thread);
+        let panics = spawn_vital("other", &alarm, || panic!("as the test wants it")).expect("room");
+        assert_eq!(ended.recv(), Ok("other".to_owned()));
+        drop(panics);
+        assert!(ended.is_empty());
+    }
 }

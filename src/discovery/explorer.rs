@@ -12,7 +12,7 @@ use crate::config::ApiUrl;
 use crate::metrics::{Metrics, unix_seconds};
 use crate::node::{self, NodeAddr, Reach};
 use crate::probe::{self, Bounds, Prober};
-use crate::threads::{self, Joined};
+use crate::threads::{self, Alarm, Joined};
 
 /// The Explorer's answer, in all.
 const EXPLORER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -112,9 +112,10 @@ pub(crate) fn follow(
     updates: Sender<Update>,
     stop: Receiver<()>,
     metrics: Arc<Metrics>,
+    alarm: &Alarm,
 ) -> io::Result<Joined> {
     let interval = interval.max(MIN_EXPLORER_INTERVAL);
-    threads::spawn("explorer", move || {
+    threads::spawn_vital("explorer", alarm, move || {
         loop {
             #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
             let begin = Instant::now();

@@ -13,7 +13,7 @@ use super::Update;
 use crate::metrics::Metrics;
 use crate::node::{self, NodeAddr, NodeList};
 use crate::probe;
-use crate::threads::{self, Joined};
+use crate::threads::{self, Alarm, Joined};
 
 /// How often the file is looked at: four `stat` calls a second cost nothing.
 const LOOK: Duration = Duration::from_millis(250);
@@ -190,8 +190,9 @@ pub(crate) fn watch(
     updates: Sender<Update>,
     stop: Receiver<()>,
     metrics: Arc<Metrics>,
+    alarm: &Alarm,
 ) -> io::Result<Joined> {
-    threads::spawn("ips", move || {
+    threads::spawn_vital("ips", alarm, move || {
         while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(LOOK) {
             #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
             let now = Instant::now();

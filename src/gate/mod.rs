@@ -29,7 +29,7 @@ use rustix::net::SocketFlags;
 use crate::metrics::Metrics;
 use crate::reply::Persistence;
 use crate::slots::Key;
-use crate::threads::{self, Joined};
+use crate::threads::{self, Alarm, Joined};
 use clients::Clients;
 use connection::{Connection, Stage, WAIT_TIMEOUT};
 use head::{Refusal, Request};
@@ -122,14 +122,15 @@ pub(crate) struct Gate {
 /// A gate at work. Dropping it lets the requests under way end and closes it.
 #[derive(Debug)]
 pub(crate) struct Serving {
-    bell: Arc<OwnedFd>,
+    /// Joined before the bell goes: a descriptor that is closed is news of nothing.
     _thread: Joined,
+    bell: OwnedFd,
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
         // A bell that was rung too often to be rung again has been heard.
-        let _ = rustix::io::write(&*self.bell, &1_u64.to_ne_bytes());
+        let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
     }
 }
 
@@ -155,11 +156,17 @@ impl Gate {
     ///
     /// # Errors
     /// When the inside can't be opened or the system has no room for a thread.
-    pub(crate) fn serve(self, settings: Settings, open: Open, metrics: Arc<Metrics>) -> io::Result<Serving> {
-        let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    pub(crate) fn serve(
+        self,
+        settings: Settings,
+        open: Open,
+        metrics: Arc<Metrics>,
+        alarm: &Alarm,
+    ) -> io::Result<Serving> {
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let desk = Desk::new(self.listener, &bell, settings, open, metrics)?;
-        let thread = threads::spawn("gate", move || desk.run())?;
-        Ok(Serving { bell, _thread: thread })
+        let thread = threads::spawn_vital("gate", alarm, move || desk.run())?;
+        Ok(Serving { _thread: thread, bell })
     }
 }
 

@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::node::{NodeAddr, NodeInfo};
 use crate::probe::{Job, Outcome, Pool, Prober, Report, Trust};
 use crate::registry::{MAX_CONTAINERS, NodeId, Rank, Registry};
-use crate::threads::{self, Joined};
+use crate::threads::{self, Alarm, Joined};
 use schedule::{Class, Overdue, Schedule, Turn};
 
 /// Least time between two lines about trouble on our side, which tends to come with every probe.
@@ -46,11 +46,12 @@ pub(crate) fn start(
     updates: Receiver<Update>,
     stop: Receiver<()>,
     metrics: Arc<Metrics>,
+    alarm: &Alarm,
 ) -> io::Result<(Joined, Receiver<()>)> {
     let (ready, is_ready) = bounded(0);
     let (mut pool, reports) = Pool::new(prober, settings.max_probes);
     pool.grow(1)?;
-    let thread = threads::spawn("poller", move || {
+    let thread = threads::spawn_vital("poller", alarm, move || {
         #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
         let clock = Instant::now;
         let mut poller = Poller::new(settings, registry, pool, metrics, ready, clock());
