@@ -3,7 +3,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod api;
 mod explorer;
+mod limits;
 mod lists;
 mod polling;
 mod settings;
