@@ -13,7 +13,7 @@ use crate::discovery::{self, Explorer};
 use crate::limits;
 use crate::node::{ExplorerList, NodeAddr, NodeList};
 use crate::poller;
-use crate::probe::{Job, Outcome, Pool, Prober, Report as ProbeReport, Trust};
+use crate::probe::{Job, Outcome, Pool, Prober, Report as ProbeReport};
 use crate::registry::Rank;
 use crate::slots::Slots;
 
@@ -155,10 +155,7 @@ fn ask(
     let mut nodes = nodes.into_iter();
     while rows.len() < all {
         for (addr, rank) in nodes.by_ref().take(probes - under_way.len()) {
-            let trust = match rank {
-                Rank::Listed(_) => Trust::Listed,
-                Rank::Explorer(_) => Trust::Explorer,
-            };
+            let trust = poller::trust(rank);
             let id = under_way.insert((addr.clone(), rank));
             let probe = 0;
             pool.send(Job { id, probe, addr, trust });

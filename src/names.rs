@@ -4,10 +4,12 @@
 //! than its own deadline, or a second when an older answer is known. These threads are the only ones not joined.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
@@ -108,6 +110,11 @@ impl Names {
         }
     }
 
+    /// Whether nothing is known of a host because its look-up has not ended.
+    fn is_queued(&self, host: &str) -> bool {
+        self.lock().names.get(host).is_some_and(|entry| entry.queued)
+    }
+
     /// Threads are started when there is a name to look up that no idle one takes.
     fn start_threads(&self, state: &mut State) {
         if state.threads < THREADS && state.queue.len() > state.idle_threads {
@@ -182,17 +189,42 @@ impl Resolver for Names {
             Ok(addr) => vec![addr],
             Err(_) => self.look_up(host, *timeout.after),
         };
+        if addrs.is_empty() {
+            return Err(match self.is_queued(host) {
+                true => ureq::Error::Timeout(ureq::Timeout::Resolve),
+                false => ureq::Error::HostNotFound,
+            });
+        }
         let mut resolved = self.empty();
         let most = 16; // the capacity of `ResolvedSocketAddrs`
-        addrs
-            .into_iter()
+        let reachable = addrs.into_iter().map(|addr| SocketAddr::new(addr, port));
+        reachable
+            .filter(has_route)
             .take(most)
-            .for_each(|addr| resolved.push(SocketAddr::new(addr, port)));
+            .for_each(|addr| resolved.push(addr));
         if resolved.is_empty() {
-            return Err(ureq::Error::HostNotFound);
+            return Err(io::Error::from(io::ErrorKind::NetworkUnreachable).into());
         }
         Ok(resolved)
     }
+}
+
+/// Whether the system knows a way to an address. Where there is no IPv6, as in many containers, a connect to any IPv6
+/// address fails as it does when the ports are used up, which would say nothing of the node. Connecting a datagram
+/// socket sends nothing.
+fn has_route(addr: &SocketAddr) -> bool {
+    if addr.is_ipv4() {
+        return true;
+    }
+    let connected = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).and_then(|socket| socket.connect(addr));
+    const NO_WAY: [Errno; 4] = [
+        Errno::ADDRNOTAVAIL,
+        Errno::AFNOSUPPORT,
+        Errno::NETUNREACH,
+        Errno::HOSTUNREACH,
+    ];
+    let errno = connected.err().and_then(|error| Errno::from_io_error(&error));
+    !errno.is_some_and(|errno| NO_WAY.contains(&errno))
 }
 
 #[cfg(test)]

@@ -24,10 +24,12 @@ use crate::threads::{self, Joined};
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest `/info` body read. Real ones are a few KiB; 128 probes stay below 32 MiB.
 pub const MAX_INFO_BYTES: u64 = 256 * 1024;
-/// Longest head of an answer.
-const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// Buffers of a connection, each way. ureq's 128 KiB are the difference between 50 and 21 MiB for 128 probes.
-const BUFFER_BYTES: usize = 4 * 1024;
+/// Longest head of an answer. Nodes send some 200 bytes, an Explorer behind a content network a few KiB.
+const MAX_HEAD_BYTES: usize = 8 * 1024;
+/// Buffers of a connection. ureq's 128 KiB each way are the difference between 50 and 21 MiB for 128 probes. What comes
+/// in has to have room for the whole head and a byte more, by which a longer one is told.
+const INPUT_BUFFER_BYTES: usize = MAX_HEAD_BYTES + 1;
+const OUTPUT_BUFFER_BYTES: usize = 4 * 1024;
 /// Redirects that a node of ips.txt may send. One that only the Explorer named may send none: whoever registers a
 /// node must not choose what the router calls.
 const MAX_REDIRECTS: u32 = 3;
@@ -139,11 +141,11 @@ impl Prober {
     #[expect(clippy::disallowed_methods, reason = "one deadline over all agents")]
     pub(crate) fn get(&self, url: &str, bounds: Bounds) -> Result<(u16, Vec<u8>), ureq::Error> {
         let deadline = Instant::now() + bounds.timeout;
-        let mut answer = Err(ureq::Error::ConnectionFailed);
+        let (mut answer, mut timeout) = (Err(ureq::Error::ConnectionFailed), bounds.timeout);
         for agent in self.agents.iter() {
-            let timeout = deadline.saturating_duration_since(Instant::now());
             answer = ask(agent, url, Bounds { timeout, ..bounds });
-            if !matches!(&answer, Err(ureq::Error::Rustls(error)) if is_unknown_issuer(error)) {
+            timeout = deadline.saturating_duration_since(Instant::now());
+            if !answer.as_ref().is_err_and(is_unknown_issuer) {
                 break;
             }
         }
@@ -174,9 +176,9 @@ fn agent(roots: RootCerts, names: &Names) -> Agent {
         .proxy(None)
         .max_idle_connections(0)
         .max_response_header_size(MAX_HEAD_BYTES)
-        .input_buffer_size(BUFFER_BYTES)
-        .output_buffer_size(BUFFER_BYTES)
-        .max_redirects(0)
+        .input_buffer_size(INPUT_BUFFER_BYTES)
+        .output_buffer_size(OUTPUT_BUFFER_BYTES)
+        .max_redirects(MAX_REDIRECTS)
         .user_agent(concat!("infernet-router/", env!("CARGO_PKG_VERSION")))
         .accept("application/json")
         .tls_config(TlsConfig::builder().root_certs(roots).build())
@@ -204,12 +206,17 @@ fn read_roots(path: &Path) -> Result<RootCerts, CertError> {
 }
 
 fn ask(agent: &Agent, url: &str, bounds: Bounds) -> Result<(u16, Vec<u8>), ureq::Error> {
-    let request = agent
-        .get(url)
-        .config()
-        .timeout_global(Some(bounds.timeout))
-        .max_redirects(bounds.max_redirects);
-    let mut response = request.build().call()?;
+    let request = agent.get(url);
+    // A request with settings of its own can't fill ureq's cache of the TLS configuration, though it uses it. So the
+    // agents are set up for what https nodes are asked with: those of the Explorer are plain http.
+    let request = match (bounds.timeout, bounds.max_redirects) {
+        (PROBE_TIMEOUT, MAX_REDIRECTS) => request,
+        (timeout, redirects) => {
+            let config = request.config().timeout_global(Some(timeout));
+            config.max_redirects(redirects).build()
+        }
+    };
+    let mut response = request.call()?;
     let status = response.status().as_u16();
     let body = match status {
         200 => response
@@ -222,9 +229,10 @@ fn ask(agent: &Agent, url: &str, bounds: Bounds) -> Result<(u16, Vec<u8>), ureq:
     Ok((status, body))
 }
 
-fn is_unknown_issuer(error: &impl fmt::Debug) -> bool {
-    // The error's type is rustls', which is not a dependency of ours; its name is stable enough for a second try.
-    format!("{error:?}").contains("UnknownIssuer")
+/// Whether a certificate was refused because these roots don't know who issued it. A handshake fails as an error of
+/// I/O with rustls' own inside, whose type is not a dependency of ours; its name is stable enough for a second try.
+fn is_unknown_issuer(error: &ureq::Error) -> bool {
+    matches!(error, ureq::Error::Io(_) | ureq::Error::Rustls(_)) && format!("{error:?}").contains("UnknownIssuer")
 }
 
 fn failure(error: ureq::Error) -> Outcome {
@@ -236,7 +244,8 @@ fn failure(error: ureq::Error) -> Outcome {
     Outcome::Failed(reason(&error))
 }
 
-/// What a lack of ours looks like.
+/// What a lack of ours looks like. No address available: the ports are used up, since addresses that can't be reached
+/// from here are left out before a connect (`names`).
 pub(crate) fn is_ours(error: &io::Error) -> bool {
     const OURS: [Errno; 5] = [
         Errno::MFILE,
@@ -251,6 +260,7 @@ pub(crate) fn is_ours(error: &io::Error) -> bool {
 /// A failed request in words that don't change from one time to the next.
 pub(crate) fn reason(error: &ureq::Error) -> String {
     match error {
+        ureq::Error::Timeout(ureq::Timeout::Resolve) => "host name not looked up in time".to_owned(),
         ureq::Error::Timeout(_) => "no complete answer in time".to_owned(),
         ureq::Error::HostNotFound => "host name not found".to_owned(),
         ureq::Error::BodyExceedsLimit(limit) => format!("answer of more than {limit} bytes"),

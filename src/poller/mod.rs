@@ -3,7 +3,10 @@
 //! One thread, one `select!`: news of the lists, reports of probes, the clock. It never waits for a probe to be taken
 //! (it counts those under way, and the pool has room for all of them) and never for a list.
 
+mod chatter;
+mod lists;
 mod schedule;
+mod tracked;
 
 use std::collections::HashMap;
 use std::io;
@@ -11,15 +14,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
+use log::Level;
 
 use crate::config::PendingWeights;
 use crate::discovery::Update;
 use crate::metrics::Metrics;
 use crate::node::{NodeAddr, NodeInfo};
-use crate::probe::{Job, Outcome, Pool, Prober, Report, Trust};
-use crate::registry::{MAX_CONTAINERS, NodeId, Rank, Registry};
+use crate::probe::{Job, Outcome, Pool, Prober, Report};
+use crate::registry::{MAX_CONTAINERS, NodeId, Registry};
 use crate::threads::{self, Alarm, Joined};
+use chatter::Chatter;
+pub(crate) use lists::merge;
 use schedule::{Class, Overdue, Schedule, Turn};
+pub(crate) use tracked::trust;
+use tracked::{Cause, Health, Tracked};
 
 /// Least time between two lines about trouble on our side, which tends to come with every probe.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
@@ -59,12 +67,12 @@ pub(crate) fn start(
             let wake = poller.act(clock());
             select_biased! {
                 recv(stop) -> _ => return,
-                recv(reports) -> report => match report {
-                    Ok(report) => poller.report(report, clock()),
+                recv(updates) -> update => match update {
+                    Ok(update) => poller.update(update, clock()),
                     Err(_) => return,
                 },
-                recv(updates) -> update => match update {
-                    Ok(update) => poller.update(update),
+                recv(reports) -> report => match report {
+                    Ok(report) => poller.report(report, clock()),
                     Err(_) => return,
                 },
                 default(wake.saturating_duration_since(clock())) => {}
@@ -72,38 +80,6 @@ pub(crate) fn start(
         }
     })?;
     Ok((thread, is_ready))
-}
-
-/// How a node fared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Health {
-    /// Not asked yet, or not answered.
-    New,
-    Up,
-    /// Up, but its last probe failed: one more and it is down.
-    Suspect,
-    Down,
-}
-
-/// One listed node.
-#[derive(Debug)]
-struct Tracked {
-    addr: NodeAddr,
-    rank: Rank,
-    health: Health,
-    asked: Option<Instant>,
-    under_way: Option<Class>,
-    /// The last reason for a failure that was logged; the same one is not logged again before the node flips.
-    reason: String,
-}
-
-impl Tracked {
-    fn class(&self) -> Class {
-        match self.health {
-            Health::Up | Health::Suspect => Class::Up,
-            Health::New | Health::Down => Class::Other,
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -125,6 +101,7 @@ struct Poller {
     warned_of_pool: bool,
     warned_of_catalogue: bool,
     complained: Option<Instant>,
+    chatter: Chatter,
 }
 
 impl Poller {
@@ -152,6 +129,7 @@ impl Poller {
             warned_of_pool: false,
             warned_of_catalogue: false,
             complained: None,
+            chatter: Chatter::new(now),
         }
     }
 
@@ -163,37 +141,50 @@ impl Poller {
         }
         loop {
             match self.schedule.turn(now) {
-                Turn::Ask(id) => self.ask(id, now),
+                Turn::Ask(id) => self.ask(id, Cause::Turn, now),
+                Turn::New(id) if self.is_new(id) => self.ask(id, Cause::Turn, now),
+                Turn::Recheck(id) if self.is_recheck_due(id) => self.ask(id, Cause::Recheck, now),
+                Turn::New(_) | Turn::Recheck(_) => {}
                 Turn::Round => self.begin_round(now),
                 Turn::Wait(until) => return until,
             }
         }
     }
 
-    fn ask(&mut self, id: NodeId, now: Instant) {
-        let Some(node) = self.nodes.get_mut(&id) else {
+    fn is_new(&self, id: NodeId) -> bool {
+        self.nodes.get(&id).is_some_and(|node| node.asked.is_none())
+    }
+
+    fn is_recheck_due(&self, id: NodeId) -> bool {
+        self.nodes.get(&id).is_some_and(|node| node.is_recheck_due)
+    }
+
+    fn ask(&mut self, id: NodeId, cause: Cause, now: Instant) {
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| node.under_way.is_none()) else {
             return;
         };
-        if node.under_way.is_some() {
-            return;
-        }
         let class = node.class();
-        let trust = match node.rank {
-            Rank::Listed(_) => Trust::Listed,
-            Rank::Explorer(_) => Trust::Explorer,
-        };
         let job = Job {
             id,
             probe: self.registry.begin_probe(id),
             addr: node.addr.clone(),
-            trust,
+            trust: node.trust(),
         };
+        node.is_recheck_due = false;
         if self.pool.send(job) {
             node.asked = Some(now);
-            node.under_way = Some(class);
+            node.under_way = Some((class, cause));
             self.schedule.sent(class);
         } else {
-            self.schedule.recheck(id, class, now);
+            self.recheck(id, now);
+        }
+    }
+
+    /// Asks a node once more in a second.
+    fn recheck(&mut self, id: NodeId, now: Instant) {
+        if let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_recheck_due) {
+            node.is_recheck_due = true;
+            self.schedule.recheck(id, node.class(), now);
         }
     }
 
@@ -209,6 +200,10 @@ impl Poller {
         let ids = |nodes: Vec<(&NodeId, &Tracked)>| nodes.into_iter().map(|(id, _)| *id).collect();
         let overdue = self.schedule.begin_round(ids(up), ids(other), now);
         self.tell_of_pool(overdue);
+        let unsaid = self.chatter.take_unsaid();
+        if unsaid > 0 {
+            log::warn!("{unsaid} changes of nodes in this interval are not in the log: there are too many");
+        }
     }
 
     fn tell_of_pool(&mut self, overdue: Overdue) {
@@ -239,9 +234,13 @@ impl Poller {
         let Some(node) = self.nodes.get_mut(&report.id) else {
             return;
         };
-        if let Some(class) = node.under_way.take() {
-            self.schedule.ended(class);
-        }
+        let cause = match node.under_way.take() {
+            Some((class, cause)) => {
+                self.schedule.ended(class);
+                cause
+            }
+            None => Cause::Turn,
+        };
         log::debug!(
             "probe of {:?}: {} in {:?}",
             node.addr.as_listed(),
@@ -251,15 +250,16 @@ impl Poller {
         if node.health == Health::New && !matches!(report.outcome, Outcome::Ours(_)) {
             self.unanswered = self.unanswered.saturating_sub(1);
         }
+        let was = node.health;
+        let is_failure = matches!(report.outcome, Outcome::Failed(_) | Outcome::Ours(_));
         match report.outcome {
-            Outcome::Up(info) => self.up(report.id, report.probe, &info),
-            Outcome::Limited => self.limited(report.id),
+            Outcome::Up(info) => self.up(report.id, report.probe, &info, now),
+            Outcome::Limited => self.limited(report.id, now),
             Outcome::Failed(reason) => self.failed(report.id, reason, now),
-            Outcome::Ours(reason) => {
-                let class = node.class();
-                self.schedule.recheck(report.id, class, now);
-                self.complain(&reason, now);
-            }
+            Outcome::Ours(reason) => self.complain(&reason, now),
+        }
+        if is_failure && cause == Cause::Turn && was != Health::Down {
+            self.recheck(report.id, now);
         }
         self.tell_ready();
     }
@@ -275,7 +275,7 @@ impl Poller {
         self.metrics.probe_time.observe(report.took);
     }
 
-    fn up(&mut self, id: NodeId, probe: u32, info: &NodeInfo) {
+    fn up(&mut self, id: NodeId, probe: u32, info: &NodeInfo, now: Instant) {
         let pending = info.load(|job| self.settings.weights.weight(job));
         let crowded_out = self.registry.up(id, probe, &info.containers, pending);
         if crowded_out > 0 && !self.warned_of_catalogue {
@@ -289,19 +289,18 @@ impl Poller {
         };
         if matches!(node.health, Health::New | Health::Down) {
             node.reason.clear();
-            log::info!(
-                "node {:?} is up: {} containers, {pending} pending",
-                node.addr.as_listed(),
-                info.containers.len()
-            );
+            let (addr, running) = (node.addr.as_listed(), info.containers.len());
+            let line = format_args!("node {addr:?} is up: {running} containers, {pending} pending");
+            self.chatter.tell(Level::Info, line, now);
         }
         node.health = Health::Up;
     }
 
     /// A 429 says nothing of how the node is; one that was never up has to wait for a better answer.
-    fn limited(&mut self, id: NodeId) {
+    fn limited(&mut self, id: NodeId, now: Instant) {
         if let Some(node) = self.nodes.get_mut(&id) {
-            node.explain("answered 429, too many requests: the state stays".to_owned());
+            let reason = "answered 429, too many requests: the state stays".to_owned();
+            node.explain(reason, &mut self.chatter, now);
             if node.health == Health::New {
                 node.health = Health::Down;
             }
@@ -315,22 +314,14 @@ impl Poller {
         match node.health {
             Health::Up => {
                 node.health = Health::Suspect;
-                node.explain(reason);
-                self.schedule.recheck(id, Class::Up, now);
+                node.explain(reason, &mut self.chatter, now);
             }
             Health::Suspect => {
-                node.health = Health::Down;
-                log::warn!("node {:?} is down: {reason}", node.addr.as_listed());
-                node.reason = reason;
+                node.give_up(reason, &mut self.chatter, now);
                 self.registry.down(id);
             }
-            Health::New => {
-                node.health = Health::Down;
-                log::warn!("node {:?} is down: {reason}", node.addr.as_listed());
-                node.reason = reason;
-                self.schedule.recheck(id, Class::Other, now);
-            }
-            Health::Down => node.explain(reason),
+            Health::New => node.give_up(reason, &mut self.chatter, now),
+            Health::Down => node.explain(reason, &mut self.chatter, now),
         }
     }
 
@@ -343,114 +334,6 @@ impl Poller {
             log::error!("probes fail for a lack of ours, which is no verdict on any node: {reason}");
         }
     }
-
-    fn update(&mut self, update: Update) {
-        match update {
-            Update::Listed(nodes) => self.listed = Some(nodes),
-            Update::Explorer(nodes) => self.explorer = Some(nodes),
-            Update::ExplorerFailed => {
-                self.explorer.get_or_insert_default();
-                return self.tell_ready();
-            }
-        }
-        self.relist();
-        self.tell_ready();
-    }
-
-    /// Brings the nodes in line with the lists: those that stay keep their state.
-    fn relist(&mut self) {
-        let ranked = merge(
-            self.listed.as_deref().unwrap_or_default(),
-            self.explorer.as_deref().unwrap_or_default(),
-        );
-        let gone: Vec<NodeAddr> = self
-            .by_addr
-            .keys()
-            .filter(|addr| !ranked.contains_key(*addr))
-            .cloned()
-            .collect();
-        gone.iter().for_each(|addr| self.drop_node(addr));
-        let mut new = Vec::new();
-        for (addr, rank) in ranked {
-            match self.by_addr.get(&addr) {
-                Some(id) => self.keep(*id, addr, rank),
-                None => new.push((rank, addr)),
-            }
-        }
-        new.sort_unstable();
-        for (rank, addr) in new {
-            let id = self.registry.insert(addr.clone(), rank);
-            self.by_addr.insert(addr.clone(), id);
-            let node = Tracked {
-                addr,
-                rank,
-                health: Health::New,
-                asked: None,
-                under_way: None,
-                reason: String::new(),
-            };
-            self.nodes.insert(id, node);
-            self.schedule.add_new(id);
-            self.unanswered += 1;
-        }
-    }
-
-    fn keep(&mut self, id: NodeId, addr: NodeAddr, rank: Rank) {
-        if let Some(node) = self.nodes.get_mut(&id)
-            && (node.rank != rank || node.addr.as_listed() != addr.as_listed())
-        {
-            self.registry.relist(id, addr.clone(), rank);
-            (node.addr, node.rank) = (addr, rank);
-        }
-    }
-
-    fn drop_node(&mut self, addr: &NodeAddr) {
-        let Some(id) = self.by_addr.remove(addr) else {
-            return;
-        };
-        self.registry.remove(id);
-        if let Some(node) = self.nodes.remove(&id) {
-            if node.health == Health::New {
-                self.unanswered = self.unanswered.saturating_sub(1);
-            }
-            if let Some(class) = node.under_way {
-                self.orphans.insert(id, class);
-            }
-            log::info!("node {:?} is not listed any more", addr.as_listed());
-        }
-    }
-
-    /// Lets serving begin when every node of the first lists was heard of.
-    fn tell_ready(&mut self) {
-        let has_lists = self.listed.is_some() && (self.explorer.is_some() || !self.settings.expects_explorer);
-        if has_lists && self.unanswered == 0 {
-            self.ready = None;
-        }
-    }
-}
-
-impl Tracked {
-    /// Logs why a probe failed, when that changed.
-    fn explain(&mut self, reason: String) {
-        if self.reason != reason {
-            log::warn!("a probe of node {:?} failed: {reason}", self.addr.as_listed());
-            self.reason = reason;
-        }
-    }
-}
-
-/// Both lists as one: a node in both is as ips.txt has it.
-pub(crate) fn merge(listed: &[NodeAddr], explorer: &[NodeAddr]) -> HashMap<NodeAddr, Rank> {
-    let mut ranked = HashMap::with_capacity(listed.len() + explorer.len());
-    for (line, addr) in listed.iter().enumerate() {
-        ranked.entry(addr.clone()).or_insert(Rank::Listed(line as u32));
-    }
-    for addr in explorer {
-        if let Some(socket) = addr.socket_addr() {
-            ranked.entry(addr.clone()).or_insert(Rank::Explorer(socket));
-        }
-    }
-    ranked
 }
 
 fn brief(outcome: &Outcome) -> String {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::probe::Trust;
 use crate::registry::NodeId;
 
 /// A failed node that was up is asked again after this; with 3 s for each of two probes it is lost within an
@@ -10,6 +11,9 @@ use crate::registry::NodeId;
 const RECHECK_AFTER: Duration = Duration::from_secs(1);
 /// A round takes this part of the interval, so that all counts are of nearly the same moment.
 const ROUND_SHARE: u32 = 10;
+/// And no longer than this, though the pool and 2,000 probes a second may need more: when nodes come and go, the slots
+/// of others move within a round, and that must not break the bound above.
+const MAX_ROUND: Duration = Duration::from_secs(3);
 /// Most probes a second in a round: a small core and a small uplink have something else to do.
 const MAX_PROBES_PER_SECOND: u32 = 2_000;
 /// A slot that is noticed late by no more than this is made up for.
@@ -29,6 +33,10 @@ pub(super) enum Class {
 pub(super) enum Turn {
     /// Ask this node, if it is still listed.
     Ask(NodeId),
+    /// Ask this node, if it never was.
+    New(NodeId),
+    /// The same a second after a probe of it failed, unless it has been asked since.
+    Recheck(NodeId),
     /// A round begins: call `begin_round`.
     Round,
     /// Nothing before this instant, unless something ends or arrives.
@@ -65,10 +73,14 @@ pub(super) struct Schedule {
     spacing: Duration,
     up: Lane,
     other: Lane,
-    /// Never asked yet: at once, without slots.
-    new: VecDeque<NodeId>,
+    /// Never asked yet: at once, without slots. Those that the operator listed don't wait behind the Explorer's.
+    new_listed: VecDeque<NodeId>,
+    new_named: VecDeque<NodeId>,
     /// How many of them were there when this round began.
     new_before_round: usize,
+    /// Whose turn it is where the Explorer's new nodes and slots of the round are due: in turn, so that a flood of
+    /// new ones keeps none that is back from being noticed.
+    turn_of_new: bool,
 }
 
 impl Schedule {
@@ -81,13 +93,22 @@ impl Schedule {
             spacing: Duration::ZERO,
             up: Lane::new(now),
             other: Lane::new(now),
-            new: VecDeque::new(),
+            new_listed: VecDeque::new(),
+            new_named: VecDeque::new(),
             new_before_round: 0,
+            turn_of_new: true,
         }
     }
 
-    pub(super) fn add_new(&mut self, id: NodeId) {
-        self.new.push_back(id);
+    pub(super) fn add_new(&mut self, id: NodeId, trust: Trust) {
+        match trust {
+            Trust::Listed => self.new_listed.push_back(id),
+            Trust::Explorer => self.new_named.push_back(id),
+        }
+    }
+
+    fn new_nodes(&self) -> usize {
+        self.new_listed.len() + self.new_named.len()
     }
 
     pub(super) fn recheck(&mut self, id: NodeId, class: Class, now: Instant) {
@@ -122,7 +143,7 @@ impl Schedule {
 
     /// Nodes that wait for a place in the pool now, and those that have one: what the pool should have threads for.
     pub(super) fn demand(&self, now: Instant) -> usize {
-        self.under_way() + self.up.rechecks_due(now) + self.other.rechecks_due(now) + self.new.len() + 1
+        self.under_way() + self.up.rechecks_due(now) + self.other.rechecks_due(now) + self.new_nodes() + 1
     }
 
     /// Begins a round over these nodes, given in the order in which they were last asked, longest ago first.
@@ -132,13 +153,13 @@ impl Schedule {
             up: self.up.nodes.len(),
             other: self.other.nodes.len() + self.new_before_round,
         };
-        self.new_before_round = self.new.len();
+        self.new_before_round = self.new_nodes();
         // Late by more than an interval (the machine slept): go on from now instead of catching up.
         let next = self.next_round + self.interval;
         self.next_round = if next > now { next } else { now + self.interval };
         let nodes = (up.len() + other.len()).max(1) as u32;
         let fastest = Duration::from_secs(1) / MAX_PROBES_PER_SECOND;
-        self.spacing = (self.interval / ROUND_SHARE / nodes).max(fastest);
+        self.spacing = ((self.interval / ROUND_SHARE).min(MAX_ROUND) / nodes).max(fastest);
         self.other.next_slot = now + self.spacing * up.len() as u32;
         self.up.next_slot = now;
         self.up.nodes = up.into();
@@ -156,26 +177,36 @@ impl Schedule {
             if !self.has_room(class) {
                 continue;
             }
-            if let Some(id) = self.next(class, now) {
-                return Turn::Ask(id);
+            if let Some(id) = self.lane(class).take_recheck(now) {
+                return Turn::Recheck(id);
+            }
+            if let Some(turn) = self.next(class, now) {
+                return turn;
             }
             wait = self.lane(class).next_due().map_or(wait, |due| wait.min(due));
         }
         Turn::Wait(wait)
     }
 
-    fn next(&mut self, class: Class, now: Instant) -> Option<NodeId> {
-        if let Some(id) = self.lane(class).take_recheck(now) {
-            return Some(id);
-        }
-        if class == Class::Other
-            && let Some(id) = self.new.pop_front()
-        {
-            self.new_before_round = self.new_before_round.saturating_sub(1);
-            return Some(id);
-        }
+    fn next(&mut self, class: Class, now: Instant) -> Option<Turn> {
         let spacing = self.spacing;
-        self.lane(class).take(now, spacing)
+        if class == Class::Up {
+            return self.up.take(now, spacing).map(Turn::Ask);
+        }
+        if let Some(id) = self.new_listed.pop_front() {
+            self.new_before_round = self.new_before_round.saturating_sub(1);
+            return Some(Turn::New(id));
+        }
+        let slot = match self.turn_of_new && !self.new_named.is_empty() {
+            true => None,
+            false => self.other.take(now, spacing),
+        };
+        self.turn_of_new = slot.is_some();
+        slot.map(Turn::Ask).or_else(|| {
+            let new = self.new_named.pop_front()?;
+            self.new_before_round = self.new_before_round.saturating_sub(1);
+            Some(Turn::New(new))
+        })
     }
 }
 

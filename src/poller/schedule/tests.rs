@@ -20,7 +20,7 @@ fn ids(count: usize) -> Vec<NodeId> {
 /// Sends all that is due at `now`; their probes are of `class`.
 fn asks(schedule: &mut Schedule, class: Class, now: Instant) -> Vec<NodeId> {
     let mut asked = Vec::new();
-    while let Turn::Ask(id) = schedule.turn(now) {
+    while let Turn::Ask(id) | Turn::New(id) | Turn::Recheck(id) = schedule.turn(now) {
         schedule.sent(class);
         asked.push(id);
     }
@@ -100,15 +100,47 @@ fn a_timer_that_fires_late_is_made_up_for_and_a_pool_that_was_full_is_not() {
 fn new_nodes_are_asked_at_once_and_in_their_order() {
     let (mut schedule, now) = schedule(8);
     let ids = ids(6);
-    ids.iter().for_each(|id| schedule.add_new(*id));
+    ids.iter().for_each(|id| schedule.add_new(*id, Trust::Listed));
     assert_eq!(asks(&mut schedule, Class::Other, now), ids);
+}
+
+#[test]
+fn new_nodes_of_the_operator_do_not_wait_behind_those_of_the_explorer() {
+    let (mut schedule, now) = schedule(8);
+    let ids = ids(5);
+    ids[..3].iter().for_each(|id| schedule.add_new(*id, Trust::Explorer));
+    assert_eq!(schedule.turn(now), Turn::New(ids[0]));
+    ids[3..].iter().for_each(|id| schedule.add_new(*id, Trust::Listed));
+    assert_eq!(asks(&mut schedule, Class::Other, now), [3, 4, 1, 2].map(|at| ids[at]));
+}
+
+#[test]
+fn a_flood_of_new_nodes_and_the_round_over_those_that_are_down_take_turns() {
+    let (mut schedule, start) = schedule(8);
+    let ids = ids(8);
+    let begin = start + INTERVAL;
+    schedule.begin_round(Vec::new(), ids[..2].to_vec(), begin);
+    ids[2..].iter().for_each(|id| schedule.add_new(*id, Trust::Explorer));
+    // Both slots of the round are due.
+    let asked = asks(&mut schedule, Class::Other, begin + MAX_ROUND);
+    assert_eq!(asked[..4], [2, 0, 3, 4].map(|at| ids[at]), "{asked:?} of {ids:?}");
+}
+
+#[test]
+fn a_round_takes_no_longer_than_three_seconds_however_long_the_interval() {
+    let now = schedule(1).1;
+    let mut schedule = Schedule::new(Duration::from_secs(86_400), 8, now);
+    schedule.begin_round(ids(3), Vec::new(), now);
+    assert_eq!(schedule.spacing, SECOND);
 }
 
 #[test]
 fn nodes_that_are_not_up_take_three_quarters_of_the_pool_and_those_that_are_the_rest() {
     for (max_probes, share) in [(1, 1), (2, 1), (4, 3), (128, 96)] {
         let (mut schedule, now) = schedule(max_probes);
-        ids(200).into_iter().for_each(|id| schedule.add_new(id));
+        ids(200)
+            .into_iter()
+            .for_each(|id| schedule.add_new(id, Trust::Explorer));
         assert_eq!(asks(&mut schedule, Class::Other, now).len(), share, "of {max_probes}");
         for _ in share..max_probes {
             assert!(schedule.has_room(Class::Up), "{max_probes}");
@@ -130,7 +162,7 @@ fn a_recheck_falls_due_after_a_second() {
         schedule.turn(now + RECHECK_AFTER - MILLI),
         Turn::Wait(now + RECHECK_AFTER)
     );
-    assert_eq!(schedule.turn(now + RECHECK_AFTER), Turn::Ask(id));
+    assert_eq!(schedule.turn(now + RECHECK_AFTER), Turn::Recheck(id));
 }
 
 #[test]
@@ -154,7 +186,7 @@ fn when_the_last_place_is_free_a_node_that_is_up_gets_it() {
     let begin = start + INTERVAL;
     schedule.begin_round(vec![ids[0]], Vec::new(), begin);
     schedule.recheck(ids[1], Class::Other, start);
-    schedule.add_new(ids[2]);
+    schedule.add_new(ids[2], Trust::Listed);
     assert_eq!(schedule.turn(begin), Turn::Ask(ids[0]));
     schedule.sent(Class::Up);
     assert_eq!(asks(&mut schedule, Class::Other, begin), [ids[1], ids[2]]);
@@ -170,7 +202,7 @@ fn who_did_not_get_a_turn_in_a_whole_round_is_overdue() {
         schedule.begin_round(ids[..3].to_vec(), ids[3..8].to_vec(), round(1)),
         nobody
     );
-    ids[8..].iter().for_each(|id| schedule.add_new(*id));
+    ids[8..].iter().for_each(|id| schedule.add_new(*id, Trust::Listed));
     (0..4).for_each(|_| schedule.sent(Class::Up));
     assert_eq!(schedule.turn(round(1)), Turn::Wait(round(2)), "the pool is full");
     // The four new ones came within this round, so they have waited for less than one.
@@ -188,7 +220,7 @@ fn demand_is_what_is_under_way_and_what_waits_and_one_to_spare() {
     let ids = ids(4);
     schedule.sent(Class::Up);
     schedule.sent(Class::Other);
-    ids[..2].iter().for_each(|id| schedule.add_new(*id));
+    ids[..2].iter().for_each(|id| schedule.add_new(*id, Trust::Listed));
     schedule.recheck(ids[2], Class::Up, now);
     schedule.recheck(ids[3], Class::Other, now);
     assert_eq!(schedule.demand(now), 5);
@@ -211,7 +243,7 @@ proptest! {
         let class_of = |id: &NodeId| if is_up.contains(id) { Class::Up } else { Class::Other };
         let mut now = start + INTERVAL;
         schedule.begin_round(is_up.to_vec(), is_other.to_vec(), now);
-        is_new.iter().for_each(|id| schedule.add_new(*id));
+        is_new.iter().for_each(|id| schedule.add_new(*id, Trust::Listed));
         is_recheck.iter().for_each(|id| schedule.recheck(*id, Class::Other, now));
         let mut under_way: VecDeque<(Instant, Class)> = VecDeque::new();
         let mut asked = Vec::new();
@@ -223,7 +255,7 @@ proptest! {
             let wait = match schedule.turn(now) {
                 Turn::Round => break,
                 Turn::Wait(until) => until,
-                Turn::Ask(id) => {
+                Turn::Ask(id) | Turn::New(id) | Turn::Recheck(id) => {
                     schedule.sent(class_of(&id));
                     under_way.push_back((now + took * MILLI, class_of(&id)));
                     asked.push(id);

@@ -1,0 +1,108 @@
+//! What the lists say becomes the nodes that are asked.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use log::Level;
+
+use super::Poller;
+use super::tracked::{Health, Tracked, trust};
+use crate::discovery::Update;
+use crate::node::NodeAddr;
+use crate::registry::{NodeId, Rank};
+
+impl Poller {
+    pub(super) fn update(&mut self, update: Update, now: Instant) {
+        match update {
+            Update::Listed(nodes) => self.listed = Some(nodes),
+            Update::Explorer(nodes) => self.explorer = Some(nodes),
+            Update::ExplorerFailed => {
+                self.explorer.get_or_insert_default();
+                return self.tell_ready();
+            }
+        }
+        self.relist(now);
+        self.tell_ready();
+    }
+
+    /// Brings the nodes in line with the lists: those that stay keep their state.
+    fn relist(&mut self, now: Instant) {
+        let ranked = merge(
+            self.listed.as_deref().unwrap_or_default(),
+            self.explorer.as_deref().unwrap_or_default(),
+        );
+        let gone: Vec<NodeAddr> = self
+            .by_addr
+            .keys()
+            .filter(|addr| !ranked.contains_key(*addr))
+            .cloned()
+            .collect();
+        gone.iter().for_each(|addr| self.drop_node(addr, now));
+        let mut new = Vec::new();
+        for (addr, rank) in ranked {
+            match self.by_addr.get(&addr) {
+                Some(id) => self.keep(*id, addr, rank),
+                None => new.push((rank, addr)),
+            }
+        }
+        new.sort_unstable();
+        for (rank, addr) in new {
+            let id = self.registry.insert(addr.clone(), rank);
+            self.by_addr.insert(addr.clone(), id);
+            self.nodes.insert(id, Tracked::new(addr, rank));
+            self.schedule.add_new(id, trust(rank));
+            self.unanswered += 1;
+        }
+    }
+
+    fn keep(&mut self, id: NodeId, addr: NodeAddr, rank: Rank) {
+        if let Some(node) = self.nodes.get_mut(&id)
+            && (node.rank != rank || node.addr.as_listed() != addr.as_listed())
+        {
+            self.registry.relist(id, addr.clone(), rank);
+            (node.addr, node.rank) = (addr, rank);
+            if node.asked.is_none() {
+                self.schedule.add_new(id, node.trust());
+            }
+        }
+    }
+
+    fn drop_node(&mut self, addr: &NodeAddr, now: Instant) {
+        let Some(id) = self.by_addr.remove(addr) else {
+            return;
+        };
+        self.registry.remove(id);
+        if let Some(node) = self.nodes.remove(&id) {
+            if node.health == Health::New {
+                self.unanswered = self.unanswered.saturating_sub(1);
+            }
+            if let Some((class, _)) = node.under_way {
+                self.orphans.insert(id, class);
+            }
+            let line = format_args!("node {:?} is not listed any more", addr.as_listed());
+            self.chatter.tell(Level::Info, line, now);
+        }
+    }
+
+    /// Lets serving begin when every node of the first lists was heard of.
+    pub(super) fn tell_ready(&mut self) {
+        let has_lists = self.listed.is_some() && (self.explorer.is_some() || !self.settings.expects_explorer);
+        if has_lists && self.unanswered == 0 {
+            self.ready = None;
+        }
+    }
+}
+
+/// Both lists as one: a node in both is as ips.txt has it.
+pub(crate) fn merge(listed: &[NodeAddr], explorer: &[NodeAddr]) -> HashMap<NodeAddr, Rank> {
+    let mut ranked = HashMap::with_capacity(listed.len() + explorer.len());
+    for (line, addr) in listed.iter().enumerate() {
+        ranked.entry(addr.clone()).or_insert(Rank::Listed(line as u32));
+    }
+    for addr in explorer {
+        if let Some(socket) = addr.socket_addr() {
+            ranked.entry(addr.clone()).or_insert(Rank::Explorer(socket));
+        }
+    }
+    ranked
+}
