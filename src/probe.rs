@@ -62,7 +62,7 @@ pub enum Outcome {
 /// Asks nodes; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Prober {
-    /// Tried in this order, the next one only when a certificate's issuer is not known to this one.
+    /// Tried in this order, the next one only when this one does not trust a certificate.
     agents: Arc<[Agent]>,
     names: Names,
 }
@@ -145,7 +145,7 @@ impl Prober {
         for agent in self.agents.iter() {
             answer = ask(agent, url, Bounds { timeout, ..bounds });
             timeout = deadline.saturating_duration_since(Instant::now());
-            if !answer.as_ref().is_err_and(is_unknown_issuer) {
+            if !answer.as_ref().is_err_and(is_untrusted) {
                 break;
             }
         }
@@ -229,10 +229,10 @@ fn ask(agent: &Agent, url: &str, bounds: Bounds) -> Result<(u16, Vec<u8>), ureq:
     Ok((status, body))
 }
 
-/// Whether a certificate was refused because these roots don't know who issued it. A handshake fails as an error of
-/// I/O with rustls' own inside, whose type is not a dependency of ours; its name is stable enough for a second try.
-fn is_unknown_issuer(error: &ureq::Error) -> bool {
-    matches!(error, ureq::Error::Io(_) | ureq::Error::Rustls(_)) && format!("{error:?}").contains("UnknownIssuer")
+/// Whether a certificate was refused, which with other roots it may not be. A handshake fails as an error of I/O with
+/// rustls' own inside, whose type is not a dependency of ours; its name is stable enough for a second try.
+fn is_untrusted(error: &ureq::Error) -> bool {
+    matches!(error, ureq::Error::Io(_) | ureq::Error::Rustls(_)) && format!("{error:?}").contains("InvalidCertificate")
 }
 
 fn failure(error: ureq::Error) -> Outcome {

@@ -11,6 +11,9 @@ const BURST: u32 = 10_000;
 /// Time in which one more line becomes free: 100 lines a second are some 15 KiB.
 const REFILL: Duration = Duration::from_millis(10);
 
+/// The lines are the poller's.
+const TARGET: &str = "infernet_router::poller";
+
 #[derive(Debug)]
 pub(super) struct Chatter {
     left: u32,
@@ -30,10 +33,10 @@ impl Chatter {
     /// Logs a line about a node, or counts it where there were too many.
     pub(super) fn tell(&mut self, level: Level, line: fmt::Arguments<'_>, now: Instant) {
         if self.take(now) {
-            log::log!(level, "{line}");
+            log::log!(target: TARGET, level, "{line}");
         } else {
             self.unsaid += 1;
-            log::debug!("{line}");
+            log::debug!(target: TARGET, "{line}");
         }
     }
 

@@ -364,3 +364,23 @@ fn a_flip_shows_as_soon_as_its_answer_arrives_while_others_hang() {
 fn hanging_or_lost(router: &Router) -> usize {
     router.count_lines("no complete answer in time")
 }
+
+#[test]
+fn the_head_of_an_answer_has_8_kib_and_no_more() {
+    let fleet = Fleet::start(2);
+    let with_head = |bytes: usize| {
+        let body = br#"{"containers":[{"id":"a"}],"pending":{}}"#;
+        let begin = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nX-Long: ", body.len());
+        let filler = "a".repeat(bytes - begin.len() - 4);
+        Behaviour::Raw([format!("{begin}{filler}\r\n\r\n").as_bytes(), body].concat())
+    };
+    fleet.set(0, with_head(8192));
+    fleet.set(1, with_head(8193));
+    let router = launch().ips(fleet.list()).start();
+    let down = format!("node \"{}\" is down: head of more than 8192 bytes", fleet.addr(1));
+    router.wait_line(&down, PATIENCE);
+    assert_eq!(
+        router.get("/api/v1/ips?container=a").strings(),
+        [fleet.addr(0).to_string()]
+    );
+}

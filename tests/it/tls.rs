@@ -40,6 +40,20 @@ fn an_https_node_whose_root_nobody_named_is_refused() {
 }
 
 #[test]
+fn the_built_in_roots_are_tried_beside_those_of_one_s_own() {
+    let node = TlsNode::start();
+    let other = TlsNode::start();
+    let launch = launch().ips(node.url()).file("roots.pem", other.ca_pem());
+    let router = launch
+        .set("SSL_CERT_FILE", "roots.pem")
+        .set("REFRESH_INTERVAL", 3600)
+        .start();
+    // A probe and its recheck, each with a connection for either set of roots.
+    router.until("each probe was refused twice", || node.failed() == 4);
+    assert_eq!(router.count_lines("is down"), 1);
+}
+
+#[test]
 fn an_https_node_with_the_certificate_of_another_is_refused() {
     let node = TlsNode::start_as(&["node.example"]);
     let launch = launch().ips(node.url()).file("roots.pem", node.ca_pem());
