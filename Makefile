@@ -5,3 +5,5 @@ test:
 	cargo test
 run:
 	cargo run --release
+sim:
+	cargo run --release --example sim
