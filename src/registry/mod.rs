@@ -203,3 +203,6 @@ impl Registry {
         self.lock().totals()
     }
 }
+
+#[cfg(test)]
+mod tests;

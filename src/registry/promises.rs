@@ -17,9 +17,9 @@ const MAX_OF_SUBNET: u8 = 32;
 /// Answers of a client in a round for which its own promises don't count: enough to ask again or to read twelve pages.
 pub(super) const FREE_ANSWERS: u8 = 12;
 /// Clients remembered in each of two rounds; with 32 promises each they take 13 MiB. Past it a promise has no owner.
-const MAX_OWNERS: usize = 16_384;
+pub(super) const MAX_OWNERS: usize = 16_384;
 /// Promises remembered for one client: two rounds of free answers and some. Past it a promise has no owner.
-const MAX_OWN: usize = 32;
+pub(super) const MAX_OWN: usize = 32;
 
 /// What decides which cell of a node a client's promises are counted in: its IPv4 /24 or IPv6 /48.
 pub(super) fn subnet(client: Client) -> u64 {

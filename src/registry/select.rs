@@ -70,3 +70,58 @@ fn merge<T: Ord>(left: impl Iterator<Item = T>, right: impl Iterator<Item = T>) 
         (None, _) => right.next(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// All nodes in all orders, as the client sees them, sorted, then cut.
+    fn naive(view: &View, page: Page) -> Vec<Place> {
+        let (first, others) = view.orders.split_first().expect("an order");
+        let mut places: Vec<Place> = first
+            .iter()
+            .filter(|place| others.iter().all(|order| order.iter().any(|other| other == *place)))
+            .map(|place| {
+                let moved = view.moved.iter().find(|moved| moved.stands == place);
+                moved.map_or(place, |moved| moved.seen)
+            })
+            .collect();
+        places.sort_unstable();
+        let page = places.into_iter().skip(page.offset as usize).take(page.n as usize);
+        page.take(MAX_PAGE as usize).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn is_filter_sort_skip_take(
+            // Load, the containers that the node runs as bits, and what the client's own promises weigh, if it has any.
+            nodes in prop::collection::vec((0..9_u64, 0..8_u8, prop::option::weighted(0.1, 1..9_u64)), 0..1_500),
+            containers in 1..=3_usize,
+            page in (0..40_u32, 0..1_200_u32).prop_map(|(offset, n)| Page { offset, n }),
+        ) {
+            let mut orders = vec![Order::default(); containers];
+            let mut moved = Vec::new();
+            let mut standing = BTreeMap::new();
+            for (node, (load, runs, own)) in nodes.into_iter().enumerate() {
+                let node = node as u32;
+                let stands = Place { load, tie: node.wrapping_mul(0x9E37_79B9) >> 28, node };
+                let runs = (0..containers).filter(|bit| runs >> bit & 1 == 1);
+                runs.for_each(|container| orders[container].insert(stands));
+                if let Some(own) = own.filter(|_| moved.len() < 32) {
+                    moved.push(Moved { stands, seen: Place { load: load.saturating_sub(own), ..stands } });
+                }
+                standing.insert(node, stands);
+            }
+            orders.sort_by_key(Order::len);
+            moved.sort_by_key(|moved| moved.seen);
+            let view = View { orders, moved, departures: 0 };
+            let selected = select(&view, page);
+            prop_assert!(selected.iter().all(|place| view.standing(*place) == standing[&place.node]));
+            prop_assert_eq!(selected, naive(&view, page));
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The registry as the poller and the workers use it.
+
+mod model;
+mod promises;
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::*;
+use crate::node::ContainerId;
+
+fn socket(node: usize) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::from_bits(0x0A00_0000 + node as u32), 4_000))
+}
+
+fn addr(node: usize) -> NodeAddr {
+    NodeAddr::from_socket(socket(node))
+}
+
+/// The number that [`addr`] was made from.
+fn number(addr: &NodeAddr) -> usize {
+    match addr.socket_addr() {
+        Some(SocketAddr::V4(socket)) => (socket.ip().to_bits() - 0x0A00_0000) as usize,
+        other => panic!("not one of ours: {other:?}"),
+    }
+}
+
+fn running(id: &str) -> Running {
+    Running {
+        id: ContainerId::parse(id).expect("an id"),
+        description: None,
+    }
+}
+
+fn page(offset: u32, n: u32) -> Page {
+    Page { n, offset }
+}
+
+/// A client whose subnet no other one has.
+fn client(number: u32) -> Client {
+    Client::V4(number << 8)
+}
+
+/// Nodes of ips.txt that all run container "a".
+struct Fleet {
+    registry: Registry,
+    ids: Vec<NodeId>,
+}
+
+impl Fleet {
+    fn new(pending: &[u64]) -> Self {
+        let registry = Registry::new(PromisePolicy::Weighing(1));
+        let insert = |node| registry.insert(addr(node), Rank::Listed(node as u32));
+        let ids = (0..pending.len()).map(insert).collect();
+        let fleet = Self { registry, ids };
+        (0..pending.len()).for_each(|node| fleet.up(node, pending[node]));
+        fleet
+    }
+
+    fn up(&self, node: usize, pending: u64) {
+        let probe = self.begin_probe(node);
+        self.report(node, probe, pending);
+    }
+
+    fn begin_probe(&self, node: usize) -> u32 {
+        self.registry.begin_probe(self.ids[node])
+    }
+
+    fn report(&self, node: usize, probe: u32, pending: u64) {
+        self.registry.up(self.ids[node], probe, &[running("a")], pending);
+    }
+
+    fn ask(&self, client: Client, page: Page, purpose: Purpose) -> Vec<usize> {
+        let answer = self.registry.answer(["a"].into_iter(), page, client, purpose);
+        answer.iter().map(number).collect()
+    }
+
+    /// Asks for one address and returns its node.
+    fn send(&self, client: Client) -> usize {
+        self.ask(client, page(0, 1), Purpose::Route)[0]
+    }
+
+    /// Weighted pending jobs and promises of a node that is up.
+    fn load(&self, node: usize) -> u64 {
+        let view = self.registry.lock().view(["a"].into_iter(), client(u32::MAX), 1);
+        let view = view.expect("somebody runs it");
+        let mut places = view.orders[0].iter();
+        let place = places.find(|place| place.node == self.ids[node].index());
+        place.expect("it is up").load
+    }
+}
