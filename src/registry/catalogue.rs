@@ -36,6 +36,8 @@ pub(super) struct Container {
     pub(super) order: Order,
     /// How many of its nodes are in ips.txt; one without any gives way when the catalogue is full.
     listed: usize,
+    /// The count that it stands under in `Catalogue::unlisted`.
+    filed: Option<usize>,
     /// By rank.
     texts: Vec<Candidate>,
 }
@@ -52,8 +54,8 @@ pub(super) struct Catalogue {
     by_id: BTreeMap<ContainerId, Index>,
     slots: Vec<Option<Container>>,
     free: Vec<Index>,
-    /// Containers that no node of ips.txt runs.
-    unlisted: BTreeSet<Index>,
+    /// Containers that no node of ips.txt runs, those that the fewest run first: losing these costs least.
+    unlisted: BTreeSet<(usize, Index)>,
     text_bytes: usize,
 }
 
@@ -84,11 +86,12 @@ impl Catalogue {
             .collect()
     }
 
-    /// The index of `id`, entered anew if it is not known. A node of ips.txt displaces what only others run.
+    /// The index of `id`, entered anew if it is not known. A node of ips.txt displaces what only others run, but nothing
+    /// that was entered for itself just before: that is not filed until the node has joined.
     pub(super) fn enter(&mut self, id: &ContainerId, rank: Rank) -> Entered {
         if let Some(index) = self.by_id.get(id).copied() {
             if rank.is_listed() {
-                self.unlisted.remove(&index);
+                self.unfile(index);
             }
             return Entered::Found(index);
         }
@@ -96,7 +99,7 @@ impl Catalogue {
             return Entered::Found(self.add(id));
         }
         match self.unlisted.first().copied() {
-            Some(victim) if rank.is_listed() => {
+            Some((_, victim)) if rank.is_listed() => {
                 let displaced = self.take(victim).map(|container| container.order).unwrap_or_default();
                 Entered::Replaced(self.add(id), displaced)
             }
@@ -109,6 +112,7 @@ impl Catalogue {
             id: id.clone(),
             order: Order::default(),
             listed: 0,
+            filed: None,
             texts: Vec::new(),
         });
         let index = match self.free.pop() {
@@ -122,14 +126,13 @@ impl Catalogue {
             }
         };
         self.by_id.insert(id.clone(), index);
-        self.unlisted.insert(index);
         index
     }
 
     fn take(&mut self, index: Index) -> Option<Container> {
+        self.unfile(index);
         let container = self.slots.get_mut(index as usize)?.take()?;
         self.by_id.remove(&container.id);
-        self.unlisted.remove(&index);
         self.free.push(index);
         self.text_bytes -= container.distinct_text_bytes();
         Some(container)
@@ -139,10 +142,8 @@ impl Catalogue {
     pub(super) fn joined(&mut self, index: Index, node: NodeId, rank: Rank, text: Option<&Arc<str>>) {
         if let Some(container) = self.get(index) {
             container.listed += usize::from(rank.is_listed());
-            if container.listed > 0 {
-                self.unlisted.remove(&index);
-            }
         }
+        self.file(index);
         self.describe(index, node, rank, text);
     }
 
@@ -154,11 +155,10 @@ impl Catalogue {
         };
         container.order.remove(place);
         container.listed -= usize::from(rank.is_listed());
-        let (listed, len) = (container.listed, container.order.len());
-        if len == 0 {
+        if container.order.len() == 0 {
             self.take(index);
-        } else if listed == 0 {
-            self.unlisted.insert(index);
+        } else {
+            self.file(index);
         }
     }
 
@@ -172,10 +172,25 @@ impl Catalogue {
             candidate.rank = rank;
             container.texts.sort_by_key(|candidate| candidate.rank);
         }
-        if container.listed > 0 {
-            self.unlisted.remove(&index);
-        } else {
-            self.unlisted.insert(index);
+        self.file(index);
+    }
+
+    /// Files a container anew after its nodes changed.
+    fn file(&mut self, index: Index) {
+        self.unfile(index);
+        if let Some(container) = self.slots.get_mut(index as usize).and_then(Option::as_mut)
+            && container.listed == 0
+        {
+            container.filed = Some(container.order.len());
+            self.unlisted.insert((container.order.len(), index));
+        }
+    }
+
+    fn unfile(&mut self, index: Index) {
+        if let Some(container) = self.slots.get_mut(index as usize).and_then(Option::as_mut)
+            && let Some(count) = container.filed.take()
+        {
+            self.unlisted.remove(&(count, index));
         }
     }
 

@@ -1,5 +1,6 @@
 //! The registry as the poller and the workers use it.
 
+mod catalogue;
 mod model;
 mod promises;
 

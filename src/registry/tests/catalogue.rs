@@ -1,0 +1,135 @@
+//! Which containers are shown, also when there are too many.
+
+use super::*;
+
+fn explorer(node: usize) -> Rank {
+    Rank::Explorer(socket(node))
+}
+
+/// Reports a node that runs these, and returns how many found no room.
+fn up(registry: &Registry, id: NodeId, ids: &[String]) -> usize {
+    let running: Vec<Running> = ids.iter().map(|id| running(id)).collect();
+    registry.up(id, registry.begin_probe(id), &running, 0)
+}
+
+fn ids(name: &str, range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|number| format!("{name}-{number}")).collect()
+}
+
+fn nodes_of(registry: &Registry, id: &str) -> usize {
+    let answer = registry.answer([id].into_iter(), page(0, 1_000), client(1), Purpose::Look);
+    answer.len()
+}
+
+/// Forty nodes of the Explorer fill the catalogue; each runs "popular" too.
+fn full() -> (Registry, Vec<NodeId>) {
+    let registry = Registry::new(PromisePolicy::Weighing(1));
+    let nodes: Vec<NodeId> = (0..40)
+        .map(|node| registry.insert(addr(node), explorer(node)))
+        .collect();
+    for (at, id) in nodes.iter().enumerate() {
+        let own = ids("rare", at * 250..(at + 1) * 250);
+        let crowded_out = up(&registry, *id, &[vec!["popular".to_owned()], own].concat());
+        assert_eq!(crowded_out, usize::from(at == 39));
+    }
+    assert_eq!(registry.containers().len(), MAX_CONTAINERS);
+    (registry, nodes)
+}
+
+#[test]
+fn past_the_limit_containers_of_listed_nodes_displace_those_that_fewest_explorer_nodes_run() {
+    let (registry, nodes) = full();
+    let listed = registry.insert(addr(40), Rank::Listed(0));
+    assert_eq!(up(&registry, listed, &ids("listed", 0..256)), 0);
+    let shown = registry.containers();
+    assert_eq!(shown.len(), MAX_CONTAINERS);
+    assert!(shown.is_sorted_by(|one, next| one.id < next.id));
+    for id in ids("listed", 0..256) {
+        assert_eq!(nodes_of(&registry, &id), 1, "{id}");
+    }
+    assert_eq!(nodes_of(&registry, "popular"), 40);
+    let rare = ids("rare", 0..10_000);
+    assert_eq!(rare.iter().filter(|id| nodes_of(&registry, id) == 0).count(), 257);
+    // Those that were displaced find no way back, and new ones of the Explorer's nodes none in.
+    assert_eq!(up(&registry, nodes[1], &ids("new", 0..3)), 3);
+    assert_eq!(nodes_of(&registry, "popular"), 39);
+}
+
+#[test]
+fn what_a_listed_node_runs_too_is_kept_while_it_does() {
+    let (registry, nodes) = full();
+    let listed = registry.insert(addr(40), Rank::Listed(0));
+    // Its first container is the one that would have to go next.
+    let both = [ids("rare", 0..250), ids("listed", 0..6)].concat();
+    assert_eq!(up(&registry, listed, &both), 0);
+    assert!(both.iter().all(|id| nodes_of(&registry, id) > 0));
+    registry.down(listed);
+    assert_eq!(nodes_of(&registry, "rare-0"), 1);
+    up(&registry, nodes[0], &ids("rare", 0..250));
+    assert_eq!(up(&registry, listed, &ids("late", 0..7)), 0);
+    assert_eq!(nodes_of(&registry, "rare-0"), 0);
+}
+
+#[test]
+fn the_nodes_of_a_displaced_container_do_not_run_the_one_that_took_its_place() {
+    let (registry, nodes) = full();
+    let listed = registry.insert(addr(40), Rank::Listed(0));
+    assert_eq!(up(&registry, listed, &ids("listed", 0..1)), 0);
+    assert_eq!(nodes_of(&registry, "rare-0"), 0);
+    // A promise moves a node in all of its orders.
+    let promised = registry.answer(["rare-1"].into_iter(), page(0, 1), client(1), Purpose::Route);
+    assert_eq!(promised, [addr(0)]);
+    assert_eq!(nodes_of(&registry, "listed-0"), 1);
+    registry.down(nodes[0]);
+    assert_eq!(nodes_of(&registry, "listed-0"), 1);
+}
+
+#[test]
+fn what_is_gone_makes_room() {
+    let (registry, nodes) = full();
+    registry.down(nodes[0]);
+    assert_eq!(registry.containers().len(), MAX_CONTAINERS - 250);
+    let another = registry.insert(addr(41), explorer(41));
+    assert_eq!(up(&registry, another, &ids("new", 0..251)), 1);
+    registry.remove(another);
+    nodes.iter().for_each(|id| registry.remove(*id));
+    assert_eq!(registry.containers(), []);
+    assert_eq!(registry.totals(), Totals::default());
+}
+
+#[test]
+fn a_container_of_a_listed_node_is_never_displaced_and_one_that_no_listed_node_runs_any_more_is() {
+    let registry = Registry::new(PromisePolicy::Weighing(1));
+    let nodes: Vec<NodeId> = (0..41)
+        .map(|node| registry.insert(addr(node), Rank::Listed(node as u32)))
+        .collect();
+    for (at, id) in nodes[..40].iter().enumerate() {
+        assert_eq!(up(&registry, *id, &ids("listed", at * 250..(at + 1) * 250)), 0);
+    }
+    assert_eq!(up(&registry, nodes[40], &ids("late", 0..2)), 2);
+    registry.relist(nodes[3], addr(3), explorer(3));
+    assert_eq!(up(&registry, nodes[40], &ids("late", 0..251)), 1);
+    assert_eq!(nodes_of(&registry, "late-249"), 1);
+    assert_eq!(nodes_of(&registry, "listed-750"), 0);
+}
+
+#[test]
+fn when_the_nodes_whose_descriptions_are_kept_leave_the_next_probe_brings_another() {
+    let registry = Registry::new(PromisePolicy::Weighing(1));
+    let report = |id: NodeId, node: usize| {
+        let running = Running {
+            description: Some(format!("by {node}").into()),
+            ..running("a")
+        };
+        registry.up(id, registry.begin_probe(id), &[running], 0)
+    };
+    let nodes: Vec<NodeId> = (0..6).map(|node| registry.insert(addr(node), explorer(node))).collect();
+    (0..6).rev().for_each(|node| assert_eq!(report(nodes[node], node), 0));
+    let description = || registry.containers()[0].description.as_deref().map(str::to_owned);
+    assert_eq!(description().as_deref(), Some("by 0"));
+    nodes[..4].iter().for_each(|id| registry.down(*id));
+    report(nodes[5], 5);
+    assert_eq!(description().as_deref(), Some("by 5"));
+    report(nodes[4], 4);
+    assert_eq!(description().as_deref(), Some("by 4"));
+}
