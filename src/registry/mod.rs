@@ -174,9 +174,13 @@ impl Registry {
             let mut state = self.lock();
             let unchanged = state.departures() == departures && (purpose == Purpose::Look || state.stands(first));
             if unchanged || attempt == MAX_ATTEMPTS {
-                let answer = state.addresses(&places);
-                if purpose == Purpose::Route && self.policy != PromisePolicy::Off {
-                    state.promise(first, client, self.keys.hash_one(subnet(client)), self.weight());
+                let ids = state.still_there(&places, departures);
+                let answer = state.addresses(&ids);
+                if purpose == Purpose::Route
+                    && self.policy != PromisePolicy::Off
+                    && let Some(first) = ids.first()
+                {
+                    state.promise(*first, client, self.keys.hash_one(subnet(client)), self.weight());
                 }
                 return answer;
             }

@@ -26,6 +26,8 @@ pub(super) struct State {
 struct Node {
     addr: NodeAddr,
     rank: Rank,
+    /// Nodes that had left before it was inserted.
+    departures: u64,
     /// Number of probes sent to it, and of the last one that reported.
     begun: u32,
     settled: u32,
@@ -67,11 +69,6 @@ impl State {
         })
     }
 
-    /// The node that stands at a place.
-    fn at(&self, place: Place) -> Option<&Node> {
-        self.nodes.get(self.nodes.key_at(place.node)?)
-    }
-
     fn count(&mut self, rank: Rank, change: fn(usize, usize) -> usize) {
         match rank {
             Rank::Listed(_) => self.totals.listed = change(self.totals.listed, 1),
@@ -91,6 +88,7 @@ impl State {
         self.nodes.insert(Node {
             addr,
             rank,
+            departures: self.departures,
             begun: 0,
             settled: 0,
             pending: 0,
@@ -274,21 +272,29 @@ impl State {
     }
 
     pub(super) fn stands(&self, place: Place) -> bool {
-        self.at(place).is_some_and(|node| node.place == Some(place))
+        let key = self.nodes.key_at(place.node);
+        key.and_then(|key| self.nodes.get(key))
+            .is_some_and(|node| node.place == Some(place))
     }
 
-    pub(super) fn addresses(&self, places: &[Place]) -> Vec<NodeAddr> {
-        places
-            .iter()
-            .filter_map(|place| self.at(*place))
-            .map(|node| node.addr.clone())
-            .collect()
-    }
-
-    pub(super) fn promise(&mut self, first: Place, client: Client, subnet_hash: u64, weight: u64) {
-        let Some(id) = self.nodes.key_at(first.node) else {
-            return;
+    /// The nodes at the places of a view, without those that left since; another one may have their number now.
+    pub(super) fn still_there(&self, places: &[Place], departures: u64) -> Vec<NodeId> {
+        let key = |place: &Place| {
+            let key = self.nodes.key_at(place.node)?;
+            self.nodes
+                .get(key)
+                .is_some_and(|node| node.departures <= departures)
+                .then_some(key)
         };
+        places.iter().filter_map(key).collect()
+    }
+
+    pub(super) fn addresses(&self, ids: &[NodeId]) -> Vec<NodeAddr> {
+        let nodes = ids.iter().filter_map(|id| self.nodes.get(*id));
+        nodes.map(|node| node.addr.clone()).collect()
+    }
+
+    pub(super) fn promise(&mut self, id: NodeId, client: Client, subnet_hash: u64, weight: u64) {
         let Some(node) = self.nodes.get_mut(id) else {
             return;
         };

@@ -89,3 +89,16 @@ impl Fleet {
         place.expect("it is up").load
     }
 }
+
+#[test]
+fn a_node_that_took_the_number_of_one_that_left_is_not_in_an_older_view() {
+    let fleet = Fleet::new(&[0, 1]);
+    let view = fleet.registry.lock().view(["a"].into_iter(), client(1), 1);
+    let places = select(&view.expect("two nodes run it"), page(0, 9));
+    fleet.registry.remove(fleet.ids[0]);
+    let new = fleet.registry.insert(addr(2), Rank::Listed(2));
+    assert_eq!(new.index(), fleet.ids[0].index());
+    let state = fleet.registry.lock();
+    assert_eq!(state.still_there(&places, 0), [fleet.ids[1]]);
+    assert_eq!(state.still_there(&places, 1), [new, fleet.ids[1]]);
+}
