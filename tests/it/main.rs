@@ -5,6 +5,7 @@ mod support;
 
 mod api;
 mod explorer;
+mod gate;
 mod limits;
 mod lists;
 mod polling;

@@ -12,15 +12,19 @@
     reason = "a stand-in reads the clock and starts threads of its own"
 )]
 
+pub mod attack;
 pub mod explorer;
 pub mod fleet;
+pub mod honest;
 pub mod http;
 pub mod launch;
 pub mod process;
 pub mod tls;
 
+pub use attack::Attack;
 pub use explorer::{Explorer, Listing};
 pub use fleet::{Behaviour, Fleet};
+pub use honest::Honest;
 pub use http::{Answer, Connection};
 pub use launch::Launch;
 pub use process::{Router, Signal};

@@ -1,0 +1,174 @@
+//! What a crowd can do, each while an honest client is served and memory stays small.
+
+use std::time::Duration;
+
+use super::{HONEST, IPS, answered, binary, under_attack, with_ten_nodes};
+use crate::support::attack::{self, Attack, Then, random_heads};
+use crate::support::{Connection, Fleet, Honest, Router};
+
+const MAX_RSS_KIB: u64 = 64 * 1024;
+
+/// Runs an attack until so many connections were open at once and so many of them were opened.
+#[track_caller]
+fn outlives(attack: &Attack, opened: usize) {
+    let (fleet, router) = with_ten_nodes();
+    under_attack(&router, || {
+        let asked = fleet.asked_total();
+        let under_way = attack.start(router.addr());
+        router.until("enough connections were opened", || under_way.opened() >= opened);
+        let outcome = under_way.end();
+        assert!(outcome.opened >= opened, "{outcome:?}");
+        assert!(fleet.asked_total() >= asked);
+    });
+    assert!(router.peak_rss_kib() < MAX_RSS_KIB, "{} KiB", router.peak_rss_kib());
+}
+
+#[test]
+fn nine_hundred_idle_connections_from_one_address() {
+    outlives(
+        &Attack {
+            name: "idle",
+            connections: 900,
+            sources: 1,
+            opening: Vec::new(),
+            then: Then::Silence,
+        },
+        1_800,
+    );
+}
+
+#[test]
+fn nine_hundred_idle_connections_from_300_addresses() {
+    outlives(
+        &Attack {
+            name: "idle, three each",
+            connections: 900,
+            sources: 300,
+            opening: Vec::new(),
+            then: Then::Silence,
+        },
+        1_800,
+    );
+}
+
+#[test]
+fn two_hundred_heads_dripped_from_200_addresses() {
+    outlives(
+        &Attack {
+            name: "dripped heads",
+            connections: 200,
+            sources: 200,
+            opening: b"GET / HTTP/1.1\r\nX: ".to_vec(),
+            then: Then::Drip(b"x"),
+        },
+        // More than are open at once: the first ones have had their 408.
+        300,
+    );
+}
+
+#[test]
+fn sixty_four_requests_with_a_body_that_never_comes() {
+    outlives(
+        &Attack {
+            name: "no body",
+            connections: 64,
+            sources: 1,
+            opening: b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n".to_vec(),
+            then: Then::Silence,
+        },
+        500,
+    );
+}
+
+#[test]
+fn sixty_four_requests_whose_body_drips() {
+    outlives(
+        &Attack {
+            name: "dripped bodies",
+            connections: 64,
+            sources: 64,
+            opening: b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(),
+            then: Then::Drip(b"1\r\nx\r\n"),
+        },
+        500,
+    );
+}
+
+#[test]
+fn six_hundred_resets() {
+    outlives(
+        &Attack {
+            name: "resets",
+            connections: 100,
+            sources: 10,
+            opening: attack::get(IPS),
+            then: Then::Reset,
+        },
+        600,
+    );
+}
+
+#[test]
+fn a_flood_of_bodies_that_nobody_reads() {
+    outlives(
+        &Attack {
+            name: "flood of bodies",
+            connections: 16,
+            sources: 4,
+            opening: b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999\r\n\r\n".to_vec(),
+            then: Then::Flood(vec![b'x'; 1024]),
+        },
+        50,
+    );
+}
+
+#[test]
+fn ranges_that_overlap_and_hundreds_of_clients_that_ask_again_and_again() {
+    let ranges: Vec<String> = (0..500).map(|n| format!("5-{n}")).collect();
+    let lines = format!("Host: a\r\nRange: bytes=0-,{}\r\n\r\n", ranges.join(","));
+    outlives(
+        &Attack {
+            name: "ranges",
+            connections: 300,
+            sources: 300,
+            opening: format!("GET {IPS} HTTP/1.1\r\nConnection: close\r\n{lines}").into_bytes(),
+            then: Then::Read,
+        },
+        2_000,
+    );
+}
+
+#[test]
+fn random_heads_from_a_seed() {
+    let (_fleet, router) = with_ten_nodes();
+    let sent = under_attack(&router, || {
+        random_heads(router.addr(), 1, 1_000_000, Duration::from_secs(5))
+    });
+    assert!(sent > 0);
+    assert!(router.peak_rss_kib() < MAX_RSS_KIB, "{} KiB", router.peak_rss_kib());
+}
+
+#[test]
+fn five_hundred_clients_that_ask_for_a_thousand_of_10_000_nodes_and_never_read() {
+    let fleet = Fleet::start(10_000);
+    let router: Router = binary().ips(fleet.list()).start();
+    let last = format!("{IPS}&n=1&offset=9999");
+    router.until("it knows its nodes", || router.get(&last).strings().len() == 1);
+    let never = Attack {
+        name: "never read",
+        connections: 500,
+        sources: 10,
+        opening: attack::get(&format!("{IPS}&n=1000")).repeat(100),
+        then: Then::Silence,
+    };
+    let honest = Honest::start(HONEST, router.addr(), IPS);
+    let under_way = never.start(router.addr());
+    router.until("all have asked", || under_way.opened() >= 500);
+    // Answered after all of theirs: a lane hands over one request after the other.
+    let mut last = Connection::open(router.addr());
+    (0..200).for_each(|_| assert_eq!(last.get(IPS).status, 200));
+    under_way.end();
+    answered(honest.end());
+    assert!(router.peak_rss_kib() < MAX_RSS_KIB, "{} KiB", router.peak_rss_kib());
+    assert_eq!(router.count_lines("panicked"), 0);
+}

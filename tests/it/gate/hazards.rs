@@ -1,0 +1,183 @@
+//! What ends, stalls or swells bare tiny_http, each against the router while an honest client is served.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use super::{HONEST, IPS, source, under_attack, with_ten_nodes};
+use crate::support::attack::{self, Attack, FIRST_ATTACKER, Then, connect};
+use crate::support::http::Ended;
+use crate::support::{Connection, PATIENCE, Router};
+
+/// Whatever is done, it has less memory than this with ten nodes.
+const MAX_RSS_KIB: u64 = 64 * 1024;
+
+fn head(lines: &str) -> Vec<u8> {
+    format!("GET {IPS} HTTP/1.1\r\nHost: a\r\n{lines}\r\n").into_bytes()
+}
+
+#[track_caller]
+fn stayed_small(router: &Router) {
+    assert!(router.peak_rss_kib() < MAX_RSS_KIB, "{} KiB", router.peak_rss_kib());
+}
+
+/// So many connections from one address with these first bytes, each of which is to be answered with that status.
+#[track_caller]
+fn each_is_answered(router: &Router, count: usize, opening: &[u8], status: u16) {
+    let open = |_| {
+        let mut connection = Connection::from(source(1), router.addr());
+        connection.send(opening);
+        connection
+    };
+    let connections: Vec<Connection> = (0..count).map(open).collect();
+    for mut connection in connections {
+        assert_eq!(connection.receive().status, status);
+        assert_eq!(connection.try_receive(), Err(Ended::Closed));
+    }
+}
+
+#[test]
+fn a_body_announced_as_a_hundred_petabytes_is_refused() {
+    let (_fleet, router) = with_ten_nodes();
+    under_attack(&router, || {
+        each_is_answered(&router, 10, &head("Content-Length: 100000000000000000\r\n"), 413);
+    });
+    stayed_small(&router);
+}
+
+#[test]
+fn six_bodies_announced_as_a_gigabyte_take_no_memory() {
+    let (_fleet, router) = with_ten_nodes();
+    under_attack(&router, || {
+        let post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n";
+        each_is_answered(&router, 6, post, 404);
+        each_is_answered(&router, 6, &head("Content-Length: 1000000000\r\n"), 413);
+    });
+    stayed_small(&router);
+}
+
+#[test]
+fn bodies_that_never_come_hold_no_worker() {
+    let (_fleet, router) = with_ten_nodes();
+    under_attack(&router, || {
+        each_is_answered(&router, 64, &head("Content-Length: 5000\r\n"), 413);
+        let post = format!("POST {IPS} HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n");
+        each_is_answered(&router, 64, post.as_bytes(), 405);
+    });
+}
+
+#[test]
+fn connections_that_send_nothing_cost_no_thread_and_are_closed() {
+    let (_fleet, router) = with_ten_nodes();
+    under_attack(&router, || {
+        let threads = router.threads();
+        let mut silent: Vec<Connection> = (0..120).map(|_| Connection::from(source(1), router.addr())).collect();
+        assert!(router.threads() <= threads);
+        assert_eq!(silent[0].receive().status, 408);
+        for connection in &mut silent[1..] {
+            assert!(connection.wait_closed().starts_with(b"HTTP/1.1 408 "));
+        }
+    });
+}
+
+#[test]
+fn a_head_that_never_ends_is_refused_after_8_kib() {
+    let (_fleet, router) = with_ten_nodes();
+    under_attack(&router, || {
+        let mut endless = head(&"X: y\r\n".repeat(10));
+        endless.truncate(endless.len() - 2);
+        endless.extend(b"Y: ");
+        endless.extend(vec![b'y'; 1_000_000]);
+        for _ in 0..20 {
+            let mut connection = Connection::from(source(1), router.addr());
+            let _ = connection.try_send(&endless);
+            assert_eq!(connection.receive().status, 431);
+        }
+    });
+    stayed_small(&router);
+}
+
+#[test]
+fn requests_sent_ahead_whose_answers_are_not_read_hold_no_worker_and_no_memory() {
+    let (_fleet, router) = with_ten_nodes();
+    let pipelining = Attack {
+        name: "pipelining",
+        connections: 32,
+        sources: 2,
+        opening: Vec::new(),
+        then: Then::Flood(attack::get(IPS)),
+    };
+    under_attack(&router, || {
+        let pipelining = pipelining.start(router.addr());
+        let mut honest = Connection::from(source(1), router.addr());
+        for _ in 0..200 {
+            assert_eq!(honest.get(IPS).status, 200);
+        }
+        assert_eq!(pipelining.end().most, 32);
+    });
+    stayed_small(&router);
+}
+
+#[test]
+fn http_2_0_leaks_nothing() {
+    let (_fleet, router) = with_ten_nodes();
+    under_attack(&router, || {
+        for _ in 0..4 {
+            each_is_answered(&router, 50, b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505);
+        }
+    });
+}
+
+#[test]
+fn three_thousand_resets_are_nothing() {
+    let (_fleet, router) = with_ten_nodes();
+    under_attack(&router, || {
+        for number in 0..3_000_u32 {
+            let from = Ipv4Addr::from(u32::from(FIRST_ATTACKER) + number % 100);
+            let Ok(mut stream) = connect(from, router.addr(), PATIENCE) else {
+                continue;
+            };
+            let _ = std::io::Write::write_all(&mut stream, &attack::get(IPS)[..number as usize % 40]);
+            rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("set");
+        }
+    });
+}
+
+#[test]
+fn twelve_kept_connections_opened_at_once_are_all_answered_while_all_are_held() {
+    let (_fleet, router) = with_ten_nodes();
+    under_attack(&router, || {
+        for _ in 0..20 {
+            let mut held: Vec<Connection> = (0..12).map(|_| Connection::from(source(1), router.addr())).collect();
+            held.iter_mut().for_each(|connection| connection.send(attack::get(IPS)));
+            for connection in &mut held {
+                assert_eq!(connection.receive().strings().len(), 3);
+            }
+        }
+    });
+}
+
+#[test]
+fn heads_that_can_be_read_in_two_ways_reach_no_worker() {
+    let (_fleet, router) = with_ten_nodes();
+    under_attack(&router, || {
+        for lines in [
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "Content-Length: 5\r\nContent-Length: 6\r\n",
+            "Host: b\r\n",
+        ] {
+            each_is_answered(&router, 20, &head(lines), 400);
+        }
+        each_is_answered(&router, 20, b"GET / HTTP/1.1\r\n\r\n", 400);
+    });
+}
+
+#[test]
+fn a_client_is_who_it_is_whatever_it_says() {
+    let (_fleet, router) = with_ten_nodes();
+    // What a client writes in the gate's own language stays outside.
+    let forged = head("Client: 127.77.0.1\r\nPersistence: close\r\n");
+    let mut connection = Connection::from(HONEST.into(), router.addr());
+    connection.send(forged);
+    let answer = connection.receive();
+    assert_eq!((answer.status, answer.header("Connection")), (200, None));
+}

@@ -1,0 +1,232 @@
+//! Each limit of the gate: at it, past it, and what the client sees.
+
+use super::{IPS, binary, source, with_ten_nodes};
+use crate::support::attack::{self, Attack, Then};
+use crate::support::http::{Ended, get_from};
+use crate::support::{Behaviour, Connection, Fleet, Router};
+
+/// The share of one client is then four.
+fn with_16_places() -> (Fleet, Router) {
+    let fleet = Fleet::start(10);
+    let router = binary().ips(fleet.list()).set("MAX_CONNECTIONS", 16).start();
+    router.until("it knows its nodes", || router.get(IPS).strings().len() == 3);
+    (fleet, router)
+}
+
+/// Connections from there that were answered and stay.
+fn kept(router: &Router, from: u8, count: usize) -> Vec<Connection> {
+    let open = |_| {
+        let mut connection = Connection::from(source(from), router.addr());
+        assert_eq!(connection.get(IPS).status, 200);
+        connection
+    };
+    (0..count).map(open).collect()
+}
+
+#[track_caller]
+fn is_503(connection: &mut Connection) {
+    let answer = connection.receive();
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.header("Retry-After"), Some("1"));
+    assert_eq!(answer.header("Connection"), Some("close"));
+    assert!(answer.json()["error"].is_string());
+    assert_eq!(connection.try_receive(), Err(Ended::Closed));
+}
+
+#[test]
+fn a_client_has_a_quarter_of_the_connections_and_gets_a_503_past_it() {
+    let (_fleet, router) = with_16_places();
+    let mut held = kept(&router, 1, 4);
+    // Without a request: it is refused before it has sent one.
+    is_503(&mut Connection::from(source(1), router.addr()));
+    assert_eq!(get_from(source(2), router.addr(), IPS).status, 200);
+    for connection in &mut held {
+        assert_eq!(connection.get(IPS).status, 200, "those that are here stay");
+    }
+    held.pop();
+    router.until("a place is free again", || {
+        let mut connection = Connection::from(source(1), router.addr());
+        connection.try_send(attack::get(IPS)).is_ok()
+            && connection.try_receive().is_ok_and(|answer| answer.status == 200)
+    });
+    router.wait_line(
+        "127.55.0.1 holds its whole share of the connections",
+        crate::support::PATIENCE,
+    );
+}
+
+#[test]
+fn a_trusted_proxy_may_hold_all_connections() {
+    let fleet = Fleet::start(10);
+    let router = binary()
+        .ips(fleet.list())
+        .set("MAX_CONNECTIONS", 16)
+        .set("TRUSTED_PROXIES", "127.55.0.1")
+        .start();
+    let mut held = kept(&router, 1, 16);
+    for connection in &mut held {
+        assert_eq!(connection.get(IPS).status, 200);
+    }
+}
+
+#[test]
+fn at_the_cap_whoever_holds_most_and_waits_longest_makes_room() {
+    let (_fleet, router) = with_16_places();
+    let mut most = kept(&router, 9, 4);
+    let mut others: Vec<Connection> = (1..=4).flat_map(|from| kept(&router, from, 3)).collect();
+    // It has waited longest; asking makes it the one that has waited least.
+    assert_eq!(most[0].get(IPS).status, 200);
+    let mut newcomer = kept(&router, 5, 1);
+    assert_eq!(most[1].try_receive(), Err(Ended::Closed), "closed to make room");
+    most.remove(1);
+    for connection in most.iter_mut().chain(&mut others).chain(&mut newcomer) {
+        assert_eq!(connection.get(IPS).status, 200);
+    }
+}
+
+#[test]
+fn when_all_connections_are_being_answered_a_newcomer_gets_a_503() {
+    let fleet = Fleet::start(10);
+    let ids: Vec<String> = (0..256).map(|n| format!("{n:0>200}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    fleet.set_all(Behaviour::up(1, &ids));
+    let router = binary().ips(fleet.list()).set("MAX_CONNECTIONS", 16).start();
+    let readers = Attack {
+        name: "never read",
+        connections: 16,
+        sources: 4,
+        opening: attack::get("/api/v1/containers").repeat(100),
+        then: Then::Flood(attack::get("/api/v1/containers")),
+    };
+    let readers = readers.start(router.addr());
+    router.until("no place is left and none can be made", || {
+        let mut connection = Connection::from(source(1), router.addr());
+        // It may be closed to make room for another one of the readers.
+        let sent = connection.try_send(attack::get("/health"));
+        match sent.map(|()| connection.try_receive()) {
+            Ok(Ok(answer)) if answer.status == 503 => {
+                assert_eq!(answer.header("Retry-After"), Some("1"));
+                true
+            }
+            _ => false,
+        }
+    });
+    readers.end();
+    router.until("there is room again", || {
+        let mut connection = Connection::from(source(1), router.addr());
+        let sent = connection.try_send(attack::get("/health"));
+        sent.is_ok() && connection.try_receive().is_ok_and(|answer| answer.status == 200)
+    });
+    assert_eq!(router.count_lines("MAX_CONNECTIONS is too small"), 1);
+}
+
+#[test]
+fn a_head_has_five_seconds_in_all_however_it_drips() {
+    let (_fleet, router) = with_ten_nodes();
+    let mut connection = Connection::open(router.addr());
+    // A byte each 20 ms keeps any deadline for a single read away.
+    crate::support::process::until(crate::support::PATIENCE, || {
+        let _ = connection.try_send("x");
+        let mut waits = [rustix::event::PollFd::new(
+            connection.stream(),
+            rustix::event::PollFlags::IN,
+        )];
+        let pause = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 20_000_000,
+        };
+        rustix::event::poll(&mut waits, Some(&pause)).is_ok_and(|ready| ready > 0)
+    });
+    assert_eq!(connection.receive().status, 408);
+}
+
+#[test]
+fn a_connection_that_says_nothing_is_told_so_after_five_seconds() {
+    let (_fleet, router) = with_ten_nodes();
+    let mut connection = Connection::open(router.addr());
+    let answer = connection.receive();
+    assert_eq!((answer.status, answer.header("Connection")), (408, Some("close")));
+    assert_eq!(connection.try_receive(), Err(Ended::Closed));
+}
+
+#[test]
+fn a_head_of_8192_bytes_is_answered_and_one_of_8193_gets_431() {
+    let (_fleet, router) = with_ten_nodes();
+    let head = |len: usize| {
+        let rest = format!("GET {IPS} HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n").len();
+        format!("GET {IPS} HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(len - rest))
+    };
+    let mut connection = Connection::open(router.addr());
+    connection.send(head(8_192));
+    assert_eq!(connection.receive().status, 200);
+    connection.send(head(8_193));
+    let answer = connection.receive();
+    assert_eq!((answer.status, answer.header("Connection")), (431, Some("close")));
+    assert!(answer.text().contains("8192 bytes"));
+    assert_eq!(connection.try_receive(), Err(Ended::Closed));
+}
+
+#[test]
+fn a_hundred_headers_are_read_and_one_more_gets_431() {
+    let (_fleet, router) = with_ten_nodes();
+    let head = |headers: usize| {
+        format!(
+            "GET {IPS} HTTP/1.1\r\nHost: a\r\n{}\r\n",
+            "X: y\r\n".repeat(headers - 1)
+        )
+    };
+    let mut connection = Connection::open(router.addr());
+    connection.send(head(100));
+    assert_eq!(connection.receive().status, 200);
+    connection.send(head(101));
+    assert_eq!(connection.receive().status, 431);
+    assert_eq!(connection.try_receive(), Err(Ended::Closed));
+}
+
+#[test]
+fn a_connection_has_a_thousand_requests_and_the_last_answer_says_so() {
+    let (_fleet, router) = with_ten_nodes();
+    let mut connection = Connection::open(router.addr());
+    for _ in 1..1_000 {
+        assert_eq!(connection.get("/health").header("Connection"), None);
+    }
+    connection.send(attack::get("/health").repeat(2));
+    let last = connection.receive();
+    assert_eq!((last.status, last.header("Connection")), (200, Some("close")));
+    assert_eq!(connection.try_receive(), Err(Ended::Closed));
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order_and_a_refusal_ends_them() {
+    let (_fleet, router) = with_ten_nodes();
+    let mut connection = Connection::open(router.addr());
+    let mut ahead = String::new();
+    for n in 0..50 {
+        ahead += &format!("GET {IPS}&n={n} HTTP/1.1\r\nHost: a\r\n\r\n");
+        ahead += "HEAD /health HTTP/1.1\r\nHost: a\r\n\r\nOPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n";
+    }
+    connection.send(&ahead);
+    connection.send("GET /x HTTP/1.1\r\n\r\n");
+    connection.send(&ahead);
+    for n in 0..50 {
+        assert_eq!(connection.receive().strings().len(), n.min(10));
+        let head = connection.receive();
+        assert_eq!(
+            (head.status, head.body.len(), head.header("Content-Length")),
+            (200, 0, Some("20"))
+        );
+        assert_eq!(connection.receive().status, 204);
+    }
+    assert_eq!(connection.receive().status, 400);
+    assert_eq!(connection.try_receive(), Err(Ended::Closed));
+}
+
+#[test]
+fn a_client_that_has_closed_its_half_is_answered() {
+    let (_fleet, router) = with_ten_nodes();
+    let mut connection = Connection::open(router.addr());
+    connection.send(attack::get(IPS).repeat(3));
+    connection.finish_sending();
+    let answers = connection.receive_all();
+    assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200; 3]);
+}

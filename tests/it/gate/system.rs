@@ -1,0 +1,51 @@
+//! What the system has too little of.
+
+use super::{HONEST, IPS, answered, binary};
+use crate::support::attack::{Attack, Then};
+use crate::support::{Fleet, Honest, PATIENCE};
+
+#[test]
+fn too_few_descriptors_are_noticed_at_the_start_and_a_flood_beyond_them_is_outlived() {
+    let fleet = Fleet::start(10);
+    let router = binary()
+        .ips(fleet.list())
+        .set("REFRESH_INTERVAL", "0.5")
+        .ulimit("-n 200")
+        .start();
+    let warning = router.wait_line("the limit of 200 open files allows", PATIENCE);
+    assert!(warning.contains("WARN"), "{warning}");
+    assert!(warning.contains("44 connections (MAX_CONNECTIONS=512)"), "{warning}");
+    assert!(warning.contains("44 probes at once (MAX_PROBES=128)"), "{warning}");
+    router.until("it knows its nodes", || router.get(IPS).strings().len() == 3);
+    let honest = Honest::start(HONEST, router.addr(), IPS);
+    let flood = Attack {
+        name: "beyond the descriptors",
+        connections: 900,
+        sources: 300,
+        opening: Vec::new(),
+        then: Then::Silence,
+    };
+    let flood = flood.start(router.addr());
+    // Probes go on in the midst of it.
+    fleet.wait_asked_total(fleet.asked_total() + 100, PATIENCE);
+    flood.end();
+    answered(honest.end());
+    fleet.wait_asked_total(fleet.asked_total() + 20, PATIENCE);
+    assert_eq!(router.get(IPS).strings().len(), 3);
+    assert_eq!(router.count_lines("is down"), 0);
+    assert_eq!(router.count_lines("panicked"), 0);
+}
+
+#[test]
+fn a_soft_limit_below_a_sufficient_hard_one_is_raised_without_a_word() {
+    let fleet = Fleet::start(10);
+    let router = binary().ips(fleet.list()).ulimit("-S -n 200").start();
+    router.until("it knows its nodes", || router.get(IPS).strings().len() == 3);
+    assert_eq!(router.count_lines("open files"), 0);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", router.pid())).expect("it runs");
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .expect("there");
+    assert_eq!(files.split_whitespace().nth(3), Some("752"), "{files}");
+}
