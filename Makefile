@@ -7,3 +7,7 @@ run:
 	cargo run --release
 sim:
 	cargo run --release --example sim
+# Ten minutes; `make soak SECONDS=60` is shorter.
+soak:
+	cargo build --release
+	cargo run --release --example soak -- $(SECONDS)
