@@ -16,6 +16,7 @@ pub struct Launch {
     directory: TempDir,
     shell_limits: Vec<String>,
     arguments: Vec<String>,
+    chroot: Option<PathBuf>,
 }
 
 /// What a process that ended by itself has left.
@@ -38,6 +39,7 @@ impl Launch {
             directory: tempfile::tempdir().expect("a temporary directory is available"),
             shell_limits: Vec::new(),
             arguments: Vec::new(),
+            chroot: None,
         }
     }
 
@@ -61,9 +63,13 @@ impl Launch {
         self
     }
 
-    /// Writes a file such as `.env` into the working directory.
+    /// Writes a file such as `.env` or `etc/resolv.conf` into the working directory.
     pub fn file(self, name: &str, contents: impl AsRef<[u8]>) -> Self {
-        fs::write(self.directory.path().join(name), contents).expect("the directory is ours");
+        let path = self.directory.path().join(name);
+        let folder = path.parent().expect("a file is in a folder");
+        fs::create_dir_all(folder)
+            .and_then(|()| fs::write(&path, contents))
+            .expect("the directory is ours");
         self
     }
 
@@ -78,6 +84,14 @@ impl Launch {
         self
     }
 
+    /// Runs it in a root with nothing but the binary and the files given here, by this `chroot` program.
+    pub fn in_empty_root(mut self, chroot: impl Into<PathBuf>) -> Self {
+        let inside = self.directory.path().join("infernet-router");
+        fs::copy(&self.binary, inside).expect("the directory is ours");
+        self.chroot = Some(chroot.into());
+        self
+    }
+
     /// An argument, such as `--help`.
     pub fn arg(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
@@ -89,7 +103,7 @@ impl Launch {
     }
 
     pub fn start(self) -> Router {
-        let child = self.command().stdout(Stdio::null()).spawn();
+        let child = self.command().stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         match child {
             Ok(child) => Router::of(child, self.directory),
             Err(error) => panic!("can't start {:?}: {error}", self.binary),
@@ -99,7 +113,7 @@ impl Launch {
     /// Runs what is to end by itself; panics when it doesn't.
     #[track_caller]
     pub fn run(self) -> Ended {
-        let child = self.command().stdout(Stdio::piped()).spawn();
+        let child = self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = child.unwrap_or_else(|error| panic!("can't start {:?}: {error}", self.binary));
         let stdout = child.stdout.take().expect("stdout is piped");
         let router = Router::of(child, self.directory);
@@ -110,8 +124,13 @@ impl Launch {
         Ended { code, stdout, stderr }
     }
 
-    fn command(&self) -> Command {
-        let mut command = if self.shell_limits.is_empty() {
+    /// The binary with its settings and arguments, for output that goes elsewhere.
+    pub fn command(&self) -> Command {
+        let mut command = if let Some(chroot) = &self.chroot {
+            let mut command = Command::new(chroot);
+            command.arg(self.directory.path()).arg("/infernet-router");
+            command
+        } else if self.shell_limits.is_empty() {
             Command::new(&self.binary)
         } else {
             let mut shell = Command::new("/bin/sh");
@@ -124,8 +143,7 @@ impl Launch {
             .env_clear()
             .envs(&self.settings)
             .current_dir(self.directory.path())
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped());
+            .stdin(Stdio::null());
         command
     }
 }

@@ -1,0 +1,30 @@
+# Any Debian-based image with Rust and a C compiler.
+ARG BUILDER=rust:1.95-slim-bookworm
+FROM ${BUILDER} AS build
+# Set by the builder for each platform; by hand: --build-arg TARGETARCH=arm64
+ARG TARGETARCH
+WORKDIR /src
+ENV RUSTFLAGS="-C target-feature=+crt-static"
+RUN case "${TARGETARCH:-$(uname -m)}" in \
+      amd64|x86_64) echo x86_64-unknown-linux-gnu ;; \
+      arm64|aarch64) echo aarch64-unknown-linux-gnu ;; \
+      *) echo "no build for ${TARGETARCH}" >&2; exit 1 ;; \
+    esac > /target
+# The dependencies are a layer of their own, which stays until Cargo.lock changes.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir src && touch src/lib.rs && echo 'fn main() {}' > src/main.rs \
+    && cargo build --locked --release --target "$(cat /target)"
+COPY src src
+# Newer than the stand-ins above, whatever the clock of the checkout says.
+RUN touch src/lib.rs src/main.rs \
+    && cargo build --locked --release --target "$(cat /target)" \
+    && cp "target/$(cat /target)/release/infernet-router" /infernet-router
+
+FROM scratch
+COPY --from=build /infernet-router /infernet-router
+WORKDIR /app
+# A number, since there is no /etc/passwd.
+USER 65532:65532
+EXPOSE 4000
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["/infernet-router", "health"]
+ENTRYPOINT ["/infernet-router"]
