@@ -8,6 +8,7 @@ mod explorer;
 mod gate;
 mod limits;
 mod lists;
+mod operation;
 mod polling;
 mod settings;
 mod tls;

@@ -1,0 +1,31 @@
+//! What operators have: `check`, `health`, `/metrics`, `/openapi.json` and `.env.example`.
+
+mod check;
+mod env_example;
+mod health;
+mod metrics;
+mod openapi;
+
+use std::process::Output;
+
+use crate::support::{Launch, PATIENCE, Router};
+
+fn launch() -> Launch {
+    Launch::of(env!("CARGO_BIN_EXE_infernet-router"))
+}
+
+/// Starts it and waits until it serves.
+fn serving(launch: Launch) -> Router {
+    let router = launch.start();
+    router.wait_line("serving on http://", PATIENCE);
+    router
+}
+
+/// Runs a command of the binary to its end.
+fn run(launch: &Launch, arguments: &[&str]) -> Output {
+    launch.command().args(arguments).output().expect("the binary is there")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("UTF-8")
+}

@@ -1,0 +1,140 @@
+//! `/openapi.json` against what the router does.
+
+use serde_json::{Map, Value};
+
+use super::{launch, serving};
+use crate::support::http::{self, Answer, Connection};
+use crate::support::{Fleet, Router};
+
+const PATHS: [&str; 5] = [
+    "/api/v1/containers",
+    "/api/v1/ips",
+    "/health",
+    "/metrics",
+    "/openapi.json",
+];
+
+fn document(router: &Router) -> Value {
+    router.get("/openapi.json").json()
+}
+
+fn object(value: &Value) -> &Map<String, Value> {
+    value.as_object().expect("an object")
+}
+
+/// What a `$ref` points to, or the value itself.
+fn resolved<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
+    let Some(reference) = value["$ref"].as_str() else {
+        return value;
+    };
+    let pointer = reference.strip_prefix('#').expect("within the document");
+    document.pointer(pointer).expect("what is referred to")
+}
+
+/// Panics where an answer is not one of those documented for the operation.
+fn check(document: &Value, path: &str, method: &str, answer: &Answer) {
+    let at = format!("{method} {path}: {answer:?}");
+    let responses = &document["paths"][path][method.to_ascii_lowercase()]["responses"];
+    let response = resolved(document, &responses[answer.status.to_string()]);
+    assert!(response.is_object(), "not documented: {at}");
+    if let Some(content) = response["content"].as_object() {
+        let kind = answer.header("Content-Type").unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default();
+        assert!(content.contains_key(kind), "{kind} is not documented: {at}");
+    }
+    for (name, header) in response["headers"].as_object().into_iter().flatten() {
+        let is_required = resolved(document, header)["required"] == true;
+        assert!(!is_required || answer.header(name).is_some(), "no {name}: {at}");
+    }
+    if answer.status >= 400 && method != "HEAD" {
+        let error = answer.json();
+        assert!(error["error"].is_string() && object(&error).len() == 1, "{at}");
+    }
+}
+
+#[test]
+fn its_version_is_the_router_s() {
+    let document = document(&serving(launch()));
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(document["openapi"], "3.1.0");
+}
+
+#[test]
+fn it_has_each_endpoint_with_each_method_and_no_other() {
+    let document = document(&serving(launch()));
+    let mut paths: Vec<&String> = object(&document["paths"]).keys().collect();
+    paths.sort();
+    assert_eq!(paths, PATHS);
+    for path in PATHS {
+        let mut methods: Vec<&String> = object(&document["paths"][path]).keys().collect();
+        methods.sort();
+        assert_eq!(methods, ["get", "head", "options"], "{path}");
+    }
+}
+
+#[test]
+fn each_path_answers_as_documented() {
+    let fleet = Fleet::start(2);
+    let router = serving(launch().ips(fleet.list()).set("RATELIMIT_REQS_PER_MIN", 1000));
+    let document = document(&router);
+    for path in PATHS {
+        let target = format!("{path}?container=hello-world");
+        for (method, status) in [("GET", 200), ("HEAD", 200), ("OPTIONS", 204)] {
+            let answer = http::call(router.addr(), method, &target);
+            assert_eq!(answer.status, status, "{method} {path}");
+            check(&document, path, method, &answer);
+        }
+    }
+}
+
+#[test]
+fn every_path_refuses_as_documented() {
+    let router = serving(launch().set("METRICS_FROM", "192.0.2.1"));
+    let document = document(&router);
+    let long = "a".repeat(10_000);
+    for path in PATHS {
+        for method in ["GET", "HEAD", "OPTIONS"] {
+            for (head, status) in [
+                (format!("{method} {path} HTTP/2.0\r\nHost: a\r\n\r\n"), 505),
+                (format!("{method} {path} HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n"), 431),
+                (format!("{method} {path} HTTP/1.1\r\n\r\n"), 400),
+                (
+                    format!("{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n"),
+                    413,
+                ),
+            ] {
+                let mut connection = Connection::open(router.addr());
+                connection.send(head);
+                let answer = connection.receive();
+                assert_eq!(answer.status, status, "{method} {path}");
+                check(&document, path, method, &answer);
+            }
+        }
+    }
+    for method in ["GET", "HEAD", "OPTIONS"] {
+        let hidden = http::call(router.addr(), method, "/metrics");
+        assert_eq!(hidden.status, 404);
+        check(&document, "/metrics", method, &hidden);
+    }
+}
+
+#[test]
+fn a_bad_query_and_the_limit_are_as_documented() {
+    let router = serving(launch().set("RATELIMIT_REQS_PER_MIN", 3));
+    let document = document(&router);
+    let ips = "/api/v1/ips";
+    for (target, status) in [
+        ("/api/v1/ips", 400),
+        ("/api/v1/ips?container=a&n=-1", 400),
+        ("/api/v1/ips?container=a&n=4294967295", 200),
+        ("/api/v1/ips?container=a", 429),
+    ] {
+        let answer = router.get(target);
+        assert_eq!(answer.status, status, "{target}");
+        assert!(answer.header("RateLimit-Limit").is_some());
+        check(&document, ips, "GET", &answer);
+    }
+    let head = http::call(router.addr(), "HEAD", ips);
+    assert_eq!(head.status, 429);
+    check(&document, ips, "HEAD", &head);
+}
