@@ -1,0 +1,26 @@
+#!/bin/sh
+# The real Python client against the router. Skipped without Python or a package index.
+. "$(dirname "$0")/lib.sh"
+# Its plain install is broken: it takes releases of its dependencies that it does not work with.
+venv infernet-client infernet-ml==2.0.0 'aiohttp<4' 'click<9' 'quart<1' 'web3>=6.19,<7'
+[ -e "$venv/complete" ] || "$venv/bin/pip" install --quiet --no-deps infernet-client==1.4.0
+touch "$venv/complete"
+demo
+export ROUTER_URL="$url"
+client=$venv/bin/infernet-client
+
+# expect WHAT WANTED COMMAND…: the output has to match the extended regular expression as a whole.
+expect() {
+    what=$1 wanted=$2
+    shift 2
+    got=$("$@" 2>&1 | tr -s ' \n' ' ')
+    echo "$what: $got"
+    printf '%s' "$got" | grep -Eqx "$wanted ?" || { echo "expected $wanted" >&2; exit 1; }
+}
+
+node='127\.1\.0\.[123]:[0-9]+'
+expect containers '.*classifier.*hello-world.*summarizer.*' "$client" containers
+expect 'find, one container' ".*$node.*$node.*" "$client" find -c hello-world
+expect 'find, two containers' ".*127\.1\.0\.3:[0-9]+.*127\.1\.0\.1:[0-9]+.*" "$client" find -c hello-world -c summarizer
+expect 'find, the second of two' ".*127\.1\.0\.1:[0-9]+.*" "$client" find -c hello-world -c summarizer -n 1 --skip 1
+echo "the Python client works"
