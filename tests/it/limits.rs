@@ -47,6 +47,7 @@ fn a_client_may_ask_n_times_at_once_and_is_then_told_when_to_come_again() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "waits for as long as it was told")]
 fn after_the_time_that_it_was_told_a_client_may_ask_again() {
     let router = launch().set("RATELIMIT_REQS_PER_MIN", 60).start();
     let mut refused = router.get(IPS);

@@ -10,6 +10,7 @@ mod limits;
 mod lists;
 mod operation;
 mod polling;
+mod process;
 mod settings;
 mod tls;
 

@@ -19,6 +19,7 @@ pub mod honest;
 pub mod http;
 pub mod launch;
 pub mod process;
+pub mod silent;
 pub mod tls;
 
 pub use attack::Attack;
@@ -28,6 +29,7 @@ pub use honest::Honest;
 pub use http::{Answer, Connection};
 pub use launch::Launch;
 pub use process::{Router, Signal};
+pub use silent::Silent;
 
 use std::time::Duration;
 

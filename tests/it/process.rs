@@ -1,0 +1,230 @@
+//! How the router ends, and what its log is worth.
+
+use std::time::Duration;
+
+use super::support::{Behaviour, Connection, Explorer, Fleet, Listing, PATIENCE, Router, Signal, Silent};
+use super::{addresses, available, launch, wait_available};
+
+/// What the contract gives it.
+const END: Duration = Duration::from_secs(5);
+
+/// Nodes that keep probes busy in each way that takes all their time.
+fn hanging() -> Fleet {
+    let fleet = Fleet::start(5);
+    let ways = [
+        Behaviour::Hang,
+        Behaviour::HangAfterHead,
+        Behaviour::Drip,
+        Behaviour::DripHead,
+    ];
+    for (node, way) in ways.into_iter().enumerate() {
+        fleet.set(node, way);
+    }
+    fleet
+}
+
+/// Asks it to end, and checks that it does.
+#[track_caller]
+fn ends(router: &Router, signal: Signal) {
+    router.signal(signal);
+    let status = router.wait_exit(END);
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert!(
+        router.log().last().is_some_and(|line| line.ends_with("ended")),
+        "{:?}",
+        router.log()
+    );
+    assert_eq!(router.count_lines("ERROR"), 0, "{:?}", router.log());
+}
+
+#[test]
+fn either_signal_ends_it_with_0_while_all_is_quiet() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let fleet = Fleet::start(2);
+        let router = launch().ips(fleet.list()).start();
+        assert_eq!(available(&router), addresses(&fleet, 0..2));
+        ends(&router, signal);
+    }
+}
+
+#[test]
+fn it_ends_while_probes_and_the_explorer_hang_and_clients_are_connected() {
+    for (signal, listing) in [(Signal::TERM, Listing::Hang), (Signal::INT, Listing::Drip)] {
+        let fleet = hanging();
+        let explorer = Explorer::start(listing);
+        let launch = launch().ips(fleet.list()).set("API_URL", explorer.url());
+        let router = launch.set("REFRESH_INTERVAL", "0.1").start();
+        assert_eq!(available(&router), addresses(&fleet, [4]));
+        // One that has asked, one that has not, one in the middle of it.
+        let mut idle = Connection::open(router.addr());
+        assert_eq!(idle.get("/health").status, 200);
+        let mut silent = Connection::open(router.addr());
+        let mut half = Connection::open(router.addr());
+        half.send("GET /health HTTP/1.1\r\nHo");
+        let asked = fleet.asked(0);
+        fleet.wait_asked(0, asked + 1, PATIENCE);
+        ends(&router, signal);
+        assert_eq!((idle.wait_closed(), silent.wait_closed()), (Vec::new(), Vec::new()));
+    }
+}
+
+#[test]
+fn it_ends_before_it_has_begun_to_serve() {
+    let fleet = hanging();
+    let router = launch().ips(fleet.list()).start();
+    fleet.wait_asked_total(5, PATIENCE);
+    router.signal(Signal::TERM);
+    assert_eq!(router.wait_exit(END).code(), Some(0));
+    assert_eq!(router.count_lines("serving on"), 0, "{:?}", router.log());
+}
+
+#[test]
+fn it_ends_while_connects_hang() {
+    let silent = Silent::start();
+    let nodes = (0..4).map(|i| format!("127.0.0.{}:{}\n", i + 1, silent.addr().port()));
+    let list: String = nodes.take(1).collect();
+    let explorer = format!("http://{}", silent.addr());
+    let launch = launch().ips(list).set("API_URL", explorer);
+    let router = launch.set("REFRESH_INTERVAL", "0.1").start();
+    let mut half = Connection::open(router.addr());
+    half.send("GET /health HTTP/1.1\r\nHo");
+    router.wait_line("is down: no complete answer in time", PATIENCE);
+    ends(&router, Signal::TERM);
+}
+
+#[test]
+fn a_request_that_is_under_way_is_answered_at_the_end() {
+    let router = launch().start();
+    let mut half = Connection::open(router.addr());
+    half.send("GET /health HTTP/1.1\r\nHo");
+    router.signal(Signal::TERM);
+    router.wait_line("ending: requests under way are answered", PATIENCE);
+    half.send("st: router\r\n\r\n");
+    let answer = half.receive();
+    assert_eq!((answer.status, answer.header("Connection")), (200, Some("close")));
+    assert_eq!(half.wait_closed(), b"");
+    assert_eq!(router.wait_exit(END).code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    for (first, second, code) in [(Signal::TERM, Signal::INT, 130), (Signal::INT, Signal::TERM, 143)] {
+        let router = launch().start();
+        let mut half = Connection::open(router.addr());
+        half.send("GET /health HTTP/1.1\r\nHo");
+        router.signal(first);
+        router.wait_line("ending: ", PATIENCE);
+        router.signal(second);
+        assert_eq!(router.wait_exit(END).code(), Some(code));
+        assert!(
+            !router.log().iter().any(|line| line.ends_with("ended")),
+            "{:?}",
+            router.log()
+        );
+    }
+}
+
+/// Levels of the lines that a router logs that meets one bad line and two nodes.
+fn levels(level: &str) -> Vec<String> {
+    let fleet = Fleet::start(2);
+    fleet.set(1, Behaviour::Status(500));
+    let list = format!("?\n{}", fleet.list());
+    let router = launch().ips(list).set("RUST_LOG", level).start();
+    // Its first probes, and the recheck of one.
+    fleet.wait_asked_total(3, PATIENCE);
+    router.signal(Signal::TERM);
+    assert_eq!(router.wait_exit(PATIENCE).code(), Some(0));
+    let level_of = |line: &String| line.split_whitespace().nth(1).unwrap_or_default().to_owned();
+    let mut levels: Vec<_> = router.log().iter().map(level_of).collect();
+    levels.sort_unstable();
+    levels.dedup();
+    levels
+}
+
+#[test]
+fn the_log_level_says_what_is_logged() {
+    assert_eq!(levels("off"), [""; 0]);
+    assert_eq!(levels("error"), [""; 0]);
+    assert_eq!(levels("warn"), ["WARN"]);
+    assert_eq!(levels("INFO"), ["INFO", "WARN"]);
+    assert_eq!(levels("debug"), ["DEBUG", "INFO", "WARN"]);
+}
+
+#[test]
+fn nobody_can_forge_a_line_of_the_log() {
+    let forged = "\n2026-01-01T00:00:00.000Z ERROR [forged] \u{1b}[2J\r\u{2028}x";
+    let quoted = serde_json::to_string(forged).expect("a text is JSON");
+    let fleet = Fleet::start(7);
+    let body = |text: String| Behaviour::Body(text.into());
+    fleet.set(0, body(format!(r#"{{"containers":[],"pending":{{{quoted}:-1}}}}"#)));
+    fleet.set(1, body(format!(r#"{{"containers":{quoted},"pending":{{}}}}"#)));
+    fleet.set(
+        2,
+        body(format!(
+            r#"{{"containers":[{{"id":{quoted},"description":{quoted}}}],"pending":{{}}}}"#
+        )),
+    );
+    fleet.set(3, Behaviour::Raw(format!("HTTP/1.1 200 {forged}\r\n\r\n").into()));
+    fleet.set(4, Behaviour::Raw(format!("{forged}\r\n\r\n").into()));
+    fleet.set(5, Behaviour::Redirect("http://a b\u{1b}[2J/info".to_owned()));
+    let explorer = Explorer::start(Listing::Body(format!(r#"{{"data":{quoted}}}"#)));
+    let launch = launch()
+        .ips(format!("{}{forged}\n", fleet.list()))
+        .set("RUST_LOG", "trace");
+    let router = launch.set("API_URL", explorer.url()).start();
+    router.wait_line("its last good list stays", PATIENCE);
+    for head in [
+        "GET /%0a%0dERROR?container=%1b%0a HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /api/v1/ips?container=a&n=%0aERROR HTTP/1.1\r\nHost: a\r\nX: \u{1b}[2J\r\n\r\n",
+        "GET /\u{1b}[2J HTTP/1.1\r\nHost: a\r\n\r\n",
+        "\u{1b}[2J\r\n\r\n",
+    ] {
+        let mut client = Connection::open(router.addr());
+        client.send(head);
+        client.finish_sending();
+        client.wait_closed();
+    }
+    router.signal(Signal::TERM);
+    assert_eq!(router.wait_exit(PATIENCE).code(), Some(0));
+    assert!(router.count_lines("is down") >= 5, "{:?}", router.log());
+    for line in router.log() {
+        let (time, rest) = line.split_once(' ').unwrap_or_default();
+        assert!(time.starts_with("20") && time.ends_with('Z'), "{line:?}");
+        let module = rest.get(6..).unwrap_or_default();
+        assert!(module.starts_with("[infernet_router"), "{line:?}");
+        assert!(!line.contains(|c: char| c.is_control() || c == '\u{2028}'), "{line:?}");
+    }
+}
+
+#[test]
+fn a_router_whose_log_nobody_reads_any_more_serves_probes_and_ends() {
+    let fleet = Fleet::start(2);
+    let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1).start();
+    assert_eq!(available(&router), addresses(&fleet, 0..2));
+    router.close_log();
+    // Each flip is a line, and by the second one there is no pipe.
+    for _ in 0..2 {
+        fleet.set(0, Behaviour::Status(500));
+        wait_available(&router, &fleet, [1]);
+        router.wait_log_closed();
+        fleet.set(0, Behaviour::up(0, &["hello-world"]));
+        wait_available(&router, &fleet, 0..2);
+    }
+    router.write_ips(format!("?\n{}", fleet.list_of(1..2)));
+    wait_available(&router, &fleet, [1]);
+    router.signal(Signal::TERM);
+    assert_eq!(router.wait_exit(END).code(), Some(0));
+}
+
+#[test]
+fn with_few_descriptors_it_serves_fewer_and_says_so() {
+    let fleet = Fleet::start(100);
+    let router = launch().ips(fleet.list()).ulimit("-n 200").start();
+    router.wait_line(
+        "the limit of 200 open files allows 44 connections (MAX_CONNECTIONS=512)",
+        PATIENCE,
+    );
+    wait_available(&router, &fleet, 0..100);
+    assert_eq!(router.count_lines("is down"), 0);
+    ends(&router, Signal::TERM);
+}

@@ -1,0 +1,51 @@
+//! An address where a connect hangs, as behind a firewall that drops everything.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
+
+/// Connections that are tried until the backlog is full; the kernel lets one or two in.
+const FILLERS: usize = 8;
+
+/// A listener that never accepts and whose backlog is full.
+pub struct Silent {
+    addr: SocketAddr,
+    /// Sockets that keep the backlog full, and the listener.
+    _sockets: Vec<OwnedFd>,
+}
+
+impl Silent {
+    #[track_caller]
+    pub fn start() -> Self {
+        let listener = socket();
+        net::bind(&listener, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port is free");
+        net::listen(&listener, 0).expect("it is bound");
+        let addr = net::getsockname(&listener).expect("it is bound");
+        let addr = SocketAddr::try_from(addr).expect("an IPv4 address");
+        let mut sockets = vec![listener];
+        for _ in 0..FILLERS {
+            let filler = socket();
+            let connected = net::connect(&filler, &addr);
+            assert!(matches!(connected, Ok(()) | Err(Errno::INPROGRESS)), "{connected:?}");
+            sockets.push(filler);
+        }
+        let another = TcpStream::connect_timeout(&addr, Duration::from_millis(100));
+        assert!(another.is_err(), "a full backlog lets nobody in");
+        Self {
+            addr,
+            _sockets: sockets,
+        }
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+fn socket() -> OwnedFd {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).expect("a socket is available")
+}
