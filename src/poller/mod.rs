@@ -317,8 +317,9 @@ impl Poller {
                 node.explain(reason, &mut self.chatter, now);
             }
             Health::Suspect => {
-                node.give_up(reason, &mut self.chatter, now);
+                // Before the word of it, which may have to wait for whoever reads the log.
                 self.registry.down(id);
+                node.give_up(reason, &mut self.chatter, now);
             }
             Health::New => node.give_up(reason, &mut self.chatter, now),
             Health::Down => node.explain(reason, &mut self.chatter, now),

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::support::{Behaviour, Explorer, Fleet, Listing, PATIENCE, Router};
+use super::support::{Behaviour, Connection, Explorer, Fleet, Listing, PATIENCE, Router};
 use super::{addresses, available, launch, wait_available};
 
 fn line(what: &str, node: SocketAddr, then: &str) -> String {
@@ -346,6 +346,36 @@ fn the_first_answer_has_slow_nodes_and_does_not_wait_for_hanging_ones() {
     let router = launch().ips(fleet.list()).start();
     assert_eq!(available(&router), addresses(&fleet, [0, 2]));
     assert_eq!(router.get("/health").text(), r#"{"status":"healthy"}"#);
+}
+
+#[test]
+fn a_client_that_comes_before_serving_begins_waits_for_the_first_list() {
+    let fleet = Fleet::start(2);
+    fleet.set(1, Behaviour::Wait);
+    // An address of its own, by which its port is found before the log names it.
+    let router = launch().ips(fleet.list()).set("HOST", "127.0.0.77").start();
+    let mut port = None;
+    router.until("it listens", || {
+        port = listening_port("4D00007F:");
+        port.is_some()
+    });
+    let addr = SocketAddr::from(([127, 0, 0, 77], port.expect("it listens")));
+    let mut client = Connection::open(addr);
+    client.send("GET /api/v1/ips?container=hello-world HTTP/1.1\r\nHost: router\r\n\r\n");
+    assert_eq!(router.count_lines("serving on"), 0, "one node has not answered");
+    assert_eq!(client.receive().strings(), addresses(&fleet, [0]));
+    assert_eq!(router.addr(), addr);
+}
+
+/// The port of a socket that listens on this address, written as the kernel does.
+fn listening_port(prefix: &str) -> Option<u16> {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux has it");
+    table.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let port = fields.next()?.strip_prefix(prefix)?;
+        let is_listening = fields.nth(1) == Some("0A");
+        u16::from_str_radix(port, 16).ok().filter(|_| is_listening)
+    })
 }
 
 #[test]
