@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use crate::median;
 use crate::support::fleet::{Behaviour, Fleet};
 use crate::support::process::{Launch, Router, until};
 
@@ -54,11 +55,14 @@ const FLEETS: [(usize, usize, Duration); 5] = [
     (100_000, 0, Duration::from_secs(60)),
 ];
 
-/// Processor time and memory of rounds, and who was asked how often in two of them.
+/// Rounds that are measured, of which the median counts.
+const ROUNDS: u32 = 3;
+
+/// Processor time and memory of rounds, and who was asked how often in each of them.
 pub fn over_a_fleet() {
     println!("\n## Rounds, MAX_PROBES at its default\n");
     println!(
-        "| nodes | hanging | interval | available | processor time of a round | resident | live nodes asked 0/1/2/more times in an interval | warnings |"
+        "| nodes | hanging | interval | available | processor time of a round | resident, at most | live nodes asked 0/1/2/more times in an interval | warnings |"
     );
     println!("|---|---|---|---|---|---|---|---|");
     for (nodes, percent, interval) in FLEETS {
@@ -68,25 +72,40 @@ pub fn over_a_fleet() {
         router.addr();
         // The first interval finds out who hangs; the second one is like all others.
         wait(interval * 2 + interval / 2);
+        let rounds: Vec<Round> = (0..ROUNDS)
+            .map(|_| Round::measure(&fleet, &router, percent, interval))
+            .collect();
+        let asked: Vec<String> = (0..4)
+            .map(|times| rounds.iter().map(|round| round.asked[times]).sum::<usize>().to_string())
+            .collect();
+        println!(
+            "| {nodes} | {percent} % | {} s | {} | {:.2} s | {:.1} MiB | {} in {ROUNDS} intervals | {} |",
+            interval.as_secs(),
+            available(&router).len(),
+            median(rounds.iter().map(|round| round.cpu).collect()).as_secs_f64(),
+            router.peak_rss_kib() as f64 / 1024.0,
+            asked.join(" / "),
+            router.count_lines("too small"),
+        );
+    }
+}
+
+struct Round {
+    cpu: Duration,
+    /// Live nodes that were asked never, once, twice, more often.
+    asked: [usize; 4],
+}
+
+impl Round {
+    fn measure(fleet: &Fleet, router: &Router, percent: usize, interval: Duration) -> Self {
         let (before, cpu) = (fleet.asked_each(), router.cpu_time());
         wait(interval);
         let (after, cpu) = (fleet.asked_each(), router.cpu_time() - cpu);
-        let mut times: HashMap<u64, usize> = HashMap::new();
-        for node in (0..nodes).filter(|node| node % 100 >= percent) {
-            *times.entry((after[node] - before[node]).min(3)).or_default() += 1;
+        let mut asked = [0; 4];
+        for node in (0..fleet.len()).filter(|node| node % 100 >= percent) {
+            asked[(after[node] - before[node]).min(3) as usize] += 1;
         }
-        let times: Vec<String> = (0..4)
-            .map(|n| times.get(&n).copied().unwrap_or(0).to_string())
-            .collect();
-        println!(
-            "| {nodes} | {percent} % | {} s | {} | {:.2} s | {:.1} MiB | {} | {} |",
-            interval.as_secs(),
-            available(&router).len(),
-            cpu.as_secs_f64(),
-            router.rss_kib() as f64 / 1024.0,
-            times.join(" / "),
-            router.count_lines("too small"),
-        );
+        Self { cpu, asked }
     }
 }
 

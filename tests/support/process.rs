@@ -109,6 +109,20 @@ impl Router {
         self.watch.lock().log.clone()
     }
 
+    /// Hands on each line of the log, from the first to the end of the router.
+    pub fn follow(&self, mut take: impl FnMut(&str)) {
+        let mut taken = 0;
+        loop {
+            let is_new = |seen: &Seen| seen.log.len() > taken || seen.log_ended;
+            let new = self.watch.wait(PATIENCE, is_new).log[taken..].to_vec();
+            new.iter().for_each(|line| take(line));
+            taken += new.len();
+            if new.is_empty() && self.watch.lock().log_ended {
+                return;
+            }
+        }
+    }
+
     /// How many lines the log has: a mark for `wait_line_after`.
     pub fn log_len(&self) -> usize {
         self.watch.lock().log.len()
