@@ -6,6 +6,8 @@
 mod chatter;
 mod lists;
 mod schedule;
+#[cfg(test)]
+mod tests;
 mod tracked;
 
 use std::collections::HashMap;
@@ -139,6 +141,10 @@ impl Poller {
         if let Err(error) = self.pool.grow(demand) {
             self.complain(&error.to_string(), now);
         }
+        self.send_due(now)
+    }
+
+    fn send_due(&mut self, now: Instant) -> Instant {
         loop {
             match self.schedule.turn(now) {
                 Turn::Ask(id) => self.ask(id, Cause::Turn, now),

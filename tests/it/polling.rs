@@ -1,6 +1,6 @@
 //! What the router makes of nodes that answer, lie, drip, hang and die.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::support::{Behaviour, Connection, Explorer, Fleet, Listing, PATIENCE, Router};
@@ -352,14 +352,16 @@ fn the_first_answer_has_slow_nodes_and_does_not_wait_for_hanging_ones() {
 fn a_client_that_comes_before_serving_begins_waits_for_the_first_list() {
     let fleet = Fleet::start(2);
     fleet.set(1, Behaviour::Wait);
-    // An address of its own, by which its port is found before the log names it.
-    let router = launch().ips(fleet.list()).set("HOST", "127.0.0.77").start();
+    // An address that nobody else serves on, so that its port is found before the log names it.
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    let host = Ipv4Addr::new(127, 128 + a % 64, b, c);
+    let router = launch().ips(fleet.list()).set("HOST", host).start();
     let mut port = None;
     router.until("it listens", || {
-        port = listening_port("4D00007F:");
+        port = listening_port(host);
         port.is_some()
     });
-    let addr = SocketAddr::from(([127, 0, 0, 77], port.expect("it listens")));
+    let addr = SocketAddr::from((host, port.expect("it listens")));
     let mut client = Connection::open(addr);
     client.send("GET /api/v1/ips?container=hello-world HTTP/1.1\r\nHost: router\r\n\r\n");
     assert_eq!(router.count_lines("serving on"), 0, "one node has not answered");
@@ -367,12 +369,14 @@ fn a_client_that_comes_before_serving_begins_waits_for_the_first_list() {
     assert_eq!(router.addr(), addr);
 }
 
-/// The port of a socket that listens on this address, written as the kernel does.
-fn listening_port(prefix: &str) -> Option<u16> {
+/// The port of a socket that listens on this address.
+fn listening_port(host: Ipv4Addr) -> Option<u16> {
+    // As the kernel writes it: the bytes as a number of this machine.
+    let prefix = format!("{:08X}:", u32::from_ne_bytes(host.octets()));
     let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux has it");
     table.lines().find_map(|line| {
         let mut fields = line.split_whitespace().skip(1);
-        let port = fields.next()?.strip_prefix(prefix)?;
+        let port = fields.next()?.strip_prefix(prefix.as_str())?;
         let is_listening = fields.nth(1) == Some("0A");
         u16::from_str_radix(port, 16).ok().filter(|_| is_listening)
     })

@@ -1,0 +1,289 @@
+use crossbeam_channel::TryRecvError;
+
+use super::*;
+use crate::limiter::Client;
+use crate::node::parse_list;
+use crate::registry::{Page, PromisePolicy, Purpose, Rank};
+
+const INTERVAL: Duration = Duration::from_secs(30);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A poller whose pool has no threads: the test says how each probe ended.
+struct Rig {
+    poller: Poller,
+    registry: Arc<Registry>,
+    is_ready: Receiver<()>,
+    now: Instant,
+}
+
+#[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
+fn rig(expects_explorer: bool) -> Rig {
+    let settings = Settings {
+        interval: INTERVAL,
+        max_probes: 8,
+        weights: PendingWeights::default(),
+        expects_explorer,
+    };
+    let now = Instant::now();
+    let registry = Arc::new(Registry::new(PromisePolicy::Off));
+    let (ready, is_ready) = bounded(0);
+    let (pool, _reports) = Pool::new(Prober::default(), settings.max_probes);
+    let poller = Poller::new(settings, Arc::clone(&registry), pool, Arc::default(), ready, now);
+    Rig {
+        poller,
+        registry,
+        is_ready,
+        now,
+    }
+}
+
+fn nodes(list: &str) -> Vec<NodeAddr> {
+    parse_list(list).nodes
+}
+
+fn is_up() -> Outcome {
+    let info = NodeInfo::parse(br#"{"containers":[{"id":"a"}],"pending":{}}"#);
+    Outcome::Up(info.expect("a node's answer"))
+}
+
+fn failed() -> Outcome {
+    Outcome::Failed("connection refused".to_owned())
+}
+
+impl Rig {
+    /// One that ips.txt lists.
+    fn listed(list: &str) -> Self {
+        let mut rig = rig(false);
+        rig.update(Update::Listed(nodes(list)));
+        rig
+    }
+
+    fn update(&mut self, update: Update) {
+        self.poller.update(update, self.now);
+    }
+
+    fn id(&self, addr: &str) -> NodeId {
+        self.poller.by_addr[&NodeAddr::parse(addr).expect("an address")]
+    }
+
+    /// Sends what is due, and says what is under way then.
+    fn send_due(&mut self) -> Vec<String> {
+        self.poller.send_due(self.now);
+        let under_way = self.poller.nodes.values().filter(|node| node.under_way.is_some());
+        let mut under_way: Vec<_> = under_way.map(|node| node.addr.to_string()).collect();
+        under_way.sort_unstable();
+        under_way
+    }
+
+    fn report(&mut self, id: NodeId, outcome: Outcome) {
+        let report = Report {
+            id,
+            probe: 1,
+            outcome,
+            took: SECOND,
+        };
+        self.poller.report(report, self.now);
+    }
+
+    /// Asks a node and lets the probe end so.
+    fn probe(&mut self, addr: &str, outcome: Outcome) -> Health {
+        let id = self.id(addr);
+        self.poller.ask(id, Cause::Turn, self.now);
+        self.report(id, outcome);
+        self.poller.nodes[&id].health
+    }
+
+    fn available(&self) -> Vec<String> {
+        let client = Client::V4(1);
+        let page = Page { n: 9, offset: 0 };
+        let found = self.registry.answer(["a"].into_iter(), page, client, Purpose::Look);
+        let mut found: Vec<_> = found.iter().map(|addr| addr.as_listed().to_owned()).collect();
+        found.sort_unstable();
+        found
+    }
+
+    fn is_ready(&self) -> bool {
+        self.is_ready.try_recv() == Err(TryRecvError::Disconnected)
+    }
+}
+
+#[test]
+fn one_success_makes_a_node_available_and_two_failures_in_a_row_lose_it() {
+    let mut rig = Rig::listed("h:1");
+    assert_eq!(rig.available(), [""; 0]);
+    assert_eq!(rig.probe("h:1", is_up()), Health::Up);
+    assert_eq!(rig.available(), ["h:1"]);
+    assert_eq!(rig.probe("h:1", failed()), Health::Suspect);
+    assert_eq!(rig.probe("h:1", is_up()), Health::Up);
+    assert_eq!(rig.probe("h:1", failed()), Health::Suspect);
+    assert_eq!(rig.available(), ["h:1"]);
+    assert_eq!(rig.probe("h:1", failed()), Health::Down);
+    assert_eq!(rig.available(), [""; 0]);
+    assert_eq!(rig.probe("h:1", failed()), Health::Down);
+    assert_eq!(rig.probe("h:1", is_up()), Health::Up);
+    assert_eq!(rig.available(), ["h:1"]);
+}
+
+#[test]
+fn a_node_that_fails_is_asked_once_more_after_a_second() {
+    for before in [None, Some(is_up())] {
+        let mut rig = Rig::listed("h:1");
+        if let Some(outcome) = before {
+            rig.send_due();
+            rig.report(rig.id("h:1"), outcome);
+        }
+        rig.probe("h:1", failed());
+        assert_eq!(rig.send_due(), [""; 0]);
+        rig.now += SECOND;
+        assert_eq!(rig.send_due(), ["h:1"]);
+        rig.report(rig.id("h:1"), failed());
+        assert_eq!(rig.poller.nodes[&rig.id("h:1")].health, Health::Down);
+        let next = rig.poller.send_due(rig.now);
+        assert_eq!(next, rig.now - SECOND + INTERVAL, "no more than once");
+    }
+}
+
+#[test]
+fn a_node_that_is_back_before_its_recheck_is_not_asked_in_vain() {
+    let mut rig = Rig::listed("h:1");
+    rig.probe("h:1", failed());
+    rig.probe("h:1", is_up());
+    rig.now += SECOND;
+    assert_eq!(rig.send_due(), [""; 0]);
+}
+
+#[test]
+fn a_429_and_a_lack_of_ours_are_no_verdict() {
+    let lack = || Outcome::Ours("no descriptor".to_owned());
+    for no_verdict in [|| Outcome::Limited, lack] {
+        let mut rig = Rig::listed("h:1");
+        rig.probe("h:1", is_up());
+        assert_eq!(rig.probe("h:1", no_verdict()), Health::Up);
+        rig.probe("h:1", failed());
+        assert_eq!(rig.probe("h:1", no_verdict()), Health::Suspect);
+        assert_eq!(rig.available(), ["h:1"]);
+        assert_eq!(rig.probe("h:1", failed()), Health::Down);
+        assert_eq!(rig.probe("h:1", no_verdict()), Health::Down);
+        assert_eq!(rig.available(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_probe_counts_only_for_a_node_that_was_listed_all_the_while() {
+    let mut rig = Rig::listed("h:1\nh:2");
+    rig.send_due();
+    let old = rig.id("h:1");
+    rig.update(Update::Listed(nodes("h:2")));
+    rig.update(Update::Listed(nodes("h:1\nh:2")));
+    assert_ne!(rig.id("h:1"), old);
+    rig.report(old, is_up());
+    assert_eq!(rig.available(), [""; 0]);
+    assert_eq!(rig.poller.orphans.len(), 0);
+    assert_eq!(rig.probe("h:1", is_up()), Health::Up);
+    rig.update(Update::Listed(Vec::new()));
+    assert_eq!(rig.available(), [""; 0]);
+}
+
+#[test]
+fn a_node_that_stays_listed_keeps_its_state_whatever_else_changes() {
+    let mut rig = rig(true);
+    rig.update(Update::Listed(nodes("1.1.1.1:1\n2.2.2.2:2")));
+    let id = rig.id("1.1.1.1:1");
+    rig.probe("1.1.1.1:1", is_up());
+    for update in [
+        Update::Listed(nodes("http://1.1.1.1:1")),
+        Update::Explorer(nodes("1.1.1.1:1\n3.3.3.3:3")),
+        Update::ExplorerFailed,
+    ] {
+        rig.update(update);
+        assert_eq!(rig.id("1.1.1.1:1"), id);
+        assert_eq!(rig.available(), ["http://1.1.1.1:1"], "as ips.txt has it");
+        assert_eq!(rig.poller.nodes[&id].rank, Rank::Listed(0));
+    }
+    rig.update(Update::Listed(Vec::new()));
+    assert_eq!(rig.available(), ["1.1.1.1:1"], "as the Explorer has it");
+    assert!(matches!(rig.poller.nodes[&id].rank, Rank::Explorer(_)));
+    rig.update(Update::Explorer(nodes("3.3.3.3:3")));
+    assert_eq!(rig.available(), [""; 0]);
+    assert_eq!(rig.poller.nodes.len(), 1);
+}
+
+#[test]
+fn it_is_ready_when_every_node_of_the_first_lists_was_heard_of() {
+    let mut rig = rig(true);
+    rig.update(Update::Listed(nodes("1.1.1.1:1\n2.2.2.2:2\n3.3.3.3:3")));
+    rig.probe("1.1.1.1:1", is_up());
+    rig.probe("2.2.2.2:2", Outcome::Limited);
+    rig.probe("3.3.3.3:3", failed());
+    assert!(!rig.is_ready(), "the Explorer has not answered");
+    rig.update(Update::Explorer(nodes("1.1.1.1:1\n4.4.4.4:4\n5.5.5.5:5")));
+    rig.probe("4.4.4.4:4", Outcome::Ours("no descriptor".to_owned()));
+    rig.probe("4.4.4.4:4", is_up());
+    rig.probe("4.4.4.4:4", failed());
+    assert!(!rig.is_ready(), "one has not answered");
+    rig.update(Update::Explorer(nodes("4.4.4.4:4")));
+    assert!(rig.is_ready(), "it is not listed any more");
+}
+
+#[test]
+fn no_node_or_an_explorer_that_fails_is_nothing_to_wait_for() {
+    assert!(Rig::listed("").is_ready());
+    let mut rig = rig(true);
+    rig.update(Update::Listed(Vec::new()));
+    assert!(!rig.is_ready());
+    rig.update(Update::ExplorerFailed);
+    assert!(rig.is_ready());
+}
+
+#[test]
+fn new_nodes_of_ips_txt_are_asked_before_those_of_the_explorer_and_in_its_order() {
+    let mut rig = rig(true);
+    rig.update(Update::Explorer(nodes("9.9.9.9:9\n1.1.1.1:1")));
+    rig.update(Update::Listed(nodes("8.8.8.8:8\n7.7.7.7:7")));
+    let order: Vec<_> = std::iter::from_fn(|| match rig.poller.schedule.turn(rig.now) {
+        Turn::New(id) => Some(rig.poller.nodes[&id].addr.to_string()),
+        _ => None,
+    })
+    .collect();
+    assert_eq!(order, ["8.8.8.8:8", "7.7.7.7:7", "1.1.1.1:1", "9.9.9.9:9"]);
+}
+
+#[test]
+fn a_node_is_asked_by_one_probe_at_a_time() {
+    let mut rig = Rig::listed("h:1\nh:2");
+    assert_eq!(rig.send_due(), ["h:1", "h:2"]);
+    rig.report(rig.id("h:2"), is_up());
+    let hanging = rig.id("h:1");
+    let begun = rig.poller.nodes[&hanging].asked;
+    rig.now += INTERVAL;
+    assert_eq!(rig.send_due(), ["h:1", "h:2"], "a round");
+    rig.poller.ask(hanging, Cause::Turn, rig.now);
+    assert_eq!(rig.poller.nodes[&hanging].asked, begun);
+}
+
+#[test]
+fn a_round_begins_with_those_that_are_up_the_longest_unasked_first() {
+    let mut rig = Rig::listed("h:1\nh:2\nh:3\nh:4");
+    // What is new is asked once; the rest of the test is about the round.
+    while let Turn::New(_) = rig.poller.schedule.turn(rig.now) {}
+    for (addr, outcome) in [
+        ("h:4", is_up()),
+        ("h:1", Outcome::Limited),
+        ("h:3", is_up()),
+        ("h:2", Outcome::Limited),
+    ] {
+        rig.now += SECOND;
+        rig.probe(addr, outcome);
+    }
+    rig.now += INTERVAL;
+    rig.poller.begin_round(rig.now);
+    let mut order = Vec::new();
+    // A tenth of the interval, in slots of 750 ms.
+    for slot in 0..4 {
+        let now = rig.now + slot * Duration::from_millis(750);
+        if let Turn::Ask(id) = rig.poller.schedule.turn(now) {
+            order.push(rig.poller.nodes[&id].addr.to_string());
+        }
+    }
+    assert_eq!(order, ["h:4", "h:3", "h:1", "h:2"]);
+}
