@@ -211,7 +211,6 @@ fn an_explorer_that_hangs_delays_neither_the_start_nor_a_probe_and_costs_no_list
     let line = format!("Explorer {}: no complete answer in time", explorer.url());
     let before = fleet.asked(0);
     router.wait_line(&line, PATIENCE);
-    assert_eq!(explorer.asked(), 1);
     // 35 rounds go into the seven seconds that are left; two would be a delay.
     assert!(fleet.asked(0) > before + 2, "{before}, {}", fleet.asked(0));
     explorer.set(nodes(&fleet, 1..2));
