@@ -12,7 +12,7 @@ RUN case "${TARGETARCH:-$(uname -m)}" in \
     esac > /target
 # The dependencies are a layer of their own, which stays until Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir src && touch src/lib.rs && echo 'fn main() {}' > src/main.rs \
+RUN mkdir src && echo '//! A stand-in.' | tee src/lib.rs > src/main.rs && echo 'fn main() {}' >> src/main.rs \
     && cargo build --locked --release --target "$(cat /target)"
 COPY src src
 # Newer than the stand-ins above, whatever the clock of the checkout says.
