@@ -16,7 +16,6 @@ run:
 	cargo run --release
 
 # The router against three stand-in nodes, and the curl lines to try. Settings: make demo PORT=4001
-export PORT
 demo:
 	cargo build
 	cargo run --example demo
