@@ -20,6 +20,12 @@ use crate::slots::{Key, Slots};
 
 /// One client, an IPv4 address or an IPv6 /64, may hold this part of the connections.
 const CLIENT_SHARE: usize = 4;
+/// A head is on its way for this long before its connection may have to make room: or else the only one that is not
+/// being answered would be the newest.
+const MIN_WAIT: Duration = Duration::from_millis(20);
+/// An answer that is not taken in this time makes room like a head that does not come: or else those who never read
+/// would keep all others out.
+const MIN_WRITE: Duration = Duration::from_secs(1);
 /// Connections beyond the cap that are kept for a moment, so that their 503 is read before the reset.
 const MAX_REFUSED: usize = 64;
 /// Answers that clients have not taken yet, in bytes, all together; beyond it the slowest reader is cut off.
@@ -83,18 +89,22 @@ impl Clients {
             false => Holder::Client(Client::from(peer)),
         };
         let connection = Connection::new(stream, peer, holder, now);
-        let share = self.settings.max_connections / CLIENT_SHARE;
-        if self.held_by(holder) >= share {
+        if self.held_by(holder) >= self.share() {
             let what = format!("{peer} holds its whole share of the connections");
             self.complain(Refused::Share, &what, now);
             return self.turn_away(connection, Refused::Share, now);
         }
-        if self.connections.len() - self.refused >= self.settings.max_connections && !self.make_room() {
+        if self.connections.len() - self.refused >= self.settings.max_connections && !self.make_room(now) {
             let what = "all connections are being answered: MAX_CONNECTIONS is too small for so many";
             self.complain(Refused::Full, what, now);
             return self.turn_away(connection, Refused::Full, now);
         }
         self.take_in(connection);
+    }
+
+    /// Connections that one client may hold.
+    pub(super) fn share(&self) -> usize {
+        (self.settings.max_connections / CLIENT_SHARE).max(1)
     }
 
     /// Connections of a client; none of a proxy, for which there is no share.
@@ -128,10 +138,17 @@ impl Clients {
         self.tell_open();
     }
 
-    /// Closes the connection that has waited longest without a complete head, of the client that holds most.
-    fn make_room(&mut self) -> bool {
+    /// Closes the connection that has waited longest without a complete head, or to be read, of the client that holds
+    /// most.
+    fn make_room(&mut self, now: Instant) -> bool {
         let waits = |connection: &Connection| {
-            matches!(connection.stage, Stage::Reading | Stage::Lingering) && connection.holder != Holder::Nobody
+            let since = now.saturating_duration_since(connection.since);
+            let waits = match connection.stage {
+                Stage::Reading | Stage::Lingering => since >= MIN_WAIT,
+                Stage::Writing => since >= MIN_WRITE,
+                Stage::Waiting | Stage::Inside => false,
+            };
+            waits && connection.holder != Holder::Nobody
         };
         let waiting = self.connections.iter().filter(|(_, connection)| waits(connection));
         let victim = waiting

@@ -40,8 +40,9 @@ use lane::{Lane, UnderWay};
 const TICK: Duration = Duration::from_millis(100);
 /// Accepted at one go, so that a flood of connections does not keep those that are here waiting.
 const MAX_ACCEPTS: usize = 64;
-/// Times that many are accepted after the signal to end: the standard library lets 128 wait, and a flood has no end.
-const MAX_LAST_ACCEPTS: usize = 4;
+/// Connections that wait to be accepted. Those beyond it are a second late: their clients must knock again. After the
+/// signal to end no more than these are accepted, since a flood has no end.
+const BACKLOG: usize = 1024;
 /// Lost insides whose workers have not ended yet. Workers get stuck by a mistake of ours alone, and then new ones
 /// would follow them.
 const MAX_LOST: usize = 4;
@@ -142,6 +143,8 @@ impl Gate {
     pub(crate) fn bind(addr: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(addr)?;
         listener.set_nonblocking(true)?;
+        // The standard library lets 128 wait.
+        rustix::net::listen(&listener, BACKLOG as i32)?;
         // Accepted connections inherit it.
         rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
         let addr = listener.local_addr()?;
@@ -259,7 +262,8 @@ impl Desk {
 
     fn handle(&mut self, number: u64, flags: EventFlags, now: Instant) {
         match number {
-            LISTENER => drop(self.accept(now)),
+            // At the cap each one closes another, which should have been read before that many more have come.
+            LISTENER => self.accept(MAX_ACCEPTS.min(self.clients.share()), now),
             BELL => self.drain(now),
             lane if lane < FIRST_LANE + self.lanes.len() as u64 => self.hear((lane - FIRST_LANE) as usize, now),
             lane if lane >> 32 == 0 => log::trace!("news of lane {lane}, which is gone"),
@@ -272,11 +276,11 @@ impl Desk {
         }
     }
 
-    /// Accepts some of the connections that wait. True when there may be more.
-    fn accept(&mut self, now: Instant) -> bool {
-        for _ in 0..MAX_ACCEPTS {
+    /// Accepts so many of the connections that wait.
+    fn accept(&mut self, most: usize, now: Instant) {
+        for _ in 0..most {
             let Some(listener) = &self.listener else {
-                return false;
+                return;
             };
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
             match rustix::net::acceptfrom_with(listener, flags) {
@@ -286,19 +290,17 @@ impl Desk {
                             .admit(TcpStream::from(stream), peer.ip().to_canonical(), now);
                     }
                 }
-                Err(Errno::AGAIN) => return false,
+                Err(Errno::AGAIN) => return,
                 // The peer was gone before it was accepted; the next one may not be.
                 Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::PERM) => {}
                 Err(error) => {
                     self.clients.count(Refused::Accept);
                     let what = format!("no connection can be accepted for now: {error}");
                     self.clients.complain(Refused::Accept, &what, now);
-                    self.listen(EventFlags::empty());
-                    return false;
+                    return self.listen(EventFlags::empty());
                 }
             }
         }
-        true
     }
 
     /// Stops or goes on listening to the listener, which would otherwise report the same trouble at once again.
@@ -474,8 +476,7 @@ impl Desk {
     fn drain(&mut self, now: Instant) {
         if self.draining.is_none() {
             // Those whose connection is made have as much right to an answer as those accepted a moment ago.
-            let mut rounds = 0..MAX_LAST_ACCEPTS;
-            while rounds.next().is_some() && self.accept(now) {}
+            self.accept(BACKLOG, now);
             self.listener = None;
             self.accepting = true;
             self.draining = Some(now);

@@ -80,7 +80,7 @@ fn attacks() -> Vec<Attack> {
             "slow readers (slowhttptest -X)",
             200,
             20,
-            attack::get("/openapi.json").repeat(50),
+            attack::get("/openapi.json").repeat(2_000),
             Then::ReadSlowly,
         ),
         attack(

@@ -32,13 +32,13 @@ fn ip(last: u8) -> IpAddr {
 }
 
 impl Rig {
-    /// A connection from there, and its key unless it was turned away. Each comes a millisecond after the last.
+    /// A connection from there, and its key unless it was turned away. By then the last one has had its time.
     fn admit(&mut self, peer: IpAddr) -> (TcpStream, Option<Key>) {
         let before: Vec<Key> = self.keys();
         let client = TcpStream::connect(self.listener.local_addr().expect("bound")).expect("a connection");
         let (stream, _) = self.listener.accept().expect("it is there");
         stream.set_nonblocking(true).expect("set");
-        self.now += Duration::from_millis(1);
+        self.now += MIN_WAIT;
         self.clients.admit(stream, peer, self.now);
         let key = self.keys().into_iter().find(|key| !before.contains(key));
         (client, key)
@@ -161,6 +161,29 @@ fn requests_that_are_being_answered_make_no_room_and_a_503_is_left_for_when_all_
     assert_eq!(key, None);
     assert!(is_prepared_503(&all(refused)));
     assert_eq!((rig.refused(Refused::Full), rig.keys().len()), (1, MAX_CONNECTIONS));
+}
+
+#[test]
+fn a_head_has_a_moment_and_an_answer_a_second_before_they_make_room() {
+    for (stage, least) in [
+        (Stage::Reading, MIN_WAIT),
+        (Stage::Lingering, MIN_WAIT),
+        (Stage::Writing, MIN_WRITE),
+    ] {
+        let mut rig = rig();
+        let held: Vec<_> = (0..16_u8).map(|n| rig.admitted(ip(n / 4))).collect();
+        for (_, key) in &held {
+            rig.put(*key, Stage::Inside);
+        }
+        rig.put(held[7].1, stage);
+        let begin = rig.now;
+        rig.now = begin + least - Duration::from_millis(1) - MIN_WAIT;
+        assert_eq!(rig.admit(ip(100)).1, None, "{stage:?}");
+        assert_eq!(rig.stage(held[7].1), Some(stage));
+        rig.now = begin + least - MIN_WAIT;
+        rig.admitted(ip(100));
+        assert_eq!(rig.stage(held[7].1), None, "{stage:?}");
+    }
 }
 
 #[test]

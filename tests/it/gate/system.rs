@@ -17,7 +17,6 @@ fn too_few_descriptors_are_noticed_at_the_start_and_a_flood_beyond_them_is_outli
     assert!(warning.contains("44 connections (MAX_CONNECTIONS=512)"), "{warning}");
     assert!(warning.contains("44 probes at once (MAX_PROBES=128)"), "{warning}");
     router.until("it knows its nodes", || router.get(IPS).strings().len() == 3);
-    let honest = Honest::start(HONEST, router.addr(), IPS);
     let flood = Attack {
         name: "beyond the descriptors",
         connections: 900,
@@ -29,9 +28,10 @@ fn too_few_descriptors_are_noticed_at_the_start_and_a_flood_beyond_them_is_outli
     // Probes go on in the midst of it.
     fleet.wait_asked_total(fleet.asked_total() + 100, PATIENCE);
     flood.end();
-    answered(honest.end());
+    let honest = Honest::start(HONEST, router.addr(), IPS);
     fleet.wait_asked_total(fleet.asked_total() + 20, PATIENCE);
     assert_eq!(router.get(IPS).strings().len(), 3);
+    answered(honest.end());
     assert_eq!(router.count_lines("is down"), 0);
     assert_eq!(router.count_lines("panicked"), 0);
 }
