@@ -36,6 +36,8 @@ pub(super) struct Lane {
     /// The beginning of an answer whose end has not come yet.
     input: Vec<u8>,
     under_way: VecDeque<UnderWay>,
+    /// When the lane last brought some of an answer, or was sent a request while it had nothing to do.
+    moved: Option<Instant>,
 }
 
 impl Lane {
@@ -47,6 +49,7 @@ impl Lane {
             out: Vec::new(),
             input: Vec::new(),
             under_way: VecDeque::with_capacity(MAX_UNDER_WAY),
+            moved: None,
         }
     }
 
@@ -64,6 +67,9 @@ impl Lane {
 
     /// Puts a request on the lane; `flush` sends it.
     pub(super) fn push(&mut self, request: &[u8], under_way: UnderWay) {
+        if self.under_way.is_empty() {
+            self.moved = Some(under_way.sent);
+        }
         self.out.extend_from_slice(request);
         self.under_way.push_back(under_way);
     }
@@ -89,13 +95,19 @@ impl Lane {
     ///
     /// # Errors
     /// When the lane is lost.
-    pub(super) fn receive(&mut self, scratch: &mut [u8], mut deliver: impl FnMut(UnderWay, &[u8])) -> io::Result<()> {
+    pub(super) fn receive(
+        &mut self,
+        scratch: &mut [u8],
+        now: Instant,
+        mut deliver: impl FnMut(UnderWay, &[u8]),
+    ) -> io::Result<()> {
         let got = match self.stream.read(scratch) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
             Ok(got) => &scratch[..got],
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Ok(()),
             Err(error) => return Err(error),
         };
+        self.moved = Some(now);
         if self.input.is_empty() {
             let taken = self.hand_over(got, &mut deliver)?;
             self.input.extend_from_slice(&got[taken..]);
@@ -131,10 +143,10 @@ impl Lane {
         Ok(taken)
     }
 
-    /// Whether an answer is long overdue.
+    /// Whether an answer is long overdue. Requests that wait for others on their lane are not: it moves.
     pub(super) fn is_stuck(&self, now: Instant) -> bool {
-        let first = self.under_way.front();
-        first.is_some_and(|under_way| now.duration_since(under_way.sent) > ANSWER_TIMEOUT)
+        let waits = |moved| now.saturating_duration_since(moved) > ANSWER_TIMEOUT;
+        !self.under_way.is_empty() && self.moved.is_some_and(waits)
     }
 
     /// The requests that are lost with the lane.
@@ -192,11 +204,11 @@ mod tests {
             let (mut lane, mut inside, under_way) = lane();
             lane.push(b"GET", under_way);
             inside.write_all(&ANSWER[..cut]).expect("sent");
-            lane.receive(&mut [0; 4096], |_, _| panic!("not complete at {cut}"))
+            lane.receive(&mut [0; 4096], under_way.sent, |_, _| panic!("not complete at {cut}"))
                 .expect("alive");
             inside.write_all(&ANSWER[cut..]).expect("sent");
             let mut got = Vec::new();
-            lane.receive(&mut [0; 4096], |_, answer| got.push(answer.to_vec()))
+            lane.receive(&mut [0; 4096], under_way.sent, |_, answer| got.push(answer.to_vec()))
                 .expect("alive");
             assert_eq!((got, lane.load()), (vec![ANSWER.to_vec()], 0));
         }
@@ -207,22 +219,32 @@ mod tests {
         let (mut lane, inside, under_way) = lane();
         lane.push(b"GET", under_way);
         drop(inside);
-        assert!(lane.receive(&mut [0; 4096], |_, _| ()).is_err());
+        assert!(lane.receive(&mut [0; 4096], under_way.sent, |_, _| ()).is_err());
         assert_eq!(lane.into_under_way().len(), 1);
 
-        let (mut lane, mut inside, _) = self::lane();
+        let (mut lane, mut inside, under_way) = self::lane();
         inside.write_all(ANSWER).expect("sent");
-        assert!(lane.receive(&mut [0; 4096], |_, _| panic!("to whom?")).is_err());
+        assert!(
+            lane.receive(&mut [0; 4096], under_way.sent, |_, _| panic!("to whom?"))
+                .is_err()
+        );
     }
 
     #[test]
-    fn takes_so_many_and_is_stuck_when_the_first_is_overdue() {
-        let (mut lane, _inside, under_way) = lane();
+    fn takes_so_many_and_is_stuck_when_nothing_comes_for_long() {
+        let (mut lane, mut inside, under_way) = lane();
         while lane.has_room() {
             lane.push(b"GET", under_way);
         }
         assert_eq!(lane.load(), MAX_UNDER_WAY);
-        assert!(!lane.is_stuck(under_way.sent + ANSWER_TIMEOUT));
-        assert!(lane.is_stuck(under_way.sent + ANSWER_TIMEOUT + Duration::from_millis(1)));
+        let sent = under_way.sent;
+        assert!(!lane.is_stuck(sent + ANSWER_TIMEOUT));
+        assert!(lane.is_stuck(sent + ANSWER_TIMEOUT + Duration::from_millis(1)));
+        // One answer, though all others still wait.
+        inside.write_all(ANSWER).expect("sent");
+        let later = sent + ANSWER_TIMEOUT;
+        lane.receive(&mut [0; 4096], later, |_, _| ()).expect("alive");
+        assert!(!lane.is_stuck(later + ANSWER_TIMEOUT));
+        assert!(lane.is_stuck(later + ANSWER_TIMEOUT + Duration::from_millis(1)));
     }
 }

@@ -409,7 +409,7 @@ impl Desk {
         let Some(lane) = self.lanes.get_mut(number) else {
             return;
         };
-        let heard = lane.receive(&mut self.scratch, |under_way, answer| {
+        let heard = lane.receive(&mut self.scratch, now, |under_way, answer| {
             self.clients.deliver(under_way, answer, now);
         });
         if let Err(error) = heard {
