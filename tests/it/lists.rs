@@ -1,6 +1,7 @@
 //! ips.txt: all its forms, and what happens to it while the router runs.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use super::support::{Behaviour, Fleet, PATIENCE, Router};
 use super::{addresses, available, launch, wait_available};
@@ -79,18 +80,27 @@ fn a_list_that_is_written_in_place_counts_and_nodes_that_stay_keep_their_state()
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a list that is written too slowly counts")]
 fn a_half_written_list_counts_for_nothing() {
     let fleet = Fleet::start(2);
-    let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", ONCE).start();
+    let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", "0.1").start();
     assert_eq!(available(&router), addresses(&fleet, 0..2));
-    // As a script that is slow to write it.
-    router.write_ips("");
-    router.write_ips(fleet.list_of(0..1));
-    router.write_ips(format!("{}{}:1\n", fleet.list(), fleet.addr(0).ip()));
-    router.wait_line("ips.txt: read again, 3 nodes", PATIENCE);
+    // As a script writes it that takes some 100 ms for each line: the file is looked at in between.
+    let lines = (1..9).map(|port| format!("127.9.9.9:{port}\n"));
+    let mut list = String::new();
+    for line in lines.chain([fleet.list_of(0..1), fleet.list_of(1..2)]) {
+        let since = Instant::now();
+        list.push_str(&line);
+        router.write_ips(&list);
+        fleet.wait_asked(0, fleet.asked(0) + 1, PATIENCE);
+        if since.elapsed() > Duration::from_millis(800) {
+            eprintln!("skipped: this machine is too busy to write a line in time");
+            return;
+        }
+    }
+    router.wait_line("ips.txt: read again, 10 nodes", PATIENCE);
     assert_eq!(router.count_lines("read again"), 1);
     assert_eq!(router.count_lines("is not listed any more"), 0);
-    assert_eq!(fleet.asked_each(), [1, 1]);
 }
 
 #[test]
