@@ -2,7 +2,8 @@
 
 use super::launch;
 use super::support::tls::TlsNode;
-use super::support::{PATIENCE, Router};
+use super::support::v6::V6Node;
+use super::support::{Explorer, Listing, PATIENCE, Router};
 
 fn runs_tls(router: &Router) -> Vec<String> {
     router.get("/api/v1/ips?container=tls").strings()
@@ -88,4 +89,23 @@ fn plain_http_to_an_https_port_and_the_reverse_are_failures() {
     let router = launch().ips(list).start();
     router.wait_line(&format!("node \"{}\" is down: ", node.addr()), PATIENCE);
     router.wait_line(&format!("node \"https://{}\" is down: ", plain.addr(0)), PATIENCE);
+}
+
+#[test]
+fn ipv6_nodes_are_asked_whichever_list_has_them() {
+    let (Some(listed), Some(named)) = (V6Node::start(), V6Node::start()) else {
+        eprintln!("skipped: this machine has no IPv6");
+        return;
+    };
+    let explorer = Explorer::start(Listing::Nodes(vec![named.addr(), listed.addr()]));
+    // In a spelling of its own, which is what clients get.
+    let line = format!("http://[0:0:0:0:0:0:0:1]:{}", listed.addr().port());
+    let router = launch().ips(&line).set("API_URL", explorer.url()).start();
+    let mut wanted = [line, named.addr().to_string()];
+    wanted.sort_unstable();
+    router.until("both are available", || {
+        let mut nodes = router.get("/api/v1/ips?container=v6").strings();
+        nodes.sort_unstable();
+        nodes == wanted
+    });
 }

@@ -21,6 +21,7 @@ pub mod launch;
 pub mod process;
 pub mod silent;
 pub mod tls;
+pub mod v6;
 
 pub use attack::Attack;
 pub use explorer::{Explorer, Listing};

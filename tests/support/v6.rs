@@ -1,0 +1,57 @@
+//! A stand-in node on ::1, where the machine has it.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::thread::JoinHandle;
+
+use rustix::net::{Shutdown, shutdown};
+
+use super::fleet;
+
+/// A node that is up, with the container `v6`, until this is dropped.
+pub struct V6Node {
+    addr: SocketAddr,
+    listener: TcpListener,
+    server: Option<JoinHandle<()>>,
+}
+
+impl V6Node {
+    /// None where there is no IPv6.
+    pub fn start() -> Option<Self> {
+        let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).ok()?;
+        let addr = listener.local_addr().expect("the listener is bound");
+        let accepting = listener.try_clone().expect("a descriptor is available");
+        let server = std::thread::Builder::new()
+            .name("v6 node".into())
+            .spawn(move || while answer(&accepting).is_ok() {})
+            .expect("a thread is available");
+        Some(Self {
+            addr,
+            listener,
+            server: Some(server),
+        })
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+impl Drop for V6Node {
+    fn drop(&mut self) {
+        // On Linux this ends an accept that waits, with an error.
+        shutdown(&self.listener, Shutdown::Both).expect("it listens");
+        if let Some(server) = self.server.take() {
+            // Its panic has been printed, and a second one while a test unwinds would abort.
+            let _ = server.join();
+        }
+    }
+}
+
+/// The router's heads fit into one segment.
+fn answer(listener: &TcpListener) -> io::Result<()> {
+    let (mut stream, _) = listener.accept()?;
+    let _ = stream.read(&mut [0; 4096]);
+    let _ = stream.write_all(&fleet::up(0, &["v6".to_owned()]));
+    Ok(())
+}
