@@ -1,7 +1,9 @@
 //! `make bench`: speed and memory, measured side by side in one run and printed as tables. The exit code only says
-//! whether it ran. With arguments, only the parts that they name: requests, probing, rounds, flips, start, creep.
+//! whether it ran. With arguments, only the parts that they name: answers, lock,
+//! requests, probing, rounds, flips, start, creep.
 #![allow(clippy::print_stdout, clippy::disallowed_methods, missing_docs, unreachable_pub)]
 
+mod answers;
 mod load;
 mod requests;
 mod rounds;
@@ -11,7 +13,9 @@ mod support;
 use std::process::ExitCode;
 
 /// The parts, in the order in which they run, each with the seconds it takes.
-const PARTS: [(&str, fn()); 6] = [
+const PARTS: [(&str, fn()); 8] = [
+    ("answers", answers::with_few_and_many_nodes),
+    ("lock", answers::and_those_that_wait),
     ("requests", requests::beside_bare_tiny_http),
     ("probing", requests::while_probing),
     ("rounds", rounds::over_a_fleet),

@@ -1,0 +1,163 @@
+//! What an answer costs in the registry alone, and for how long others wait for its lock.
+
+use std::hint::black_box;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use infernet_router::limiter::Client;
+use infernet_router::node::{ContainerId, NodeAddr, Running};
+use infernet_router::registry::{NodeId, Page, PromisePolicy, Purpose, Rank, Registry};
+
+use crate::median;
+
+const SIZES: [usize; 4] = [10, 1_000, 10_000, 100_000];
+const MANY: usize = 100_000;
+/// Runs of which the median counts, in turns over the sizes; answers in a run. Ten nodes count 20,480 promises at most.
+const RUNS: u32 = 15;
+const ANSWERS: u32 = 5_000;
+/// How long each kind of work goes on while another thread asks for the lock.
+const LASTING: Duration = Duration::from_secs(2);
+
+/// A registry of nodes that all run "all"; every other one runs "even", the rest "odd".
+struct Nodes {
+    registry: Registry,
+    ids: Vec<NodeId>,
+}
+
+impl Nodes {
+    fn new(count: usize) -> Self {
+        let registry = Registry::new(PromisePolicy::Weighing(1));
+        let ids = (0..count).map(|node| registry.insert(addr(node), Rank::Listed(node as u32)));
+        let ids = ids.collect();
+        let nodes = Self { registry, ids };
+        (0..count).for_each(|node| nodes.report(node, &["all", ["even", "odd"][node % 2]]));
+        nodes
+    }
+
+    fn report(&self, node: usize, runs: &[&str]) {
+        let running: Vec<Running> = runs.iter().map(|id| running(id)).collect();
+        self.report_running(node, &running);
+    }
+
+    /// Nanoseconds that one answer takes.
+    fn time_answers(&self, containers: &[&str], run: u32) -> f64 {
+        // The few nodes forget what the last run promised.
+        (0..self.ids.len().min(SIZES[1])).for_each(|node| self.report(node, &["all", ["even", "odd"][node % 2]]));
+        let begin = Instant::now();
+        for client in 0..ANSWERS {
+            self.answer(containers, 3, 0, client + run * ANSWERS);
+        }
+        begin.elapsed().as_secs_f64() * 1e9 / f64::from(ANSWERS)
+    }
+
+    fn report_running(&self, node: usize, running: &[Running]) {
+        let id = self.ids[node];
+        self.registry
+            .up(id, self.registry.begin_probe(id), running, node as u64 % 7);
+    }
+
+    fn answer(&self, containers: &[&str], n: u32, offset: u32, client: u32) {
+        let client = Client::V4(client.wrapping_mul(0x9E37_79B9));
+        let answer = self
+            .registry
+            .answer(containers.iter().copied(), Page { n, offset }, client, Purpose::Route);
+        black_box(answer);
+    }
+}
+
+fn addr(node: usize) -> NodeAddr {
+    NodeAddr::from_socket(SocketAddr::from((
+        Ipv4Addr::from_bits(0x0A00_0000 + node as u32),
+        4_000,
+    )))
+}
+
+fn running(id: &str) -> Running {
+    Running {
+        id: ContainerId::parse(id).expect("an id"),
+        description: None,
+    }
+}
+
+/// The same answer with few nodes and with many, in turns.
+pub fn with_few_and_many_nodes() {
+    println!("\n## One answer of the registry alone, n=3, each from another client\n");
+    println!(
+        "With many nodes each answer meets nodes that no cache holds; beside a request over HTTP that is little.\n"
+    );
+    println!(
+        "| nodes | one container | beside {} | two containers | beside {} |",
+        SIZES[0], SIZES[0]
+    );
+    println!("|---|---|---|---|---|");
+    let all = SIZES.map(Nodes::new);
+    let median_of = |containers: &[&str]| {
+        let mut times = SIZES.map(|_| Vec::new());
+        for run in 0..RUNS {
+            for (nodes, times) in all.iter().zip(&mut times) {
+                times.push(nodes.time_answers(containers, run));
+            }
+        }
+        times.map(median)
+    };
+    let (one, two) = (median_of(&["all"]), median_of(&["all", "even"]));
+    for (at, size) in SIZES.iter().enumerate() {
+        let cells = [one, two].map(|times| format!("{:.0} ns | {:.2}", times[at], times[at] / times[0]));
+        println!("| {size} | {} |", cells.join(" | "));
+    }
+}
+
+/// How long a call that needs the lock for an instant takes while others are at work.
+pub fn and_those_that_wait() {
+    println!(
+        "\n## A call that needs the registry's lock for an instant, {MANY} nodes, while another thread does this\n"
+    );
+    println!("| work | one takes | the call: median | p99 |");
+    println!("|---|---|---|---|");
+    let nodes = Nodes::new(MANY);
+    let ids: Vec<Running> = (0..256).map(|id| running(&format!("container-{id}"))).collect();
+    let deep = MANY as u32 - 1_000;
+    let works: [(&str, &(dyn Fn(u32) + Sync)); 7] = [
+        ("nothing", &|_| thread::yield_now()),
+        ("answers, n=3", &|turn| nodes.answer(&["all"], 3, 0, turn)),
+        ("answers, n=1000000", &|turn| nodes.answer(&["all"], 1_000_000, 0, turn)),
+        ("answers, n=1000, the last thousand", &|turn| {
+            nodes.answer(&["all"], 1_000, deep, turn);
+        }),
+        ("answers, two containers never together", &|turn| {
+            nodes.answer(&["even", "odd"], 3, 0, turn);
+        }),
+        ("reports of 2 containers", &|turn| {
+            let node = turn as usize % MANY;
+            nodes.report(node, &["all", ["even", "odd"][node % 2]]);
+        }),
+        ("reports of 256 containers", &|turn| {
+            nodes.report_running(turn as usize % 1_000, &ids);
+        }),
+    ];
+    for (name, work) in works {
+        let done = AtomicBool::new(false);
+        let (turns, mut waits) = thread::scope(|scope| {
+            let worker = scope.spawn(|| {
+                let turns = (0..).take_while(|_| !done.load(Ordering::Relaxed));
+                turns.inspect(|turn| work(*turn)).count()
+            });
+            let begin = Instant::now();
+            let mut waits = Vec::new();
+            while begin.elapsed() < LASTING {
+                let asked = Instant::now();
+                black_box(nodes.registry.totals());
+                waits.push(asked.elapsed());
+                thread::sleep(Duration::from_micros(20));
+            }
+            done.store(true, Ordering::Relaxed);
+            (worker.join().expect("it works"), waits)
+        });
+        waits.sort();
+        let at = |part: f64| waits[(waits.len() as f64 * part) as usize].as_secs_f64() * 1e6;
+        let one = LASTING.as_secs_f64() * 1e6 / turns as f64;
+        println!("| {name} | {one:.1} µs | {:.1} µs | {:.1} µs |", at(0.5), at(0.99));
+    }
+}
