@@ -18,6 +18,8 @@ use support::process::until;
 use support::{Fleet, Honest, Launch, PATIENCE, Router};
 
 const LASTING: Duration = Duration::from_secs(600);
+/// Before the first figures.
+const SETTLING: Duration = Duration::from_secs(6);
 /// Between two lines of figures.
 const REPORT: Duration = Duration::from_secs(30);
 /// Each mix of attacks lasts so long, then the next one follows: what one leaves behind meets another.
@@ -230,6 +232,8 @@ fn main() -> ExitCode {
     let last = format!("{IPS}&n=1&offset={}", nodes - 1);
     router.until("all nodes are known", || router.get(&last).strings().len() == 1);
 
+    // Threads of the beginning end within five seconds.
+    wait(SETTLING);
     println!("\n## Soak of {} s with {nodes} nodes\n", lasting.as_secs());
     println!("| | resident | peak | threads | descriptors | processor time |");
     println!("|---|---|---|---|---|---|");
