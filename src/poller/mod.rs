@@ -23,7 +23,7 @@ use crate::discovery::Update;
 use crate::metrics::Metrics;
 use crate::node::{NodeAddr, NodeInfo};
 use crate::probe::{Job, Outcome, Pool, Prober, Report};
-use crate::registry::{MAX_CONTAINERS, NodeId, Registry};
+use crate::registry::{MAX_CONTAINERS, MAX_TEXT_BYTES, NodeId, Registry};
 use crate::threads::{self, Alarm, Joined};
 use chatter::Chatter;
 pub(crate) use lists::merge;
@@ -287,7 +287,8 @@ impl Poller {
         if crowded_out > 0 && !self.warned_of_catalogue {
             self.warned_of_catalogue = true;
             log::warn!(
-                "more than {MAX_CONTAINERS} distinct container ids: those that only the Explorer's nodes run are left out"
+                "more than {MAX_CONTAINERS} distinct container ids, or more than {MAX_TEXT_BYTES} bytes of ids and \
+                 descriptions: those that only the Explorer's nodes run are left out"
             );
         }
         let Some(node) = self.nodes.get_mut(&id) else {

@@ -8,13 +8,14 @@ use super::order::{Order, Place};
 use super::{NodeId, Rank};
 use crate::node::ContainerId;
 
-/// Most distinct container ids kept: with ids of 256 bytes they are 2.5 MiB, and an answer of `/containers` stays below 10 MiB.
+/// Most distinct container ids kept. Real fleets have some dozens.
 pub const MAX_CONTAINERS: usize = 10_000;
 /// Descriptions kept for one container, those of its first nodes: when all these leave at once, the next probe of
 /// another node brings its own.
 const MAX_CANDIDATES: usize = 4;
-/// All descriptions together, in bytes. Nodes that only the Explorer names can't fill the memory with them.
-const MAX_TEXT_BYTES: usize = 4 * 1024 * 1024;
+/// All ids and descriptions together, in bytes as JSON has them (an escaped control character is six of them). Beyond
+/// it, nodes that only the Explorer names add none, so that they can't make the answer of `/containers` longer than this.
+pub const MAX_TEXT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Number of a container in the catalogue, while at least one available node runs it.
 pub(super) type Index = u32;
@@ -95,7 +96,8 @@ impl Catalogue {
             }
             return Entered::Found(index);
         }
-        if self.by_id.len() < MAX_CONTAINERS {
+        let fits = self.text_bytes + json_len(id.as_str()) <= MAX_TEXT_BYTES;
+        if self.by_id.len() < MAX_CONTAINERS && (fits || rank.is_listed()) {
             return Entered::Found(self.add(id));
         }
         match self.unlisted.first().copied() {
@@ -126,6 +128,7 @@ impl Catalogue {
             }
         };
         self.by_id.insert(id.clone(), index);
+        self.text_bytes += json_len(id.as_str());
         index
     }
 
@@ -134,7 +137,7 @@ impl Catalogue {
         let container = self.slots.get_mut(index as usize)?.take()?;
         self.by_id.remove(&container.id);
         self.free.push(index);
-        self.text_bytes -= container.distinct_text_bytes();
+        self.text_bytes -= json_len(container.id.as_str()) + container.distinct_text_bytes();
         Some(container)
     }
 
@@ -230,7 +233,7 @@ impl Container {
         }
         let same = self.texts.iter().find(|candidate| candidate.text == *text);
         let text = Arc::clone(same.map_or(text, |candidate| &candidate.text));
-        if same.is_none() && text.len() > room && !rank.is_listed() {
+        if same.is_none() && json_len(&text) > room && !rank.is_listed() {
             return;
         }
         self.texts.insert(at, Candidate { rank, node, text });
@@ -246,7 +249,30 @@ impl Container {
         };
         (0..self.texts.len())
             .filter(|i| !shared(*i))
-            .map(|i| self.texts[i].text.len())
+            .map(|i| json_len(&self.texts[i].text))
             .sum()
+    }
+}
+
+/// Bytes of a text in JSON, without its quotes (RFC 8259, section 7).
+fn json_len(text: &str) -> usize {
+    let byte_len = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0C => 2,
+        ..=0x1F => 6,
+        _ => 1,
+    };
+    text.bytes().map(byte_len).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn json_has_as_many_bytes_as_were_counted(text in "[\\x00-\\x7f\u{80}\u{2028}ä€\u{1F600}]{0,40}") {
+            let json = serde_json::to_string(&text).expect("text is JSON");
+            prop_assert_eq!(super::json_len(&text) + 2, json.len());
+        }
     }
 }

@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::limiter::Client;
 use crate::node::{NodeAddr, Running};
 use crate::slots::Key;
-pub use catalogue::{MAX_CONTAINERS, Summary};
+pub use catalogue::{MAX_CONTAINERS, MAX_TEXT_BYTES, Summary};
 use promises::subnet;
 use select::select;
 pub use select::{MAX_PAGE, Page};

@@ -45,6 +45,9 @@ pub(super) fn select(view: &View, page: Page) -> Vec<Place> {
     let Some((shortest, others)) = view.orders.split_first() else {
         return Vec::new();
     };
+    if page.offset as usize >= shortest.len() {
+        return Vec::new();
+    }
     let mut cursors: Vec<Cursor<'_>> = others.iter().map(Cursor::new).collect();
     let in_place = shortest
         .iter()

@@ -133,3 +133,30 @@ fn when_the_nodes_whose_descriptions_are_kept_leave_the_next_probe_brings_anothe
     report(nodes[4], 4);
     assert_eq!(description().as_deref(), Some("by 4"));
 }
+
+#[test]
+fn ids_that_json_makes_long_fill_no_more_than_their_share_and_keep_no_listed_node_out() {
+    let registry = Registry::new(PromisePolicy::Weighing(1));
+    let mut crowded_out = 0;
+    for node in 0..40 {
+        let id = registry.insert(addr(node), explorer(node));
+        // 244 control characters and a number: nearly 1.5 KiB of JSON each.
+        let ids: Vec<String> = (0..100).map(|n| format!("{}{node}-{n}", "\u{1}".repeat(244))).collect();
+        crowded_out += up(&registry, id, &ids);
+    }
+    let json_bytes = |shown: &[Summary]| -> usize {
+        let ids = shown.iter().map(|summary| summary.id.as_str());
+        ids.map(|id| serde_json::to_string(id).expect("text").len() - 2).sum()
+    };
+    let shown = registry.containers();
+    assert_eq!(shown.len() + crowded_out, 4_000);
+    assert!(
+        (MAX_TEXT_BYTES - 1_500..=MAX_TEXT_BYTES).contains(&json_bytes(&shown)),
+        "{}",
+        shown.len()
+    );
+    let listed = registry.insert(addr(40), Rank::Listed(0));
+    assert_eq!(up(&registry, listed, &ids("listed", 0..256)), 0);
+    registry.remove(listed);
+    assert_eq!(registry.containers(), shown);
+}
