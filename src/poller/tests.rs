@@ -1,8 +1,10 @@
 use crossbeam_channel::TryRecvError;
 
+use super::tracked::Health;
 use super::*;
 use crate::limiter::Client;
-use crate::node::parse_list;
+use crate::node::{NodeInfo, parse_list};
+use crate::probe::{Outcome, Report};
 use crate::registry::{Page, PromisePolicy, Purpose, Rank};
 
 const INTERVAL: Duration = Duration::from_secs(30);

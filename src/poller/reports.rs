@@ -1,0 +1,123 @@
+//! What the probes found becomes how the nodes are.
+
+use std::time::Instant;
+
+use log::Level;
+
+use super::Poller;
+use super::tracked::{Cause, Health};
+use crate::node::NodeInfo;
+use crate::probe::{Outcome, Report};
+use crate::registry::{MAX_CONTAINERS, MAX_TEXT_BYTES, NodeId};
+
+impl Poller {
+    /// Takes over what a probe found, if the node was listed all the while.
+    pub(super) fn report(&mut self, report: Report, now: Instant) {
+        self.count(&report);
+        if let Some(class) = self.orphans.remove(&report.id) {
+            return self.schedule.ended(class);
+        }
+        let Some(node) = self.nodes.get_mut(&report.id) else {
+            return;
+        };
+        let cause = match node.under_way.take() {
+            Some((class, cause)) => {
+                self.schedule.ended(class);
+                cause
+            }
+            None => Cause::Turn,
+        };
+        log::debug!(
+            "probe of {:?}: {} in {:?}",
+            node.addr.as_listed(),
+            brief(&report.outcome),
+            report.took
+        );
+        if node.health == Health::New && !matches!(report.outcome, Outcome::Ours(_)) {
+            self.unanswered = self.unanswered.saturating_sub(1);
+        }
+        let was = node.health;
+        let is_failure = matches!(report.outcome, Outcome::Failed(_) | Outcome::Ours(_));
+        match report.outcome {
+            Outcome::Up(info) => self.up(report.id, report.probe, &info, now),
+            Outcome::Limited => self.limited(report.id, now),
+            Outcome::Failed(reason) => self.failed(report.id, reason, now),
+            Outcome::Ours(reason) => self.complain(&reason, now),
+        }
+        if is_failure && cause == Cause::Turn && was != Health::Down {
+            self.recheck(report.id, now);
+        }
+        self.tell_ready();
+    }
+
+    fn count(&self, report: &Report) {
+        let counter = match report.outcome {
+            Outcome::Up(_) => &self.metrics.probes_up,
+            Outcome::Limited => &self.metrics.probes_limited,
+            Outcome::Failed(_) => &self.metrics.probes_failed,
+            Outcome::Ours(_) => &self.metrics.probes_ours,
+        };
+        counter.add(1);
+        self.metrics.probe_time.observe(report.took);
+    }
+
+    fn up(&mut self, id: NodeId, probe: u32, info: &NodeInfo, now: Instant) {
+        let pending = info.load(|job| self.settings.weights.weight(job));
+        let crowded_out = self.registry.up(id, probe, &info.containers, pending);
+        if crowded_out > 0 && !self.warned_of_catalogue {
+            self.warned_of_catalogue = true;
+            log::warn!(
+                "more than {MAX_CONTAINERS} distinct container ids, or more than {MAX_TEXT_BYTES} bytes of ids and \
+                 descriptions: those that only the Explorer's nodes run are left out"
+            );
+        }
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return;
+        };
+        if matches!(node.health, Health::New | Health::Down) {
+            node.reason.clear();
+            let (addr, running) = (node.addr.as_listed(), info.containers.len());
+            let line = format_args!("node {addr:?} is up: {running} containers, {pending} pending");
+            self.chatter.tell(Level::Info, line, now);
+        }
+        node.health = Health::Up;
+    }
+
+    /// A 429 says nothing of how the node is; one that was never up has to wait for a better answer.
+    fn limited(&mut self, id: NodeId, now: Instant) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            let reason = "answered 429, too many requests: the state stays".to_owned();
+            node.explain(reason, &mut self.chatter, now);
+            if node.health == Health::New {
+                node.health = Health::Down;
+            }
+        }
+    }
+
+    fn failed(&mut self, id: NodeId, reason: String, now: Instant) {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return;
+        };
+        match node.health {
+            Health::Up => {
+                node.health = Health::Suspect;
+                node.explain(reason, &mut self.chatter, now);
+            }
+            Health::Suspect => {
+                // Before the word of it, which may have to wait for whoever reads the log.
+                self.registry.down(id);
+                node.give_up(reason, &mut self.chatter, now);
+            }
+            Health::New => node.give_up(reason, &mut self.chatter, now),
+            Health::Down => node.explain(reason, &mut self.chatter, now),
+        }
+    }
+}
+
+fn brief(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Up(info) => format!("up, {} containers", info.containers.len()),
+        Outcome::Limited => "answered 429".to_owned(),
+        Outcome::Failed(reason) | Outcome::Ours(reason) => reason.clone(),
+    }
+}
