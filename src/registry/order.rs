@@ -121,10 +121,21 @@ impl<'a> Cursor<'a> {
         let Some(chunk) = self.chunks.first() else {
             return false;
         };
-        let rest = &chunk[self.index..];
-        self.index += rest.partition_point(|other| *other < place);
+        self.index += count_below(&chunk[self.index..], place);
         chunk.get(self.index) == Some(&place)
     }
+}
+
+/// How many places are below `place`: looked for near the beginning first, where it is in orders that share most nodes.
+fn count_below(places: &[Place], place: Place) -> usize {
+    let mut end = 1;
+    while places.get(end).is_some_and(|other| *other < place) {
+        end *= 2;
+    }
+    let begin = end / 2;
+    let end = (end + 1).min(places.len());
+    let part = places.get(begin..end).unwrap_or_default();
+    begin + part.partition_point(|other| *other < place)
 }
 
 #[cfg(test)]
