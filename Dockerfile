@@ -19,9 +19,11 @@ COPY src src
 RUN touch src/lib.rs src/main.rs \
     && cargo build --locked --release --target "$(cat /target)" \
     && cp "target/$(cat /target)/release/infernet-router" /infernet-router
+# The whole image; not every builder makes the working directory.
+RUN mkdir -p /image/app && mv /infernet-router /image/
 
 FROM scratch
-COPY --from=build /infernet-router /infernet-router
+COPY --from=build /image /
 WORKDIR /app
 # A number, since there is no /etc/passwd.
 USER 65532:65532
