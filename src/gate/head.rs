@@ -298,4 +298,6 @@ fn path_of_absolute(target: &str) -> Option<&str> {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
