@@ -20,11 +20,10 @@ use crate::slots::{Key, Slots};
 
 /// One client, an IPv4 address or an IPv6 /64, may hold this part of the connections.
 const CLIENT_SHARE: usize = 4;
-/// A head is on its way for this long before its connection may have to make room: or else the only one that is not
-/// being answered would be the newest.
+/// A head is on its way for this long before its connection may have to make room for one of a client that holds as many:
+/// or else newcomers would only close one another.
 const MIN_WAIT: Duration = Duration::from_millis(20);
-/// An answer that is not taken in this time makes room like a head that does not come: or else those who never read
-/// would keep all others out.
+/// The same for an answer that is not taken: or else those who never read would keep all others out.
 const MIN_WRITE: Duration = Duration::from_secs(1);
 /// Connections beyond the cap that are kept for a moment, so that their 503 is read before the reset.
 const MAX_REFUSED: usize = 64;
@@ -94,7 +93,7 @@ impl Clients {
             self.complain(Refused::Share, &what, now);
             return self.turn_away(connection, Refused::Share, now);
         }
-        if self.connections.len() - self.refused >= self.settings.max_connections && !self.make_room(now) {
+        if self.connections.len() - self.refused >= self.settings.max_connections && !self.make_room(holder, now) {
             let what = "all connections are being answered: MAX_CONNECTIONS is too small for so many";
             self.complain(Refused::Full, what, now);
             return self.turn_away(connection, Refused::Full, now);
@@ -138,17 +137,18 @@ impl Clients {
         self.tell_open();
     }
 
-    /// Closes the connection that has waited longest without a complete head, or to be read, of the client that holds
-    /// most.
-    fn make_room(&mut self, now: Instant) -> bool {
+    /// Closes the connection that has waited longest for its head, or to be read, of the client that holds most.
+    fn make_room(&mut self, newcomer: Holder, now: Instant) -> bool {
+        let holds = self.held_by(newcomer);
         let waits = |connection: &Connection| {
-            let since = now.saturating_duration_since(connection.since);
-            let waits = match connection.stage {
-                Stage::Reading | Stage::Lingering => since >= MIN_WAIT,
-                Stage::Writing => since >= MIN_WRITE,
-                Stage::Waiting | Stage::Inside => false,
+            let least = match connection.stage {
+                Stage::Reading | Stage::Lingering => MIN_WAIT,
+                Stage::Writing => MIN_WRITE,
+                Stage::Waiting | Stage::Inside => return false,
             };
-            waits && connection.holder != Holder::Nobody
+            let is_fairer = self.held_by(connection.holder) > holds + 1;
+            let is_long = now.saturating_duration_since(connection.since) >= least;
+            (is_fairer || is_long) && connection.holder != Holder::Nobody
         };
         let waiting = self.connections.iter().filter(|(_, connection)| waits(connection));
         let victim = waiting

@@ -150,9 +150,9 @@ fn at_the_cap_the_longest_wait_of_the_client_that_holds_most_makes_room() {
 fn requests_that_are_being_answered_make_no_room_and_a_503_is_left_for_when_all_are() {
     let mut rig = rig();
     let held: Vec<_> = (0..16_u8).map(|n| rig.admitted(ip(n / 4))).collect();
-    let stages = [Stage::Waiting, Stage::Inside, Stage::Writing];
+    let stages = [Stage::Waiting, Stage::Inside];
     for (at, (_, key)) in held.iter().enumerate().skip(1) {
-        rig.put(*key, stages[at % 3]);
+        rig.put(*key, stages[at % 2]);
     }
     let (_newcomer, newest) = rig.admitted(ip(100));
     assert_eq!(rig.stage(held[0].1), None);
@@ -164,14 +164,14 @@ fn requests_that_are_being_answered_make_no_room_and_a_503_is_left_for_when_all_
 }
 
 #[test]
-fn a_head_has_a_moment_and_an_answer_a_second_before_they_make_room() {
+fn a_head_has_a_moment_and_an_answer_a_second_before_they_make_room_for_a_client_that_holds_as_many() {
     for (stage, least) in [
         (Stage::Reading, MIN_WAIT),
         (Stage::Lingering, MIN_WAIT),
         (Stage::Writing, MIN_WRITE),
     ] {
         let mut rig = rig();
-        let held: Vec<_> = (0..16_u8).map(|n| rig.admitted(ip(n / 4))).collect();
+        let held: Vec<_> = (0..16_u8).map(|n| rig.admitted(ip(n))).collect();
         for (_, key) in &held {
             rig.put(*key, Stage::Inside);
         }
@@ -183,6 +183,26 @@ fn a_head_has_a_moment_and_an_answer_a_second_before_they_make_room() {
         rig.now = begin + least - MIN_WAIT;
         rig.admitted(ip(100));
         assert_eq!(rig.stage(held[7].1), None, "{stage:?}");
+    }
+}
+
+#[test]
+fn a_client_that_would_still_hold_as_many_as_the_newcomer_makes_room_at_once() {
+    for stage in [Stage::Reading, Stage::Lingering, Stage::Writing] {
+        let mut rig = rig();
+        let held: Vec<_> = (0..16_u8).map(|n| rig.admitted(ip(n / 2))).collect();
+        for (_, key) in &held {
+            rig.put(*key, Stage::Inside);
+        }
+        rig.now += MIN_WRITE;
+        rig.put(held[7].1, stage);
+        rig.now -= MIN_WAIT;
+        // Whoever holds one already would then hold more.
+        let (_one, one) = rig.admitted(ip(100));
+        assert_eq!(rig.stage(held[7].1), None, "{stage:?}");
+        rig.put(one, stage);
+        rig.now -= MIN_WAIT;
+        assert_eq!(rig.admit(ip(101)).1, None, "{stage:?}");
     }
 }
 

@@ -94,7 +94,7 @@ fn when_all_connections_are_being_answered_a_newcomer_gets_a_503() {
     let readers = Attack {
         name: "never read",
         connections: 16,
-        sources: 4,
+        sources: 16,
         opening: attack::get("/api/v1/containers").repeat(100),
         then: Then::Flood(attack::get("/api/v1/containers")),
     };
