@@ -137,14 +137,16 @@ impl Clients {
         self.tell_open();
     }
 
-    /// Closes the connection that has waited longest for its head, or to be read, of the client that holds most.
+    /// Closes the connection that has waited longest for its head, or to be read, of the client that holds most. One that
+    /// waits for a worker is told that it was too many, and only where that is fairer.
     fn make_room(&mut self, newcomer: Holder, now: Instant) -> bool {
         let holds = self.held_by(newcomer);
         let waits = |connection: &Connection| {
             let least = match connection.stage {
                 Stage::Reading | Stage::Lingering => MIN_WAIT,
                 Stage::Writing => MIN_WRITE,
-                Stage::Waiting | Stage::Inside => return false,
+                Stage::Waiting => Duration::MAX,
+                Stage::Inside => return false,
             };
             let is_fairer = self.held_by(connection.holder) > holds + 1;
             let is_long = now.saturating_duration_since(connection.since) >= least;
@@ -152,9 +154,23 @@ impl Clients {
         };
         let waiting = self.connections.iter().filter(|(_, connection)| waits(connection));
         let victim = waiting
-            .max_by_key(|(_, connection)| (self.held_by(connection.holder), Reverse(connection.since)))
+            .max_by_key(|(_, connection)| {
+                let holds = self.held_by(connection.holder);
+                (holds, connection.stage != Stage::Waiting, Reverse(connection.since))
+            })
             .map(|(key, _)| key);
-        victim.map(|key| self.close(key, Some(Refused::MadeRoom))).is_some()
+        let Some(victim) = victim else {
+            return false;
+        };
+        if let Some(connection) = self.connections.get_mut(victim)
+            && connection.stage == Stage::Waiting
+        {
+            // As much of it as the socket takes: the connection ends here.
+            let _ = connection.answer(&refusal_bytes(Refusal::Busy, Body::Send), now);
+            connection.forget_output();
+        }
+        self.close(victim, Some(Refused::MadeRoom));
+        true
     }
 
     /// Sends a 503 and keeps the connection for a moment, so that the client gets to read it.

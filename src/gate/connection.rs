@@ -209,6 +209,11 @@ impl Connection {
         Ok(self.output.is_empty())
     }
 
+    /// Gives up what was not sent at once.
+    pub(super) fn forget_output(&mut self) {
+        (self.output, self.written) = (Vec::new(), 0);
+    }
+
     /// Goes on sending. True when all of it went.
     ///
     /// # Errors
@@ -217,7 +222,7 @@ impl Connection {
         self.written += send(&mut self.stream, &self.output[self.written..])?;
         let done = self.written == self.output.len();
         if done {
-            (self.output, self.written) = (Vec::new(), 0);
+            self.forget_output();
         }
         Ok(done)
     }

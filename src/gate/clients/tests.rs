@@ -150,9 +150,8 @@ fn at_the_cap_the_longest_wait_of_the_client_that_holds_most_makes_room() {
 fn requests_that_are_being_answered_make_no_room_and_a_503_is_left_for_when_all_are() {
     let mut rig = rig();
     let held: Vec<_> = (0..16_u8).map(|n| rig.admitted(ip(n / 4))).collect();
-    let stages = [Stage::Waiting, Stage::Inside];
-    for (at, (_, key)) in held.iter().enumerate().skip(1) {
-        rig.put(*key, stages[at % 2]);
+    for (_, key) in held.iter().skip(1) {
+        rig.put(*key, Stage::Inside);
     }
     let (_newcomer, newest) = rig.admitted(ip(100));
     assert_eq!(rig.stage(held[0].1), None);
@@ -184,6 +183,25 @@ fn a_head_has_a_moment_and_an_answer_a_second_before_they_make_room_for_a_client
         rig.admitted(ip(100));
         assert_eq!(rig.stage(held[7].1), None, "{stage:?}");
     }
+}
+
+#[test]
+fn a_request_that_waits_for_a_worker_gives_way_to_one_of_a_client_that_holds_less() {
+    let mut rig = rig();
+    let mut held: Vec<_> = (0..16_u8).map(|n| rig.admitted(ip(n / 4))).collect();
+    for (at, (_, key)) in held.iter().enumerate() {
+        rig.now += Duration::from_millis(1);
+        rig.put(*key, if at % 4 == 2 { Stage::Waiting } else { Stage::Inside });
+    }
+    rig.put(held[15].1, Stage::Reading);
+    let (_one, newest) = rig.admitted(ip(100));
+    assert_eq!(rig.stage(held[15].1), None, "one that has no request goes before");
+    rig.put(newest, Stage::Waiting);
+    rig.admitted(ip(101));
+    assert_eq!(rig.stage(held[2].1), None);
+    assert!(is_prepared_503(&all(held.swap_remove(2).0)));
+    assert!(rig.stage(newest).is_some());
+    assert_eq!(rig.clients.unsent, 0);
 }
 
 #[test]
