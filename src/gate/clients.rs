@@ -138,7 +138,8 @@ impl Clients {
     }
 
     /// Closes the connection that has waited longest for its head, or to be read, of the client that holds most. One that
-    /// waits for a worker is told that it was too many, and only where that is fairer.
+    /// waits for a worker is told that it was too many, and only where that is fairer. Nobody makes room for a client
+    /// that holds more.
     fn make_room(&mut self, newcomer: Holder, now: Instant) -> bool {
         let holds = self.held_by(newcomer);
         let waits = |connection: &Connection| {
@@ -148,9 +149,9 @@ impl Clients {
                 Stage::Waiting => Duration::MAX,
                 Stage::Inside => return false,
             };
-            let is_fairer = self.held_by(connection.holder) > holds + 1;
+            let theirs = self.held_by(connection.holder);
             let is_long = now.saturating_duration_since(connection.since) >= least;
-            (is_fairer || is_long) && connection.holder != Holder::Nobody
+            (theirs > holds + 1 || (theirs >= holds && is_long)) && connection.holder != Holder::Nobody
         };
         let waiting = self.connections.iter().filter(|(_, connection)| waits(connection));
         let victim = waiting

@@ -7,6 +7,9 @@ use super::*;
 /// The share of one client is then four.
 const MAX_CONNECTIONS: usize = 16;
 
+/// Longer than anything may take before it makes room.
+const PATIENT: Duration = Duration::from_secs(2);
+
 struct Rig {
     clients: Clients,
     listener: TcpListener,
@@ -202,6 +205,22 @@ fn a_request_that_waits_for_a_worker_gives_way_to_one_of_a_client_that_holds_les
     assert!(is_prepared_503(&all(held.swap_remove(2).0)));
     assert!(rig.stage(newest).is_some());
     assert_eq!(rig.clients.unsent, 0);
+}
+
+#[test]
+fn nobody_makes_room_for_a_client_that_holds_more() {
+    let mut rig = rig();
+    let held: Vec<_> = [1, 1, 1, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5]
+        .map(|n| rig.admitted(ip(n)))
+        .into();
+    for (at, (_, key)) in held.iter().enumerate() {
+        rig.put(*key, if at == 3 { Stage::Reading } else { Stage::Inside });
+    }
+    rig.now += PATIENT;
+    assert_eq!(rig.admit(ip(1)).1, None);
+    assert_eq!(rig.stage(held[3].1), Some(Stage::Reading));
+    rig.admitted(ip(2));
+    assert_eq!(rig.stage(held[3].1), None, "its own may go");
 }
 
 #[test]
