@@ -13,7 +13,9 @@
 //! - `config`, `node`, `limiter`, `registry` open no socket, start no thread, read no clock.
 //! - Only the poller writes what nodes are; only an answer adds a promise. The registry's lock is held for
 //!   microseconds, never across I/O, a log line or a sort of all nodes.
-//! - An answer costs the same with 10 nodes as with 100,000.
+//! - The first page of an answer costs the same with 10 nodes as with 100,000; a page far down costs a walk over the
+//!   nodes before it, outside the lock.
+//! - Without a thread that it can't do without (gate, poller, lists), the router ends instead of living on.
 //! - No queue, pool, table, buffer or wait without a named limit that says why it is that number.
 //! - Text from clients and nodes is never logged or echoed unescaped or at unbounded length.
 //! - No thread outlives [`Router`] but look-ups of host names, which can't be cut short, and tiny_http's own, which
