@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::super::canonical;
+use super::super::desk::canonical;
 use super::MAX_HEAD_BYTES;
 use super::tests::{accepted, judge, judge_in_pieces};
 

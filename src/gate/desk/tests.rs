@@ -7,8 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
-use super::lane::ANSWER_TIMEOUT;
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::super::lane::ANSWER_TIMEOUT;
+use super::super::{Gate, Inside};
 use super::*;
+use crate::threads;
 
 /// A deadline that only a hang reaches.
 const PATIENCE: Duration = Duration::from_secs(30);

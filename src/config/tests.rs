@@ -1,0 +1,443 @@
+//! Every setting at its limits and past them.
+
+use super::dotenv::MAX_DOTENV_BYTES;
+use super::*;
+
+fn config(settings: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+    Config::from_lookup(|name| {
+        let value = settings.iter().find(|(known, _)| *known == name);
+        value.map(|(_, value)| OsString::from(value))
+    })
+}
+
+fn accepted(name: &str, value: &str) -> Config {
+    let outcome = config(&[(name, value)]);
+    outcome.unwrap_or_else(|mistakes| panic!("{name}={value:?} was refused: {mistakes}"))
+}
+
+fn refused(name: &str, value: &str) -> String {
+    match config(&[(name, value)]) {
+        Ok(_) => panic!("{name}={value:?} was accepted"),
+        Err(mistakes) => mistakes.to_string(),
+    }
+}
+
+fn blocks(text: &str) -> Vec<String> {
+    let blocks = accepted("TRUSTED_PROXIES", text).trusted_proxies;
+    blocks.iter().map(IpNet::to_string).collect()
+}
+
+fn api_url(text: &str) -> ApiUrl {
+    accepted("API_URL", text).api_url.expect("it is set")
+}
+
+fn dotenv(text: &str) -> (Vec<(String, String)>, Vec<String>) {
+    let (values, mistakes) = parse_dotenv(text.as_bytes());
+    let mut values: Vec<_> = values.into_iter().collect();
+    values.sort();
+    (values, mistakes)
+}
+
+fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    let owned = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
+    expected.iter().map(owned).collect()
+}
+
+#[test]
+fn nothing_set_gives_the_documented_defaults() {
+    let config = config(&[]).expect("the defaults are valid");
+    assert_eq!(config.port, 4000);
+    assert_eq!(config.host, IpAddr::from([0, 0, 0, 0]));
+    assert_eq!(config.refresh_interval, Duration::from_secs(30));
+    assert_eq!(config.requests_per_minute, 10);
+    assert_eq!(config.api_url, None);
+    assert_eq!(config.ips_file, PathBuf::from("ips.txt"));
+    assert_eq!(config.max_probes, 128);
+    assert_eq!(config.max_connections, 512);
+    assert_eq!(config.trusted_proxies, []);
+    assert!(config.promises);
+    assert_eq!(config.weights, PendingWeights::default());
+    assert_eq!(config.log_level, LevelFilter::Info);
+    assert_eq!(config.ssl_cert_file, None);
+    assert_eq!(config.warnings, [""; 0]);
+}
+
+#[test]
+fn the_documented_default_given_as_a_value_changes_nothing() {
+    let unset = format!("{:?}", config(&[]).expect("the defaults are valid"));
+    for Setting { name, default, .. } in SETTINGS {
+        assert_eq!(format!("{:?}", accepted(name, default)), unset, "{name}");
+    }
+}
+
+#[test]
+fn a_blank_value_is_an_unset_one() {
+    let unset = format!("{:?}", config(&[]).expect("the defaults are valid"));
+    for Setting { name, .. } in SETTINGS {
+        for blank in ["", " ", "\t\r\n"] {
+            assert_eq!(format!("{:?}", accepted(name, blank)), unset, "{name}");
+        }
+    }
+}
+
+#[test]
+fn all_mistakes_are_reported_together_with_name_value_and_what_was_wanted() {
+    let outcome = config(&[
+        ("PORT", "http"),
+        ("HOST", "localhost"),
+        ("REFRESH_INTERVAL", "nan"),
+        ("PROMISES", "maybe"),
+    ]);
+    assert_eq!(
+        outcome.expect_err("four mistakes").to_string(),
+        "PORT=\"http\": expected a port, 0 to 65535\n\
+         HOST=\"localhost\": expected an IPv4 or IPv6 address, without a port\n\
+         REFRESH_INTERVAL=\"nan\": expected seconds, a decimal number from 0.1 to 86400\n\
+         PROMISES=\"maybe\": expected on or off"
+    );
+}
+
+#[test]
+fn a_wrong_value_is_escaped_and_cut() {
+    let at_the_limit = "x".repeat(MAX_SHOWN_CHARS);
+    let text = refused("PORT", &at_the_limit);
+    assert!(text.starts_with(&format!("PORT=\"{at_the_limit}\":")), "{text}");
+    let text = refused("PORT", &"ü".repeat(100_000));
+    let shown = "ü".repeat(MAX_SHOWN_CHARS);
+    assert!(text.starts_with(&format!("PORT=\"{shown}\"…:")), "{text}");
+    let text = refused("PORT", "1\n2\u{1b}[31m\u{202e}");
+    assert!(text.starts_with(r#"PORT="1\n2\u{1b}[31m\u{202e}":"#), "{text}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_value_that_is_not_utf8_is_a_mistake_and_for_the_log_level_a_warning() {
+    use std::os::unix::ffi::OsStringExt;
+    let only = |name: &'static str| {
+        let bytes = OsString::from_vec(vec![b'1', 0xff]);
+        Config::from_lookup(move |asked| (asked == name).then(|| bytes.clone()))
+    };
+    for Setting { name, .. } in SETTINGS.iter().filter(|known| known.name != "RUST_LOG") {
+        let mistakes = only(name).expect_err("not UTF-8").to_string();
+        assert_eq!(mistakes, format!("{name}=\"1\u{fffd}\": expected UTF-8"));
+    }
+    assert_eq!(only("RUST_LOG").expect("a warning").warnings.len(), 1);
+}
+
+#[test]
+fn whole_numbers_are_taken_up_to_their_limits_and_not_one_past() {
+    for (name, least, most) in [
+        ("PORT", 0_u64, 65_535_u64),
+        ("RATELIMIT_REQS_PER_MIN", 0, 1_000_000_000),
+        ("MAX_PROBES", 1, 4096),
+        ("MAX_CONNECTIONS", 16, 65_536),
+    ] {
+        accepted(name, &least.to_string());
+        accepted(name, &most.to_string());
+        refused(name, &(most + 1).to_string());
+        if let Some(below) = least.checked_sub(1) {
+            refused(name, &below.to_string());
+        }
+        for wrong in [
+            "+20",
+            "-20",
+            "20.0",
+            "2e1",
+            "0x20",
+            "2 0",
+            "20s",
+            "٢٠",
+            "99999999999999999999",
+        ] {
+            refused(name, wrong);
+        }
+        accepted(name, " 0020\r");
+    }
+}
+
+#[test]
+fn the_interval_is_a_decimal_number_within_its_range() {
+    for (text, millis) in [
+        ("0.1", 100),
+        ("2", 2000),
+        ("2.5", 2500),
+        (".5", 500),
+        ("86400", 86_400_000),
+    ] {
+        let interval = accepted("REFRESH_INTERVAL", text).refresh_interval;
+        assert_eq!(interval, Duration::from_millis(millis), "{text}");
+    }
+    for wrong in [
+        "0", "0.0", "0.09", "86400.1", "-1", "+1", "1e3", "inf", "NaN", ".", "1.2.3", "1,5", "30s",
+    ] {
+        refused("REFRESH_INTERVAL", wrong);
+    }
+}
+
+#[test]
+fn an_interval_below_two_seconds_is_worth_a_warning() {
+    assert_eq!(accepted("REFRESH_INTERVAL", "2").warnings.len(), 0);
+    let warnings = accepted("REFRESH_INTERVAL", "1.99").warnings;
+    assert!(warnings[0].starts_with("REFRESH_INTERVAL=1.99:"), "{warnings:?}");
+    assert_eq!(warnings.len(), 1);
+}
+
+#[test]
+fn a_log_level_is_one_bare_word_and_else_a_warning() {
+    for (text, level) in [
+        ("off", LevelFilter::Off),
+        ("ERROR", LevelFilter::Error),
+        ("Warn", LevelFilter::Warn),
+        ("debug", LevelFilter::Debug),
+        (" trace ", LevelFilter::Trace),
+    ] {
+        let config = accepted("RUST_LOG", text);
+        assert_eq!((config.log_level, config.warnings.len()), (level, 0), "{text}");
+    }
+    for text in ["infernet_router=debug", "info,ureq=off", "verbose", "3"] {
+        let config = accepted("RUST_LOG", text);
+        assert_eq!(config.log_level, LevelFilter::Info, "{text}");
+        assert_eq!(
+            config.warnings,
+            [format!(
+                "RUST_LOG={text:?}: expected off, error, warn, info, debug or trace; info it is"
+            )]
+        );
+    }
+}
+
+#[test]
+fn host_and_switch_and_paths_are_read() {
+    assert_eq!(accepted("HOST", "::").host, IpAddr::from([0_u16; 8]));
+    refused("HOST", "127.0.0.1:80");
+    assert!(!accepted("PROMISES", "OFF").promises);
+    refused("PROMISES", "true");
+    let path = accepted("IPS_FILE", " /data/my ips.txt ").ips_file;
+    assert_eq!(path, PathBuf::from("/data/my ips.txt"));
+    refused("IPS_FILE", "a\0b");
+    let roots = accepted("SSL_CERT_FILE", "/ca.pem").ssl_cert_file;
+    assert_eq!(roots, Some(PathBuf::from("/ca.pem")));
+}
+
+#[test]
+fn a_list_of_blocks_takes_addresses_and_blocks_and_trims_host_bits() {
+    assert_eq!(
+        blocks("10.1.2.3/8 , 192.0.2.1,2001:db8::1/32,::1"),
+        ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32", "::1/128"]
+    );
+    assert_eq!(blocks("0.0.0.0/0,::/0"), ["0.0.0.0/0", "::/0"]);
+    for wrong in [
+        "10.0.0.0/33",
+        "::/129",
+        "10/8",
+        "a",
+        ",",
+        "::1,",
+        ",::1",
+        "1.2.3.4/",
+        "1.2.3.4/+8",
+        "1.2.3.4/8/8",
+        "1.2.3.4:80",
+        "[::1]",
+    ] {
+        refused("TRUSTED_PROXIES", wrong);
+        refused("METRICS_FROM", wrong);
+    }
+    assert_eq!(
+        refused("TRUSTED_PROXIES", "::1,proxy"),
+        "TRUSTED_PROXIES=\"::1,proxy\": expected addresses or CIDR blocks, comma-separated; \"proxy\" is neither"
+    );
+}
+
+#[test]
+fn an_ipv4_mapped_block_becomes_ipv4_down_to_96() {
+    assert_eq!(blocks("::ffff:10.0.0.1"), ["10.0.0.1/32"]);
+    assert_eq!(blocks("::ffff:10.9.9.9/104"), ["10.0.0.0/8"]);
+    assert_eq!(blocks("::ffff:0:0/96"), ["0.0.0.0/0"]);
+    let text = refused("TRUSTED_PROXIES", "::ffff:0:0/95");
+    assert!(text.contains("to be /96 or longer"), "{text}");
+}
+
+#[test]
+fn metrics_are_for_loopback_and_private_addresses_unless_told() {
+    let may_read = |config: &Config, address: &str| {
+        let address: IpAddr = address.parse().expect("an address");
+        config.metrics_from.iter().any(|block| block.contains(&address))
+    };
+    let default = config(&[]).expect("the defaults are valid");
+    for local in [
+        "127.0.0.1",
+        "127.255.255.255",
+        "10.0.0.0",
+        "10.255.255.255",
+        "172.16.0.0",
+        "172.31.255.255",
+        "192.168.0.1",
+        "::1",
+        "fc00::1",
+        "fdff:ffff::1",
+    ] {
+        assert!(may_read(&default, local), "{local}");
+    }
+    for other in [
+        "128.0.0.1",
+        "9.255.255.255",
+        "11.0.0.0",
+        "172.15.255.255",
+        "172.32.0.0",
+        "192.169.0.0",
+        "169.254.1.1",
+        "100.64.0.1",
+        "0.0.0.0",
+        "::",
+        "::2",
+        "fe80::1",
+        "fe00::1",
+        "fbff::1",
+    ] {
+        assert!(!may_read(&default, other), "{other}");
+    }
+    let told = accepted("METRICS_FROM", "203.0.113.7");
+    assert!(may_read(&told, "203.0.113.7") && !may_read(&told, "127.0.0.1"));
+}
+
+#[test]
+fn weights_are_by_job_type_and_one_for_the_rest() {
+    let weights = accepted("PENDING_WEIGHTS", "offchain=0, onchain = 1000").weights;
+    assert_eq!(weights.weight("offchain"), 0);
+    assert_eq!(weights.weight("onchain"), 1000);
+    assert_eq!(weights.weight("Offchain"), 1);
+    for wrong in ["a", "a=", "=1", "a=1,", "a=1001", "a=-1", "a=1.5", "a=b=1", ",", "a:1"] {
+        refused("PENDING_WEIGHTS", wrong);
+    }
+    assert_eq!(
+        refused("PENDING_WEIGHTS", "a=1,b=2,a=1"),
+        "PENDING_WEIGHTS=\"a=1,b=2,a=1\": expected each job type once; \"a\" is named twice"
+    );
+}
+
+#[test]
+fn the_nodes_of_the_explorer_are_below_its_address() {
+    for (text, nodes) in [
+        ("http://explorer.example", "http://explorer.example"),
+        ("https://Explorer.example/", "https://explorer.example"),
+        ("HTTP://10.0.0.1:8080//", "http://10.0.0.1:8080"),
+        ("http://explorer_1:80/a/b%20c/", "http://explorer_1:80/a/b%20c"),
+        ("https://[::1]:8443", "https://[::1]:8443"),
+    ] {
+        assert_eq!(api_url(text).nodes_url(), format!("{nodes}/api/nodes?minutes_past=60"));
+        assert_eq!(api_url(text).to_string(), nodes);
+    }
+}
+
+#[test]
+fn host_and_port_of_the_explorer_are_told_apart() {
+    for (text, host, port) in [
+        ("http://a.example", "a.example", 80),
+        ("https://a.example.", "a.example.", 443),
+        ("https://[2001:db8:0::1]/x", "2001:db8::1", 443),
+        ("http://[::1]:65535", "::1", 65535),
+        ("http://127.0.0.1:1", "127.0.0.1", 1),
+    ] {
+        assert_eq!((api_url(text).host(), api_url(text).port()), (host, port));
+    }
+}
+
+#[test]
+fn an_explorer_address_that_is_none_is_refused() {
+    for wrong in [
+        "explorer.example",
+        "//explorer.example",
+        "ftp://a",
+        "http:/a",
+        "http://",
+        "http:///x",
+        "http://:80",
+        "http://a:",
+        "http://a:0",
+        "http://a:65536",
+        "http://a:+80",
+        "http://a:b",
+        "http://a:1:2",
+        "http://::1",
+        "http://[::1",
+        "http://[]",
+        "http://[1.2.3.4]",
+        "http://[::1]80",
+        "http://[fe80::1%25eth0]",
+        "http://a..b",
+        "http://.",
+        "http://1.2.3.400",
+        "http://127.1",
+        "http://a b",
+        "http://a/\tb",
+        "http://a\u{7f}",
+        "http://ä.example",
+        "http://a?x=1",
+        "http://a/#x",
+        "http://a\\b",
+        "http://a/\"",
+        "http://a/{x}",
+    ] {
+        refused("API_URL", wrong);
+    }
+    refused("API_URL", &format!("http://{}", "a".repeat(64)));
+    refused("API_URL", &format!("http://{}a", "a.".repeat(127)));
+    accepted("API_URL", &format!("http://{}a", "a.".repeat(126)));
+}
+
+#[test]
+fn a_password_in_the_explorer_address_is_refused_and_not_repeated() {
+    assert_eq!(
+        refused("API_URL", "http://me:se@cret@a.example/x"),
+        "API_URL=\"http://***@a.example/x\": expected an address without a user name and a password"
+    );
+    assert!(!refused("API_URL", "me:secret@a.example").contains("secret"));
+}
+
+#[test]
+fn dotenv_knows_comments_quotes_export_and_a_byte_order_mark() {
+    let text = "\u{feff}PORT=1\r\n# HOST=x\r\n\nexport HOST='::1' # six\nIPS_FILE=\"a b\"\nMAX_PROBES=7 ";
+    let expected = [("HOST", "::1"), ("IPS_FILE", "a b"), ("MAX_PROBES", "7"), ("PORT", "1")];
+    assert_eq!(dotenv(text), (pairs(&expected), vec![]));
+    assert_eq!(dotenv(""), (vec![], vec![]));
+}
+
+#[test]
+fn an_apostrophe_in_a_dotenv_comment_swallows_no_line() {
+    let text = "PORT=1   # the router's\nHOST=::1\t\t# it's\nMAX_PROBES=   # isn't\nIPS_FILE=a#b";
+    let expected = [("HOST", "::1"), ("IPS_FILE", "a#b"), ("PORT", "1")];
+    assert_eq!(dotenv(text), (pairs(&expected), vec![]));
+}
+
+#[test]
+fn a_hash_within_quotes_begins_no_comment() {
+    let text = "IPS_FILE=\"a  # b\"\nHOST='::1  #'\n";
+    let expected = [("HOST", "::1  #"), ("IPS_FILE", "a  # b")];
+    assert_eq!(dotenv(text), (pairs(&expected), vec![]));
+}
+
+#[test]
+fn in_dotenv_the_last_value_that_is_not_empty_counts() {
+    let text = "PORT=1\nPORT=2\nPORT=\nHOST=' '\n";
+    assert_eq!(dotenv(text), (pairs(&[("PORT", "2")]), vec![]));
+}
+
+#[test]
+fn a_mistake_in_dotenv_is_told_by_its_line_and_the_rest_is_read() {
+    let wanted = "expected NAME=value, with quotes around spaces and every quote closed";
+    let text = "\nKEY='1\n2'\n\nwhat\nPORT=1\nA=b c\n\nB=\"open\nC=1\n\n";
+    let (values, mistakes) = dotenv(text);
+    assert_eq!(values, pairs(&[("KEY", "1\n2"), ("PORT", "1")]));
+    let lines = [5, 7, 9].map(|line| format!(".env, line {line}: {wanted}"));
+    assert_eq!(mistakes, lines);
+}
+
+#[test]
+fn a_dotenv_that_is_not_utf8_or_too_long_is_a_mistake() {
+    assert_eq!(parse_dotenv(b"PORT=\xff").1, [".env: expected UTF-8"]);
+    let mut text = vec![b'\n'; MAX_DOTENV_BYTES as usize];
+    assert_eq!(parse_dotenv(&text).1, [""; 0]);
+    text.push(b'\n');
+    assert_eq!(parse_dotenv(&text).1, [".env: expected at most 262144 bytes"]);
+}
