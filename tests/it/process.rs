@@ -65,7 +65,9 @@ fn it_ends_while_probes_and_the_explorer_hang_and_clients_are_connected() {
         let asked = fleet.asked(0);
         fleet.wait_asked(0, asked + 1, PATIENCE);
         ends(&router, signal);
-        assert_eq!((idle.wait_closed(), silent.wait_closed()), (Vec::new(), Vec::new()));
+        assert_eq!(idle.wait_closed(), b"");
+        // It may have been told before that it is late.
+        silent.wait_closed();
     }
 }
 
