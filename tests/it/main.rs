@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod answers;
 mod api;
 mod explorer;
 mod gate;
@@ -13,6 +14,8 @@ mod polling;
 mod process;
 mod settings;
 mod tls;
+
+use std::net::SocketAddr;
 
 use support::{Fleet, Launch, Router};
 
@@ -41,4 +44,9 @@ fn addresses(fleet: &Fleet, nodes: impl IntoIterator<Item = usize>) -> Vec<Strin
 fn wait_available(router: &Router, fleet: &Fleet, nodes: impl IntoIterator<Item = usize>) {
     let wanted = addresses(fleet, nodes);
     router.until(&format!("{wanted:?} are available"), || available(router) == wanted);
+}
+
+/// A line of the log about a node.
+fn line(what: &str, node: SocketAddr, then: &str) -> String {
+    format!("{what} \"{node}\" {then}")
 }

@@ -1,0 +1,164 @@
+//! What the router makes of what nodes answer.
+
+use super::support::{Behaviour, Fleet, PATIENCE};
+use super::{addresses, available, launch, line};
+
+/// A node that says that of itself.
+fn says(body: &str) -> Behaviour {
+    Behaviour::Body(body.into())
+}
+
+/// How a node can be of no use, and what the log then says of it.
+fn useless() -> Vec<(Behaviour, &'static str)> {
+    let deep = format!(
+        r#"{{"containers":{}{},"pending":{{}}}}"#,
+        "[".repeat(9999),
+        "]".repeat(9999)
+    );
+    let long = format!(r#"{{"containers":[],"pending":{{}}}}{}"#, " ".repeat(256 * 1024));
+    let many = vec![r#"{"id":"hello-world"}"#; 257].join(",");
+    let many = format!(r#"{{"containers":[{many}],"pending":{{}}}}"#);
+    vec![
+        (Behaviour::Hang, "no complete answer in time"),
+        (Behaviour::HangAfterHead, "no complete answer in time"),
+        (Behaviour::Drip, "no complete answer in time"),
+        (Behaviour::DripHead, "no complete answer in time"),
+        (Behaviour::Endless, "answer of more than 262144 bytes"),
+        (
+            Behaviour::EndlessHead,
+            "protocol: http parse resulted in too many headers",
+        ),
+        (says(&long), "answer of more than 262144 bytes"),
+        (Behaviour::Reset, "connection reset"),
+        (Behaviour::CloseAtOnce, ""),
+        (Behaviour::Raw(b"\x00\xff SSH-2.0 \r\n\r\n".into()), ""),
+        (
+            Behaviour::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}".into()),
+            "",
+        ),
+        (Behaviour::Status(500), "answered 500"),
+        (Behaviour::Status(404), "answered 404"),
+        (Behaviour::Status(204), "answered 204"),
+        (says(""), "not JSON"),
+        (says("<html>"), "not JSON"),
+        (says("[]"), "invalid type: sequence"),
+        (says("{}"), "missing field"),
+        (
+            says(r#"{"containers":[{"id":"hello-world"}]}"#),
+            "missing field `pending`",
+        ),
+        (
+            says(r#"{"containers":[{"id":"hello-world"}],"pending":null}"#),
+            "invalid type: null",
+        ),
+        (
+            says(r#"{"containers":[{"id":"hello-world"}],"pending":{"offchain":-1}}"#),
+            "invalid type: integer `-1`",
+        ),
+        (
+            says(r#"{"containers":[{"id":"hello-world"}],"pending":{"offchain":1.5}}"#),
+            "invalid type: floating point",
+        ),
+        (
+            says(r#"{"containers":[{"id":"hello-world"}],"pending":{"offchain":18446744073709551616}}"#),
+            "",
+        ),
+        (
+            says(r#"{"containers":[{"id":"hello-world"}],"pending":{"offchain":"1"}}"#),
+            "invalid type: string",
+        ),
+        (
+            says(r#"{"containers":{"id":"hello-world"},"pending":{}}"#),
+            "invalid type: map",
+        ),
+        (
+            says(r#"{"containers":["hello-world"],"pending":{}}"#),
+            "invalid type: string",
+        ),
+        (
+            says(r#"{"containers":[{"id":7}],"pending":{}}"#),
+            "expected a container id, 1 to 256 bytes",
+        ),
+        (says(r#"{"containers":[{"id":""}],"pending":{}}"#), ""),
+        (says(&many), "`containers` lists more than 256"),
+        (says(&deep), ""),
+        (
+            Behaviour::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n\xff\xfe\xfd\xfc".into()),
+            "not JSON",
+        ),
+    ]
+}
+
+#[test]
+fn a_useless_node_costs_nobody_anything_and_is_logged_once_with_the_reason() {
+    let useless = useless();
+    let fleet = Fleet::start(useless.len() + 2);
+    for (node, (behaviour, _)) in useless.iter().enumerate() {
+        fleet.set(node, behaviour.clone());
+    }
+    let good = useless.len()..fleet.len();
+    let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1).start();
+    assert_eq!(
+        available(&router),
+        addresses(&fleet, good.clone()),
+        "in the first answer"
+    );
+    for node in 0..useless.len() {
+        fleet.wait_asked(node, 4, PATIENCE);
+    }
+    assert_eq!(available(&router), addresses(&fleet, good.clone()));
+    for (node, (behaviour, reason)) in useless.iter().enumerate() {
+        let addr = fleet.addr(node);
+        let down = line("node", addr, "is down: ");
+        let told = router.wait_line(&down, PATIENCE);
+        assert!(told.contains(&format!("{down}{reason}")), "{behaviour:?}: {told}");
+        assert!(told.is_ascii() && told.len() < 400, "{told}");
+        let lines = router.count_lines(&format!("\"{addr}\""));
+        assert_eq!(lines, 1, "{behaviour:?}: {:?}", router.log());
+    }
+    let slowest = *fleet.asked_each()[..4].iter().max().expect("four hang");
+    for node in good {
+        assert!(fleet.asked(node) > slowest, "{:?}", fleet.asked_each());
+    }
+}
+
+#[test]
+fn what_does_not_matter_does_not_matter() {
+    let fleet = Fleet::start(5);
+    let nested = format!("{}{}", "[".repeat(100), "]".repeat(100));
+    for (node, body) in [
+        format!(r#"{{"containers":[{{"id":"hello-world","image":{nested}}}],"pending":{{}},"x":{nested}}}"#),
+        r#"{"pending":{"offchain":18446744073709551615,"onchain":18446744073709551615},"containers":[{"id":"hello-world"}]}"#.into(),
+        r#"{"containers":[{"id":"hello-world"},{"id":"hello-world","description":null}],"pending":{}}"#.into(),
+        format!(r#"{}{{"containers":[{{"id":"hello-world"}}],"pending":{{}}}}"#, " ".repeat(256 * 1024 - 50)),
+        format!(r#"{{"containers":[{}],"pending":{{}}}}"#, vec![r#"{"id":"hello-world"}"#; 256].join(",")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert!(node != 3 || body.len() == 256 * 1024, "at the limit");
+        fleet.set(node, says(&body));
+    }
+    let router = launch().ips(fleet.list()).start();
+    assert_eq!(available(&router), addresses(&fleet, 0..5), "{:?}", router.log());
+}
+
+#[test]
+fn the_head_of_an_answer_has_8_kib_and_no_more() {
+    let fleet = Fleet::start(2);
+    let with_head = |bytes: usize| {
+        let body = br#"{"containers":[{"id":"a"}],"pending":{}}"#;
+        let begin = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nX-Long: ", body.len());
+        let filler = "a".repeat(bytes - begin.len() - 4);
+        Behaviour::Raw([format!("{begin}{filler}\r\n\r\n").as_bytes(), body].concat())
+    };
+    fleet.set(0, with_head(8192));
+    fleet.set(1, with_head(8193));
+    let router = launch().ips(fleet.list()).start();
+    let down = format!("node \"{}\" is down: head of more than 8192 bytes", fleet.addr(1));
+    router.wait_line(&down, PATIENCE);
+    assert_eq!(
+        router.get("/api/v1/ips?container=a").strings(),
+        [fleet.addr(0).to_string()]
+    );
+}
