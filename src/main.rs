@@ -99,6 +99,7 @@ fn signals() -> io::Result<Receiver<()>> {
 /// Asks every node once. Its own words go to stderr, so that stdout has the report alone.
 fn check_nodes(config: &Config, show: fn(&check::Report) -> String) -> ExitCode {
     start_logging(config.log_level.min(LevelFilter::Warn));
+    config.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     let is_terminal = io::stderr().is_terminal();
     let progress = |asked: usize, all: usize| {
         if is_terminal {
