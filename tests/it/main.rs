@@ -12,6 +12,7 @@ mod lists;
 mod operation;
 mod polling;
 mod process;
+mod readme;
 mod settings;
 mod tls;
 

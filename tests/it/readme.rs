@@ -1,12 +1,10 @@
-//! What the README and `.env.example` say of the settings is what the code does.
+//! What the README says of the settings is what the code does, and what it tells to make can be made.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 
-use infernet_router::config::{Config, SETTINGS, Setting};
+use infernet_router::config::{SETTINGS, Setting};
 
 const README: &str = include_str!("../../README.md");
-const ENV_EXAMPLE: &str = include_str!("../../.env.example");
 const MAKEFILE: &str = include_str!("../../Makefile");
 
 /// The row of a setting in the README.
@@ -15,39 +13,12 @@ fn row(Setting { name, default, meaning }: &Setting) -> String {
     format!("| `{name}` | {default} | {meaning} |")
 }
 
-/// Names and values of `.env.example`, where each line is a comment.
-fn examples() -> Vec<(&'static str, &'static str)> {
-    ENV_EXAMPLE
-        .lines()
-        .filter_map(|line| line.strip_prefix('#')?.trim_start().split_once('='))
-        .filter(|(name, _)| name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'))
-        .collect()
-}
-
 #[test]
 fn the_readme_has_a_row_for_each_setting_and_no_other() {
     let (_, section) = README.split_once("\n## Settings\n").expect("a section");
     let (section, _) = section.split_once("\n## ").expect("another one behind it");
     let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
     assert_eq!(rows, SETTINGS.iter().map(row).collect::<Vec<_>>());
-}
-
-#[test]
-fn the_example_of_an_env_file_has_each_setting_once_with_its_default() {
-    let names: Vec<&str> = examples().iter().map(|(name, _)| *name).collect();
-    assert_eq!(names, SETTINGS.iter().map(|setting| setting.name).collect::<Vec<_>>());
-    let has_default = |name: &str| SETTINGS.iter().any(|known| known.name == name && !known.default.is_empty());
-    let defaults = Config::from_lookup(|_| None).expect("the defaults are valid");
-    let given = Config::from_lookup(|asked| {
-        let example = examples().into_iter().find(|(name, _)| *name == asked && has_default(name));
-        example.map(|(_, value)| OsString::from(value))
-    });
-    assert_eq!(format!("{:?}", given.expect("valid")), format!("{defaults:?}"));
-    let all = Config::from_lookup(|asked| {
-        let example = examples().into_iter().find(|(name, _)| *name == asked);
-        example.map(|(_, value)| OsString::from(value))
-    });
-    all.expect("the examples of what is unset are valid too");
 }
 
 #[test]
