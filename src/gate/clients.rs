@@ -178,9 +178,13 @@ impl Clients {
     fn turn_away(&mut self, mut connection: Connection, why: Refused, now: Instant) {
         self.count(why);
         connection.holder = Holder::Nobody;
-        let busy = refusal_bytes(Refusal::Busy, Body::Send);
+        let refusal = match why {
+            Refused::Share => Refusal::Share,
+            _ => Refusal::Busy,
+        };
+        let refusal = refusal_bytes(refusal, Body::Send);
         // A fresh socket takes 300 bytes at once; where it doesn't, the client is gone.
-        let is_sent = matches!(connection.answer(&busy, now), Ok(true));
+        let is_sent = matches!(connection.answer(&refusal, now), Ok(true));
         if is_sent && self.refused < MAX_REFUSED && connection.after_answer(now) {
             self.take_in(connection);
         }

@@ -30,7 +30,8 @@ const MAX_ACCEPTS: usize = 64;
 /// Lost insides whose workers have not ended yet. Workers get stuck by a mistake of ours alone, and then new ones
 /// would follow them.
 const MAX_LOST: usize = 4;
-/// After the signal to end, idle connections may ask once more for this long: a proxy may be about to use one.
+/// After the signal to end, idle connections may ask once more for this long: a proxy may be about to use one. Those that
+/// were answered for the last time are kept as long, so that no reset overtakes the answer.
 const DRAIN_IDLE: Duration = Duration::from_millis(500);
 /// After the signal to end, requests under way have this long.
 const DRAIN_ALL: Duration = Duration::from_secs(3);
@@ -365,7 +366,7 @@ impl Desk {
         let lasted = now.duration_since(since);
         lasted >= DRAIN_ALL
             || !self.clients.any(|connection| match connection.stage {
-                Stage::Lingering => false,
+                Stage::Lingering => lasted < DRAIN_IDLE,
                 Stage::Reading if !connection.has_input() => lasted < DRAIN_IDLE,
                 _ => true,
             })

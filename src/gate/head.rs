@@ -25,6 +25,8 @@ pub(crate) enum Refusal {
     TooLong,
     /// 503: no worker was free for long, or all places are taken.
     Busy,
+    /// 503: the client holds its whole share of the connections.
+    Share,
     /// 502: what was to answer is gone.
     Lost,
     /// 505
@@ -35,7 +37,7 @@ impl Refusal {
     pub(crate) fn reply(self) -> Reply {
         let error = Reply::error(self.status(), &self.to_string());
         match self {
-            Refusal::Busy | Refusal::Lost => error.with("Retry-After", "1"),
+            Refusal::Busy | Refusal::Share | Refusal::Lost => error.with("Retry-After", "1"),
             _ => error,
         }
     }
@@ -47,7 +49,7 @@ impl Refusal {
             Refusal::Body => 413,
             Refusal::TooLong => 431,
             Refusal::Lost => 502,
-            Refusal::Busy => 503,
+            Refusal::Busy | Refusal::Share => 503,
             Refusal::Version => 505,
         }
     }
@@ -64,6 +66,7 @@ impl fmt::Display for Refusal {
                 "A request head has at most {MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers"
             ),
             Refusal::Busy => f.write_str("The router is busy"),
+            Refusal::Share => f.write_str("Too many connections from this address"),
             Refusal::Lost => f.write_str("The answer was lost"),
             Refusal::Version => f.write_str("Expected HTTP/1.1 or HTTP/1.0"),
         }

@@ -76,6 +76,7 @@ impl From<Refusal> for Refused {
             Refusal::Body => Refused::Body,
             Refusal::TooLong => Refused::TooLong,
             Refusal::Busy => Refused::Busy,
+            Refusal::Share => Refused::Share,
             Refusal::Lost => Refused::Lost,
             Refusal::Version => Refused::Version,
         }

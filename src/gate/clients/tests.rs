@@ -96,7 +96,9 @@ fn is_prepared_503(answer: &str) -> bool {
     answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n")
         && answer.contains("\r\nRetry-After: 1\r\n")
         && answer.contains("\r\nConnection: close\r\n")
-        && answer.ends_with("{\"error\":\"The router is busy\"}")
+        && ["The router is busy", "Too many connections from this address"]
+            .iter()
+            .any(|why| answer.ends_with(&format!("{{\"error\":\"{why}\"}}")))
 }
 
 #[test]

@@ -375,6 +375,10 @@ fn the_end_waits_for_requests_under_way_and_takes_in_those_whose_connection_was_
     assert!(request.contains("Persistence: close"), "{request}");
     lanes[number].write_all(OK).expect("sent");
     assert_eq!(rig.answer(&mut client).as_bytes(), OK);
+    assert!(!rig.desk.is_over(rig.now), "the answer may be on its way");
+    assert!(rig.desk.is_over(rig.now + DRAIN_IDLE));
+    drop(client);
+    rig.until("the client has taken it", |desk| desk.clients.is_empty());
     assert!(rig.desk.is_over(rig.now));
     assert!(TcpStream::connect(rig.addr).is_err(), "the port is closed");
 }

@@ -334,6 +334,7 @@ fn each_refusal_says_what_it_is() {
         (Refusal::TooLong, 431, "8192 bytes and 100 headers"),
         (Refusal::Lost, 502, "lost"),
         (Refusal::Busy, 503, "busy"),
+        (Refusal::Share, 503, "connections"),
         (Refusal::Version, 505, "HTTP/1.1 or HTTP/1.0"),
     ] {
         assert_eq!(refusal.status(), status);
