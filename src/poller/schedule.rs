@@ -177,9 +177,6 @@ impl Schedule {
             if !self.has_room(class) {
                 continue;
             }
-            if let Some(id) = self.lane(class).take_recheck(now) {
-                return Turn::Recheck(id);
-            }
             if let Some(turn) = self.next(class, now) {
                 return turn;
             }
@@ -190,22 +187,35 @@ impl Schedule {
 
     fn next(&mut self, class: Class, now: Instant) -> Option<Turn> {
         let spacing = self.spacing;
-        if class == Class::Up {
-            return self.up.take(now, spacing).map(Turn::Ask);
+        match class {
+            Class::Up => {
+                let recheck = self.up.take_recheck(now).map(Turn::Recheck);
+                recheck.or_else(|| self.up.take(now, spacing).map(Turn::Ask))
+            }
+            // Rechecks come last: a node that was not up is still none, while one that is new or back may be.
+            Class::Other => self
+                .take_new_listed()
+                .or_else(|| self.take_slot_or_new_named(now))
+                .or_else(|| self.other.take_recheck(now).map(Turn::Recheck)),
         }
-        if let Some(id) = self.new_listed.pop_front() {
-            self.new_before_round = self.new_before_round.saturating_sub(1);
-            return Some(Turn::New(id));
-        }
+    }
+
+    fn take_new_listed(&mut self) -> Option<Turn> {
+        let id = self.new_listed.pop_front()?;
+        self.new_before_round = self.new_before_round.saturating_sub(1);
+        Some(Turn::New(id))
+    }
+
+    fn take_slot_or_new_named(&mut self, now: Instant) -> Option<Turn> {
         let slot = match self.turn_of_new && !self.new_named.is_empty() {
             true => None,
-            false => self.other.take(now, spacing),
+            false => self.other.take(now, self.spacing),
         };
         self.turn_of_new = slot.is_some();
         slot.map(Turn::Ask).or_else(|| {
-            let new = self.new_named.pop_front()?;
+            let id = self.new_named.pop_front()?;
             self.new_before_round = self.new_before_round.saturating_sub(1);
-            Some(Turn::New(new))
+            Some(Turn::New(id))
         })
     }
 }

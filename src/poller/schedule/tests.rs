@@ -115,6 +115,18 @@ fn new_nodes_of_the_operator_do_not_wait_behind_those_of_the_explorer() {
 }
 
 #[test]
+fn nodes_that_hang_are_asked_again_when_all_new_ones_were_asked_once() {
+    let (mut schedule, now) = schedule(8);
+    let ids = ids(4);
+    schedule.recheck(ids[0], Class::Other, now);
+    schedule.add_new(ids[1], Trust::Listed);
+    schedule.add_new(ids[2], Trust::Explorer);
+    schedule.add_new(ids[3], Trust::Explorer);
+    let asked = asks(&mut schedule, Class::Other, now + RECHECK_AFTER);
+    assert_eq!(asked, [1, 2, 3, 0].map(|at| ids[at]));
+}
+
+#[test]
 fn a_flood_of_new_nodes_and_the_round_over_those_that_are_down_take_turns() {
     let (mut schedule, start) = schedule(8);
     let ids = ids(8);
@@ -189,7 +201,11 @@ fn when_the_last_place_is_free_a_node_that_is_up_gets_it() {
     schedule.add_new(ids[2], Trust::Listed);
     assert_eq!(schedule.turn(begin), Turn::Ask(ids[0]));
     schedule.sent(Class::Up);
-    assert_eq!(asks(&mut schedule, Class::Other, begin), [ids[1], ids[2]]);
+    assert_eq!(
+        asks(&mut schedule, Class::Other, begin),
+        [ids[2], ids[1]],
+        "the new one first"
+    );
 }
 
 #[test]
