@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Read};
 
 /// Longest `.env` read. Real ones are a few hundred bytes; a mistaken mount may be anything.
-pub(super) const MAX_DOTENV_BYTES: u64 = 256 * 1024;
+const MAX_DOTENV_BYTES: u64 = 256 * 1024;
 
 /// The bytes of `.env`; empty where there is none.
 pub(super) fn read_dotenv() -> Result<Vec<u8>, String> {
@@ -96,5 +96,69 @@ impl Read for LineReader<'_> {
         }
         self.rest = &self.rest[count..];
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dotenv(text: &str) -> (Vec<(String, String)>, Vec<String>) {
+        let (values, mistakes) = parse_dotenv(text.as_bytes());
+        let mut values: Vec<_> = values.into_iter().collect();
+        values.sort();
+        (values, mistakes)
+    }
+
+    fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+        let owned = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
+        expected.iter().map(owned).collect()
+    }
+
+    #[test]
+    fn dotenv_knows_comments_quotes_export_and_a_byte_order_mark() {
+        let text = "\u{feff}PORT=1\r\n# HOST=x\r\n\nexport HOST='::1' # six\nIPS_FILE=\"a b\"\nMAX_PROBES=7 ";
+        let expected = [("HOST", "::1"), ("IPS_FILE", "a b"), ("MAX_PROBES", "7"), ("PORT", "1")];
+        assert_eq!(dotenv(text), (pairs(&expected), vec![]));
+        assert_eq!(dotenv(""), (vec![], vec![]));
+    }
+
+    #[test]
+    fn an_apostrophe_in_a_dotenv_comment_swallows_no_line() {
+        let text = "PORT=1   # the router's\nHOST=::1\t\t# it's\nMAX_PROBES=   # isn't\nIPS_FILE=a#b";
+        let expected = [("HOST", "::1"), ("IPS_FILE", "a#b"), ("PORT", "1")];
+        assert_eq!(dotenv(text), (pairs(&expected), vec![]));
+    }
+
+    #[test]
+    fn a_hash_within_quotes_begins_no_comment() {
+        let text = "IPS_FILE=\"a  # b\"\nHOST='::1  #'\n";
+        let expected = [("HOST", "::1  #"), ("IPS_FILE", "a  # b")];
+        assert_eq!(dotenv(text), (pairs(&expected), vec![]));
+    }
+
+    #[test]
+    fn in_dotenv_the_last_value_that_is_not_empty_counts() {
+        let text = "PORT=1\nPORT=2\nPORT=\nHOST=' '\n";
+        assert_eq!(dotenv(text), (pairs(&[("PORT", "2")]), vec![]));
+    }
+
+    #[test]
+    fn a_mistake_in_dotenv_is_told_by_its_line_and_the_rest_is_read() {
+        let wanted = "expected NAME=value, with quotes around spaces and every quote closed";
+        let text = "\nKEY='1\n2'\n\nwhat\nPORT=1\nA=b c\n\nB=\"open\nC=1\n\n";
+        let (values, mistakes) = dotenv(text);
+        assert_eq!(values, pairs(&[("KEY", "1\n2"), ("PORT", "1")]));
+        let lines = [5, 7, 9].map(|line| format!(".env, line {line}: {wanted}"));
+        assert_eq!(mistakes, lines);
+    }
+
+    #[test]
+    fn a_dotenv_that_is_not_utf8_or_too_long_is_a_mistake() {
+        assert_eq!(parse_dotenv(b"PORT=\xff").1, [".env: expected UTF-8"]);
+        let mut text = vec![b'\n'; MAX_DOTENV_BYTES as usize];
+        assert_eq!(parse_dotenv(&text).1, [""; 0]);
+        text.push(b'\n');
+        assert_eq!(parse_dotenv(&text).1, [".env: expected at most 262144 bytes"]);
     }
 }

@@ -1,6 +1,5 @@
 //! Every setting at its limits and past them.
 
-use super::dotenv::MAX_DOTENV_BYTES;
 use super::*;
 
 fn config(settings: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
@@ -29,18 +28,6 @@ fn blocks(text: &str) -> Vec<String> {
 
 fn api_url(text: &str) -> ApiUrl {
     accepted("API_URL", text).api_url.expect("it is set")
-}
-
-fn dotenv(text: &str) -> (Vec<(String, String)>, Vec<String>) {
-    let (values, mistakes) = parse_dotenv(text.as_bytes());
-    let mut values: Vec<_> = values.into_iter().collect();
-    values.sort();
-    (values, mistakes)
-}
-
-fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
-    let owned = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
-    expected.iter().map(owned).collect()
 }
 
 #[test]
@@ -393,51 +380,4 @@ fn a_password_in_the_explorer_address_is_refused_and_not_repeated() {
         "API_URL=\"http://***@a.example/x\": expected an address without a user name and a password"
     );
     assert!(!refused("API_URL", "me:secret@a.example").contains("secret"));
-}
-
-#[test]
-fn dotenv_knows_comments_quotes_export_and_a_byte_order_mark() {
-    let text = "\u{feff}PORT=1\r\n# HOST=x\r\n\nexport HOST='::1' # six\nIPS_FILE=\"a b\"\nMAX_PROBES=7 ";
-    let expected = [("HOST", "::1"), ("IPS_FILE", "a b"), ("MAX_PROBES", "7"), ("PORT", "1")];
-    assert_eq!(dotenv(text), (pairs(&expected), vec![]));
-    assert_eq!(dotenv(""), (vec![], vec![]));
-}
-
-#[test]
-fn an_apostrophe_in_a_dotenv_comment_swallows_no_line() {
-    let text = "PORT=1   # the router's\nHOST=::1\t\t# it's\nMAX_PROBES=   # isn't\nIPS_FILE=a#b";
-    let expected = [("HOST", "::1"), ("IPS_FILE", "a#b"), ("PORT", "1")];
-    assert_eq!(dotenv(text), (pairs(&expected), vec![]));
-}
-
-#[test]
-fn a_hash_within_quotes_begins_no_comment() {
-    let text = "IPS_FILE=\"a  # b\"\nHOST='::1  #'\n";
-    let expected = [("HOST", "::1  #"), ("IPS_FILE", "a  # b")];
-    assert_eq!(dotenv(text), (pairs(&expected), vec![]));
-}
-
-#[test]
-fn in_dotenv_the_last_value_that_is_not_empty_counts() {
-    let text = "PORT=1\nPORT=2\nPORT=\nHOST=' '\n";
-    assert_eq!(dotenv(text), (pairs(&[("PORT", "2")]), vec![]));
-}
-
-#[test]
-fn a_mistake_in_dotenv_is_told_by_its_line_and_the_rest_is_read() {
-    let wanted = "expected NAME=value, with quotes around spaces and every quote closed";
-    let text = "\nKEY='1\n2'\n\nwhat\nPORT=1\nA=b c\n\nB=\"open\nC=1\n\n";
-    let (values, mistakes) = dotenv(text);
-    assert_eq!(values, pairs(&[("KEY", "1\n2"), ("PORT", "1")]));
-    let lines = [5, 7, 9].map(|line| format!(".env, line {line}: {wanted}"));
-    assert_eq!(mistakes, lines);
-}
-
-#[test]
-fn a_dotenv_that_is_not_utf8_or_too_long_is_a_mistake() {
-    assert_eq!(parse_dotenv(b"PORT=\xff").1, [".env: expected UTF-8"]);
-    let mut text = vec![b'\n'; MAX_DOTENV_BYTES as usize];
-    assert_eq!(parse_dotenv(&text).1, [""; 0]);
-    text.push(b'\n');
-    assert_eq!(parse_dotenv(&text).1, [".env: expected at most 262144 bytes"]);
 }
