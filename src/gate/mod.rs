@@ -29,7 +29,7 @@ pub(crate) use inside::{Inside, Open, Workers};
 
 /// Connections that wait to be accepted. Those beyond it are a second late: their clients must knock again. After the
 /// signal to end no more than these are accepted, since a flood has no end.
-const BACKLOG: usize = 1024;
+const BACKLOG: usize = 4096;
 
 /// Header fields of a canonical request: whose it is, and what the answer has to say of the connection.
 pub(crate) const CLIENT_FIELD: &str = "Client";
