@@ -7,7 +7,7 @@
 //!
 //! **A probe.** `poller`: a round over the nodes, those that are up before those that are down, rechecks and new nodes
 //! between → bounded channel → `probe` thread: one `GET /info` under one deadline → bounded channel → `poller`: what
-//! changed → `registry` → log only flips. `discovery` tells the poller which nodes there are.
+//! changed → `registry` → log only flips. `lists` tells the poller which nodes there are.
 //!
 //! **Invariants**
 //! - `config`, `node`, `limiter`, `registry` open no socket, start no thread, read no clock.
@@ -26,22 +26,20 @@
 compile_error!("the gate needs epoll and abstract sockets: build for Linux, or run the container image");
 
 mod api;
-pub mod check;
+pub mod client;
+pub mod commands;
 pub mod config;
-mod discovery;
+mod fetch;
 mod gate;
-pub mod health;
 pub mod limiter;
-mod limits;
+mod lists;
 mod metrics;
-mod names;
 pub mod node;
 mod poller;
-pub mod probe;
+mod probe;
 pub mod registry;
-mod reply;
-mod slots;
-mod threads;
+mod response;
+mod util;
 
 use std::fmt;
 use std::io;
@@ -53,15 +51,16 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use api::Service;
 use config::Config;
-use discovery::{Explorer, File, Update};
+use fetch::Fetcher;
 use gate::{Gate, Serving};
+use lists::{Explorer, File, Update};
 use metrics::Metrics;
-use probe::Prober;
 use registry::{PromisePolicy, Registry};
-use threads::{Alarm, Joined};
+use util::descriptors;
+use util::threads::{Alarm, Joined};
 
 /// Serving begins after this time at the latest, whatever the nodes do.
-const PATIENCE: Duration = Duration::from_secs(3);
+const STARTUP_GRACE: Duration = Duration::from_secs(3);
 /// News of the lists that the poller has not taken yet; it takes them at once.
 const MAX_UPDATES: usize = 4;
 
@@ -100,7 +99,7 @@ pub struct Router {
     is_ready: Receiver<()>,
     alarm: Alarm,
     is_broken: Receiver<String>,
-    prober: Prober,
+    fetcher: Fetcher,
     /// Closing it tells the threads to end.
     stop: Option<Sender<()>>,
     _threads: Vec<Joined>,
@@ -114,10 +113,10 @@ impl Router {
     #[expect(clippy::disallowed_methods, reason = "where its clocks begin")]
     pub fn start(config: Config) -> Result<Self, StartError> {
         let now = Instant::now();
-        let prober = Prober::of_config(&config);
+        let fetcher = Fetcher::of_config(&config);
         let bind = SocketAddr::new(config.host, config.port);
         let gate = Gate::bind(bind).map_err(|error| StartError::Bind(bind, error))?;
-        let room = limits::make_room(config.max_connections, config.max_probes);
+        let room = descriptors::make_room(config.max_connections, config.max_probes);
         let metrics = Arc::new(Metrics::default());
         let registry = Arc::new(Registry::new(policy(&config)));
         let (alarm, is_broken) = Alarm::new();
@@ -134,7 +133,7 @@ impl Router {
         };
         let (thread, is_ready) = poller::start(
             poller,
-            prober.clone(),
+            fetcher.clone(),
             Arc::clone(&registry),
             news,
             stopped.clone(),
@@ -147,7 +146,7 @@ impl Router {
         let listed = first_list(&mut file, &config);
         // The channel has room: nothing was sent before.
         let _ = updates.send(Update::Listed(listed));
-        threads.push(discovery::watch(
+        threads.push(lists::watch(
             file,
             updates.clone(),
             stopped.clone(),
@@ -155,11 +154,9 @@ impl Router {
             &alarm,
         )?);
         if let Some(url) = config.api_url {
-            let explorer = Explorer::new(url, &prober);
+            let explorer = Explorer::new(url, &fetcher);
             let (interval, metrics) = (config.refresh_interval, Arc::clone(&metrics));
-            threads.push(discovery::follow(
-                explorer, interval, updates, stopped, metrics, &alarm,
-            )?);
+            threads.push(lists::follow(explorer, interval, updates, stopped, metrics, &alarm)?);
         }
 
         let service = Service::new(
@@ -183,7 +180,7 @@ impl Router {
             is_ready,
             alarm,
             is_broken,
-            prober,
+            fetcher,
             stop: Some(stop),
             _threads: threads,
         })
@@ -201,7 +198,7 @@ impl Router {
 
     /// How long serving waits at most for [`Router::ready`].
     pub fn patience(&self) -> Duration {
-        PATIENCE
+        STARTUP_GRACE
     }
 
     /// Receives the name of a thread without which the router can't go on, when one has ended: a defect. What is left
@@ -236,7 +233,7 @@ impl Drop for Router {
         // The threads are told first and joined last: a connect can't be cut short, and takes up to 3 s as the clients
         // may, so both have to pass at the same time to be over within 5 s.
         self.stop = None;
-        self.prober.shutdown();
+        self.fetcher.shutdown();
         self.serving = None;
     }
 }

@@ -6,9 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
+
+use crate::client::Client;
 
 /// Clients remembered. More than a fleet has, and a full table stays below 8 MB.
 pub const MAX_CLIENTS: usize = 65_536;
@@ -28,25 +29,6 @@ const TOKEN: Units = 60_000_000;
 /// Debts and instants alike: an instant is the units that flowed since the start. 2^128 of them last
 /// for more years than `Duration` knows, at any N.
 type Units = u128;
-
-/// Who a request is from, for the limit, the share of connections and the promises: an IPv4
-/// address or an IPv6 /64.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum Client {
-    /// The address.
-    V4(u32),
-    /// The first 64 bits of the address; the others are for a customer to choose.
-    V6(u64),
-}
-
-impl From<IpAddr> for Client {
-    fn from(address: IpAddr) -> Client {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Client::V4(address.to_bits()),
-            IpAddr::V6(address) => Client::V6((address.to_bits() >> 64) as u64),
-        }
-    }
-}
 
 /// What became of a request for a token, and what is left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

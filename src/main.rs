@@ -6,8 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use crossbeam_channel::{Receiver, after, bounded, select};
+use infernet_router::Router;
+use infernet_router::commands::{check, health};
 use infernet_router::config::{Config, SETTINGS};
-use infernet_router::{Router, check, health};
 use log::{LevelFilter, Log, Metadata, Record};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use simple_logger::SimpleLogger;

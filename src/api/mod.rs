@@ -13,51 +13,15 @@ use std::time::Instant;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::limiter::{Client, Decision, Limiter};
-use crate::metrics::{self, Metrics};
+use crate::client::Client;
+use crate::limiter::{Decision, Limiter};
+use crate::metrics::{self, Endpoint, Label, Metrics, Status, Verdict};
 use crate::registry::{Purpose, Registry, Summary};
-use crate::reply::Reply;
+use crate::response::Response;
 pub(crate) use workers::open;
-
-/// What is counted apart in `/metrics`, in the order of [`Endpoint`].
-pub(crate) const ENDPOINTS: [&str; 6] = [
-    "/api/v1/ips",
-    "/api/v1/containers",
-    "/health",
-    "/metrics",
-    "/openapi.json",
-    "other",
-];
-
-/// The statuses that a worker answers with.
-pub(crate) const STATUSES: [u16; 7] = [200, 204, 400, 404, 405, 429, 500];
 
 /// The description of this API, OpenAPI 3.1.
 const OPENAPI: &str = include_str!("openapi.json");
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Endpoint {
-    Ips,
-    Containers,
-    Health,
-    Metrics,
-    OpenApi,
-    Other,
-}
-
-impl Endpoint {
-    fn of(path: &str) -> Self {
-        let at = ENDPOINTS.iter().position(|known| *known == path);
-        match at {
-            Some(0) => Endpoint::Ips,
-            Some(1) => Endpoint::Containers,
-            Some(2) => Endpoint::Health,
-            Some(3) => Endpoint::Metrics,
-            Some(4) => Endpoint::OpenApi,
-            _ => Endpoint::Other,
-        }
-    }
-}
 
 /// What a worker is asked, all of it checked by the gate.
 #[derive(Clone, Copy, Debug)]
@@ -78,22 +42,14 @@ pub(crate) struct Service {
     metrics: Arc<Metrics>,
 }
 
+/// The endpoints with a limit, each with one of its own.
+const LIMITED: [Endpoint; 2] = [Endpoint::Ips, Endpoint::Containers];
+
 #[derive(Debug)]
 struct Limits {
     requests_per_minute: NonZeroU32,
-    /// By [`Limited`].
-    limiters: [Mutex<Limiter>; LIMITED.len()],
+    limiters: [(Endpoint, Mutex<Limiter>); LIMITED.len()],
 }
-
-/// The endpoints with a limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Limited {
-    Ips,
-    Containers,
-}
-
-/// The endpoints with a limit, in the order of [`Limited`].
-pub(crate) const LIMITED: [&str; 2] = [ENDPOINTS[0], ENDPOINTS[1]];
 
 impl Service {
     /// `requests_per_minute` 0 turns the limit off.
@@ -106,7 +62,7 @@ impl Service {
     ) -> Self {
         let limits = NonZeroU32::new(requests_per_minute).map(|requests_per_minute| Limits {
             requests_per_minute,
-            limiters: LIMITED.map(|_| Mutex::new(Limiter::new(requests_per_minute, now))),
+            limiters: LIMITED.map(|endpoint| (endpoint, Mutex::new(Limiter::new(requests_per_minute, now)))),
         });
         Self {
             registry,
@@ -117,67 +73,63 @@ impl Service {
     }
 
     /// The answer to one request.
-    pub(crate) fn answer(&self, asked: Asked<'_>, now: Instant) -> Reply {
+    pub(crate) fn answer(&self, asked: Asked<'_>, now: Instant) -> Response {
         let (path, query) = asked.target.split_once('?').unwrap_or((asked.target, ""));
-        let endpoint = Endpoint::of(path);
-        let reply = self.route(endpoint, query, asked, now);
-        self.count(endpoint, reply.status);
-        reply
-    }
-
-    fn count(&self, endpoint: Endpoint, status: u16) {
-        if let Some(at) = STATUSES.iter().position(|known| *known == status) {
-            self.metrics.requests[endpoint as usize][at].add(1);
+        let endpoint = endpoint_of(path);
+        let response = self.route(endpoint, query, asked, now);
+        if let Some(status) = Status::of_code(response.status) {
+            self.metrics.requests[endpoint][status].add(1);
         }
+        response
     }
 
-    fn route(&self, endpoint: Endpoint, query: &str, asked: Asked<'_>, now: Instant) -> Reply {
+    fn route(&self, endpoint: Endpoint, query: &str, asked: Asked<'_>, now: Instant) -> Response {
         let is_hidden =
             endpoint == Endpoint::Metrics && !self.metrics_from.iter().any(|net| net.contains(&asked.client));
         if (endpoint == Endpoint::Other && asked.target != "*") || is_hidden {
-            return Reply::error(404, "Not found");
+            return Response::error(404, "Not found");
         }
         let purpose = match asked.method {
-            "OPTIONS" => return Reply::options(),
+            "OPTIONS" => return Response::options(),
             "GET" => Purpose::Route,
             "HEAD" => Purpose::Look,
-            _ => return Reply::method_not_allowed(),
+            _ => return Response::method_not_allowed(),
         };
         let client = Client::from(asked.client);
         match endpoint {
-            Endpoint::Ips => self.limited(Limited::Ips, client, now, || self.ips(query, client, purpose)),
-            Endpoint::Containers => self.limited(Limited::Containers, client, now, || self.containers()),
-            Endpoint::Health => Reply::json(br#"{"status":"healthy"}"#.to_vec()),
-            Endpoint::OpenApi => Reply::new(200, "application/json", OPENAPI.as_bytes()),
+            Endpoint::Ips => self.limited(endpoint, client, now, || self.ips(query, client, purpose)),
+            Endpoint::Containers => self.limited(endpoint, client, now, || self.containers()),
+            Endpoint::Health => Response::json(br#"{"status":"healthy"}"#.to_vec()),
+            Endpoint::OpenApi => Response::new(200, "application/json", OPENAPI.as_bytes()),
             Endpoint::Metrics => self.metrics_text(),
-            Endpoint::Other => Reply::method_not_allowed(),
+            Endpoint::Other => Response::method_not_allowed(),
         }
     }
 
     /// Answers if the client's limit allows, and tells it how it stands.
-    fn limited(&self, endpoint: Limited, client: Client, now: Instant, answer: impl FnOnce() -> Reply) -> Reply {
+    fn limited(&self, endpoint: Endpoint, client: Client, now: Instant, answer: impl FnOnce() -> Response) -> Response {
         let Some(limits) = &self.limits else {
             return answer();
         };
-        let at = endpoint as usize;
-        let decision = lock(&limits.limiters[at]).try_take(client, now);
-        let reply = match decision.retry_after_seconds() {
-            None => {
-                self.metrics.limiter_granted[at].add(1);
-                answer()
-            }
-            Some(seconds) => {
-                self.metrics.limiter_refused[at].add(1);
-                Reply::error(429, "Too many requests").with("Retry-After", seconds.to_string())
-            }
+        let Some((_, limiter)) = limits.limiters.iter().find(|(limited, _)| *limited == endpoint) else {
+            return answer();
         };
-        with_limit(reply, limits.requests_per_minute, &decision)
+        let decision = lock(limiter).try_take(client, now);
+        let (verdict, response) = match decision.retry_after_seconds() {
+            None => (Verdict::Granted, answer()),
+            Some(seconds) => (
+                Verdict::Refused,
+                Response::error(429, "Too many requests").with("Retry-After", seconds.to_string()),
+            ),
+        };
+        self.metrics.limiter[endpoint][verdict].add(1);
+        with_limit(response, limits.requests_per_minute, &decision)
     }
 
-    fn ips(&self, query: &str, client: Client, purpose: Purpose) -> Reply {
+    fn ips(&self, query: &str, client: Client, purpose: Purpose) -> Response {
         let query = match query::parse(query) {
             Ok(query) => query,
-            Err(error) => return Reply::error(400, &error.to_string()),
+            Err(error) => return Response::error(400, &error.to_string()),
         };
         let containers = query.containers.iter().map(|id| &**id);
         let nodes = self.registry.answer(containers, query.page, client, purpose);
@@ -185,20 +137,26 @@ impl Service {
         dynamic(&addresses)
     }
 
-    fn containers(&self) -> Reply {
+    fn containers(&self) -> Response {
         let summaries = self.registry.containers();
         let rows: Vec<Row<'_>> = summaries.iter().map(Row::from).collect();
         dynamic(&rows)
     }
 
-    fn metrics_text(&self) -> Reply {
-        let clients = self
-            .limits
-            .as_ref()
-            .map(|limits| limits.limiters.each_ref().map(|limiter| lock(limiter).len()));
+    fn metrics_text(&self) -> Response {
+        let clients = self.limits.as_ref().map(|limits| {
+            let known = limits.limiters.each_ref();
+            known.map(|(endpoint, limiter)| (*endpoint, lock(limiter).len()))
+        });
+        let clients = clients.as_ref().map(|clients| &clients[..]);
         let text = self.metrics.to_text(self.registry.totals(), clients);
-        Reply::new(200, metrics::CONTENT_TYPE, text.into_bytes()).with("Cache-Control", "no-store")
+        Response::new(200, metrics::CONTENT_TYPE, text.into_bytes()).with("Cache-Control", "no-store")
     }
+}
+
+fn endpoint_of(path: &str) -> Endpoint {
+    let known = Endpoint::ALL.iter().find(|known| known.label() == path);
+    known.copied().unwrap_or(Endpoint::Other)
 }
 
 /// A limiter is whole after each call, whatever panicked elsewhere.
@@ -226,18 +184,18 @@ impl<'a> From<&'a Summary> for Row<'a> {
 }
 
 /// What is true only now.
-fn dynamic(rows: &impl Serialize) -> Reply {
+fn dynamic(rows: &impl Serialize) -> Response {
     match serde_json::to_vec(rows) {
-        Ok(body) => Reply::json(body).with("Cache-Control", "no-store"),
+        Ok(body) => Response::json(body).with("Cache-Control", "no-store"),
         Err(error) => {
             log::error!("an answer can't be written as JSON: {error}");
-            Reply::error(500, "Internal error")
+            Response::error(500, "Internal error")
         }
     }
 }
 
 /// The headers of the original, named as in draft-ietf-httpapi-ratelimit-headers-05.
-fn with_limit(reply: Reply, limit: NonZeroU32, decision: &Decision) -> Reply {
+fn with_limit(reply: Response, limit: NonZeroU32, decision: &Decision) -> Response {
     reply
         .with("RateLimit-Limit", limit.to_string())
         .with("RateLimit-Remaining", decision.remaining.to_string())

@@ -64,7 +64,7 @@ fn shown(text: &str) -> String {
     shown + more
 }
 
-/// Parses a query string. Names that mean nothing here are passed over.
+/// Parses a query string. HostResolver that mean nothing here are passed over.
 ///
 /// # Errors
 /// At the first parameter that is not as it must be.

@@ -19,8 +19,8 @@ use tiny_http::{Request, Server};
 
 use super::{Asked, Service};
 use crate::gate::{CLIENT_FIELD, Inside, PERSISTENCE_FIELD, Workers};
-use crate::reply::{Body, Persistence, Reply};
-use crate::threads;
+use crate::response::{Body, Persistence, Response};
+use crate::util::threads;
 
 /// Private connections. tiny_http has a thread for each; its pool starts with four, so that none waits for one.
 const LANES: usize = 2;
@@ -83,7 +83,7 @@ fn respond(request: Request, service: &Service) {
         client: field(CLIENT_FIELD).parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
     };
     let reply = catch_unwind(AssertUnwindSafe(|| service.answer(asked, Instant::now())))
-        .unwrap_or_else(|_| Reply::error(500, "Internal error"));
+        .unwrap_or_else(|_| Response::error(500, "Internal error"));
     let persistence = match field(PERSISTENCE_FIELD) {
         "persist" => Persistence::Persist,
         "keep-alive" => Persistence::KeepAlive,

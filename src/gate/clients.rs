@@ -12,11 +12,11 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use super::connection::{Connection, Holder, Input, Linger, Stage};
 use super::head::Refusal;
 use super::lane::UnderWay;
-use super::{REFUSED, Refused, Settings, forwarded};
-use crate::limiter::Client;
-use crate::metrics::Metrics;
-use crate::reply::{Body, Persistence};
-use crate::slots::{Key, Slots};
+use super::{Settings, forwarded};
+use crate::client::Client;
+use crate::metrics::{Label, Metrics, Refused};
+use crate::response::{Body, Persistence};
+use crate::util::arena::{Arena, Key};
 
 /// One client, an IPv4 address or an IPv6 /64, may hold this part of the connections.
 const CLIENT_SHARE: usize = 4;
@@ -36,7 +36,7 @@ pub(super) struct Clients {
     pub(super) epoll: OwnedFd,
     pub(super) settings: Settings,
     metrics: Arc<Metrics>,
-    connections: Slots<Connection>,
+    connections: Arena<Connection>,
     held: HashMap<Client, usize>,
     /// Connections that were refused and linger beyond the cap.
     refused: usize,
@@ -45,7 +45,7 @@ pub(super) struct Clients {
     /// Connections that were answered and have sent more already.
     again: Vec<Key>,
     /// When each kind of trouble was last told, in the order of [`Refused`].
-    complained: [Option<Instant>; REFUSED.len()],
+    complained: [Option<Instant>; Refused::ALL.len()],
 }
 
 impl Clients {
@@ -54,12 +54,12 @@ impl Clients {
             epoll,
             settings,
             metrics,
-            connections: Slots::default(),
+            connections: Arena::default(),
             held: HashMap::new(),
             refused: 0,
             unsent: 0,
             again: Vec::new(),
-            complained: [None; REFUSED.len()],
+            complained: [None; Refused::ALL.len()],
         }
     }
 
@@ -363,7 +363,7 @@ impl Clients {
     }
 
     pub(super) fn count(&self, why: Refused) {
-        self.metrics.refused[why as usize].add(1);
+        self.metrics.refused[why].add(1);
     }
 
     /// Logs trouble, unless some of its kind was logged lately.

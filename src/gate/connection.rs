@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll::EventFlags;
 
 use super::head::{MAX_HEAD_BYTES, Refusal, Request, Scanner, parse};
-use crate::limiter::Client;
-use crate::reply::Persistence;
+use crate::client::Client;
+use crate::response::Persistence;
 
 /// For the whole head, from the first byte or the accept; not for each read.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(5);

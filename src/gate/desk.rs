@@ -18,10 +18,10 @@ use super::connection::{Connection, Stage, WAIT_TIMEOUT};
 use super::head::{Refusal, Request};
 use super::inside::{Open, Workers};
 use super::lane::{self, Lane, UnderWay};
-use super::{BACKLOG, CLIENT_FIELD, PERSISTENCE_FIELD, Refused, Settings, forwarded};
-use crate::metrics::Metrics;
-use crate::reply::Persistence;
-use crate::slots::Key;
+use super::{BACKLOG, CLIENT_FIELD, PERSISTENCE_FIELD, Settings, forwarded};
+use crate::metrics::{Metrics, Refused};
+use crate::response::Persistence;
+use crate::util::arena::Key;
 
 /// How exact deadlines are, and how long accepting pauses when descriptors or memory run out.
 const TICK: Duration = Duration::from_millis(100);

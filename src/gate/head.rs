@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::reply::{Persistence, Reply};
+use crate::response::{Persistence, Response};
 
 /// Longest head, as nginx has it. Real ones are a few hundred bytes; 64 container ids fit.
 pub(crate) const MAX_HEAD_BYTES: usize = 8 * 1024;
@@ -34,8 +34,8 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    pub(crate) fn reply(self) -> Reply {
-        let error = Reply::error(self.status(), &self.to_string());
+    pub(crate) fn reply(self) -> Response {
+        let error = Response::error(self.status(), &self.to_string());
         match self {
             Refusal::Busy | Refusal::Share | Refusal::Lost => error.with("Retry-After", "1"),
             _ => error,

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 
-use crate::threads::Joined;
+use crate::util::threads::Joined;
 
 /// Workers that serve private connections.
 pub(crate) struct Inside {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
 
-use crate::slots::Key;
+use crate::util::arena::Key;
 
 /// Requests under way on one private connection. More would only wait inside instead of at the gate, where they can
 /// still be refused.

@@ -21,8 +21,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::metrics::Metrics;
-use crate::threads::{self, Alarm, Joined};
+use crate::metrics::{Metrics, Refused};
+use crate::util::threads::{self, Alarm, Joined};
 use desk::Desk;
 use head::Refusal;
 pub(crate) use inside::{Inside, Open, Workers};
@@ -34,39 +34,6 @@ const BACKLOG: usize = 4096;
 /// Header fields of a canonical request: whose it is, and what the answer has to say of the connection.
 pub(crate) const CLIENT_FIELD: &str = "Client";
 pub(crate) const PERSISTENCE_FIELD: &str = "Persistence";
-
-/// Why a connection or a request was not served, as `/metrics` names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
-    Share,
-    Full,
-    MadeRoom,
-    Malformed,
-    Late,
-    Body,
-    TooLong,
-    Version,
-    Busy,
-    Lost,
-    SlowReader,
-    Accept,
-}
-
-/// The names of [`Refused`], in its order.
-pub(crate) const REFUSED: [&str; 12] = [
-    "client_share",
-    "all_places_taken",
-    "made_room",
-    "malformed",
-    "head_late",
-    "body",
-    "head_too_long",
-    "http_version",
-    "workers_busy",
-    "answer_lost",
-    "slow_reader",
-    "accept_failed",
-];
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {

@@ -1,5 +1,7 @@
 //! What a bucket grants, and what a full table does.
 
+use std::net::IpAddr;
+
 use super::*;
 use proptest::prelude::*;
 use std::collections::HashMap;

@@ -1,11 +1,15 @@
 //! What the router counts of itself: numbers that any thread adds to and `/metrics` reads.
 
+mod labels;
 mod process;
 mod text;
 
+use std::marker::PhantomData;
+use std::ops::Index;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub(crate) use labels::{Endpoint, Label, ProbeOutcome, Refused, Status, Success, Verdict};
 pub(crate) use text::CONTENT_TYPE;
 
 /// A number that only grows, or, where its name says so, that is set.
@@ -80,56 +84,66 @@ const PROBE_BOUNDS: [u64; 8] = [1_000, 5_000, 20_000, 50_000, 100_000, 300_000, 
 /// From an answer out of the registry to one that waited for a worker as long as it may.
 const REQUEST_BOUNDS: [u64; 8] = [50, 100, 250, 1_000, 5_000, 25_000, 100_000, 1_000_000];
 
+/// One value for each label.
+#[derive(Debug)]
+pub(crate) struct By<L, T = Counter>(Box<[T]>, PhantomData<L>);
+
+impl<L: Label, T: Default> Default for By<L, T> {
+    fn default() -> Self {
+        Self(L::ALL.iter().map(|_| T::default()).collect(), PhantomData)
+    }
+}
+
+impl<L: Label, T> Index<L> for By<L, T> {
+    type Output = T;
+
+    fn index(&self, label: L) -> &T {
+        &self.0[label.index()]
+    }
+}
+
+impl<L: Label, T> By<L, T> {
+    /// Each label with its value, in the order of the labels.
+    fn iter(&self) -> impl Iterator<Item = (L, &T)> {
+        L::ALL.iter().copied().zip(&self.0)
+    }
+}
+
 /// All counters of one router.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    pub(crate) probes_up: Counter,
-    pub(crate) probes_limited: Counter,
-    pub(crate) probes_failed: Counter,
-    pub(crate) probes_ours: Counter,
+    pub(crate) probes: By<ProbeOutcome>,
     pub(crate) probe_time: Histogram<8>,
     /// Set to 1 while the pool can't ask all nodes in an interval.
     pub(crate) pool_too_small: Counter,
     /// Unix time of the last list from the Explorer, in seconds; 0 before the first.
     pub(crate) explorer_success: Counter,
-    pub(crate) explorer_lists: Counter,
-    pub(crate) explorer_failures: Counter,
-    pub(crate) file_reloads: Counter,
-    pub(crate) file_failures: Counter,
+    pub(crate) explorer_requests: By<Success>,
+    pub(crate) file_reads: By<Success>,
     pub(crate) request_time: Histogram<8>,
     pub(crate) connections: Counter,
     /// Set: connections that are open now.
     pub(crate) connections_open: Counter,
-    /// By limited endpoint, in the order of `api`.
-    pub(crate) limiter_granted: [Counter; crate::api::LIMITED.len()],
-    pub(crate) limiter_refused: [Counter; crate::api::LIMITED.len()],
-    /// By `gate::Refused`, in its order.
-    pub(crate) refused: [Counter; crate::gate::REFUSED.len()],
-    /// By endpoint and status, in the order of `api`.
-    pub(crate) requests: [[Counter; crate::api::STATUSES.len()]; crate::api::ENDPOINTS.len()],
+    pub(crate) limiter: By<Endpoint, By<Verdict>>,
+    pub(crate) refused: By<Refused>,
+    pub(crate) requests: By<Endpoint, By<Status>>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         Self {
-            probes_up: Counter::default(),
-            probes_limited: Counter::default(),
-            probes_failed: Counter::default(),
-            probes_ours: Counter::default(),
+            probes: By::default(),
             probe_time: Histogram::new(&PROBE_BOUNDS),
             pool_too_small: Counter::default(),
             explorer_success: Counter::default(),
-            explorer_lists: Counter::default(),
-            explorer_failures: Counter::default(),
-            file_reloads: Counter::default(),
-            file_failures: Counter::default(),
+            explorer_requests: By::default(),
+            file_reads: By::default(),
             request_time: Histogram::new(&REQUEST_BOUNDS),
             connections: Counter::default(),
             connections_open: Counter::default(),
-            limiter_granted: Default::default(),
-            limiter_refused: Default::default(),
-            refused: Default::default(),
-            requests: Default::default(),
+            limiter: By::default(),
+            refused: By::default(),
+            requests: By::default(),
         }
     }
 }

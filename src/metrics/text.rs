@@ -5,10 +5,9 @@
 
 use std::fmt::{Display, Write};
 
+use super::labels::{Endpoint, Label};
 use super::process::Process;
-use super::{Cumulated, Metrics, unix_seconds};
-use crate::api::{ENDPOINTS, LIMITED, STATUSES};
-use crate::gate::REFUSED;
+use super::{By, Cumulated, Metrics, unix_seconds};
 use crate::registry::Totals;
 
 /// Type of the text, with the version of its format.
@@ -16,7 +15,7 @@ pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 
 impl Metrics {
     /// All that is counted. `limiter_clients` are those that each limiter remembers; none when the limit is off.
-    pub(crate) fn to_text(&self, totals: Totals, limiter_clients: Option<[usize; LIMITED.len()]>) -> String {
+    pub(crate) fn to_text(&self, totals: Totals, limiter_clients: Option<&[(Endpoint, usize)]>) -> String {
         let mut page = Page::default();
         self.nodes(&mut page, totals);
         self.lists(&mut page);
@@ -56,14 +55,7 @@ impl Metrics {
             "counter",
             "Probes by how they ended; \"ours\" went wrong on our side.",
         );
-        for (outcome, count) in [
-            ("up", &self.probes_up),
-            ("limited", &self.probes_limited),
-            ("failed", &self.probes_failed),
-            ("ours", &self.probes_ours),
-        ] {
-            page.sample(&label("outcome", outcome), count.get());
-        }
+        page.samples("outcome", &self.probes);
         page.histogram(
             "infernet_router_probe_duration_seconds",
             "How long probes took.",
@@ -83,15 +75,13 @@ impl Metrics {
             "counter",
             "Changes of the list file, by whether it could be read.",
         );
-        page.sample(&label("outcome", "ok"), self.file_reloads.get());
-        page.sample(&label("outcome", "failed"), self.file_failures.get());
+        page.samples("outcome", &self.file_reads);
         page.family(
             "infernet_router_explorer_requests_total",
             "counter",
             "Requests to the Node Explorer by outcome.",
         );
-        page.sample(&label("outcome", "ok"), self.explorer_lists.get());
-        page.sample(&label("outcome", "failed"), self.explorer_failures.get());
+        page.samples("outcome", &self.explorer_requests);
         let last = self.explorer_success.get();
         if last > 0 {
             page.family(
@@ -109,8 +99,9 @@ impl Metrics {
             "counter",
             "Requests that were answered, by endpoint and status.",
         );
-        for (endpoint, by_status) in ENDPOINTS.iter().zip(&self.requests) {
-            for (status, count) in STATUSES.iter().zip(by_status).filter(|(_, count)| count.get() > 0) {
+        for (endpoint, by_status) in self.requests.iter() {
+            for (status, count) in by_status.iter().filter(|(_, count)| count.get() > 0) {
+                let (endpoint, status) = (endpoint.label(), status.label());
                 page.sample(&format!("{{endpoint=\"{endpoint}\",status=\"{status}\"}}"), count.get());
             }
         }
@@ -137,12 +128,10 @@ impl Metrics {
             "counter",
             "Connections and requests that the gate refused.",
         );
-        for (reason, count) in REFUSED.iter().zip(&self.refused) {
-            page.sample(&label("reason", reason), count.get());
-        }
+        page.samples("reason", &self.refused);
     }
 
-    fn limits(&self, page: &mut Page, clients: Option<[usize; LIMITED.len()]>) {
+    fn limits(&self, page: &mut Page, clients: Option<&[(Endpoint, usize)]>) {
         let Some(clients) = clients else {
             return;
         };
@@ -151,10 +140,10 @@ impl Metrics {
             "counter",
             "Requests that took a token, and those that found none.",
         );
-        for (at, endpoint) in LIMITED.iter().enumerate() {
-            for (decision, count) in [("granted", &self.limiter_granted), ("refused", &self.limiter_refused)] {
-                let labels = format!("{{endpoint=\"{endpoint}\",decision=\"{decision}\"}}");
-                page.sample(&labels, count[at].get());
+        for (endpoint, _) in clients {
+            for (verdict, count) in self.limiter[*endpoint].iter() {
+                let labels = format!("{{endpoint=\"{}\",decision=\"{}\"}}", endpoint.label(), verdict.label());
+                page.sample(&labels, count.get());
             }
         }
         page.family(
@@ -162,8 +151,8 @@ impl Metrics {
             "gauge",
             "Clients with a bucket of their own.",
         );
-        for (endpoint, clients) in LIMITED.iter().zip(clients) {
-            page.sample(&label("endpoint", endpoint), clients);
+        for (endpoint, clients) in clients {
+            page.sample(&label("endpoint", endpoint.label()), clients);
         }
     }
 }
@@ -227,6 +216,13 @@ impl Page {
         let _ = writeln!(self.text, "{}{labels} {value}", self.family);
     }
 
+    /// A sample for each value of one label.
+    fn samples<L: Label>(&mut self, name: &str, counts: &By<L>) {
+        for (value, count) in counts.iter() {
+            self.sample(&label(name, value.label()), count.get());
+        }
+    }
+
     fn histogram(&mut self, name: &'static str, help: &str, observed: &Cumulated) {
         self.family(name, "histogram", help);
         for (bound, count) in &observed.up_to {
@@ -285,7 +281,10 @@ mod tests {
     fn what_does_not_apply_is_left_out() {
         let text = Metrics::default().to_text(Totals::default(), None);
         assert!(!text.contains("limiter") && !text.contains("explorer_age"));
-        let text = Metrics::default().to_text(Totals::default(), Some([1, 2]));
+        let text = Metrics::default().to_text(
+            Totals::default(),
+            Some(&[(Endpoint::Ips, 1), (Endpoint::Containers, 2)]),
+        );
         assert!(text.contains("infernet_router_limiter_clients{endpoint=\"/api/v1/containers\"} 2\n"));
     }
 }

@@ -1,8 +1,8 @@
 //! The address of a node: parsed once, compared by what it names, shown as it was listed.
 
+use super::addr_error::AddrError;
 use super::host::Host;
 use std::cmp::Ordering;
-use std::error::Error;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
@@ -165,56 +165,6 @@ impl Scheme {
         }
     }
 }
-
-/// Why a text is no [`NodeAddr`]. Its `Display` says what was expected instead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AddrError {
-    /// Nothing where the host should be.
-    NoHost,
-    /// A scheme other than http and https.
-    Scheme,
-    /// A path, be it only `/`.
-    Path,
-    /// A query.
-    Query,
-    /// A user name.
-    User,
-    /// No port behind the colon, or none from 1 to 65535.
-    Port,
-    /// More than one colon outside brackets.
-    BareIpv6,
-    /// No IPv6 address between the brackets, or something else behind them.
-    Ipv6,
-    /// An IPv6 address with a zone.
-    Zone,
-    /// A number, or several with dots between, that are no IPv4 address.
-    Ipv4,
-    /// Not a host name.
-    HostName,
-}
-
-impl fmt::Display for AddrError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            AddrError::NoHost => "expected a host",
-            AddrError::Scheme => "expected http:// or https:// or no scheme",
-            AddrError::Path => "expected an address without a path",
-            AddrError::Query => "expected an address without a query",
-            AddrError::User => "expected an address without a user name",
-            AddrError::Port => "expected a port, 1 to 65535, behind the colon",
-            AddrError::BareIpv6 => "expected one colon, or an IPv6 address in brackets",
-            AddrError::Ipv6 => "expected [IPv6 address] or [IPv6 address]:port",
-            AddrError::Zone => "expected an IPv6 address without a zone",
-            AddrError::Ipv4 => "expected an IPv4 address, four numbers from 0 to 255",
-            AddrError::HostName => {
-                "expected a host name: letters, digits, \"-\", \"_\", at most 63 bytes between two \
-                 dots and 253 in all"
-            }
-        })
-    }
-}
-
-impl Error for AddrError {}
 
 fn split_scheme(text: &str) -> Result<(Scheme, &str), AddrError> {
     match text.split_once("://") {

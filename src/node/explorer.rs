@@ -3,7 +3,7 @@
 
 use super::addr::{NodeAddr, parse_port};
 use super::json::{Loose, reason};
-use super::reach::{Reach, refuse};
+use super::network_scope::{NetworkScope, deny_reason};
 use serde::de::{self, Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::error::Error;
 use std::fmt;
@@ -28,15 +28,15 @@ pub struct ExplorerList {
     pub refused: Vec<(SocketAddr, &'static str)>,
 }
 
-/// Parses the answer of an Explorer that is at `reach`: a JSON object with `data`, a list of at
+/// Parses the answer of an Explorer that is in `scope`: a JSON object with `data`, a list of at
 /// most 100,000 entries `{"ip":"1.2.3.4","port":4000}`. `port` may be missing (4000) or a string;
 /// an IPv4-mapped address is IPv4. Other fields are ignored. An entry that is no address with a
-/// port is skipped, one that [`refuse`] doesn't let pass is refused.
+/// port is skipped, one that [`deny_reason`] doesn't let pass is refused.
 ///
 /// # Errors
 ///
 /// Any other shape, more entries, or `data` given twice.
-pub fn parse_explorer(body: &[u8], reach: Reach) -> Result<ExplorerList, ExplorerError> {
+pub fn parse_explorer(body: &[u8], scope: NetworkScope) -> Result<ExplorerList, ExplorerError> {
     let answer: Answer = serde_json::from_slice(body).map_err(|error| ExplorerError(reason(&error)))?;
     let Answer { mut sockets, skipped } = answer;
     sockets.sort_unstable();
@@ -46,7 +46,7 @@ pub fn parse_explorer(body: &[u8], reach: Reach) -> Result<ExplorerList, Explore
         ..ExplorerList::default()
     };
     for ports in sockets.chunk_by(|a, b| a.ip() == b.ip()) {
-        let reason = refuse(ports[0].ip(), reach);
+        let reason = deny_reason(ports[0].ip(), scope);
         let most = if reason.is_none() {
             MAX_PORTS.min(ports.len())
         } else {
@@ -218,12 +218,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn parse(body: &str, reach: Reach) -> ExplorerList {
-        parse_explorer(body.as_bytes(), reach).unwrap_or_else(|e| panic!("{body:.200}: {e}"))
+    fn parse(body: &str, scope: NetworkScope) -> ExplorerList {
+        parse_explorer(body.as_bytes(), scope).unwrap_or_else(|e| panic!("{body:.200}: {e}"))
     }
 
     fn entries(list: &str) -> ExplorerList {
-        parse(&format!(r#"{{"data":[{list}]}}"#), Reach::Public)
+        parse(&format!(r#"{{"data":[{list}]}}"#), NetworkScope::Public)
     }
 
     fn listed(list: &ExplorerList) -> Vec<&str> {
@@ -288,8 +288,12 @@ mod tests {
     fn what_the_router_must_not_call_is_refused_and_counted() {
         let body = r#"{"data":[{"ip":"127.0.0.1"},{"ip":"10.0.0.1"},{"ip":"169.254.169.254"},
             {"ip":"::ffff:10.0.0.2"},{"ip":"9.9.9.9"},{"ip":"127.0.0.1","port":1}]}"#;
-        for (reach, nodes) in [(Reach::Public, 1), (Reach::Private, 3), (Reach::Loopback, 5)] {
-            let list = parse(body, reach);
+        for (scope, nodes) in [
+            (NetworkScope::Public, 1),
+            (NetworkScope::Private, 3),
+            (NetworkScope::Loopback, 5),
+        ] {
+            let list = parse(body, scope);
             assert_eq!((list.nodes.len(), list.refused.len()), (nodes, 6 - nodes));
         }
     }
@@ -308,8 +312,8 @@ mod tests {
     #[test]
     fn a_hundred_thousand_entries_are_read_and_no_more() {
         let body = |count| format!(r#"{{"data":[{}]}}"#, vec!["0"; count].join(","));
-        assert_eq!(parse(&body(100_000), Reach::Public).skipped, 100_000);
-        let error = parse_explorer(body(100_001).as_bytes(), Reach::Public);
+        assert_eq!(parse(&body(100_000), NetworkScope::Public).skipped, 100_000);
+        let error = parse_explorer(body(100_001).as_bytes(), NetworkScope::Public);
         let told = error.expect_err("one too many").to_string();
         assert!(told.starts_with("`data` lists more than 100000 at line 1"), "{told}");
     }
@@ -328,7 +332,7 @@ mod tests {
             (r#"{"data":[{"ip":"9.9.9.9"}"#, "not JSON: EOF"),
             ("", "not JSON: EOF"),
         ] {
-            let error = parse_explorer(body.as_bytes(), Reach::Public);
+            let error = parse_explorer(body.as_bytes(), NetworkScope::Public);
             let told = error.expect_err(body).to_string();
             assert!(told.contains(wanted), "{body}: {told}");
         }
@@ -344,8 +348,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_body_panics(bytes: Vec<u8>, text in r#"\{"data":\[(\{"ip":"[0-9a-f.:]{0,9}"\},?){0,3}\PC{0,9}"#) {
-            let _ = parse_explorer(&bytes, Reach::Public);
-            let _ = parse_explorer(text.as_bytes(), Reach::Loopback);
+            let _ = parse_explorer(&bytes, NetworkScope::Public);
+            let _ = parse_explorer(text.as_bytes(), NetworkScope::Loopback);
         }
     }
 }

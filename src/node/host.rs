@@ -1,6 +1,6 @@
 //! The host of an address: an IP address, or a name that a resolver takes for a name.
 
-use super::addr::AddrError;
+use super::addr_error::AddrError;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Longest host name, without a final dot (RFC 1035: 255 bytes on the wire).

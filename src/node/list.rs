@@ -1,7 +1,8 @@
 //! The list of pre-specified nodes: the text of `ips.txt` in, nodes and bad lines out.
 //! Reading the file, and telling about bad lines, is left to others.
 
-use super::addr::{AddrError, NodeAddr};
+use super::addr::NodeAddr;
+use super::addr_error::AddrError;
 use std::collections::HashSet;
 use std::error::Error;
 use std::fmt;

@@ -4,16 +4,20 @@
 //! reads a clock. Foreign text stands in errors only escaped and cut.
 
 mod addr;
+mod addr_error;
 mod body;
 mod explorer;
 mod host;
 mod info;
 mod json;
 mod list;
-mod reach;
+mod network_scope;
+mod source;
 
-pub use addr::{AddrError, NodeAddr};
+pub use addr::NodeAddr;
+pub use addr_error::AddrError;
 pub use explorer::{ExplorerError, ExplorerList, parse_explorer};
 pub use info::{ContainerId, IdError, InfoError, NodeInfo, Running};
 pub use list::{BadLine, NodeList, NotUtf8, parse_list, parse_list_bytes};
-pub use reach::{Reach, refuse};
+pub use network_scope::{NetworkScope, deny_reason};
+pub use source::{Rank, Source};

@@ -1,15 +1,14 @@
 //! What the lists say becomes the nodes that are asked.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use log::Level;
 
 use super::Poller;
-use super::tracked::{Health, Tracked, trust};
-use crate::discovery::Update;
-use crate::node::NodeAddr;
-use crate::registry::{NodeId, Rank};
+use super::tracked::{Health, Tracked};
+use crate::lists::{self, Update};
+use crate::node::{NodeAddr, Rank};
+use crate::registry::NodeId;
 
 impl Poller {
     pub(super) fn update(&mut self, update: Update, now: Instant) {
@@ -27,7 +26,7 @@ impl Poller {
 
     /// Brings the nodes in line with the lists: those that stay keep their state.
     fn relist(&mut self, now: Instant) {
-        let ranked = merge(
+        let ranked = lists::merge(
             self.listed.as_deref().unwrap_or_default(),
             self.explorer.as_deref().unwrap_or_default(),
         );
@@ -50,7 +49,7 @@ impl Poller {
             let id = self.registry.insert(addr.clone(), rank);
             self.by_addr.insert(addr.clone(), id);
             self.nodes.insert(id, Tracked::new(addr, rank));
-            self.schedule.add_new(id, trust(rank));
+            self.schedule.add_new(id, rank.source());
             self.unanswered += 1;
         }
     }
@@ -62,7 +61,7 @@ impl Poller {
             self.registry.relist(id, addr.clone(), rank);
             (node.addr, node.rank) = (addr, rank);
             if node.asked.is_none() {
-                self.schedule.add_new(id, node.trust());
+                self.schedule.add_new(id, rank.source());
             }
         }
     }
@@ -90,41 +89,5 @@ impl Poller {
         if has_lists && self.unanswered == 0 {
             self.ready = None;
         }
-    }
-}
-
-/// Both lists as one: a node in both is as ips.txt has it.
-pub(crate) fn merge(listed: &[NodeAddr], explorer: &[NodeAddr]) -> HashMap<NodeAddr, Rank> {
-    let mut ranked = HashMap::with_capacity(listed.len() + explorer.len());
-    for (line, addr) in listed.iter().enumerate() {
-        ranked.entry(addr.clone()).or_insert(Rank::Listed(line as u32));
-    }
-    for addr in explorer {
-        if let Some(socket) = addr.socket_addr() {
-            ranked.entry(addr.clone()).or_insert(Rank::Explorer(socket));
-        }
-    }
-    ranked
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::node::parse_list;
-
-    #[test]
-    fn a_node_in_both_lists_is_as_ips_txt_has_it_and_names_are_for_ips_txt_alone() {
-        let listed = parse_list("node.example:1\nhttp://1.1.1.1:1\n").nodes;
-        let explorer = parse_list("1.1.1.1:1\n2.2.2.2:2\nother.example:1\n").nodes;
-        let mut merged: Vec<_> = merge(&listed, &explorer).into_iter().collect();
-        merged.sort_unstable_by_key(|(_, rank)| *rank);
-        let merged: Vec<_> = merged.iter().map(|(addr, rank)| (addr.as_listed(), *rank)).collect();
-        let second = explorer[1].socket_addr().expect("an address");
-        let wanted = [
-            ("node.example:1", Rank::Listed(0)),
-            ("http://1.1.1.1:1", Rank::Listed(1)),
-            ("2.2.2.2:2", Rank::Explorer(second)),
-        ];
-        assert_eq!(merged, wanted);
     }
 }

@@ -19,16 +19,15 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 
 use crate::config::PendingWeights;
-use crate::discovery::Update;
+use crate::fetch::Fetcher;
+use crate::lists::Update;
 use crate::metrics::Metrics;
 use crate::node::NodeAddr;
-use crate::probe::{Job, Pool, Prober};
+use crate::probe::{Job, Pool};
 use crate::registry::{NodeId, Registry};
-use crate::threads::{self, Alarm, Joined};
+use crate::util::threads::{self, Alarm, Joined};
 use chatter::Chatter;
-pub(crate) use lists::merge;
 use schedule::{Class, Overdue, Schedule, Turn};
-pub(crate) use tracked::trust;
 use tracked::{Cause, Tracked};
 
 /// Least time between two lines about trouble on our side, which tends to come with every probe.
@@ -51,7 +50,7 @@ pub(crate) struct Settings {
 /// When no thread can be started.
 pub(crate) fn start(
     settings: Settings,
-    prober: Prober,
+    fetcher: Fetcher,
     registry: Arc<Registry>,
     updates: Receiver<Update>,
     stop: Receiver<()>,
@@ -59,7 +58,7 @@ pub(crate) fn start(
     alarm: &Alarm,
 ) -> io::Result<(Joined, Receiver<()>)> {
     let (ready, is_ready) = bounded(0);
-    let (mut pool, reports) = Pool::new(prober, settings.max_probes);
+    let (mut pool, reports) = Pool::new(fetcher, settings.max_probes);
     pool.grow(1)?;
     let thread = threads::spawn_vital("poller", alarm, move || {
         #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
@@ -174,7 +173,7 @@ impl Poller {
             id,
             probe: self.registry.begin_probe(id),
             addr: node.addr.clone(),
-            trust: node.trust(),
+            source: node.rank.source(),
         };
         node.is_recheck_due = false;
         if self.pool.send(job) {

@@ -6,6 +6,7 @@ use log::Level;
 
 use super::Poller;
 use super::tracked::{Cause, Health};
+use crate::metrics::ProbeOutcome;
 use crate::node::NodeInfo;
 use crate::probe::{Outcome, Report};
 use crate::registry::{MAX_CONTAINERS, MAX_TEXT_BYTES, NodeId};
@@ -33,16 +34,16 @@ impl Poller {
             brief(&report.outcome),
             report.took
         );
-        if node.health == Health::New && !matches!(report.outcome, Outcome::Ours(_)) {
+        if node.health == Health::New && !matches!(report.outcome, Outcome::LocalError(_)) {
             self.unanswered = self.unanswered.saturating_sub(1);
         }
         let was = node.health;
-        let is_failure = matches!(report.outcome, Outcome::Failed(_) | Outcome::Ours(_));
+        let is_failure = matches!(report.outcome, Outcome::Failed(_) | Outcome::LocalError(_));
         match report.outcome {
             Outcome::Up(info) => self.up(report.id, report.probe, &info, now),
             Outcome::Limited => self.limited(report.id, now),
             Outcome::Failed(reason) => self.failed(report.id, reason, now),
-            Outcome::Ours(reason) => self.complain(&reason, now),
+            Outcome::LocalError(reason) => self.complain(&reason, now),
         }
         if is_failure && cause == Cause::Turn && was != Health::Down {
             self.recheck(report.id, now);
@@ -51,13 +52,13 @@ impl Poller {
     }
 
     fn count(&self, report: &Report) {
-        let counter = match report.outcome {
-            Outcome::Up(_) => &self.metrics.probes_up,
-            Outcome::Limited => &self.metrics.probes_limited,
-            Outcome::Failed(_) => &self.metrics.probes_failed,
-            Outcome::Ours(_) => &self.metrics.probes_ours,
+        let outcome = match report.outcome {
+            Outcome::Up(_) => ProbeOutcome::Up,
+            Outcome::Limited => ProbeOutcome::Limited,
+            Outcome::Failed(_) => ProbeOutcome::Failed,
+            Outcome::LocalError(_) => ProbeOutcome::Local,
         };
-        counter.add(1);
+        self.metrics.probes[outcome].add(1);
         self.metrics.probe_time.observe(report.took);
     }
 
@@ -118,6 +119,6 @@ fn brief(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Up(info) => format!("up, {} containers", info.containers.len()),
         Outcome::Limited => "answered 429".to_owned(),
-        Outcome::Failed(reason) | Outcome::Ours(reason) => reason.clone(),
+        Outcome::Failed(reason) | Outcome::LocalError(reason) => reason.clone(),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::probe::Trust;
+use crate::node::Source;
 use crate::registry::NodeId;
 
 /// A failed node that was up is asked again after this; with 3 s for each of two probes it is lost within an
@@ -54,7 +54,7 @@ pub(super) struct Overdue {
 
 /// What one class waits for, and has.
 #[derive(Debug)]
-struct Lane {
+struct ClassQueue {
     /// Nodes that wait for their slot in the round.
     nodes: VecDeque<NodeId>,
     next_slot: Instant,
@@ -71,8 +71,8 @@ pub(super) struct Schedule {
     next_round: Instant,
     /// Time between two slots of this round.
     spacing: Duration,
-    up: Lane,
-    other: Lane,
+    up: ClassQueue,
+    other: ClassQueue,
     /// Never asked yet: at once, without slots. Those that the operator listed don't wait behind the Explorer's.
     new_listed: VecDeque<NodeId>,
     new_named: VecDeque<NodeId>,
@@ -91,8 +91,8 @@ impl Schedule {
             max_probes,
             next_round: now + interval,
             spacing: Duration::ZERO,
-            up: Lane::new(now),
-            other: Lane::new(now),
+            up: ClassQueue::new(now),
+            other: ClassQueue::new(now),
             new_listed: VecDeque::new(),
             new_named: VecDeque::new(),
             new_before_round: 0,
@@ -100,10 +100,10 @@ impl Schedule {
         }
     }
 
-    pub(super) fn add_new(&mut self, id: NodeId, trust: Trust) {
-        match trust {
-            Trust::Listed => self.new_listed.push_back(id),
-            Trust::Explorer => self.new_named.push_back(id),
+    pub(super) fn add_new(&mut self, id: NodeId, source: Source) {
+        match source {
+            Source::IpsFile => self.new_listed.push_back(id),
+            Source::Explorer => self.new_named.push_back(id),
         }
     }
 
@@ -125,7 +125,7 @@ impl Schedule {
         self.lane(class).under_way -= 1;
     }
 
-    fn lane(&mut self, class: Class) -> &mut Lane {
+    fn lane(&mut self, class: Class) -> &mut ClassQueue {
         match class {
             Class::Up => &mut self.up,
             Class::Other => &mut self.other,
@@ -220,7 +220,7 @@ impl Schedule {
     }
 }
 
-impl Lane {
+impl ClassQueue {
     fn new(now: Instant) -> Self {
         Self {
             nodes: VecDeque::new(),

@@ -2,10 +2,12 @@ use crossbeam_channel::TryRecvError;
 
 use super::tracked::Health;
 use super::*;
-use crate::limiter::Client;
+use crate::client::Client;
+use crate::fetch::Fetcher;
+use crate::node::Rank;
 use crate::node::{NodeInfo, parse_list};
 use crate::probe::{Outcome, Report};
-use crate::registry::{Page, PromisePolicy, Purpose, Rank};
+use crate::registry::{Page, PromisePolicy, Purpose};
 
 const INTERVAL: Duration = Duration::from_secs(30);
 const SECOND: Duration = Duration::from_secs(1);
@@ -29,7 +31,7 @@ fn rig(expects_explorer: bool) -> Rig {
     let now = Instant::now();
     let registry = Arc::new(Registry::new(PromisePolicy::Off));
     let (ready, is_ready) = bounded(0);
-    let (pool, _reports) = Pool::new(Prober::default(), settings.max_probes);
+    let (pool, _reports) = Pool::new(Fetcher::default(), settings.max_probes);
     let poller = Poller::new(settings, Arc::clone(&registry), pool, Arc::default(), ready, now);
     Rig {
         poller,
@@ -156,7 +158,7 @@ fn a_node_that_is_back_before_its_recheck_is_not_asked_in_vain() {
 
 #[test]
 fn a_429_and_a_lack_of_ours_are_no_verdict() {
-    let lack = || Outcome::Ours("no descriptor".to_owned());
+    let lack = || Outcome::LocalError("no descriptor".to_owned());
     for no_verdict in [|| Outcome::Limited, lack] {
         let mut rig = Rig::listed("h:1");
         rig.probe("h:1", is_up());
@@ -219,7 +221,7 @@ fn it_is_ready_when_every_node_of_the_first_lists_was_heard_of() {
     rig.probe("3.3.3.3:3", failed());
     assert!(!rig.is_ready(), "the Explorer has not answered");
     rig.update(Update::Explorer(nodes("1.1.1.1:1\n4.4.4.4:4\n5.5.5.5:5")));
-    rig.probe("4.4.4.4:4", Outcome::Ours("no descriptor".to_owned()));
+    rig.probe("4.4.4.4:4", Outcome::LocalError("no descriptor".to_owned()));
     rig.probe("4.4.4.4:4", is_up());
     rig.probe("4.4.4.4:4", failed());
     assert!(!rig.is_ready(), "one has not answered");

@@ -6,9 +6,7 @@ use log::Level;
 
 use super::chatter::Chatter;
 use super::schedule::Class;
-use crate::node::NodeAddr;
-use crate::probe::Trust;
-use crate::registry::Rank;
+use crate::node::{NodeAddr, Rank};
 
 /// How a node fared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,10 +62,6 @@ impl Tracked {
         }
     }
 
-    pub(super) fn trust(&self) -> Trust {
-        trust(self.rank)
-    }
-
     /// Logs why a probe failed, when that changed.
     pub(super) fn explain(&mut self, reason: String, chatter: &mut Chatter, now: Instant) {
         if self.reason != reason {
@@ -87,13 +81,5 @@ impl Tracked {
         chatter.tell(Level::Warn, format_args!("node {addr:?} is down: {reason}"), now);
         self.health = Health::Down;
         self.reason = reason;
-    }
-}
-
-/// How far a node is trusted, by who named it.
-pub(crate) fn trust(rank: Rank) -> Trust {
-    match rank {
-        Rank::Listed(_) => Trust::Listed,
-        Rank::Explorer(_) => Trust::Explorer,
     }
 }

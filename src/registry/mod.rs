@@ -12,12 +12,11 @@ mod state;
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::limiter::Client;
-use crate::node::{NodeAddr, Running};
-use crate::slots::Key;
+use crate::client::Client;
+use crate::node::{NodeAddr, Rank, Running};
+use crate::util::arena::Key;
 pub use catalogue::{MAX_CONTAINERS, MAX_TEXT_BYTES, Summary};
 use promises::subnet;
 use select::select;
@@ -31,21 +30,6 @@ const SUMMARIES_AT_ONCE: usize = 256;
 
 /// A node in the registry, from `insert` to `remove`.
 pub type NodeId = Key;
-
-/// Which of several nodes comes first where one must: those of ips.txt in its order, then the Explorer's by address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rank {
-    /// Position in ips.txt.
-    Listed(u32),
-    /// Named by the Explorer only.
-    Explorer(SocketAddr),
-}
-
-impl Rank {
-    fn is_listed(self) -> bool {
-        matches!(self, Rank::Listed(_))
-    }
-}
 
 /// Whether, and with what weight, addresses that were handed out count as pending jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::mem;
 
 use super::NodeId;
-use crate::limiter::Client;
+use crate::client::Client;
 
 /// Cells that the promises of one node are counted in, by subnet of the client: one subnet always falls into one cell.
 const CELLS: usize = 64;

@@ -7,13 +7,13 @@ use super::order::{Order, Place};
 use super::promises::{Forgotten, Own, Owners, Promises};
 use super::select::{Moved, View};
 use super::{NodeId, Rank, Totals};
-use crate::limiter::Client;
+use crate::client::Client;
 use crate::node::{ContainerId, NodeAddr, Running};
-use crate::slots::Slots;
+use crate::util::arena::Arena;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    nodes: Slots<Node>,
+    nodes: Arena<Node>,
     /// Nodes that left; a view that is older than the last may name one of them.
     departures: u64,
     round: u64,

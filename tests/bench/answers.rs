@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use infernet_router::limiter::Client;
-use infernet_router::node::{ContainerId, NodeAddr, Running};
-use infernet_router::registry::{NodeId, Page, PromisePolicy, Purpose, Rank, Registry};
+use infernet_router::client::Client;
+use infernet_router::node::{ContainerId, NodeAddr, Rank, Running};
+use infernet_router::registry::{NodeId, Page, PromisePolicy, Purpose, Registry};
 
 use crate::median;
 

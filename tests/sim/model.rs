@@ -9,9 +9,9 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use infernet_router::limiter::Client;
-use infernet_router::node::{ContainerId, NodeAddr, Running};
-use infernet_router::registry::{NodeId, Page, PromisePolicy, Purpose, Rank, Registry};
+use infernet_router::client::Client;
+use infernet_router::node::{ContainerId, NodeAddr, Rank, Running};
+use infernet_router::registry::{NodeId, Page, PromisePolicy, Purpose, Registry};
 
 use crate::random::Random;
 

@@ -12,7 +12,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::super::lane::ANSWER_TIMEOUT;
 use super::super::{Gate, Inside};
 use super::*;
-use crate::threads;
+use crate::util::threads;
 
 /// A deadline that only a hang reaches.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::slots::Slots;
+use crate::util::arena::Arena;
 use proptest::prelude::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -13,7 +13,7 @@ fn schedule(max_probes: usize) -> (Schedule, Instant) {
 }
 
 fn ids(count: usize) -> Vec<NodeId> {
-    let mut slots = Slots::default();
+    let mut slots = Arena::default();
     (0..count).map(|_| slots.insert(())).collect()
 }
 
@@ -89,7 +89,7 @@ fn a_round_over_many_nodes_asks_2000_a_second() {
 fn a_timer_that_fires_late_is_made_up_for_and_a_pool_that_was_full_is_not() {
     let (mut schedule, start) = schedule(1000);
     let begin = start + INTERVAL;
-    // Slots of 1 ms.
+    // Arena of 1 ms.
     schedule.begin_round(ids(3000), Vec::new(), begin);
     assert_eq!(asks(&mut schedule, Class::Up, begin).len(), 1);
     assert_eq!(asks(&mut schedule, Class::Up, begin + 10 * MILLI).len(), 10);
@@ -100,7 +100,7 @@ fn a_timer_that_fires_late_is_made_up_for_and_a_pool_that_was_full_is_not() {
 fn new_nodes_are_asked_at_once_and_in_their_order() {
     let (mut schedule, now) = schedule(8);
     let ids = ids(6);
-    ids.iter().for_each(|id| schedule.add_new(*id, Trust::Listed));
+    ids.iter().for_each(|id| schedule.add_new(*id, Source::IpsFile));
     assert_eq!(asks(&mut schedule, Class::Other, now), ids);
 }
 
@@ -108,9 +108,9 @@ fn new_nodes_are_asked_at_once_and_in_their_order() {
 fn new_nodes_of_the_operator_do_not_wait_behind_those_of_the_explorer() {
     let (mut schedule, now) = schedule(8);
     let ids = ids(5);
-    ids[..3].iter().for_each(|id| schedule.add_new(*id, Trust::Explorer));
+    ids[..3].iter().for_each(|id| schedule.add_new(*id, Source::Explorer));
     assert_eq!(schedule.turn(now), Turn::New(ids[0]));
-    ids[3..].iter().for_each(|id| schedule.add_new(*id, Trust::Listed));
+    ids[3..].iter().for_each(|id| schedule.add_new(*id, Source::IpsFile));
     assert_eq!(asks(&mut schedule, Class::Other, now), [3, 4, 1, 2].map(|at| ids[at]));
 }
 
@@ -119,9 +119,9 @@ fn nodes_that_hang_are_asked_again_when_all_new_ones_were_asked_once() {
     let (mut schedule, now) = schedule(8);
     let ids = ids(4);
     schedule.recheck(ids[0], Class::Other, now);
-    schedule.add_new(ids[1], Trust::Listed);
-    schedule.add_new(ids[2], Trust::Explorer);
-    schedule.add_new(ids[3], Trust::Explorer);
+    schedule.add_new(ids[1], Source::IpsFile);
+    schedule.add_new(ids[2], Source::Explorer);
+    schedule.add_new(ids[3], Source::Explorer);
     let asked = asks(&mut schedule, Class::Other, now + RECHECK_AFTER);
     assert_eq!(asked, [1, 2, 3, 0].map(|at| ids[at]));
 }
@@ -132,7 +132,7 @@ fn a_flood_of_new_nodes_and_the_round_over_those_that_are_down_take_turns() {
     let ids = ids(8);
     let begin = start + INTERVAL;
     schedule.begin_round(Vec::new(), ids[..2].to_vec(), begin);
-    ids[2..].iter().for_each(|id| schedule.add_new(*id, Trust::Explorer));
+    ids[2..].iter().for_each(|id| schedule.add_new(*id, Source::Explorer));
     // Both slots of the round are due.
     let asked = asks(&mut schedule, Class::Other, begin + MAX_ROUND);
     assert_eq!(asked[..4], [2, 0, 3, 4].map(|at| ids[at]), "{asked:?} of {ids:?}");
@@ -152,7 +152,7 @@ fn nodes_that_are_not_up_take_three_quarters_of_the_pool_and_those_that_are_the_
         let (mut schedule, now) = schedule(max_probes);
         ids(200)
             .into_iter()
-            .for_each(|id| schedule.add_new(id, Trust::Explorer));
+            .for_each(|id| schedule.add_new(id, Source::Explorer));
         assert_eq!(asks(&mut schedule, Class::Other, now).len(), share, "of {max_probes}");
         for _ in share..max_probes {
             assert!(schedule.has_room(Class::Up), "{max_probes}");
@@ -198,7 +198,7 @@ fn when_the_last_place_is_free_a_node_that_is_up_gets_it() {
     let begin = start + INTERVAL;
     schedule.begin_round(vec![ids[0]], Vec::new(), begin);
     schedule.recheck(ids[1], Class::Other, start);
-    schedule.add_new(ids[2], Trust::Listed);
+    schedule.add_new(ids[2], Source::IpsFile);
     assert_eq!(schedule.turn(begin), Turn::Ask(ids[0]));
     schedule.sent(Class::Up);
     assert_eq!(
@@ -218,7 +218,7 @@ fn who_did_not_get_a_turn_in_a_whole_round_is_overdue() {
         schedule.begin_round(ids[..3].to_vec(), ids[3..8].to_vec(), round(1)),
         nobody
     );
-    ids[8..].iter().for_each(|id| schedule.add_new(*id, Trust::Listed));
+    ids[8..].iter().for_each(|id| schedule.add_new(*id, Source::IpsFile));
     (0..4).for_each(|_| schedule.sent(Class::Up));
     assert_eq!(schedule.turn(round(1)), Turn::Wait(round(2)), "the pool is full");
     // The four new ones came within this round, so they have waited for less than one.
@@ -236,7 +236,7 @@ fn demand_is_what_is_under_way_and_what_waits_and_one_to_spare() {
     let ids = ids(4);
     schedule.sent(Class::Up);
     schedule.sent(Class::Other);
-    ids[..2].iter().for_each(|id| schedule.add_new(*id, Trust::Listed));
+    ids[..2].iter().for_each(|id| schedule.add_new(*id, Source::IpsFile));
     schedule.recheck(ids[2], Class::Up, now);
     schedule.recheck(ids[3], Class::Other, now);
     assert_eq!(schedule.demand(now), 5);
@@ -259,7 +259,7 @@ proptest! {
         let class_of = |id: &NodeId| if is_up.contains(id) { Class::Up } else { Class::Other };
         let mut now = start + INTERVAL;
         schedule.begin_round(is_up.to_vec(), is_other.to_vec(), now);
-        is_new.iter().for_each(|id| schedule.add_new(*id, Trust::Listed));
+        is_new.iter().for_each(|id| schedule.add_new(*id, Source::IpsFile));
         is_recheck.iter().for_each(|id| schedule.recheck(*id, Class::Other, now));
         let mut under_way: VecDeque<(Instant, Class)> = VecDeque::new();
         let mut asked = Vec::new();

@@ -4,9 +4,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors beside connections and probes: standard streams, epoll, lists, the Explorer, look-ups, refused
 /// connections that linger.
-const SPARE: u64 = 112;
+const RESERVED_FDS: u64 = 112;
 /// Fewer connections or probes than this are of no use.
-const LEAST: u64 = 8;
+const MIN_USABLE: u64 = 8;
 
 /// What fits into the descriptors that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(crate) struct Room {
 
 /// Raises the limit where it is too low and that is permitted; lowers the wishes, with a warning, where it isn't.
 pub(crate) fn make_room(connections: usize, probes: usize) -> Room {
-    let wanted = connections as u64 + probes as u64 + SPARE;
+    let wanted = connections as u64 + probes as u64 + RESERVED_FDS;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let current = current.unwrap_or(u64::MAX);
     if current >= wanted {
@@ -47,7 +47,7 @@ pub(crate) fn make_room(connections: usize, probes: usize) -> Room {
 
 /// Probes first, up to half of what there is; connections get the rest.
 fn fit(connections: usize, probes: usize, available: u64) -> Room {
-    let left = available.saturating_sub(SPARE).max(2 * LEAST);
+    let left = available.saturating_sub(RESERVED_FDS).max(2 * MIN_USABLE);
     let probes = (probes as u64).min(left / 2);
     Room {
         connections: (connections as u64).min(left - probes) as usize,

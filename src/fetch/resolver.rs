@@ -15,22 +15,22 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
-use crate::threads;
+use crate::util::threads;
 
 /// Look-ups under way at once. One broken name server holds a thread for up to half a minute.
 const THREADS: usize = 4;
 /// How long an answer is used without asking again: below it, a round asks once for a name that many nodes share.
 const FRESH: Duration = Duration::from_secs(5);
 /// How long to wait for a new answer when an older one is known.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Names known at once; beyond it those that nobody asked for lately are forgotten.
+const STALE_GRACE: Duration = Duration::from_secs(1);
+/// HostResolver known at once; beyond it those that nobody asked for lately are forgotten.
 const MAX_NAMES: usize = 100_000;
 /// A name that was not asked for in this time may be forgotten.
 const IDLE: Duration = Duration::from_secs(600);
 
 /// The names that were looked up, shared by all probes.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Names(Arc<Shared>);
+pub(crate) struct HostResolver(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -57,7 +57,7 @@ struct Entry {
     queued: bool,
 }
 
-impl Names {
+impl HostResolver {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -99,7 +99,7 @@ impl Names {
             let patience = if entry.addrs.is_empty() {
                 within
             } else {
-                within.min(PATIENCE)
+                within.min(STALE_GRACE)
             };
             let left = patience.saturating_sub(begin.elapsed());
             if !entry.queued || left.is_zero() || state.closed {
@@ -179,7 +179,7 @@ impl State {
     }
 }
 
-impl Resolver for Names {
+impl Resolver for HostResolver {
     fn resolve(&self, uri: &Uri, _: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let host = uri.host().unwrap_or_default();
         let literal = host.trim_start_matches('[').trim_end_matches(']');
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
     fn the_last_answer_stays_when_a_look_up_fails() {
-        let names = Names::default();
+        let names = HostResolver::default();
         learn(&names, "no-such-host.invalid", [127, 0, 0, 1], None, Instant::now());
         let found = names.look_up("no-such-host.invalid", Duration::from_secs(30));
         assert_eq!(found, [IpAddr::from([127, 0, 0, 1])]);
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn finds_localhost_and_not_what_does_not_exist() {
-        let names = Names::default();
+        let names = HostResolver::default();
         assert!(
             names
                 .look_up("localhost", Duration::from_secs(30))
@@ -259,14 +259,14 @@ mod tests {
         names.close();
     }
 
-    /// Names whose threads are all held by a broken name server.
-    fn stuck() -> Names {
-        let names = Names::default();
+    /// HostResolver whose threads are all held by a broken name server.
+    fn stuck() -> HostResolver {
+        let names = HostResolver::default();
         names.lock().threads = THREADS;
         names
     }
 
-    fn learn(names: &Names, host: &str, addr: [u8; 4], tried: Option<Instant>, now: Instant) {
+    fn learn(names: &HostResolver, host: &str, addr: [u8; 4], tried: Option<Instant>, now: Instant) {
         let entry = Entry {
             addrs: vec![IpAddr::from(addr)],
             tried,
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_literal_needs_no_look_up() {
-        let names = Names::default();
+        let names = HostResolver::default();
         assert_eq!(names.known("::1"), [IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])]);
         assert_eq!(names.lock().threads, 0);
     }

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::Update;
-use crate::metrics::Metrics;
+use crate::fetch;
+use crate::metrics::{Metrics, Success};
 use crate::node::{self, NodeAddr, NodeList};
-use crate::probe;
-use crate::threads::{self, Alarm, Joined};
+use crate::util::threads::{self, Alarm, Joined};
 
 /// How often the file is looked at: four `stat` calls a second cost nothing.
 const LOOK: Duration = Duration::from_millis(250);
@@ -57,12 +57,12 @@ pub(crate) struct File {
 struct Trouble {
     text: String,
     /// A lack of ours, such as descriptors: the file need not change for it to pass.
-    is_ours: bool,
+    is_local: bool,
 }
 
 impl Trouble {
     fn of_file(text: String) -> Self {
-        Self { text, is_ours: false }
+        Self { text, is_local: false }
     }
 }
 
@@ -115,7 +115,7 @@ impl File {
 
     fn note(&mut self, read: &Result<NodeList, Trouble>) {
         self.trouble = read.as_ref().err().cloned();
-        self.is_read = !self.trouble.as_ref().is_some_and(|trouble| trouble.is_ours);
+        self.is_read = !self.trouble.as_ref().is_some_and(|trouble| trouble.is_local);
     }
 
     /// The nodes; bad lines are logged.
@@ -147,7 +147,7 @@ pub(crate) fn read(path: &Path) -> Result<NodeList, String> {
 fn try_read(path: &Path) -> Result<NodeList, Trouble> {
     let bytes = read_bytes(path).map_err(|error| Trouble {
         text: trouble(&error),
-        is_ours: probe::is_ours(&error),
+        is_local: fetch::is_local(&error),
     })?;
     node::parse_list_bytes(&bytes).map_err(|error| Trouble::of_file(error.to_string()))
 }
@@ -198,14 +198,14 @@ pub(crate) fn watch(
             let now = Instant::now();
             match file.look(now) {
                 Some(Ok(nodes)) => {
-                    metrics.file_reloads.add(1);
+                    metrics.file_reads[Success::Ok].add(1);
                     log::info!("{}: read again, {} nodes", file.path.display(), nodes.len());
                     if updates.send(Update::Listed(nodes)).is_err() {
                         return;
                     }
                 }
                 Some(Err(trouble)) => {
-                    metrics.file_failures.add(1);
+                    metrics.file_reads[Success::Failed].add(1);
                     log::warn!("{}: {trouble}; the list that was read last stays", file.path.display());
                 }
                 None => {}
@@ -255,7 +255,7 @@ mod tests {
         let lack = || {
             Err(Trouble {
                 text: "too many open files".to_owned(),
-                is_ours: true,
+                is_local: true,
             })
         };
         file.load().expect("a list");

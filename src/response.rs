@@ -28,14 +28,14 @@ pub(crate) enum Body {
 
 /// One answer.
 #[derive(Clone, Debug)]
-pub(crate) struct Reply {
+pub(crate) struct Response {
     pub(crate) status: u16,
     content_type: &'static str,
     headers: Vec<(&'static str, Cow<'static, str>)>,
     body: Cow<'static, [u8]>,
 }
 
-impl Reply {
+impl Response {
     pub(crate) fn json(body: Vec<u8>) -> Self {
         Self::new(200, "application/json", body)
     }
@@ -129,13 +129,13 @@ fn phrase(status: u16) -> &'static str {
 mod tests {
     use super::*;
 
-    fn text(reply: &Reply, body: Body, persistence: Persistence) -> String {
+    fn text(reply: &Response, body: Body, persistence: Persistence) -> String {
         String::from_utf8(reply.to_bytes(body, persistence, SystemTime::UNIX_EPOCH)).expect("text")
     }
 
     #[test]
     fn an_error_is_json_and_says_what_becomes_of_the_connection() {
-        let reply = Reply::error(400, "a \"quoted\" word").with("Retry-After", "1");
+        let reply = Response::error(400, "a \"quoted\" word").with("Retry-After", "1");
         assert_eq!(
             text(&reply, Body::Send, Persistence::Close),
             "HTTP/1.1 400 Bad Request\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Type: application/json\r\n\
@@ -145,14 +145,14 @@ mod tests {
 
     #[test]
     fn a_head_has_the_length_and_not_the_body() {
-        let reply = Reply::json(b"[]".to_vec());
+        let reply = Response::json(b"[]".to_vec());
         let head = text(&reply, Body::Count, Persistence::KeepAlive);
         assert!(head.contains("Content-Length: 2\r\n") && head.ends_with("Connection: keep-alive\r\n\r\n"));
     }
 
     #[test]
     fn a_204_has_neither_length_nor_type() {
-        let options = text(&Reply::options(), Body::Send, Persistence::Persist);
+        let options = text(&Response::options(), Body::Send, Persistence::Persist);
         assert!(options.contains("Allow: GET, HEAD, OPTIONS\r\n\r\n"));
         assert!(!options.contains("Content-"));
     }

@@ -9,10 +9,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::Update;
 use crate::config::ApiUrl;
-use crate::metrics::{Metrics, unix_seconds};
-use crate::node::{self, NodeAddr, Reach};
-use crate::probe::{self, Bounds, Prober};
-use crate::threads::{self, Alarm, Joined};
+use crate::fetch::{self, Bounds, Fetcher};
+use crate::metrics::{Metrics, Success, unix_seconds};
+use crate::node::{self, NetworkScope, NodeAddr};
+use crate::util::threads::{self, Alarm, Joined};
 
 /// The Explorer's answer, in all.
 const EXPLORER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ const MIN_EXPLORER_INTERVAL: Duration = Duration::from_secs(1);
 /// The Explorer, and what was last said of it.
 pub(crate) struct Explorer {
     url: ApiUrl,
-    prober: Prober,
+    fetcher: Fetcher,
     said: Option<Said>,
 }
 
@@ -42,10 +42,10 @@ impl fmt::Debug for Explorer {
 }
 
 impl Explorer {
-    pub(crate) fn new(url: ApiUrl, prober: &Prober) -> Self {
+    pub(crate) fn new(url: ApiUrl, fetcher: &Fetcher) -> Self {
         Self {
             url,
-            prober: prober.clone(),
+            fetcher: fetcher.clone(),
             said: None,
         }
     }
@@ -80,13 +80,13 @@ impl Explorer {
             max_body_bytes: MAX_EXPLORER_BYTES,
             max_redirects: 0,
         };
-        let answer = self.prober.get(&self.url.nodes_url(), bounds);
-        let (status, body) = answer.map_err(|error| probe::reason(&error))?;
+        let answer = self.fetcher.get(&self.url.nodes_url(), bounds);
+        let (status, body) = answer.map_err(|error| fetch::reason(&error))?;
         if status != 200 {
             return Err(format!("answered {status}"));
         }
-        let reach = Reach::of(&self.prober.names().known(self.url.host()));
-        node::parse_explorer(&body, reach).map_err(|error| error.to_string())
+        let scope = NetworkScope::of(&self.fetcher.resolver().known(self.url.host()));
+        node::parse_explorer(&body, scope).map_err(|error| error.to_string())
     }
 
     fn say(&self, says: &Said, nodes: usize) {
@@ -121,12 +121,12 @@ pub(crate) fn follow(
             let begin = Instant::now();
             let update = match explorer.ask() {
                 Ok(nodes) => {
-                    metrics.explorer_lists.add(1);
+                    metrics.explorer_requests[Success::Ok].add(1);
                     metrics.explorer_success.set(unix_seconds());
                     Update::Explorer(nodes)
                 }
                 Err(_) => {
-                    metrics.explorer_failures.add(1);
+                    metrics.explorer_requests[Success::Failed].add(1);
                     Update::ExplorerFailed
                 }
             };

@@ -1,10 +1,10 @@
 //! An arena whose keys are not mistaken for one another: a place is used again, a key never is.
 
-/// Names one value in [`Slots`], from its insertion to its removal.
+/// HostResolver one value in [`Arena`], from its insertion to its removal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Key {
     index: u32,
-    birth: u32,
+    generation: u32,
 }
 
 impl Key {
@@ -15,51 +15,51 @@ impl Key {
 
     /// As one number, for the kernel to hand back.
     pub(crate) fn to_bits(self) -> u64 {
-        u64::from(self.birth) << 32 | u64::from(self.index)
+        u64::from(self.generation) << 32 | u64::from(self.index)
     }
 
     pub(crate) fn from_bits(bits: u64) -> Self {
         Self {
             index: bits as u32,
-            birth: (bits >> 32) as u32,
+            generation: (bits >> 32) as u32,
         }
     }
 }
 
 /// Values by key, each access a look into a vector.
 #[derive(Debug)]
-pub(crate) struct Slots<T> {
+pub(crate) struct Arena<T> {
     slots: Vec<Option<(u32, T)>>,
     free: Vec<u32>,
     /// Never 0, so that a key's bits are never small.
-    births: u32,
+    generations: u32,
 }
 
-impl<T> Default for Slots<T> {
+impl<T> Default for Arena<T> {
     fn default() -> Self {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
-            births: 0,
+            generations: 0,
         }
     }
 }
 
-impl<T> Slots<T> {
+impl<T> Arena<T> {
     pub(crate) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
     pub(crate) fn insert(&mut self, value: T) -> Key {
-        self.births = self.births.wrapping_add(1).max(1);
+        self.generations = self.generations.wrapping_add(1).max(1);
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             (self.slots.len() - 1) as u32
         });
-        self.slots[index as usize] = Some((self.births, value));
+        self.slots[index as usize] = Some((self.generations, value));
         Key {
             index,
-            birth: self.births,
+            generation: self.generations,
         }
     }
 
@@ -71,30 +71,33 @@ impl<T> Slots<T> {
 
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
         match self.slots.get(key.index as usize)? {
-            Some((birth, value)) if *birth == key.birth => Some(value),
+            Some((generation, value)) if *generation == key.generation => Some(value),
             _ => None,
         }
     }
 
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.slots.get_mut(key.index as usize)? {
-            Some((birth, value)) if *birth == key.birth => Some(value),
+            Some((generation, value)) if *generation == key.generation => Some(value),
             _ => None,
         }
     }
 
     /// The key of what is at this place now.
     pub(crate) fn key_at(&self, index: u32) -> Option<Key> {
-        let (birth, _) = self.slots.get(index as usize)?.as_ref()?;
-        Some(Key { index, birth: *birth })
+        let (generation, _) = self.slots.get(index as usize)?.as_ref()?;
+        Some(Key {
+            index,
+            generation: *generation,
+        })
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         self.slots.iter().enumerate().filter_map(|(index, slot)| {
-            let (birth, value) = slot.as_ref()?;
+            let (generation, value) = slot.as_ref()?;
             let key = Key {
                 index: index as u32,
-                birth: *birth,
+                generation: *generation,
             };
             Some((key, value))
         })
@@ -107,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_place_is_used_again_but_its_old_key_finds_nothing() {
-        let mut slots = Slots::default();
+        let mut slots = Arena::default();
         let old = slots.insert("old");
         assert_eq!(slots.remove(old), Some("old"));
         assert_eq!(slots.remove(old), None);

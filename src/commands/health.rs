@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::probe::{self, Bounds, Prober};
+use crate::fetch::{self, Bounds, Fetcher};
 
 /// Docker gives a health check 30 s, and people who type it less.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -50,10 +50,10 @@ pub fn ask(config: &Config) -> Result<(), HealthError> {
         max_body_bytes: MAX_BODY_BYTES,
         max_redirects: 0,
     };
-    match Prober::default().get(&url, bounds) {
+    match Fetcher::default().get(&url, bounds) {
         Ok((200, _)) => Ok(()),
         Ok((status, _)) => Err(HealthError::Status(addr, status)),
-        Err(error) => Err(HealthError::NoAnswer(addr, probe::reason(&error))),
+        Err(error) => Err(HealthError::NoAnswer(addr, fetch::reason(&error))),
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Where the Explorer itself is, and so what its entries may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum NetworkScope {
     /// Somewhere in the internet: entries may name the internet.
     Public,
     /// In a private network: entries may name private networks too.
@@ -14,35 +14,35 @@ pub enum Reach {
     Loopback,
 }
 
-impl Reach {
-    /// The reach of an Explorer whose host has these addresses: as wide as all of them allow, so
+impl NetworkScope {
+    /// The scope of an Explorer whose host has these addresses: as wide as all of them allow, so
     /// that one public address, or none at all, makes it public.
-    pub fn of(addrs: &[IpAddr]) -> Reach {
+    pub fn of(addrs: &[IpAddr]) -> NetworkScope {
         let classes: Vec<_> = addrs.iter().flat_map(|addr| classes(*addr)).collect();
         if classes.is_empty() {
-            Reach::Public
+            NetworkScope::Public
         } else if classes.iter().all(|c| *c == Class::Loopback) {
-            Reach::Loopback
+            NetworkScope::Loopback
         } else if classes.iter().all(|c| matches!(c, Class::Loopback | Class::Private)) {
-            Reach::Private
+            NetworkScope::Private
         } else {
-            Reach::Public
+            NetworkScope::Public
         }
     }
 }
 
 /// Why a node at `addr` that the Explorer names is not called, or `None` if it may be.
 ///
-/// Refused at any reach: link-local, multicast, unspecified, broadcast, reserved and cloud metadata
-/// addresses. Loopback needs [`Reach::Loopback`]; private addresses, and those that nobody routes
-/// in the internet (documentation, benchmarks, protocol assignments), need a reach that isn't
+/// Refused in any scope: link-local, multicast, unspecified, broadcast, reserved and cloud metadata
+/// addresses. Loopback needs [`NetworkScope::Loopback`]; private addresses, and those that nobody routes
+/// in the internet (documentation, benchmarks, protocol assignments), need a scope that isn't
 /// public. An IPv6 address that carries an IPv4 address is judged by that.
-pub fn refuse(addr: IpAddr, reach: Reach) -> Option<&'static str> {
+pub fn deny_reason(addr: IpAddr, scope: NetworkScope) -> Option<&'static str> {
     let mut reasons = classes(addr).into_iter().map(|class| match class {
         Class::Public => None,
-        Class::Loopback => (reach != Reach::Loopback).then_some("loopback"),
-        Class::Private => (reach == Reach::Public).then_some("private"),
-        Class::Special(why) => (reach == Reach::Public).then_some(why),
+        Class::Loopback => (scope != NetworkScope::Loopback).then_some("loopback"),
+        Class::Private => (scope == NetworkScope::Public).then_some("private"),
+        Class::Special(why) => (scope == NetworkScope::Public).then_some(why),
         Class::Never(why) => Some(why),
     });
     reasons.find_map(|reason| reason)
@@ -157,15 +157,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ALL: [Reach; 3] = [Reach::Public, Reach::Private, Reach::Loopback];
+    const ALL: [NetworkScope; 3] = [NetworkScope::Public, NetworkScope::Private, NetworkScope::Loopback];
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap_or_else(|_| panic!("{text}"))
     }
 
-    /// For each reach of `ALL`, whether the address is refused.
+    /// For each scope of `ALL`, whether the address is refused.
     fn refused(addr: IpAddr) -> [bool; 3] {
-        ALL.map(|reach| refuse(addr, reach).is_some())
+        ALL.map(|scope| deny_reason(addr, scope).is_some())
     }
 
     /// Every IPv6 form that carries an IPv4 address.
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn some_addresses_are_refused_at_any_reach() {
+    fn some_addresses_are_refused_in_any_scope() {
         for text in [
             "0.0.0.0",
             "0.255.255.255",
@@ -312,19 +312,19 @@ mod tests {
     }
 
     #[test]
-    fn the_reach_is_that_of_the_widest_address() {
+    fn the_scope_is_that_of_the_widest_address() {
         for (addrs, wanted) in [
-            (&[][..], Reach::Public),
-            (&["127.0.0.1", "::1", "::ffff:127.0.0.2"], Reach::Loopback),
-            (&["127.0.0.1", "10.0.0.1"], Reach::Private),
-            (&["172.17.0.2", "fd12::1", "100.64.0.1"], Reach::Private),
-            (&["10.0.0.1", "8.8.8.8"], Reach::Public),
-            (&["::1", "2600::1"], Reach::Public),
-            (&["169.254.1.1"], Reach::Public),
-            (&["192.0.2.1"], Reach::Public),
+            (&[][..], NetworkScope::Public),
+            (&["127.0.0.1", "::1", "::ffff:127.0.0.2"], NetworkScope::Loopback),
+            (&["127.0.0.1", "10.0.0.1"], NetworkScope::Private),
+            (&["172.17.0.2", "fd12::1", "100.64.0.1"], NetworkScope::Private),
+            (&["10.0.0.1", "8.8.8.8"], NetworkScope::Public),
+            (&["::1", "2600::1"], NetworkScope::Public),
+            (&["169.254.1.1"], NetworkScope::Public),
+            (&["192.0.2.1"], NetworkScope::Public),
         ] {
             let addrs: Vec<_> = addrs.iter().map(|text| ip(text)).collect();
-            assert_eq!(Reach::of(&addrs), wanted, "{addrs:?}");
+            assert_eq!(NetworkScope::of(&addrs), wanted, "{addrs:?}");
         }
     }
 
@@ -347,7 +347,7 @@ mod tests {
         }
 
         #[test]
-        fn a_wider_reach_never_refuses_more(addr: IpAddr) {
+        fn a_wider_scope_never_refuses_more(addr: IpAddr) {
             let [public, private, loopback] = refused(addr);
             prop_assert!(public >= private && private >= loopback);
         }

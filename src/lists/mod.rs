@@ -2,11 +2,13 @@
 //! What becomes of a list is the poller's business; a list that can't be had is reported here, once.
 
 mod explorer;
-mod file;
+mod ips_file;
+mod merge;
 
 use crate::node::NodeAddr;
 pub(crate) use explorer::{Explorer, follow};
-pub(crate) use file::{File, read, watch};
+pub(crate) use ips_file::{File, read, watch};
+pub(crate) use merge::merge;
 
 /// News of a list.
 #[derive(Debug)]

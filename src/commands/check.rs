@@ -9,13 +9,12 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use crate::config::Config;
-use crate::discovery::{self, Explorer};
-use crate::limits;
-use crate::node::{ExplorerList, NodeAddr, NodeList};
-use crate::poller;
-use crate::probe::{Job, Outcome, Pool, Prober, Report as ProbeReport};
-use crate::registry::Rank;
-use crate::slots::Slots;
+use crate::fetch::Fetcher;
+use crate::lists::{self, Explorer};
+use crate::node::{ExplorerList, NodeAddr, NodeList, Rank, Source};
+use crate::probe::{Job, Outcome, Pool, Report as ProbeReport};
+use crate::util::arena::Arena;
+use crate::util::descriptors;
 
 /// Longest column of container ids in the table; `--json` has all of them.
 const MAX_CONTAINERS_CHARS: usize = 40;
@@ -36,23 +35,6 @@ struct List {
     nodes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     trouble: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-enum Source {
-    #[serde(rename = "ips_file")]
-    File,
-    #[serde(rename = "explorer")]
-    Explorer,
-}
-
-impl Source {
-    fn name(self) -> &'static str {
-        match self {
-            Source::File => "ips file",
-            Source::Explorer => "Explorer",
-        }
-    }
 }
 
 /// In the order of trouble.
@@ -113,9 +95,9 @@ fn millis<S: Serializer>(latency: &Option<Duration>, serializer: S) -> Result<S:
 /// # Errors
 /// When the system has no room for a thread.
 pub fn check(config: &Config, mut progress: impl FnMut(usize, usize)) -> io::Result<Report> {
-    let prober = Prober::of_config(config);
-    let file = discovery::read(&config.ips_file);
-    let explorer = config.api_url.clone().map(|url| Explorer::new(url, &prober));
+    let fetcher = Fetcher::of_config(config);
+    let file = lists::read(&config.ips_file);
+    let explorer = config.api_url.clone().map(|url| Explorer::new(url, &fetcher));
     let named = explorer.as_ref().map(Explorer::fetch);
 
     let mut report = Report {
@@ -133,10 +115,12 @@ pub fn check(config: &Config, mut progress: impl FnMut(usize, usize)) -> io::Res
     };
     report.nodes.extend(refused_entries(&named));
 
-    let ranked = poller::merge(&file.nodes, &named.nodes).into_iter().collect();
-    let probes = limits::make_room(0, config.max_probes).probes;
+    let ranked = lists::merge(&file.nodes, &named.nodes).into_iter().collect();
+    let probes = descriptors::make_room(0, config.max_probes).probes;
     let weigh = |job: &str| config.weights.weight(job);
-    report.nodes.extend(ask(ranked, &prober, probes, weigh, &mut progress)?);
+    report
+        .nodes
+        .extend(ask(ranked, &fetcher, probes, weigh, &mut progress)?);
     report.nodes.sort_by(|a, b| a.trouble().cmp(&b.trouble()));
     Ok(report)
 }
@@ -144,21 +128,26 @@ pub fn check(config: &Config, mut progress: impl FnMut(usize, usize)) -> io::Res
 /// Asks each node once.
 fn ask(
     nodes: Vec<(NodeAddr, Rank)>,
-    prober: &Prober,
+    fetcher: &Fetcher,
     probes: usize,
     weight: impl Fn(&str) -> u32,
     progress: &mut impl FnMut(usize, usize),
 ) -> io::Result<Vec<Row>> {
-    let (mut pool, reports) = Pool::new(prober.clone(), probes);
+    let (mut pool, reports) = Pool::new(fetcher.clone(), probes);
     pool.grow(probes.min(nodes.len()).max(1))?;
-    let (all, mut rows, mut under_way) = (nodes.len(), Vec::new(), Slots::default());
+    let (all, mut rows, mut under_way) = (nodes.len(), Vec::new(), Arena::default());
     let mut nodes = nodes.into_iter();
     while rows.len() < all {
         for (addr, rank) in nodes.by_ref().take(probes - under_way.len()) {
-            let trust = poller::trust(rank);
             let id = under_way.insert((addr.clone(), rank));
             let probe = 0;
-            pool.send(Job { id, probe, addr, trust });
+            let source = rank.source();
+            pool.send(Job {
+                id,
+                probe,
+                addr,
+                source,
+            });
         }
         let report = reports.recv().map_err(io::Error::other)?;
         if let Some((addr, rank)) = under_way.remove(report.id) {
@@ -172,7 +161,7 @@ fn ask(
 fn bad_lines(list: &NodeList) -> impl Iterator<Item = Row> + '_ {
     list.bad.iter().map(|bad| {
         let reason = format!("line {}: {}", bad.number, bad.reason);
-        Row::skipped(bad.text.escape_debug().to_string(), Source::File, reason)
+        Row::skipped(bad.text.escape_debug().to_string(), Source::IpsFile, reason)
     })
 }
 
@@ -186,7 +175,7 @@ fn refused_entries(list: &ExplorerList) -> impl Iterator<Item = Row> + '_ {
 impl List {
     fn of_file(config: &Config, list: &Result<NodeList, String>) -> Self {
         Self {
-            source: Source::File,
+            source: Source::IpsFile,
             name: config.ips_file.display().to_string(),
             nodes: list.as_ref().map_or(0, |list| list.nodes.len()),
             trouble: list.as_ref().err().cloned(),
@@ -221,10 +210,7 @@ impl Row {
     fn of_probe(addr: &NodeAddr, rank: Rank, report: ProbeReport, weight: impl Fn(&str) -> u32) -> Self {
         let mut row = Self {
             address: addr.as_listed().to_owned(),
-            source: match rank {
-                Rank::Listed(_) => Source::File,
-                Rank::Explorer(_) => Source::Explorer,
-            },
+            source: rank.source(),
             state: State::Available,
             latency: Some(report.took),
             pending: None,
@@ -242,7 +228,7 @@ impl Row {
                 row.reason = Some("answered 429, too many requests: no verdict".to_owned());
             }
             Outcome::Failed(reason) => (row.state, row.reason) = (State::Down, Some(reason)),
-            Outcome::Ours(reason) => (row.state, row.reason) = (State::Unknown, Some(reason)),
+            Outcome::LocalError(reason) => (row.state, row.reason) = (State::Unknown, Some(reason)),
         }
         row
     }

@@ -1,0 +1,4 @@
+//! What the binary does besides serving.
+
+pub mod check;
+pub mod health;

@@ -1,0 +1,49 @@
+//! Who named a node, and so how far it is trusted.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+/// A list of nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Source {
+    /// ips.txt: named by the operator.
+    #[serde(rename = "ips_file")]
+    IpsFile,
+    /// The Node Explorer: named by whoever registers there.
+    #[serde(rename = "explorer")]
+    Explorer,
+}
+
+impl Source {
+    /// As people read it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Source::IpsFile => "ips file",
+            Source::Explorer => "Explorer",
+        }
+    }
+}
+
+/// Which of several nodes comes first where one must: those of ips.txt in its order, then the Explorer's by address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// Position in ips.txt.
+    Listed(u32),
+    /// Named by the Explorer only.
+    Explorer(SocketAddr),
+}
+
+impl Rank {
+    /// The list that names the node.
+    pub fn source(self) -> Source {
+        match self {
+            Rank::Listed(_) => Source::IpsFile,
+            Rank::Explorer(_) => Source::Explorer,
+        }
+    }
+
+    pub(crate) fn is_listed(self) -> bool {
+        self.source() == Source::IpsFile
+    }
+}
