@@ -1,106 +1,105 @@
 //! `.env` in the working directory: its lines as names and values, and what is wrong with which line.
+//!
+//! Ours, because the library for it replaces `$NAME` in values, which can't be turned off, and takes the lines behind an
+//! apostrophe in a comment for one value.
 
-use std::cell::Cell;
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+use std::path::Path;
+
+use crate::util::files;
 
 /// Longest `.env` read. Real ones are a few hundred bytes; a mistaken mount may be anything.
 const MAX_DOTENV_BYTES: u64 = 256 * 1024;
 
-/// The bytes of `.env`; empty where there is none.
+/// The bytes of `.env`; empty where there is none. Never waits: a FIFO is a mistake.
 pub(super) fn read_dotenv() -> Result<Vec<u8>, String> {
-    let mut text = Vec::new();
-    File::open(".env")
-        .and_then(|file| file.take(MAX_DOTENV_BYTES + 1).read_to_end(&mut text))
-        .or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(0),
-            _ => Err(format!(".env: cannot be read: {error}")),
-        })?;
-    Ok(text)
+    files::read_regular(Path::new(".env"), MAX_DOTENV_BYTES).or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(Vec::new()),
+        _ => Err(format!(".env: cannot be read: {error}")),
+    })
 }
 
-/// The values of `.env`, and what is wrong with it. A name given twice has its last value, as with
-/// docker, and empty ones hide nothing. Messages give the line, not the text: it may be a secret.
+/// The values of `.env`, and what is wrong with it. A name given twice has its last value, as with docker, and empty
+/// ones hide nothing. Messages give the line, not the text: it may be a secret.
 pub(super) fn parse_dotenv(bytes: &[u8]) -> (HashMap<String, String>, Vec<String>) {
     let (mut values, mut mistakes) = (HashMap::new(), Vec::new());
-    if bytes.len() as u64 > MAX_DOTENV_BYTES {
-        mistakes.push(format!(".env: expected at most {MAX_DOTENV_BYTES} bytes"));
-        return (values, mistakes);
-    }
     let Ok(text) = std::str::from_utf8(bytes) else {
-        mistakes.push(".env: expected UTF-8".to_owned());
-        return (values, mistakes);
+        return (values, vec![".env: expected UTF-8".to_owned()]);
     };
-    // dotenvy's iterator keeps a byte order mark.
-    let text = tame_comments(text.strip_prefix('\u{feff}').unwrap_or(text));
-    let lines_read = Cell::new(0);
-    let lines = LineReader {
-        rest: text.as_bytes(),
-        lines_read: &lines_read,
-    };
-    for item in dotenvy::from_read_iter(lines) {
-        match item {
-            Ok((_, value)) if value.trim().is_empty() => {}
-            Ok((name, value)) => drop(values.insert(name, value)),
-            Err(error) => {
-                let line = first_line(&error, lines_read.get());
-                mistakes.push(format!(
-                    ".env, line {line}: expected NAME=value, with quotes around spaces and every quote closed"
-                ));
-            }
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        match parse_line(line) {
+            Some((_, value)) if value.trim().is_empty() => {}
+            Some((name, value)) => drop(values.insert(name.to_owned(), value)),
+            None => mistakes.push(format!(
+                ".env, line {}: expected NAME=value, every quote closed and nothing but a comment behind it",
+                index + 1
+            )),
         }
     }
     (values, mistakes)
 }
 
-/// The line where what dotenvy could not parse begins; it stopped at `last_line`.
-fn first_line(error: &dotenvy::Error, last_line: usize) -> usize {
-    match error {
-        dotenvy::Error::LineParse(text, _) => (last_line + 1).saturating_sub(text.lines().count()),
-        _ => last_line,
+/// A line as a shell would assign it, but that a `$` is a `$`, and a value without quotes goes on to the end of the line
+/// or to a `#` behind a blank.
+fn parse_line(line: &str) -> Option<(&str, String)> {
+    let line = line
+        .strip_prefix("export")
+        .filter(|rest| rest.starts_with([' ', '\t']))
+        .map_or(line, str::trim_start);
+    let (name, value) = line.split_once('=')?;
+    let (name, value) = (name.trim_end(), value.trim_start());
+    let is_name = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte));
+    if !is_name || name.is_empty() || name.starts_with(|first: char| first.is_ascii_digit()) {
+        return None;
     }
+    let (value, rest) = match value.chars().next() {
+        Some('\'') => {
+            let (value, rest) = value[1..].split_once('\'')?;
+            (value.to_owned(), rest)
+        }
+        Some('"') => double_quoted(&value[1..])?,
+        _ => (without_comment(value).to_owned(), ""),
+    };
+    let rest = rest.trim_start();
+    (rest.is_empty() || rest.starts_with('#')).then_some((name, value))
 }
 
-/// dotenvy 0.15.7 sees a comment only behind a single blank; behind two, an apostrophe in it would
-/// swallow the following lines. It also refuses a blank at the very end without a line break.
-fn tame_comments(text: &str) -> String {
-    let mut tamed = String::with_capacity(text.len() + 1);
-    for line in text.lines() {
-        let comment = line.match_indices('#').map(|(at, _)| line.split_at(at));
-        let comment = comment
-            .filter(|(head, _)| head.ends_with([' ', '\t']) && !head.contains(['"', '\'']))
-            .map(|(head, comment)| (head.trim_end(), comment));
-        match comment.into_iter().next() {
-            Some((head, comment)) => tamed.extend([head, " ", comment, "\n"]),
-            None => tamed.extend([line, "\n"]),
+/// What stands before the closing quote, `\"` and `\\` resolved, and what stands behind it.
+fn double_quoted(text: &str) -> Option<(String, &str)> {
+    let mut value = String::new();
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return Some((value, &text[at + 1..])),
+            '\\' => match chars.next()?.1 {
+                escaped @ ('"' | '\\') => value.push(escaped),
+                other => value.extend(['\\', other]),
+            },
+            other => value.push(other),
         }
     }
-    tamed
+    None
 }
 
-/// Serves one line a call and counts them, since dotenvy's errors have no line number.
-struct LineReader<'a> {
-    rest: &'a [u8],
-    lines_read: &'a Cell<usize>,
-}
-
-impl Read for LineReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let line_end = self.rest.iter().position(|byte| *byte == b'\n');
-        let length = line_end.map_or(self.rest.len(), |end| end + 1);
-        let mut line = &self.rest[..length];
-        let count = line.read(buffer)?;
-        if count == length && line_end.is_some() {
-            self.lines_read.set(self.lines_read.get() + 1);
-        }
-        self.rest = &self.rest[count..];
-        Ok(count)
-    }
+fn without_comment(value: &str) -> &str {
+    let comment = value
+        .match_indices('#')
+        .find(|(at, _)| value[..*at].ends_with([' ', '\t']) || *at == 0);
+    comment.map_or(value, |(at, _)| &value[..at]).trim_end()
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn dotenv(text: &str) -> (Vec<(String, String)>, Vec<String>) {
@@ -116,49 +115,63 @@ mod tests {
     }
 
     #[test]
-    fn dotenv_knows_comments_quotes_export_and_a_byte_order_mark() {
-        let text = "\u{feff}PORT=1\r\n# HOST=x\r\n\nexport HOST='::1' # six\nIPS_FILE=\"a b\"\nMAX_PROBES=7 ";
+    fn knows_comments_quotes_export_and_a_byte_order_mark() {
+        let text = "\u{feff}PORT=1\r\n# HOST=x\r\n\nexport HOST='::1' # six\nIPS_FILE=\"a b\"\nMAX_PROBES = 7 ";
         let expected = [("HOST", "::1"), ("IPS_FILE", "a b"), ("MAX_PROBES", "7"), ("PORT", "1")];
         assert_eq!(dotenv(text), (pairs(&expected), vec![]));
         assert_eq!(dotenv(""), (vec![], vec![]));
     }
 
     #[test]
-    fn an_apostrophe_in_a_dotenv_comment_swallows_no_line() {
-        let text = "PORT=1   # the router's\nHOST=::1\t\t# it's\nMAX_PROBES=   # isn't\nIPS_FILE=a#b";
-        let expected = [("HOST", "::1"), ("IPS_FILE", "a#b"), ("PORT", "1")];
+    fn a_dollar_is_a_dollar() {
+        let text = "A=a$HOME\nB='$HOME'\nC=\"${HOME}\\$\"\n";
+        assert_eq!(
+            dotenv(text),
+            (pairs(&[("A", "a$HOME"), ("B", "$HOME"), ("C", "${HOME}\\$")]), vec![])
+        );
+    }
+
+    #[test]
+    fn blanks_are_part_of_a_value_and_quotes_within_it_are_kept() {
+        let text = "A=loopback and private addresses\nB=it's\nC=a \"b\" c\nD=\"a \\\"b\\\" \\\\\"\n";
+        let expected = [
+            ("A", "loopback and private addresses"),
+            ("B", "it's"),
+            ("C", "a \"b\" c"),
+            ("D", "a \"b\" \\"),
+        ];
         assert_eq!(dotenv(text), (pairs(&expected), vec![]));
     }
 
     #[test]
-    fn a_hash_within_quotes_begins_no_comment() {
-        let text = "IPS_FILE=\"a  # b\"\nHOST='::1  #'\n";
-        let expected = [("HOST", "::1  #"), ("IPS_FILE", "a  # b")];
+    fn a_hash_begins_a_comment_behind_a_blank_and_outside_quotes() {
+        let text = "A=1   # the router's\nB=::1\t\t# it's\nC=   # isn't\nD=a#b\nE=\"a  # b\"\nF='#'\n";
+        let expected = [("A", "1"), ("B", "::1"), ("D", "a#b"), ("E", "a  # b"), ("F", "#")];
         assert_eq!(dotenv(text), (pairs(&expected), vec![]));
     }
 
     #[test]
-    fn in_dotenv_the_last_value_that_is_not_empty_counts() {
+    fn the_last_value_that_is_not_empty_counts() {
         let text = "PORT=1\nPORT=2\nPORT=\nHOST=' '\n";
         assert_eq!(dotenv(text), (pairs(&[("PORT", "2")]), vec![]));
     }
 
     #[test]
-    fn a_mistake_in_dotenv_is_told_by_its_line_and_the_rest_is_read() {
-        let wanted = "expected NAME=value, with quotes around spaces and every quote closed";
-        let text = "\nKEY='1\n2'\n\nwhat\nPORT=1\nA=b c\n\nB=\"open\nC=1\n\n";
+    fn a_mistake_is_told_by_its_line_and_the_rest_is_read() {
+        let wanted = "expected NAME=value, every quote closed and nothing but a comment behind it";
+        let text = "\nKEY='1\n\nwhat\nPORT=1\nA='b' c\n=1\n1A=1\nB=\"open\nC=1\n\n";
         let (values, mistakes) = dotenv(text);
-        assert_eq!(values, pairs(&[("KEY", "1\n2"), ("PORT", "1")]));
-        let lines = [5, 7, 9].map(|line| format!(".env, line {line}: {wanted}"));
+        assert_eq!(values, pairs(&[("C", "1"), ("PORT", "1")]));
+        let lines = [2, 4, 6, 7, 8, 9].map(|line| format!(".env, line {line}: {wanted}"));
         assert_eq!(mistakes, lines);
+        assert_eq!(parse_dotenv(b"PORT=\xff").1, [".env: expected UTF-8"]);
     }
 
-    #[test]
-    fn a_dotenv_that_is_not_utf8_or_too_long_is_a_mistake() {
-        assert_eq!(parse_dotenv(b"PORT=\xff").1, [".env: expected UTF-8"]);
-        let mut text = vec![b'\n'; MAX_DOTENV_BYTES as usize];
-        assert_eq!(parse_dotenv(&text).1, [""; 0]);
-        text.push(b'\n');
-        assert_eq!(parse_dotenv(&text).1, [".env: expected at most 262144 bytes"]);
+    proptest! {
+        #[test]
+        fn no_text_panics_and_a_quoted_value_is_read_as_it_is(text in "(\\PC|[\n\"'#=\\\\ ])*", value in "[^'\\n\\r]*[^'\\s]") {
+            let _ = parse_dotenv(text.as_bytes());
+            prop_assert_eq!(dotenv(&format!("A='{value}'")), (pairs(&[("A", &value)]), vec![]));
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 mod api_url;
 mod dotenv;
+mod spelling;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -16,9 +17,11 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 use log::LevelFilter;
 
+use crate::node::NodeAddr;
 pub use api_url::ApiUrl;
 use api_url::parse_api_url;
 use dotenv::{parse_dotenv, read_dotenv};
+use spelling::misspelled;
 
 /// One setting as `--help`, the README and `.env.example` show it.
 #[derive(Clone, Copy, Debug)]
@@ -43,10 +46,17 @@ pub const SETTINGS: &[Setting] = &[
     setting("MAX_PROBES", "128", "probes under way at once, at most (1 to 4096)"),
     setting("MAX_CONNECTIONS", "512", "client connections at once, at most (16 to 65536); one client may hold a quarter"),
     setting("TRUSTED_PROXIES", "", "addresses or CIDR blocks, comma-separated, whose X-Forwarded-For is believed"),
-    setting("METRICS_FROM", LOCAL, "addresses or CIDR blocks that may read /metrics"),
-    setting("PROMISES", "on", "off: order by pending jobs alone"),
+    setting("METRICS_FROM", LOCAL, "addresses or CIDR blocks that may read /metrics and /status; for others these do not exist"),
+    setting("PROMISES", "on", "off: order by pending jobs alone, as the original"),
+    setting("MAX_SPEEDUP", "", "1 to 64: how many times the typical node's speed a node of ips.txt may count as; unset: none counts as faster than the upper quartile"),
+    setting("RESOURCES_INTERVAL", "600", "seconds between two requests of a node's resources, 60 to 86400; 0: never, and /api/v1/resources does not exist"),
+    setting("IDLE_TIMEOUT", "75", "seconds that a kept-alive connection may say nothing, 1 to 3600; a balancer in front must give up sooner"),
+    setting("SHUTDOWN_DELAY", "0", "seconds, 0 to 300, that it goes on serving after SIGTERM while /health answers 503"),
+    setting("CORS_ORIGINS", "", "origins whose web pages may read the API, comma-separated, or *"),
     setting("PENDING_WEIGHTS", "", "weight of a job type, 0 to 1000: offchain=1,onchain=2; one that is not named weighs 1"),
+    setting("LOG_FORMAT", "text", "json: one object a line"),
     setting("RUST_LOG", "info", "log level: off, error, warn, info, debug or trace"),
+    setting("SSL_CERT_FILE", "", "roots for https nodes beside the built-in ones, in PEM form"),
 ];
 
 /// The default of `METRICS_FROM`, in words. Link-local addresses are not among them: on a shared
@@ -55,7 +65,7 @@ const LOCAL: &str = "loopback and private addresses";
 const LOCAL_BLOCKS: &str = "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,::1,fc00::/7";
 
 /// Real nodes allow 60 `/info` requests a minute, and a failed probe is repeated once.
-const GENTLE_INTERVAL: Duration = Duration::from_secs(2);
+const MIN_POLITE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Characters of a wrong value that a message repeats: enough for any right one, and one line.
 const MAX_SHOWN_CHARS: usize = 80;
@@ -85,8 +95,20 @@ pub struct Config {
     pub metrics_from: Vec<IpNet>,
     /// `PROMISES`
     pub promises: bool,
+    /// `MAX_SPEEDUP`: how many times the typical node's speed a node of ips.txt may count as, 1 to 64.
+    pub max_speedup: Option<f64>,
+    /// `RESOURCES_INTERVAL`; none where resources are never asked for.
+    pub resources_interval: Option<Duration>,
+    /// `IDLE_TIMEOUT`
+    pub idle_timeout: Duration,
+    /// `SHUTDOWN_DELAY`
+    pub shutdown_delay: Duration,
+    /// `CORS_ORIGINS`
+    pub cors_origins: CorsOrigins,
     /// `PENDING_WEIGHTS`
     pub weights: PendingWeights,
+    /// `LOG_FORMAT`
+    pub log_format: LogFormat,
     /// `RUST_LOG`
     pub log_level: LevelFilter,
     /// `SSL_CERT_FILE`: further roots for https nodes.
@@ -106,7 +128,9 @@ impl Config {
             let own = std::env::var_os(name).filter(|value| !is_blank(value));
             own.or_else(|| file.get(name).map(OsString::from))
         };
-        read(Reader { lookup, mistakes })
+        let mut config = read(Reader { lookup, mistakes })?;
+        config.warnings.extend(misspelled(file.keys()));
+        Ok(config)
     }
 
     /// Reads the settings from `lookup`; an empty value is an unset one.
@@ -114,6 +138,28 @@ impl Config {
         let mistakes = Vec::new();
         read(Reader { lookup, mistakes })
     }
+}
+
+/// The origins (RFC 6454) whose web pages may read the API.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum CorsOrigins {
+    /// None: no header says anything of origins.
+    #[default]
+    None,
+    /// `*`
+    Any,
+    /// These, in lower case, as browsers write them: without the default port.
+    Listed(Vec<String>),
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 /// What a pending job counts, by its type.
@@ -159,6 +205,9 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
     fn read_optional<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, Wanted>) -> Option<T> {
         let value = (self.lookup)(name).filter(|value| !is_blank(value))?;
         let parsed = match value.to_str() {
+            Some(text) if is_quoted(text.trim()) => {
+                Err("a value without quotes around it (docker's --env-file passes them on)".into())
+            }
             Some(text) => parse(text.trim()),
             None => Err("UTF-8".into()),
         };
@@ -179,8 +228,11 @@ fn read(mut reader: Reader<impl Fn(&str) -> Option<OsString>>) -> Result<Config,
         text.parse()
             .map_err(|_| "an IPv4 or IPv6 address, without a port".into())
     });
-    let refresh_interval = r.read("REFRESH_INTERVAL", parse_interval);
-    if refresh_interval < GENTLE_INTERVAL {
+    let refresh_interval = r.read("REFRESH_INTERVAL", |text| {
+        let wanted = "seconds, a decimal number from 0.1 to 86400";
+        seconds(text, 0.1, 86_400.0).ok_or(wanted.into())
+    });
+    if refresh_interval < MIN_POLITE_INTERVAL {
         warnings.push(format!(
             "REFRESH_INTERVAL={}: nodes allow 60 requests a minute by default and refuse more; 2 or above is safe",
             refresh_interval.as_secs_f64()
@@ -209,7 +261,29 @@ fn read(mut reader: Reader<impl Fn(&str) -> Option<OsString>>) -> Result<Config,
             other => parse_blocks(other),
         }),
         promises: r.read("PROMISES", parse_switch),
+        max_speedup: r.read_optional("MAX_SPEEDUP", |text| {
+            let speedup = decimal(text).filter(|speedup| (1.0..=64.0).contains(speedup));
+            speedup.ok_or("a decimal number, 1 to 64".into())
+        }),
+        resources_interval: r.read("RESOURCES_INTERVAL", |text| match decimal(text) {
+            Some(0.0) => Ok(None),
+            _ => seconds(text, 60.0, 86_400.0)
+                .map(Some)
+                .ok_or("seconds, 60 to 86400, or 0".into()),
+        }),
+        idle_timeout: r.read("IDLE_TIMEOUT", |text| {
+            seconds(text, 1.0, 3_600.0).ok_or("seconds, 1 to 3600".into())
+        }),
+        shutdown_delay: r.read("SHUTDOWN_DELAY", |text| {
+            seconds(text, 0.0, 300.0).ok_or("seconds, 0 to 300".into())
+        }),
+        cors_origins: r.read_optional("CORS_ORIGINS", parse_origins).unwrap_or_default(),
         weights: r.read_optional("PENDING_WEIGHTS", parse_weights).unwrap_or_default(),
+        log_format: r.read("LOG_FORMAT", |text| match text.to_ascii_lowercase().as_str() {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err("text or json".into()),
+        }),
         log_level,
         ssl_cert_file: r.read_optional("SSL_CERT_FILE", parse_path),
         warnings,
@@ -231,6 +305,12 @@ fn default_of(name: &str) -> &'static str {
 
 fn is_blank(value: &OsStr) -> bool {
     value.to_str().is_some_and(|text| text.trim().is_empty())
+}
+
+/// Whether a value is in quotes, which a shell would have taken off.
+fn is_quoted(text: &str) -> bool {
+    let inner = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
+    inner('"').or_else(|| inner('\'')).is_some()
 }
 
 /// The value as a message may repeat it: escaped, cut, and without a password.
@@ -256,13 +336,15 @@ fn whole<T: TryFrom<u64>>(text: &str, range: RangeInclusive<u64>) -> Option<T> {
     T::try_from(number).ok()
 }
 
-fn parse_interval(text: &str) -> Result<Duration, Wanted> {
+/// Digits and a point: `str::parse` alone would take exponents, signs and `inf`.
+fn decimal(text: &str) -> Option<f64> {
     let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let seconds = text.parse().ok().filter(|_| is_decimal);
-    seconds
-        .filter(|seconds| (0.1..=86_400.0).contains(seconds))
-        .map(Duration::from_secs_f64)
-        .ok_or("seconds, a decimal number from 0.1 to 86400".into())
+    text.parse().ok().filter(|_| is_decimal)
+}
+
+fn seconds(text: &str, least: f64, most: f64) -> Option<Duration> {
+    let seconds = decimal(text).filter(|seconds| (least..=most).contains(seconds));
+    seconds.map(Duration::from_secs_f64)
 }
 
 fn parse_path(text: &str) -> Result<PathBuf, Wanted> {
@@ -274,8 +356,8 @@ fn parse_path(text: &str) -> Result<PathBuf, Wanted> {
 
 fn parse_switch(text: &str) -> Result<bool, Wanted> {
     match text.to_ascii_lowercase().as_str() {
-        "on" => Ok(true),
-        "off" => Ok(false),
+        "on" | "true" | "1" | "yes" => Ok(true),
+        "off" | "false" | "0" | "no" => Ok(false),
         _ => Err("on or off".into()),
     }
 }
@@ -295,8 +377,36 @@ fn parse_level(value: Option<&OsStr>, warnings: &mut Vec<String>) -> LevelFilter
     })
 }
 
+/// The items of a list, which may end in a comma.
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.strip_suffix(',').unwrap_or(text).split(',').map(str::trim)
+}
+
 fn parse_blocks(text: &str) -> Result<Vec<IpNet>, Wanted> {
-    text.split(',').map(|item| parse_block(item.trim())).collect()
+    items(text).map(parse_block).collect()
+}
+
+fn parse_origins(text: &str) -> Result<CorsOrigins, Wanted> {
+    match text {
+        "*" => Ok(CorsOrigins::Any),
+        _ => items(text)
+            .map(parse_origin)
+            .collect::<Result<_, _>>()
+            .map(CorsOrigins::Listed),
+    }
+}
+
+/// An origin as browsers write it (RFC 6454, section 6.2): lower case, no default port, nothing behind the port.
+fn parse_origin(item: &str) -> Result<String, Wanted> {
+    let wrong = || -> Wanted {
+        let item = shown(OsStr::new(item));
+        format!("* or origins like https://app.example, comma-separated; {item} is none").into()
+    };
+    let item = item.strip_suffix('/').unwrap_or(item).to_ascii_lowercase();
+    let (scheme, _) = item.split_once("://").ok_or_else(wrong)?;
+    NodeAddr::parse(&item).map_err(|_| wrong())?;
+    let default_port = if scheme == "https" { ":443" } else { ":80" };
+    Ok(item.strip_suffix(default_port).unwrap_or(&item).to_owned())
 }
 
 fn parse_block(item: &str) -> Result<IpNet, Wanted> {
@@ -332,7 +442,7 @@ fn parse_block(item: &str) -> Result<IpNet, Wanted> {
 
 fn parse_weights(text: &str) -> Result<PendingWeights, Wanted> {
     let mut weights = BTreeMap::new();
-    for item in text.split(',').map(str::trim) {
+    for item in items(text) {
         let (job_type, weight) = item
             .split_once('=')
             .map(|(job_type, weight)| (job_type.trim(), whole(weight.trim(), 0..=1000)))

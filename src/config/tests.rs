@@ -197,8 +197,10 @@ fn a_log_level_is_one_bare_word_and_else_a_warning() {
 fn host_and_switch_and_paths_are_read() {
     assert_eq!(accepted("HOST", "::").host, IpAddr::from([0_u16; 8]));
     refused("HOST", "127.0.0.1:80");
-    assert!(!accepted("PROMISES", "OFF").promises);
-    refused("PROMISES", "true");
+    for (on, off) in [("on", "OFF"), ("True", "false"), ("1", "0"), ("yes", "No")] {
+        assert!(accepted("PROMISES", on).promises && !accepted("PROMISES", off).promises);
+    }
+    refused("PROMISES", "2");
     let path = accepted("IPS_FILE", " /data/my ips.txt ").ips_file;
     assert_eq!(path, PathBuf::from("/data/my ips.txt"));
     refused("IPS_FILE", "a\0b");
@@ -213,13 +215,14 @@ fn a_list_of_blocks_takes_addresses_and_blocks_and_trims_host_bits() {
         ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32", "::1/128"]
     );
     assert_eq!(blocks("0.0.0.0/0,::/0"), ["0.0.0.0/0", "::/0"]);
+    assert_eq!(blocks("10.0.0.0/8 ,"), ["10.0.0.0/8"], "a list may end in a comma");
     for wrong in [
         "10.0.0.0/33",
         "::/129",
         "10/8",
         "a",
         ",",
-        "::1,",
+        "::1,,",
         ",::1",
         "1.2.3.4/",
         "1.2.3.4/+8",
@@ -294,7 +297,8 @@ fn weights_are_by_job_type_and_one_for_the_rest() {
     assert_eq!(weights.weight("offchain"), 0);
     assert_eq!(weights.weight("onchain"), 1000);
     assert_eq!(weights.weight("Offchain"), 1);
-    for wrong in ["a", "a=", "=1", "a=1,", "a=1001", "a=-1", "a=1.5", "a=b=1", ",", "a:1"] {
+    assert_eq!(accepted("PENDING_WEIGHTS", "a=2,").weights.weight("a"), 2);
+    for wrong in ["a", "a=", "=1", "a=1,,", "a=1001", "a=-1", "a=1.5", "a=b=1", ",", "a:1"] {
         refused("PENDING_WEIGHTS", wrong);
     }
     assert_eq!(
@@ -307,8 +311,8 @@ fn weights_are_by_job_type_and_one_for_the_rest() {
 fn the_nodes_of_the_explorer_are_below_its_address() {
     for (text, nodes) in [
         ("http://explorer.example", "http://explorer.example"),
-        ("https://Explorer.example/", "https://explorer.example"),
-        ("HTTP://10.0.0.1:8080//", "http://10.0.0.1:8080"),
+        ("https://Explorer.example/", "https://Explorer.example"),
+        ("HTTP://10.0.0.1:8080//", "HTTP://10.0.0.1:8080"),
         ("http://explorer_1:80/a/b%20c/", "http://explorer_1:80/a/b%20c"),
         ("https://[::1]:8443", "https://[::1]:8443"),
     ] {
@@ -318,15 +322,14 @@ fn the_nodes_of_the_explorer_are_below_its_address() {
 }
 
 #[test]
-fn host_and_port_of_the_explorer_are_told_apart() {
-    for (text, host, port) in [
-        ("http://a.example", "a.example", 80),
-        ("https://a.example.", "a.example.", 443),
-        ("https://[2001:db8:0::1]/x", "2001:db8::1", 443),
-        ("http://[::1]:65535", "::1", 65535),
-        ("http://127.0.0.1:1", "127.0.0.1", 1),
+fn the_explorer_is_where_a_node_with_that_address_would_be() {
+    for (text, host, same) in [
+        ("https://A.example./x", "a.example.", "https://a.example.:443"),
+        ("https://[2001:db8:0::1]/x", "2001:db8::1", "https://[2001:db8::1]:443"),
+        ("http://127.0.0.1:1", "127.0.0.1", "127.0.0.1:1"),
     ] {
-        assert_eq!((api_url(text).host(), api_url(text).port()), (host, port));
+        let origin = api_url(text).origin().clone();
+        assert_eq!((origin.host(), Ok(origin)), (host.to_owned(), NodeAddr::parse(same)));
     }
 }
 
@@ -356,6 +359,8 @@ fn an_explorer_address_that_is_none_is_refused() {
         "http://.",
         "http://1.2.3.400",
         "http://127.1",
+        "http://0x7f000001:1",
+        "http://-a-:1",
         "http://a b",
         "http://a/\tb",
         "http://a\u{7f}",
@@ -380,4 +385,77 @@ fn a_password_in_the_explorer_address_is_refused_and_not_repeated() {
         "API_URL=\"http://***@a.example/x\": expected an address without a user name and a password"
     );
     assert!(!refused("API_URL", "me:secret@a.example").contains("secret"));
+}
+
+#[test]
+fn seconds_are_taken_within_their_ranges() {
+    let config = accepted("IDLE_TIMEOUT", "3600");
+    assert_eq!(config.idle_timeout, Duration::from_secs(3600));
+    assert_eq!(
+        accepted("SHUTDOWN_DELAY", "2.5").shutdown_delay,
+        Duration::from_millis(2500)
+    );
+    assert_eq!(accepted("RESOURCES_INTERVAL", "0").resources_interval, None);
+    let interval = accepted("RESOURCES_INTERVAL", "60").resources_interval;
+    assert_eq!(interval, Some(Duration::from_secs(60)));
+    for (name, wrong) in [
+        ("IDLE_TIMEOUT", ["0", "0.9", "3601"]),
+        ("SHUTDOWN_DELAY", ["300.1", "-1", "1e1"]),
+        ("RESOURCES_INTERVAL", ["59", "86401", "never"]),
+    ] {
+        wrong
+            .iter()
+            .for_each(|wrong| assert!(refused(name, wrong).contains("expected seconds, ")));
+    }
+    assert_eq!(
+        refused("RESOURCES_INTERVAL", "59"),
+        "RESOURCES_INTERVAL=\"59\": expected seconds, 60 to 86400, or 0"
+    );
+}
+
+#[test]
+fn a_speedup_is_a_number_from_1_to_64() {
+    assert_eq!(accepted("MAX_SPEEDUP", "8").max_speedup, Some(8.0));
+    assert_eq!(accepted("MAX_SPEEDUP", "1.5").max_speedup, Some(1.5));
+    for wrong in ["0", "0.9", "64.1", "-1", "x"] {
+        assert!(refused("MAX_SPEEDUP", wrong).ends_with("expected a decimal number, 1 to 64"));
+    }
+}
+
+#[test]
+fn origins_are_as_browsers_write_them() {
+    assert_eq!(accepted("CORS_ORIGINS", "*").cors_origins, CorsOrigins::Any);
+    let listed = accepted(
+        "CORS_ORIGINS",
+        "https://App.example:443, http://localhost:3000/,http://a:80,",
+    )
+    .cors_origins;
+    let wanted = ["https://app.example", "http://localhost:3000", "http://a"].map(str::to_owned);
+    assert_eq!(listed, CorsOrigins::Listed(wanted.into()));
+    for wrong in [
+        "app.example",
+        "https://a/x",
+        "ftp://a",
+        "https://*.example",
+        "*,https://a",
+        "null",
+    ] {
+        assert!(refused("CORS_ORIGINS", wrong).contains("expected * or origins like https://app.example"));
+    }
+}
+
+#[test]
+fn the_log_is_text_or_json() {
+    assert_eq!(accepted("LOG_FORMAT", "JSON").log_format, LogFormat::Json);
+    assert_eq!(accepted("LOG_FORMAT", "text").log_format, LogFormat::Text);
+    assert!(refused("LOG_FORMAT", "xml").ends_with("expected text or json"));
+}
+
+#[test]
+fn a_value_in_quotes_is_told_as_such() {
+    for quoted in ["\"4000\"", "'4000'"] {
+        let told = refused("PORT", quoted);
+        assert!(told.ends_with("expected a value without quotes around it (docker's --env-file passes them on)"));
+    }
+    assert!(refused("IPS_FILE", "\"ips.txt\"").contains("without quotes"));
 }

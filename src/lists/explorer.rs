@@ -85,7 +85,7 @@ impl Explorer {
         if status != 200 {
             return Err(format!("answered {status}"));
         }
-        let scope = NetworkScope::of(&self.fetcher.resolver().known(self.url.host()));
+        let scope = NetworkScope::of(&self.fetcher.resolver().known(&self.url.origin().host()));
         node::parse_explorer(&body, scope).map_err(|error| error.to_string())
     }
 

@@ -103,6 +103,14 @@ impl NodeAddr {
         }
     }
 
+    /// The host name in lower case, or the IP address without brackets.
+    pub fn host(&self) -> String {
+        match &self.0.origin.host {
+            Host::Ip(ip) => ip.to_string(),
+            Host::Name(name) => name.to_string(),
+        }
+    }
+
     /// Where to connect, if that is known without looking up a name.
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self.0.origin.host {

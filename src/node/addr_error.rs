@@ -30,24 +30,31 @@ pub enum AddrError {
     HostName,
 }
 
-impl fmt::Display for AddrError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            AddrError::NoHost => "expected a host",
-            AddrError::Scheme => "expected http:// or https:// or no scheme",
-            AddrError::Path => "expected an address without a path",
-            AddrError::Query => "expected an address without a query",
-            AddrError::User => "expected an address without a user name",
-            AddrError::Port => "expected a port, 1 to 65535, behind the colon",
-            AddrError::BareIpv6 => "expected one colon, or an IPv6 address in brackets",
-            AddrError::Ipv6 => "expected [IPv6 address] or [IPv6 address]:port",
-            AddrError::Zone => "expected an IPv6 address without a zone",
-            AddrError::Ipv4 => "expected an IPv4 address, four numbers from 0 to 255",
+impl AddrError {
+    /// What was expected instead.
+    pub fn wanted(&self) -> &'static str {
+        match self {
+            AddrError::NoHost => "a host",
+            AddrError::Scheme => "http:// or https:// or no scheme",
+            AddrError::Path => "an address without a path",
+            AddrError::Query => "an address without a query",
+            AddrError::User => "an address without a user name",
+            AddrError::Port => "a port, 1 to 65535, behind the colon",
+            AddrError::BareIpv6 => "one colon, or an IPv6 address in brackets",
+            AddrError::Ipv6 => "[IPv6 address] or [IPv6 address]:port",
+            AddrError::Zone => "an IPv6 address without a zone",
+            AddrError::Ipv4 => "an IPv4 address, four numbers from 0 to 255",
             AddrError::HostName => {
-                "expected a host name: letters, digits, \"-\", \"_\", at most 63 bytes between two \
+                "a host name: letters, digits, \"-\", \"_\", at most 63 bytes between two \
                  dots and 253 in all"
             }
-        })
+        }
+    }
+}
+
+impl fmt::Display for AddrError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "expected {}", self.wanted())
     }
 }
 

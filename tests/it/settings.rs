@@ -7,7 +7,7 @@ use super::support::launch::Ended;
 use super::support::{Fleet, PATIENCE};
 
 /// A wrong value of each setting, and what is wanted instead.
-const WRONG: [(&str, &str, &str); 11] = [
+const WRONG: [(&str, &str, &str); 17] = [
     ("PORT", "http", "a port, 0 to 65535"),
     ("HOST", "127.0.0.1:4000", "an IPv4 or IPv6 address, without a port"),
     ("REFRESH_INTERVAL", "nan", "seconds, a decimal number from 0.1 to 86400"),
@@ -26,6 +26,12 @@ const WRONG: [(&str, &str, &str); 11] = [
         "addresses or CIDR blocks, comma-separated",
     ),
     ("PROMISES", "maybe", "on or off"),
+    ("MAX_SPEEDUP", "65", "a decimal number, 1 to 64"),
+    ("RESOURCES_INTERVAL", "59", "seconds, 60 to 86400, or 0"),
+    ("IDLE_TIMEOUT", "0", "seconds, 1 to 3600"),
+    ("SHUTDOWN_DELAY", "301", "seconds, 0 to 300"),
+    ("CORS_ORIGINS", "app.example", "* or origins like https://app.example"),
+    ("LOG_FORMAT", "xml", "text or json"),
     ("PENDING_WEIGHTS", "offchain", "weights like offchain=1,onchain=2"),
 ];
 
@@ -63,8 +69,14 @@ fn one_past_each_limit_is_a_mistake() {
         ("API_URL", &["explorer.example", "http://", "http://a:0", "http://a?b"]),
         ("MAX_PROBES", &["4097"]),
         ("MAX_CONNECTIONS", &["65537"]),
-        ("TRUSTED_PROXIES", &["10.0.0.0/8,", "10.0.0/8", "::/129"]),
-        ("PROMISES", &["1", "true"]),
+        ("TRUSTED_PROXIES", &["10.0.0.0/8,,", "10.0.0/8", "::/129"]),
+        ("PROMISES", &["2", "maybe"]),
+        ("MAX_SPEEDUP", &["0.9", "65"]),
+        ("RESOURCES_INTERVAL", &["59", "86401"]),
+        ("IDLE_TIMEOUT", &["0", "3601"]),
+        ("SHUTDOWN_DELAY", &["-1", "301"]),
+        ("CORS_ORIGINS", &["app.example", "https://a/b"]),
+        ("LOG_FORMAT", &["xml"]),
         ("PENDING_WEIGHTS", &["a=1001", "a=-1", "a=1.5", "a=1,a=1", "=1"]),
     ] {
         for value in values {
