@@ -5,7 +5,7 @@ use std::fmt;
 
 use percent_encoding::percent_decode;
 
-use crate::registry::Page;
+use crate::registry::{MAX_PAGE, Page};
 
 /// Containers in one query. A node runs 256 at most, and a head has 8 KiB.
 const MAX_CONTAINERS: usize = 64;
@@ -47,7 +47,11 @@ impl fmt::Display for QueryError {
                     "{name}=\"{}\": expected a whole number, 0 to {}",
                     shown(value),
                     u32::MAX
-                )
+                )?;
+                match *name {
+                    "n" => write!(f, "; above {MAX_PAGE} it counts as {MAX_PAGE}"),
+                    _ => Ok(()),
+                }
             }
             QueryError::Twice { name, value } => write!(f, "{name}=\"{}\": expected it once at most", shown(value)),
         }
@@ -76,8 +80,8 @@ pub(super) fn parse(query: &str) -> Result<Query, QueryError> {
         let (name, value) = decoded.ok_or_else(|| QueryError::NotUtf8(pair.to_owned()))?;
         match &*name {
             "container" if !value.is_empty() => containers.push(value),
-            "n" => number("n", value, &mut n)?,
-            "offset" => number("offset", value, &mut offset)?,
+            "n" if !value.is_empty() => number("n", value, &mut n)?,
+            "offset" if !value.is_empty() => number("offset", value, &mut offset)?,
             _ => {}
         }
     }
@@ -109,7 +113,7 @@ fn number(name: &'static str, value: String, field: &mut Option<u32>) -> Result<
     if field.is_some() {
         return Err(QueryError::Twice { name, value });
     }
-    let is_plain = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    let is_plain = value.bytes().all(|byte| byte.is_ascii_digit());
     match value.parse().ok().filter(|_| is_plain) {
         Some(number) => {
             *field = Some(number);
@@ -139,7 +143,13 @@ mod tests {
             (query.containers, query.page),
             (vec!["a b".to_owned()], Page { n: 7, offset: 0 })
         );
-        assert_eq!(parse("container=a").expect("a query").page, Page { n: 3, offset: 0 });
+        for default in ["container=a", "container=a&n=&offset=", "n=&container=a&n=3"] {
+            assert_eq!(
+                parse(default).expect("a query").page,
+                Page { n: 3, offset: 0 },
+                "{default}"
+            );
+        }
         assert_eq!(parse("container=a=b%zz").expect("a query").containers, ["a=b%zz"]);
     }
 
@@ -149,11 +159,7 @@ mod tests {
         assert_eq!(error("container=&n=1"), "No containers specified");
         assert_eq!(
             error("container=a&n=abc"),
-            "n=\"abc\": expected a whole number, 0 to 4294967295"
-        );
-        assert_eq!(
-            error("container=a&n="),
-            "n=\"\": expected a whole number, 0 to 4294967295"
+            "n=\"abc\": expected a whole number, 0 to 4294967295; above 1000 it counts as 1000"
         );
         assert_eq!(
             error("container=a&offset=-1"),
@@ -161,7 +167,7 @@ mod tests {
         );
         assert_eq!(
             error("container=a&n=%2B1"),
-            "n=\"+1\": expected a whole number, 0 to 4294967295"
+            "n=\"+1\": expected a whole number, 0 to 4294967295; above 1000 it counts as 1000"
         );
         assert_eq!(error("container=a&n=1&n=1"), "n=\"1\": expected it once at most");
         assert_eq!(error("container=%ff"), "container=%ff: expected UTF-8");

@@ -123,17 +123,17 @@ fn how_busy_a_node_is_goes_by_the_weights_of_its_jobs() {
 fn a_bad_query_is_told_what_was_wanted() {
     let router = launch().start();
     let number = "expected a whole number, 0 to 4294967295";
+    let n = format!("{number}; above 1000 it counts as 1000");
     for (query, error) in [
         ("", "No containers specified".to_owned()),
         ("?", "No containers specified".to_owned()),
         ("?container", "No containers specified".to_owned()),
         ("?container=&container=&n=1", "No containers specified".to_owned()),
         ("?Container=a", "No containers specified".to_owned()),
-        ("?container=a&n=abc", format!("n=\"abc\": {number}")),
-        ("?container=a&n=", format!("n=\"\": {number}")),
-        ("?container=a&n=-1", format!("n=\"-1\": {number}")),
-        ("?container=a&n=1.0", format!("n=\"1.0\": {number}")),
-        ("?container=a&n=4294967296", format!("n=\"4294967296\": {number}")),
+        ("?container=a&n=abc", format!("n=\"abc\": {n}")),
+        ("?container=a&n=-1", format!("n=\"-1\": {n}")),
+        ("?container=a&n=1.0", format!("n=\"1.0\": {n}")),
+        ("?container=a&n=4294967296", format!("n=\"4294967296\": {n}")),
         ("?container=a&offset=+1", format!("offset=\" 1\": {number}")),
         ("?container=a&n=1&n=2", "n=\"2\": expected it once at most".to_owned()),
         (
@@ -141,13 +141,18 @@ fn a_bad_query_is_told_what_was_wanted() {
             "offset=\"0\": expected it once at most".to_owned(),
         ),
         ("?container=%ff", "container=%ff: expected UTF-8".to_owned()),
-        ("?container=a&n=%00", format!("n=\"\\0\": {number}")),
-        ("?container=a&n=%22%3Cb%3E", format!("n=\"\\\"<b>\": {number}")),
+        ("?container=a&n=%00", format!("n=\"\\0\": {n}")),
+        ("?container=a&n=%22%3Cb%3E", format!("n=\"\\\"<b>\": {n}")),
     ] {
         let answer = router.get(&format!("{IPS}{query}"));
         assert_eq!(answer.status, 400, "{query}: {answer:?}");
         assert_eq!(answer.json(), json!({ "error": error }), "{query}");
     }
+    assert_eq!(
+        router.get(&format!("{IPS}?container=a&n=&offset=")).status,
+        200,
+        "the defaults"
+    );
     let many = |count: usize| router.get(&format!("{IPS}?{}", vec!["container=a"; count].join("&")));
     assert_eq!(many(64).status, 200);
     let answer = many(65);
