@@ -246,7 +246,8 @@ impl Desk {
                 let under_way = UnderWay {
                     connection: key,
                     sent: now,
-                    is_head: connection.is_head,
+                    // Of the request that goes in, not of what the connection has read since.
+                    is_head: connection.request.starts_with(b"HEAD "),
                 };
                 lane.push(&std::mem::take(&mut connection.request), under_way);
                 connection.enter(Stage::Inside, lane::ANSWER_TIMEOUT * 2, now);

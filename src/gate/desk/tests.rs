@@ -114,6 +114,33 @@ impl Rig {
         }
     }
 
+    /// Handles so many events as one batch, those of lanes first.
+    #[expect(clippy::disallowed_methods, reason = "a deadline that only a hang reaches")]
+    #[track_caller]
+    fn batch(&mut self, of: usize) {
+        let end = Instant::now() + PATIENCE;
+        let mut events = Vec::with_capacity(MAX_EVENTS);
+        while events.len() < of {
+            assert!(
+                Instant::now() < end,
+                "waited for {of} events at once, not {}",
+                events.len()
+            );
+            events.clear();
+            let wait = Timespec {
+                tv_sec: 0,
+                tv_nsec: 5_000_000,
+            };
+            epoll::wait(&self.desk.clients.epoll, spare_capacity(&mut events), Some(&wait)).expect("events");
+        }
+        events.sort_by_key(|event| event.data.u64());
+        for event in &events {
+            let flags = event.flags;
+            self.desk.handle(event.data.u64(), flags, self.now);
+        }
+        self.desk.go_on(self.now);
+    }
+
     fn tick_after(&mut self, time: Duration) {
         self.now += time;
         self.desk.tick(self.now);
@@ -381,4 +408,47 @@ fn the_end_waits_for_requests_under_way_and_takes_in_those_whose_connection_was_
     rig.until("the client has taken it", |desk| desk.clients.is_empty());
     assert!(rig.desk.is_over(rig.now));
     assert!(TcpStream::connect(rig.addr).is_err(), "the port is closed");
+}
+
+#[test]
+fn a_head_that_waits_for_a_place_inside_is_answered_without_a_body_whatever_was_read_since() {
+    let mut rig = rig();
+    let mut lanes = rig.inside();
+    let mut client = rig.connect();
+    client
+        .write_all(&[GET, b"HEAD /a HTTP/1.1\r\nHost:"].concat())
+        .expect("sent");
+    rig.until("its first request is inside", |desk| {
+        desk.lanes.iter().any(|lane| lane.load() > 0)
+    });
+    let (number, _) = take_request(&mut lanes);
+    let _others: Vec<TcpStream> = (0..MAX_INSIDE).map(|_| rig.ask()).collect();
+    assert_eq!(
+        rig.desk.waiting.len(),
+        1,
+        "one waits for the place that the answer makes"
+    );
+    lanes[number].write_all(OK).expect("sent");
+    client.write_all(b" b\r\n\r\n").expect("sent");
+    rig.batch(2);
+    assert_eq!(rig.desk.waiting.len(), 1, "the HEAD waits");
+    assert_eq!(rig.answer(&mut client).as_bytes(), OK);
+    // All that are before it, one by one.
+    let head = &OK[..OK.len() - 2];
+    let mut answers = OK.repeat(MAX_INSIDE / LANES);
+    answers.extend(head);
+    for lane in &mut lanes {
+        lane.write_all(&answers[..answers.len() - head.len()]).expect("sent");
+    }
+    rig.until("all but the HEAD are answered", |desk| {
+        desk.lanes.iter().map(Lane::load).sum::<usize>() == 1
+    });
+    let at = rig
+        .desk
+        .lanes
+        .iter()
+        .position(|lane| lane.load() == 1)
+        .expect("one has it");
+    lanes[at].write_all(head).expect("sent");
+    assert_eq!(rig.read(&mut client, |got| got.ends_with("\r\n\r\n")).as_bytes(), head);
 }
