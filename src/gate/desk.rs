@@ -181,7 +181,12 @@ impl Desk {
 
     /// Looks for a complete request in what a connection sent.
     fn proceed(&mut self, key: Key, now: Instant) {
-        let Some(connection) = self.clients.get_mut(key) else {
+        // Since it was found to have sent more, its next request may have gone on its way.
+        let Some(connection) = self
+            .clients
+            .get_mut(key)
+            .filter(|connection| connection.stage == Stage::Reading)
+        else {
             return;
         };
         match connection.next_request() {

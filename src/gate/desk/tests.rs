@@ -452,3 +452,58 @@ fn a_head_that_waits_for_a_place_inside_is_answered_without_a_body_whatever_was_
     lanes[at].write_all(head).expect("sent");
     assert_eq!(rig.read(&mut client, |got| got.ends_with("\r\n\r\n")).as_bytes(), head);
 }
+
+/// A client whose second request is cut, and comes whole in the batch that brings the answer to the first.
+fn cut_in_the_batch_of_an_answer(rig: &mut Rig, lanes: &mut [UnixStream], rest: &[u8]) -> TcpStream {
+    let mut client = rig.connect();
+    client
+        .write_all(&[GET, b"GET /second HTTP/1.1\r\nHost:"].concat())
+        .expect("sent");
+    rig.until("its first request is inside", |desk| {
+        desk.lanes.iter().any(|lane| lane.load() > 0)
+    });
+    let (number, request) = take_request(lanes);
+    assert_eq!(request, INSIDE);
+    lanes[number].write_all(OK).expect("sent");
+    client.write_all(rest).expect("sent");
+    rig.batch(2);
+    assert_eq!(rig.answer(&mut client).as_bytes(), OK);
+    client
+}
+
+#[test]
+fn a_connection_whose_answer_promised_to_keep_it_is_kept_however_requests_are_cut() {
+    let mut rig = rig();
+    let mut lanes = rig.inside();
+    let mut client = cut_in_the_batch_of_an_answer(&mut rig, &mut lanes, b" b\r\n\r\nGET /third HTTP");
+    let (number, request) = take_request(&mut lanes);
+    assert!(request.starts_with("GET /second HTTP/1.1\r\n") && request.contains("Persistence: persist"));
+    lanes[number].write_all(OK).expect("sent");
+    assert_eq!(rig.answer(&mut client).as_bytes(), OK);
+    client.write_all(b"/1.1\r\nHost: b\r\n\r\n").expect("sent");
+    rig.until("the third request is inside", |desk| {
+        desk.clients.is_empty() || desk.lanes.iter().any(|lane| lane.load() > 0)
+    });
+    let (number, request) = take_request(&mut lanes);
+    assert!(request.starts_with("GET /third HTTP/1.1\r\n"));
+    lanes[number].write_all(OK).expect("sent");
+    assert_eq!(rig.answer(&mut client).as_bytes(), OK);
+}
+
+#[test]
+fn a_connection_has_one_request_inside_at_most_and_its_answers_come_in_order() {
+    let mut rig = rig();
+    let mut lanes = rig.inside();
+    let rest = b" b\r\n\r\nGET /third HTTP/1.1\r\nHost: b\r\n\r\n";
+    let mut client = cut_in_the_batch_of_an_answer(&mut rig, &mut lanes, rest);
+    for name in ["second", "third"] {
+        rig.until("its request is inside", |desk| {
+            desk.lanes.iter().any(|lane| lane.load() > 0)
+        });
+        assert_eq!(rig.desk.lanes.iter().map(Lane::load).sum::<usize>(), 1);
+        let (number, request) = take_request(&mut lanes);
+        assert!(request.starts_with(&format!("GET /{name} HTTP/1.1\r\n")), "{request}");
+        lanes[number].write_all(OK).expect("sent");
+        assert_eq!(rig.answer(&mut client).as_bytes(), OK);
+    }
+}
