@@ -218,7 +218,9 @@ impl Clients {
             },
             Stage::Writing if flags.contains(EventFlags::OUT) => self.write_on(key, now),
             // What comes now is read when its turn has come.
-            Stage::Waiting | Stage::Inside | Stage::Writing => self.listen_for(key, EventFlags::empty()),
+            Stage::Waiting | Stage::Inside => self.listen_for(key, EventFlags::empty()),
+            // The same, and room to write is waited for already.
+            Stage::Writing => {}
         }
         false
     }

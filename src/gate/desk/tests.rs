@@ -507,3 +507,42 @@ fn a_connection_has_one_request_inside_at_most_and_its_answers_come_in_order() {
         assert_eq!(rig.answer(&mut client).as_bytes(), OK);
     }
 }
+
+#[test]
+fn a_long_answer_goes_on_though_the_client_closes_its_half_in_the_batch_that_brings_it() {
+    // More than the sockets between the gate and a client hold.
+    const LEN: usize = 15 * 1024 * 1024;
+    let mut rig = rig();
+    let mut lanes = rig.inside();
+    let mut client = rig.ask();
+    let (number, _) = take_request(&mut lanes);
+    let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {LEN}\r\n\r\n").into_bytes();
+    answer.resize(answer.len() + LEN, b'x');
+    let mut written = 0;
+    rig.until("all but the last byte is inside", |_| {
+        match lanes[number].write(&answer[written..answer.len() - 1]) {
+            Ok(more) => written += more,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        written == answer.len() - 1
+    });
+    rig.until("the gate has read it", |desk| {
+        rustix::io::ioctl_fionread(desk.lanes[number].stream()) == Ok(0)
+    });
+    lanes[number].write_all(b"x").expect("sent");
+    client.shutdown(Shutdown::Write).expect("shut");
+    rig.batch(2);
+    assert!(
+        rig.desk.clients.any(|connection| connection.unsent() > 0),
+        "the answer is long"
+    );
+    let mut got = 0;
+    let mut buffer = vec![0; 1024 * 1024];
+    rig.until("the client has all of it", |_| {
+        match client.read(&mut buffer) {
+            Ok(more) => got += more,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        got == answer.len()
+    });
+}
