@@ -1,8 +1,8 @@
 //! Decides whether a client may ask now: a token bucket for each client, in a bounded table.
 //! Pure: `now` is an argument. Who the client is and what an answer looks like is decided elsewhere.
 //!
-//! Whoever was refused stays refused until its wait is over, whatever others do and however many
-//! they are. A bucket that still has a token may be forgotten when the table is full.
+//! A client that was refused stays refused until its wait is over, whatever others do and however
+//! many they are. A bucket that still has a token may be forgotten when the table is full.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};

@@ -1,6 +1,6 @@
 //! `.env` in the working directory: its lines as names and values, and what is wrong with which line.
 //!
-//! Ours, because the library for it replaces `$NAME` in values, which can't be turned off, and takes the lines behind an
+//! Parsed here, because the library for it replaces `$NAME` in values, which can't be turned off, and takes the lines behind an
 //! apostrophe in a comment for one value.
 
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! Judges addresses that strangers chose: whoever registers a node at the Explorer must not
+//! Judges addresses that strangers chose: somebody who registers a node at the Explorer must not
 //! choose what the router calls inside its own network or its cloud.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -53,7 +53,7 @@ enum Class {
     Public,
     Private,
     Loopback,
-    /// Not routed in the internet, so whoever answers there is inside.
+    /// Not routed in the internet, so what answers there is inside.
     Special(&'static str),
     Never(&'static str),
 }

@@ -10,7 +10,7 @@ pub enum Source {
     /// ips.txt: named by the operator.
     #[serde(rename = "ips_file")]
     IpsFile,
-    /// The Node Explorer: named by whoever registers there.
+    /// The Node Explorer: named by anybody who registers there.
     #[serde(rename = "explorer")]
     Explorer,
 }

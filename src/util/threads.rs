@@ -5,11 +5,11 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// Stack of our threads. A TLS handshake in a debug build is the deepest and stays below half of it; only pages
+/// Stack of each thread. A TLS handshake in a debug build is the deepest and stays below half of it; only pages
 /// that were touched are resident.
 const STACK_BYTES: usize = 512 * 1024;
 
-/// A thread that is joined when this is dropped. Whoever drops it has told the thread to end before.
+/// A thread that is joined when this is dropped. The owner tells the thread to end before it drops this.
 #[derive(Debug)]
 pub(crate) struct Joined(Option<JoinHandle<()>>);
 
@@ -41,8 +41,8 @@ pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Resu
     spawn_detached(name, run).map(|thread| Joined(Some(thread)))
 }
 
-/// Tells whoever listens that a thread without which the router is none has ended: a process that lives on without
-/// its gate or its poller would never be started again.
+/// Reports that a thread has ended which the router can't do without: a process that lives on without its gate or its
+/// poller would never be started again.
 #[derive(Clone, Debug)]
 pub(crate) struct Alarm(Sender<String>);
 
