@@ -206,6 +206,8 @@ impl Clients {
         match connection.stage {
             Stage::Reading => match connection.read(scratch, now) {
                 Ok(Input::Some) => return true,
+                // The end is told again when its requests have been answered.
+                Ok(Input::End) if connection.has_unscanned_input() => return true,
                 Ok(Input::End) if connection.has_input() => {
                     self.refuse(key, Refusal::Malformed("it ended within the head"), now);
                 }

@@ -140,6 +140,11 @@ impl Connection {
         !self.input.is_empty()
     }
 
+    /// Whether some of those bytes were not looked at yet: there may be requests in them.
+    pub(super) fn has_unscanned_input(&self) -> bool {
+        !self.scanner.has_seen_all_of(&self.input)
+    }
+
     /// Reads what has come, up to the longest head and a byte.
     ///
     /// # Errors

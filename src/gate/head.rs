@@ -86,6 +86,10 @@ pub(crate) struct Scanner {
 }
 
 impl Scanner {
+    pub(crate) fn has_seen_all_of(&self, bytes: &[u8]) -> bool {
+        self.at == bytes.len()
+    }
+
     /// Goes on where it stopped. `bytes` are all bytes since the end of the last head.
     ///
     /// # Errors

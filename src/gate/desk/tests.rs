@@ -546,3 +546,23 @@ fn a_long_answer_goes_on_though_the_client_closes_its_half_in_the_batch_that_bri
         got == answer.len()
     });
 }
+
+#[test]
+fn requests_sent_ahead_are_answered_though_the_client_closes_its_half_in_the_batch_of_an_answer() {
+    let mut rig = rig();
+    let mut lanes = rig.inside();
+    let mut client = rig.connect();
+    client.write_all(&GET.repeat(2)).expect("sent");
+    rig.until("its first request is inside", |desk| {
+        desk.lanes.iter().any(|lane| lane.load() > 0)
+    });
+    let (number, _) = take_request(&mut lanes);
+    lanes[number].write_all(OK).expect("sent");
+    client.shutdown(Shutdown::Write).expect("shut");
+    rig.batch(2);
+    assert_eq!(rig.answer(&mut client).as_bytes(), OK);
+    let (number, request) = take_request(&mut lanes);
+    assert_eq!(request, INSIDE);
+    lanes[number].write_all(OK).expect("sent");
+    assert_eq!(rig.last_answer(&mut client).as_bytes(), OK);
+}
