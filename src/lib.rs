@@ -41,6 +41,8 @@ pub mod registry;
 mod response;
 mod util;
 
+pub use util::logger;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -60,7 +62,8 @@ use util::descriptors;
 use util::threads::{Alarm, Joined};
 
 /// Serving begins after this time at the latest, whatever the nodes do.
-const STARTUP_GRACE: Duration = Duration::from_secs(3);
+/// Clients give up after 3 s, some of them before: who comes with the start gets an answer all the same.
+const STARTUP_GRACE: Duration = Duration::from_millis(1_500);
 /// News of the lists that the poller has not taken yet; it takes them at once.
 const MAX_UPDATES: usize = 4;
 
@@ -99,6 +102,7 @@ pub struct Router {
     is_ready: Receiver<()>,
     alarm: Alarm,
     is_broken: Receiver<String>,
+    reread: Sender<()>,
     fetcher: Fetcher,
     /// Closing it tells the threads to end.
     stop: Option<Sender<()>>,
@@ -144,11 +148,13 @@ impl Router {
 
         let mut file = File::new(&config.ips_file, now);
         let listed = first_list(&mut file, &config);
+        let (reread, rereads) = bounded(1);
         // The channel has room: nothing was sent before.
         let _ = updates.send(Update::Listed(listed));
         threads.push(lists::watch(
             file,
             updates.clone(),
+            rereads,
             stopped.clone(),
             Arc::clone(&metrics),
             &alarm,
@@ -180,6 +186,7 @@ impl Router {
             is_ready,
             alarm,
             is_broken,
+            reread,
             fetcher,
             stop: Some(stop),
             _threads: threads,
@@ -197,8 +204,14 @@ impl Router {
     }
 
     /// How long serving waits at most for [`Router::ready`].
-    pub fn patience(&self) -> Duration {
+    pub fn startup_grace(&self) -> Duration {
         STARTUP_GRACE
+    }
+
+    /// Reads the list of nodes now, changed or not.
+    pub fn reread_list(&self) {
+        // Where it is full, the list is about to be read.
+        let _ = self.reread.try_send(());
     }
 
     /// Receives the name of a thread without which the router can't go on, when one has ended: a defect. What is left

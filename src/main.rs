@@ -2,16 +2,15 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use crossbeam_channel::{Receiver, after, bounded, select};
 use infernet_router::Router;
 use infernet_router::commands::{check, health};
-use infernet_router::config::{Config, SETTINGS};
-use log::{LevelFilter, Log, Metadata, Record};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use simple_logger::SimpleLogger;
+use infernet_router::config::{Config, LogFormat, SETTINGS};
+use infernet_router::logger::{self, Format, Logging};
+use log::LevelFilter;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// Settings or arguments that are wrong: nothing was started, and starting again does not help.
 const EXIT_USAGE: u8 = 2;
@@ -49,7 +48,10 @@ fn with_config(command: impl FnOnce(Config) -> ExitCode) -> ExitCode {
 }
 
 fn run(config: Config) -> ExitCode {
-    start_logging(config.log_level);
+    let _logging = match start_logging(config.log_format, config.log_level) {
+        Ok(logging) => logging,
+        Err(code) => return code,
+    };
     config.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
@@ -61,19 +63,26 @@ fn run(config: Config) -> ExitCode {
 }
 
 fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
-    let signals = signals()?;
+    let signals = Signals::catch()?;
     let mut router = Router::start(config)?;
-    select! {
-        recv(signals) -> _ => return Ok(()),
-        recv(router.ready()) -> _ => {}
-        recv(after(router.patience())) -> _ => {}
+    let grace = after(router.startup_grace());
+    loop {
+        select! {
+            recv(signals.end) -> _ => return Ok(()),
+            recv(signals.reread) -> _ => router.reread_list(),
+            recv(router.ready()) -> _ => break,
+            recv(grace) -> _ => break,
+        }
     }
     router.serve()?;
-    select! {
-        // A closed channel means that the signals' thread is gone; then there is nothing left to wait for.
-        recv(signals) -> _ => log::info!("ending: requests under way are answered"),
-        recv(router.broken()) -> thread => {
-            return Err(format!("the {:?} thread has ended: the router can't go on", thread.unwrap_or_default()).into());
+    loop {
+        select! {
+            // A closed channel means that the signals' thread is gone; then there is nothing left to wait for.
+            recv(signals.end) -> _ => break log::info!("ending: requests under way are answered"),
+            recv(signals.reread) -> _ => router.reread_list(),
+            recv(router.broken()) -> thread => {
+                return Err(format!("the {:?} thread has ended: the router can't go on", thread.unwrap_or_default()).into());
+            }
         }
     }
     drop(router);
@@ -81,25 +90,43 @@ fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The first SIGTERM or SIGINT arrives on the channel; a second one ends the process at once.
-#[expect(clippy::disallowed_methods, reason = "lives as long as the process and owns nothing")]
-fn signals() -> io::Result<Receiver<()>> {
-    let (sender, receiver) = bounded(1);
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for (count, signal) in signals.forever().enumerate() {
-            if count > 0 {
-                std::process::exit(128 + signal);
+/// What others ask of the process.
+struct Signals {
+    /// SIGTERM or SIGINT, once; a second one ends the process at once.
+    end: Receiver<()>,
+    /// SIGHUP: several that come before the first was heeded are one.
+    reread: Receiver<()>,
+}
+
+impl Signals {
+    #[expect(clippy::disallowed_methods, reason = "lives as long as the process and owns nothing")]
+    fn catch() -> io::Result<Self> {
+        let (ending, end) = bounded(1);
+        let (rereading, reread) = bounded(1);
+        let mut caught = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            let mut is_ending = false;
+            for signal in caught.forever() {
+                if signal == SIGHUP {
+                    // Where it is full, the list is about to be read.
+                    let _ = rereading.try_send(());
+                } else if std::mem::replace(&mut is_ending, true) {
+                    std::process::exit(128 + signal);
+                } else {
+                    let _ = ending.send(());
+                }
             }
-            let _ = sender.send(());
-        }
-    })?;
-    Ok(receiver)
+        })?;
+        Ok(Self { end, reread })
+    }
 }
 
 /// Asks every node once. Its own words go to stderr, so that stdout has the report alone.
 fn check_nodes(config: &Config, show: fn(&check::Report) -> String) -> ExitCode {
-    start_logging(config.log_level.min(LevelFilter::Warn));
+    let _logging = match start_logging(config.log_format, config.log_level.min(LevelFilter::Warn)) {
+        Ok(logging) => logging,
+        Err(code) => return code,
+    };
     config.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     let is_terminal = io::stderr().is_terminal();
     let progress = |asked: usize, all: usize| {
@@ -129,36 +156,16 @@ fn ask_health(config: &Config) -> ExitCode {
     }
 }
 
-/// simple_logger, except that a line which nobody can read any more is lost instead of a panic: it prints with
-/// `eprintln!`, and the reader of a pipe may go away.
-struct Logger(SimpleLogger);
-
-impl Log for Logger {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.0.enabled(metadata)
-    }
-
-    fn log(&self, record: &Record<'_>) {
-        let _ = catch_unwind(AssertUnwindSafe(|| self.0.log(record)));
-    }
-
-    fn flush(&self) {
-        self.0.flush();
-    }
-}
-
-/// Libraries say nothing: what they have to say comes back as an error, and they don't escape foreign text.
-fn start_logging(level: LevelFilter) {
-    let logger = ["ureq", "rustls", "tiny_http"]
-        .into_iter()
-        .fold(SimpleLogger::new().with_level(level), |logger, module| {
-            logger.with_module_level(module, LevelFilter::Off)
-        })
-        .with_utc_timestamps();
-    log::set_max_level(logger.max_level());
-    if let Err(error) = log::set_boxed_logger(Box::new(Logger(logger))) {
+/// Starts the log in the format that suits who reads it.
+fn start_logging(format: LogFormat, level: LevelFilter) -> Result<Logging, ExitCode> {
+    let format = match format {
+        LogFormat::Json => Format::Json,
+        LogFormat::Text => Format::for_stderr(),
+    };
+    logger::start(format, level).map_err(|error| {
         complain(&format!("infernet-router: no log: {error}"));
-    }
+        ExitCode::FAILURE
+    })
 }
 
 fn help() -> String {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender, select_biased};
 
 use super::Update;
 use crate::fetch;
@@ -86,6 +86,12 @@ impl File {
         let read = try_read(&self.path);
         self.note(&read);
         self.told(read)
+    }
+
+    /// The list as it stands, changed and settled or not: somebody says that it is whole.
+    fn reread(&mut self, now: Instant) -> Result<Vec<NodeAddr>, String> {
+        self.since = now;
+        self.load()
     }
 
     /// The list, if it changed since it was read and then stayed the same for a second.
@@ -181,22 +187,28 @@ fn trouble(error: &io::Error) -> String {
     }
 }
 
-/// Watches the file until `stop` closes.
+/// Watches the file until `stop` closes; what comes by `reread` has it read at once.
 ///
 /// # Errors
 /// When no thread can be started.
 pub(crate) fn watch(
     mut file: File,
     updates: Sender<Update>,
+    reread: Receiver<()>,
     stop: Receiver<()>,
     metrics: Arc<Metrics>,
     alarm: &Alarm,
 ) -> io::Result<Joined> {
     threads::spawn_vital("ips", alarm, move || {
-        while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(LOOK) {
-            #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
-            let now = Instant::now();
-            match file.look(now) {
+        #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
+        let clock = Instant::now;
+        loop {
+            let news = select_biased! {
+                recv(stop) -> _ => return,
+                recv(reread) -> _ => Some(file.reread(clock())),
+                default(LOOK) => file.look(clock()),
+            };
+            match news {
                 Some(Ok(nodes)) => {
                     metrics.file_reads[Success::Ok].add(1);
                     log::info!("{}: read again, {} nodes", file.path.display(), nodes.len());

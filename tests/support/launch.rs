@@ -14,7 +14,7 @@ pub struct Launch {
     binary: PathBuf,
     settings: BTreeMap<String, String>,
     directory: TempDir,
-    shell_limits: Vec<String>,
+    shell_lines: Vec<String>,
     arguments: Vec<String>,
     chroot: Option<PathBuf>,
 }
@@ -37,7 +37,7 @@ impl Launch {
             binary: binary.into(),
             settings: settings.into(),
             directory: tempfile::tempdir().expect("a temporary directory is available"),
-            shell_limits: Vec::new(),
+            shell_lines: Vec::new(),
             arguments: Vec::new(),
             chroot: None,
         }
@@ -79,8 +79,13 @@ impl Launch {
     }
 
     /// Runs it under `ulimit`, such as `-n 200`.
-    pub fn ulimit(mut self, limit: &str) -> Self {
-        self.shell_limits.push(format!("ulimit {limit} && "));
+    pub fn ulimit(self, limit: &str) -> Self {
+        self.shell(&format!("ulimit {limit}"))
+    }
+
+    /// Runs a line of shell before it, in the same process.
+    pub fn shell(mut self, line: &str) -> Self {
+        self.shell_lines.push(format!("{line} && "));
         self
     }
 
@@ -130,11 +135,11 @@ impl Launch {
             let mut command = Command::new(chroot);
             command.arg(self.directory.path()).arg("/infernet-router");
             command
-        } else if self.shell_limits.is_empty() {
+        } else if self.shell_lines.is_empty() {
             Command::new(&self.binary)
         } else {
             let mut shell = Command::new("/bin/sh");
-            let script = format!("{}exec \"$0\" \"$@\"", self.shell_limits.concat());
+            let script = format!("{}exec \"$0\" \"$@\"", self.shell_lines.concat());
             shell.arg("-c").arg(script).arg(&self.binary);
             shell
         };

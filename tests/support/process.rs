@@ -48,6 +48,8 @@ struct Seen {
     log_ended: bool,
     /// Nobody reads the log after its next line.
     log_closes: bool,
+    /// Nobody reads the log for now, after its next line.
+    log_stalls: bool,
     /// Some as soon as the process id is no longer ours.
     exit: Option<ExitStatus>,
 }
@@ -131,6 +133,19 @@ impl Router {
     /// Closes our end of its stderr with the next line that it writes.
     pub fn close_log(&self) {
         self.watch.lock().log_closes = true;
+    }
+
+    /// Stops reading its stderr with the next line that it writes, or goes on.
+    pub fn stall_log(&self, stalls: bool) {
+        self.watch.lock().log_stalls = stalls;
+        self.watch.changed.notify_all();
+    }
+
+    /// Waits until it has ended, whether or not its log was read.
+    #[track_caller]
+    pub fn wait_gone(&self, within: Duration) -> ExitStatus {
+        let exit = self.watch.wait(within, |seen| seen.exit.is_some()).exit;
+        exit.unwrap_or_else(|| panic!("still runs after {within:?}; {}", self.tail()))
     }
 
     /// Waits until our end of its stderr is closed.
@@ -261,6 +276,7 @@ impl Drop for Router {
             eprintln!("router {}: {}", self.pid(), self.tail());
         }
         self.signal(Signal::KILL);
+        self.stall_log(false);
         for thread in self.threads.drain(..) {
             // Its panic has been printed, and a second one while a test unwinds would abort.
             let _ = thread.join();
@@ -291,6 +307,8 @@ impl Watch {
             if closes {
                 break;
             }
+            let stalled = self.changed.wait_while(self.lock(), |seen| seen.log_stalls);
+            drop(stalled.unwrap_or_else(PoisonError::into_inner));
         }
         self.lock().log_ended = true;
         self.changed.notify_all();
