@@ -9,6 +9,7 @@ use super::labels::{Endpoint, Label};
 use super::process::Process;
 use super::{By, Cumulated, Metrics, unix_seconds};
 use crate::registry::Totals;
+use crate::util::logger;
 
 /// Type of the text, with the version of its format.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -33,6 +34,12 @@ impl Metrics {
             "Always 1; the label tells the version.",
         );
         page.sample(concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), 1);
+        page.family(
+            "infernet_router_log_lines_dropped_total",
+            "counter",
+            "Lines of the log that nobody read in time.",
+        );
+        page.sample("", logger::dropped_lines());
         process(&mut page, Process::read());
         page.text
     }

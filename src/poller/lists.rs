@@ -5,7 +5,7 @@ use std::time::Instant;
 use log::Level;
 
 use super::Poller;
-use super::tracked::{Health, Tracked};
+use super::tracked::{Health, Tracked, log_node};
 use crate::lists::{self, Update};
 use crate::node::{NodeAddr, Rank};
 use crate::registry::NodeId;
@@ -79,7 +79,7 @@ impl Poller {
                 self.orphans.insert(id, class);
             }
             let line = format_args!("node {:?} is not listed any more", addr.as_listed());
-            self.chatter.tell(Level::Info, line, now);
+            log_node(&mut self.node_lines, Level::Info, line, now);
         }
     }
 

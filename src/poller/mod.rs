@@ -3,7 +3,6 @@
 //! One thread, one `select!`: news of the lists, reports of probes, the clock. It never waits for a probe to be taken
 //! (it counts those under way, and the pool has room for all of them) and never for a list.
 
-mod chatter;
 mod lists;
 mod reports;
 mod schedule;
@@ -25,13 +24,17 @@ use crate::metrics::Metrics;
 use crate::node::NodeAddr;
 use crate::probe::{Job, Pool};
 use crate::registry::{NodeId, Registry};
+use crate::util::log_throttle::{LogRate, LogThrottle, ONE_A_MINUTE};
 use crate::util::threads::{self, Alarm, Joined};
-use chatter::Chatter;
 use schedule::{Class, Overdue, Schedule, Turn};
 use tracked::{Cause, Tracked};
 
-/// Least time between two lines about trouble on our side, which tends to come with every probe.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+/// Lines about single nodes: those of a large fleet at the start, then one a second. A hostile Explorer can name 100,000
+/// others each interval, and a fleet that changes for good must not fill the disk.
+const NODE_RATE: LogRate = LogRate {
+    burst: 1_000,
+    refill: Duration::from_secs(1),
+};
 
 /// What the poller is told when it starts.
 #[derive(Debug)]
@@ -101,8 +104,8 @@ struct Poller {
     unanswered: usize,
     warned_of_pool: bool,
     warned_of_catalogue: bool,
-    complained: Option<Instant>,
-    chatter: Chatter,
+    local_error_lines: LogThrottle,
+    node_lines: LogThrottle,
 }
 
 impl Poller {
@@ -129,8 +132,8 @@ impl Poller {
             unanswered: 0,
             warned_of_pool: false,
             warned_of_catalogue: false,
-            complained: None,
-            chatter: Chatter::new(now),
+            local_error_lines: LogThrottle::new(ONE_A_MINUTE),
+            node_lines: LogThrottle::new(NODE_RATE),
         }
     }
 
@@ -138,7 +141,7 @@ impl Poller {
     fn act(&mut self, now: Instant) -> Instant {
         let demand = self.schedule.demand(now).min(self.settings.max_probes);
         if let Err(error) = self.pool.grow(demand) {
-            self.complain(&error.to_string(), now);
+            self.local_error(&error.to_string(), now);
         }
         self.send_due(now)
     }
@@ -205,9 +208,8 @@ impl Poller {
         let ids = |nodes: Vec<(&NodeId, &Tracked)>| nodes.into_iter().map(|(id, _)| *id).collect();
         let overdue = self.schedule.begin_round(ids(up), ids(other), now);
         self.tell_of_pool(overdue);
-        let unsaid = self.chatter.take_unsaid();
-        if unsaid > 0 {
-            log::warn!("{unsaid} changes of nodes in this interval are not in the log: there are too many");
+        if let Some(suppressed) = self.node_lines.overdue(now) {
+            log::warn!("{suppressed} changes of nodes are not in the log: there are too many");
         }
     }
 
@@ -230,13 +232,9 @@ impl Poller {
         self.warned_of_pool = waiting > 0;
     }
 
-    fn complain(&mut self, reason: &str, now: Instant) {
-        let quiet = self
-            .complained
-            .is_some_and(|last| now.duration_since(last) < COMPLAINT_INTERVAL);
-        if !quiet {
-            self.complained = Some(now);
-            log::error!("probes fail for a lack of ours, which is no verdict on any node: {reason}");
+    fn local_error(&mut self, reason: &str, now: Instant) {
+        if let Some(suppressed) = self.local_error_lines.admit(now) {
+            log::error!("probes fail on this machine, which is no verdict on any node: {reason}{suppressed}");
         }
     }
 }

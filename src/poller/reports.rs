@@ -5,7 +5,7 @@ use std::time::Instant;
 use log::Level;
 
 use super::Poller;
-use super::tracked::{Cause, Health};
+use super::tracked::{Cause, Health, log_node};
 use crate::metrics::ProbeOutcome;
 use crate::node::NodeInfo;
 use crate::probe::{Outcome, Report};
@@ -43,7 +43,7 @@ impl Poller {
             Outcome::Up(info) => self.up(report.id, report.probe, &info, now),
             Outcome::Limited => self.limited(report.id, now),
             Outcome::Failed(reason) => self.failed(report.id, reason, now),
-            Outcome::LocalError(reason) => self.complain(&reason, now),
+            Outcome::LocalError(reason) => self.local_error(&reason, now),
         }
         if is_failure && cause == Cause::Turn && was != Health::Down {
             self.recheck(report.id, now);
@@ -79,7 +79,7 @@ impl Poller {
             node.reason.clear();
             let (addr, running) = (node.addr.as_listed(), info.containers.len());
             let line = format_args!("node {addr:?} is up: {running} containers, {pending} pending");
-            self.chatter.tell(Level::Info, line, now);
+            log_node(&mut self.node_lines, Level::Info, line, now);
         }
         node.health = Health::Up;
     }
@@ -88,7 +88,7 @@ impl Poller {
     fn limited(&mut self, id: NodeId, now: Instant) {
         if let Some(node) = self.nodes.get_mut(&id) {
             let reason = "answered 429, too many requests: the state stays".to_owned();
-            node.explain(reason, &mut self.chatter, now);
+            node.explain(reason, &mut self.node_lines, now);
             if node.health == Health::New {
                 node.health = Health::Down;
             }
@@ -102,15 +102,15 @@ impl Poller {
         match node.health {
             Health::Up => {
                 node.health = Health::Suspect;
-                node.explain(reason, &mut self.chatter, now);
+                node.explain(reason, &mut self.node_lines, now);
             }
             Health::Suspect => {
                 // Before the word of it, which may have to wait for whoever reads the log.
                 self.registry.down(id);
-                node.give_up(reason, &mut self.chatter, now);
+                node.give_up(reason, &mut self.node_lines, now);
             }
-            Health::New => node.give_up(reason, &mut self.chatter, now),
-            Health::Down => node.explain(reason, &mut self.chatter, now),
+            Health::New => node.give_up(reason, &mut self.node_lines, now),
+            Health::Down => node.explain(reason, &mut self.node_lines, now),
         }
     }
 }

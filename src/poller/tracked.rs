@@ -1,14 +1,18 @@
 //! One listed node as the poller sees it.
 
+use std::fmt;
 use std::time::Instant;
 
 use log::Level;
 
-use super::chatter::Chatter;
 use super::schedule::Class;
 use crate::node::{NodeAddr, Rank};
+use crate::util::log_throttle::LogThrottle;
 
-/// How a node fared.
+/// The lines are the poller's.
+const TARGET: &str = "infernet_router::poller";
+
+/// What is known of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Health {
     /// Not asked yet, or not answered.
@@ -63,10 +67,11 @@ impl Tracked {
     }
 
     /// Logs why a probe failed, when that changed.
-    pub(super) fn explain(&mut self, reason: String, chatter: &mut Chatter, now: Instant) {
+    pub(super) fn explain(&mut self, reason: String, lines: &mut LogThrottle, now: Instant) {
         if self.reason != reason {
             let addr = self.addr.as_listed();
-            chatter.tell(
+            log_node(
+                lines,
                 Level::Warn,
                 format_args!("a probe of node {addr:?} failed: {reason}"),
                 now,
@@ -76,10 +81,18 @@ impl Tracked {
     }
 
     /// Logs that the node is down, with the reason.
-    pub(super) fn give_up(&mut self, reason: String, chatter: &mut Chatter, now: Instant) {
+    pub(super) fn give_up(&mut self, reason: String, lines: &mut LogThrottle, now: Instant) {
         let addr = self.addr.as_listed();
-        chatter.tell(Level::Warn, format_args!("node {addr:?} is down: {reason}"), now);
+        log_node(lines, Level::Warn, format_args!("node {addr:?} is down: {reason}"), now);
         self.health = Health::Down;
         self.reason = reason;
+    }
+}
+
+/// Logs a line about a node, or counts it where there were too many; all of them are there at level debug.
+pub(super) fn log_node(lines: &mut LogThrottle, level: Level, line: fmt::Arguments<'_>, now: Instant) {
+    match lines.admit(now) {
+        Some(suppressed) => log::log!(target: TARGET, level, "{line}{suppressed}"),
+        None => log::debug!(target: TARGET, "{line}"),
     }
 }

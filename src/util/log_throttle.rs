@@ -111,10 +111,17 @@ mod tests {
     fn a_burst_is_written_then_one_line_for_each_refill() {
         let (mut throttle, start) = throttle();
         assert_eq!(admitted(&mut throttle, 5, start), 3);
-        assert_eq!(admitted(&mut throttle, 1, start + RATE.refill - Duration::from_nanos(1)), 0);
+        assert_eq!(
+            admitted(&mut throttle, 1, start + RATE.refill - Duration::from_nanos(1)),
+            0
+        );
         assert_eq!(admitted(&mut throttle, 2, start + RATE.refill), 1);
         assert_eq!(admitted(&mut throttle, 5, start + RATE.refill * 3), 2);
-        assert_eq!(admitted(&mut throttle, 9, start + RATE.refill * 86_400), 3, "never above the burst");
+        assert_eq!(
+            admitted(&mut throttle, 9, start + RATE.refill * 86_400),
+            3,
+            "never above the burst"
+        );
     }
 
     #[test]

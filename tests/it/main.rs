@@ -9,6 +9,7 @@ mod explorer;
 mod gate;
 mod limits;
 mod lists;
+mod log;
 mod operation;
 mod polling;
 mod process;

@@ -199,7 +199,7 @@ fn host_names_are_looked_up_and_one_that_does_not_exist_costs_nobody_anything() 
 #[test]
 fn the_first_answer_has_slow_nodes_and_does_not_wait_for_hanging_ones() {
     let fleet = Fleet::start(3);
-    fleet.set(0, Behaviour::Slow(Duration::from_secs(1)));
+    fleet.set(0, Behaviour::Slow(Duration::from_millis(300)));
     fleet.set(1, Behaviour::Wait);
     let router = launch().ips(fleet.list()).start();
     assert_eq!(available(&router), addresses(&fleet, [0, 2]));

@@ -72,6 +72,26 @@ fn it_ends_while_probes_and_the_explorer_hang_and_clients_are_connected() {
 }
 
 #[test]
+fn sighup_has_the_list_read_at_once_and_ends_nothing() {
+    let fleet = Fleet::start(2);
+    let launch = launch().ips(fleet.list_of(0..1)).set("REFRESH_INTERVAL", 86_400);
+    let router = launch.start();
+    assert_eq!(available(&router), addresses(&fleet, 0..1));
+    for nodes in 1..3 {
+        let mark = router.log_len();
+        router.write_ips(fleet.list_of(0..nodes));
+        router.signal(Signal::HUP);
+        router.wait_line_after(mark, &format!("ips.txt: read again, {nodes} nodes"), PATIENCE);
+        wait_available(&router, &fleet, 0..nodes);
+    }
+    // A list that did not change as well.
+    let mark = router.log_len();
+    router.signal(Signal::HUP);
+    router.wait_line_after(mark, "ips.txt: read again, 2 nodes", PATIENCE);
+    ends(&router, Signal::TERM);
+}
+
+#[test]
 fn it_ends_before_it_has_begun_to_serve() {
     let fleet = hanging();
     let router = launch().ips(fleet.list()).start();

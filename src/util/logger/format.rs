@@ -108,7 +108,10 @@ fn timestamp(time: SystemTime) -> String {
     let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
     let mut text = String::with_capacity(24);
     // Writing to a String can't fail.
-    let _ = write!(text, "{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{millis:03}Z");
+    let _ = write!(
+        text,
+        "{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{millis:03}Z"
+    );
     text
 }
 
@@ -148,16 +151,26 @@ mod tests {
         ] {
             assert_eq!(timestamp(at(seconds)), text);
         }
-        assert_eq!(timestamp(UNIX_EPOCH - Duration::from_millis(1)), "1969-12-31T23:59:59.999Z");
-        assert_eq!(timestamp(UNIX_EPOCH - Duration::from_secs(62_135_596_800)), "0001-01-01T00:00:00.000Z");
+        assert_eq!(
+            timestamp(UNIX_EPOCH - Duration::from_millis(1)),
+            "1969-12-31T23:59:59.999Z"
+        );
+        assert_eq!(
+            timestamp(UNIX_EPOCH - Duration::from_secs(62_135_596_800)),
+            "0001-01-01T00:00:00.000Z"
+        );
     }
 
     #[test]
     fn each_format_has_its_own_shape() {
         let line = |format: Format| format.line(at(1), Level::Info, "infernet_router", "a \"b\"");
-        assert_eq!(line(Format::Text), "1970-01-01T00:00:01.000Z INFO  [infernet_router] a \"b\"\n");
+        assert_eq!(
+            line(Format::Text),
+            "1970-01-01T00:00:01.000Z INFO  [infernet_router] a \"b\"\n"
+        );
         assert_eq!(line(Format::Journal), "<6>INFO  [infernet_router] a \"b\"\n");
-        let json = r#"{"time":"1970-01-01T00:00:01.000Z","level":"INFO","target":"infernet_router","message":"a \"b\""}"#;
+        let json =
+            r#"{"time":"1970-01-01T00:00:01.000Z","level":"INFO","target":"infernet_router","message":"a \"b\""}"#;
         assert_eq!(line(Format::Json), format!("{json}\n"));
         let levels = [Level::Error, Level::Warn, Level::Debug, Level::Trace];
         assert_eq!(levels.map(priority), [3, 4, 7, 7]);

@@ -65,7 +65,9 @@ impl Log for Logger {
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             let message = record.args().to_string();
-            let line = self.format.line(SystemTime::now(), record.level(), record.target(), &message);
+            let line = self
+                .format
+                .line(SystemTime::now(), record.level(), record.target(), &message);
             if self.queue.try_send(Entry::Line(line)).is_err() {
                 DROPPED.fetch_add(1, Relaxed);
             }
@@ -120,9 +122,12 @@ fn panic_hook() -> Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync> {
         let admitted = throttle.lock().unwrap_or_else(PoisonError::into_inner).admit(now);
         if let Some(suppressed) = admitted {
             let thread = std::thread::current();
-            let (name, what) = (thread.name().unwrap_or_default(), panic.payload_as_str());
+            let name = thread.name().unwrap_or_default();
             let place = panic.location().map(ToString::to_string).unwrap_or_default();
-            log::error!("thread {name:?} panicked at {place}: {:?}{suppressed}", what.unwrap_or_default());
+            let payload = panic.payload();
+            let text = payload.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(payload.downcast_ref::<&str>().copied()).unwrap_or_default();
+            log::error!("thread {name:?} panicked at {place}: {text:?}{suppressed}");
         }
     })
 }

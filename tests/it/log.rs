@@ -1,0 +1,135 @@
+//! What the log looks like, and that nobody waits for whoever reads it.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::support::{Behaviour, Fleet, PATIENCE, Router, Signal};
+use super::{addresses, available, launch, wait_available};
+
+/// What the contract gives it.
+const END: Duration = Duration::from_secs(5);
+
+fn dropped(router: &Router) -> u64 {
+    let metrics = router.get("/metrics");
+    let value = |line: &str| {
+        line.strip_prefix("infernet_router_log_lines_dropped_total ")?
+            .parse()
+            .ok()
+    };
+    metrics.text().lines().find_map(value).expect("it is always there")
+}
+
+/// A router with a line for each of many probes, and its fleet.
+fn talkative() -> (Router, Fleet) {
+    let fleet = Fleet::start(50);
+    let launch = launch().ips(fleet.list()).set("RUST_LOG", "debug");
+    let router = launch.set("REFRESH_INTERVAL", "0.1").start();
+    wait_available(&router, &fleet, 0..50);
+    (router, fleet)
+}
+
+#[test]
+fn a_reader_that_stalls_stops_neither_probes_nor_answers_nor_the_end() {
+    let (router, fleet) = talkative();
+    router.stall_log(true);
+    router.until("lines are dropped", || dropped(&router) > 0);
+    fleet.set(0, Behaviour::Status(500));
+    wait_available(&router, &fleet, 1..50);
+    fleet.set(0, Behaviour::up(0, &["hello-world"]));
+    wait_available(&router, &fleet, 0..50);
+    router.signal(Signal::TERM);
+    assert_eq!(router.wait_gone(END).code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_it_while_its_reader_stalls() {
+    let (router, _fleet) = talkative();
+    router.stall_log(true);
+    router.until("lines are dropped", || dropped(&router) > 0);
+    // One that is in the middle of a request is waited for.
+    let mut half = super::support::Connection::open(router.addr());
+    half.send("GET /health HTTP/1.1\r\nHo");
+    router.signal(Signal::TERM);
+    router.until("it takes no new connection", || {
+        std::net::TcpStream::connect_timeout(&router.addr(), PATIENCE).is_err()
+    });
+    router.signal(Signal::INT);
+    assert_eq!(router.wait_gone(END).code(), Some(130));
+}
+
+#[test]
+fn lines_that_found_no_room_are_counted_and_told_of() {
+    let (router, fleet) = talkative();
+    router.stall_log(true);
+    router.until("lines are dropped", || dropped(&router) > 0);
+    router.stall_log(false);
+    let told = router.wait_line("lines of this log are lost", PATIENCE);
+    assert!(told.contains(" WARN  [infernet_router::log] "), "{told}");
+    let count = told.split_whitespace().find_map(|word| word.parse::<u64>().ok());
+    assert!(
+        count.is_some_and(|count| (1..=dropped(&router)).contains(&count)),
+        "{told}"
+    );
+    // All lines are whole, before it and behind it.
+    router.wait_line_after(router.log_len(), "probe of", PATIENCE);
+    for line in router.log() {
+        assert!(line.starts_with("20") && line.contains(" [infernet_router"), "{line:?}");
+    }
+    assert_eq!(available(&router), addresses(&fleet, 0..50));
+}
+
+#[test]
+fn as_json_each_line_is_an_object() {
+    let fleet = Fleet::start(2);
+    fleet.set(1, Behaviour::Status(500));
+    let list = format!("\u{1b}[2J\u{2028}\"\n{}", fleet.list());
+    let router = launch().ips(list).set("LOG_FORMAT", "json").start();
+    router.wait_line("is down: answered 500", PATIENCE);
+    router.wait_line("serving on http://", PATIENCE);
+    router.signal(Signal::TERM);
+    assert_eq!(router.wait_exit(PATIENCE).code(), Some(0));
+    let log = router.log();
+    assert!(log.len() > 4, "{log:?}");
+    for line in &log {
+        let object: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let object = object.as_object().expect("an object");
+        let keys: Vec<_> = object.keys().map(String::as_str).collect();
+        assert_eq!(keys, ["level", "message", "target", "time"], "{line}");
+        let text = |key: &str| object[key].as_str().expect("a text");
+        assert!(["INFO", "WARN"].contains(&text("level")), "{line}");
+        assert!(text("target").starts_with("infernet_router"), "{line}");
+        assert!(text("time").starts_with("20") && text("time").ends_with('Z'), "{line}");
+        assert!(!text("message").contains(char::is_control), "{line}");
+    }
+    assert!(log.last().is_some_and(|line| line.contains(r#""message":"ended""#)));
+}
+
+#[test]
+fn for_journald_lines_have_a_priority_and_no_time() {
+    let fleet = Fleet::start(2);
+    fleet.set(1, Behaviour::Status(500));
+    let stream = "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) && export JOURNAL_STREAM";
+    let router = launch().ips(fleet.list()).shell(stream).start();
+    let line = router.wait_line("is down: answered 500", PATIENCE);
+    assert!(line.starts_with("<4>WARN  [infernet_router::poller] node "), "{line}");
+    let line = router.wait_line("serving on http://", PATIENCE);
+    assert!(line.starts_with("<6>INFO  [infernet_router] serving"), "{line}");
+    assert!(
+        router.log().iter().all(|line| line.starts_with('<')),
+        "{:?}",
+        router.log()
+    );
+}
+
+#[test]
+fn what_journald_reads_of_another_process_changes_nothing() {
+    for stream in ["1:2", "", "x"] {
+        let router = launch().set("JOURNAL_STREAM", stream).start();
+        let line = router.wait_line("serving on http://", PATIENCE);
+        assert!(
+            line.starts_with("20") && line.contains("Z INFO  [infernet_router] "),
+            "{line}"
+        );
+    }
+}
