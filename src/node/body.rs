@@ -1,202 +1,151 @@
 //! Reads the body of `GET /info` into a [`NodeInfo`], against every limit and without recursion.
 //!
-//! The visitors are written by hand: what serde derives takes an array for an object, and its
-//! errors don't say which field they are about.
+//! Three levels are read one after the other, each as raw JSON of the next: so an odd field spoils nothing around it,
+//! nesting costs no stack, and a reason names the field that it is about.
 
-use super::info::{ContainerId, IdError, NodeInfo, Running};
-use super::json::Loose;
-use serde::de::{
-    self, Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
-use std::fmt;
+use super::info::{ContainerId, IdError, InfoError, NodeInfo, Running};
+use super::json::{self, is_list, is_object, text};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Most containers that a node may list. Real nodes run a handful.
 const MAX_CONTAINERS: usize = 256;
 /// Longest description in characters; the rest is cut off. It is a line in a list, not a manual.
 const MAX_DESCRIPTION_CHARS: usize = 1024;
+/// Longest image name kept, in bytes; the rest is cut off. A name with registry, path, tag and digest fits.
+const MAX_IMAGE_BYTES: usize = 256;
+/// Longest version kept, in bytes; the rest is cut off. Real ones have five.
+const MAX_VERSION_BYTES: usize = 64;
 /// Most types of pending jobs. Real nodes have two, offchain and onchain.
 const MAX_PENDING_TYPES: usize = 64;
 /// Longest name of a type of jobs in bytes, as that of a container.
 const MAX_TYPE_BYTES: usize = 256;
 
-impl<'de> Deserialize<'de> for NodeInfo {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<NodeInfo, D::Error> {
-        deserializer.deserialize_map(InfoVisitor)
-    }
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow)]
+    containers: &'a RawValue,
+    #[serde(borrow)]
+    pending: &'a RawValue,
+    #[serde(borrow)]
+    version: Option<&'a RawValue>,
 }
 
-struct InfoVisitor;
+#[derive(Deserialize)]
+struct Entry<'a> {
+    #[serde(borrow)]
+    id: &'a RawValue,
+    #[serde(borrow)]
+    description: Option<&'a RawValue>,
+    #[serde(borrow)]
+    image: Option<&'a RawValue>,
+}
 
-impl<'de> Visitor<'de> for InfoVisitor {
-    type Value = NodeInfo;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object with `containers` and `pending`")
+/// Reads a whole body.
+///
+/// # Errors
+/// As [`NodeInfo::parse`] says.
+pub(super) fn read(body: &[u8]) -> Result<NodeInfo, InfoError> {
+    let whole: &RawValue = serde_json::from_slice(body).map_err(|error| InfoError(json::reason(&error)))?;
+    if !is_object(whole) {
+        return Err(unexpected("an object with `containers` and `pending`", whole));
     }
+    let body: Body<'_> = parse(whole, "")?;
+    Ok(NodeInfo {
+        containers: containers(body.containers)?,
+        pending: pending(body.pending)?,
+        version: optional_text(body.version).map(|text| cut(&text, MAX_VERSION_BYTES)),
+    })
+}
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<NodeInfo, A::Error> {
-        let (mut containers, mut pending) = (None, None);
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "containers" => once(&mut containers, "containers", map.next_value()?)?,
-                "pending" => once(&mut pending, "pending", map.next_value()?)?,
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                }
+fn containers(raw: &RawValue) -> Result<Vec<Running>, InfoError> {
+    if !is_list(raw) {
+        return Err(unexpected("`containers` to be a list", raw));
+    }
+    let entries: Vec<&RawValue> = parse(raw, "`containers`: ")?;
+    if entries.len() > MAX_CONTAINERS {
+        return Err(InfoError(format!("`containers` lists more than {MAX_CONTAINERS}")));
+    }
+    let mut running: Vec<Running> = Vec::new();
+    for entry in entries {
+        let next = container(entry)?;
+        match running.iter_mut().find(|known| known.id == next.id) {
+            None => running.push(next),
+            Some(known) => {
+                known.description = known.description.take().or(next.description);
+                known.image = known.image.take().or(next.image);
             }
         }
-        let Containers(containers) = containers.ok_or_else(|| A::Error::missing_field("containers"))?;
-        let Pending(pending) = pending.ok_or_else(|| A::Error::missing_field("pending"))?;
-        Ok(NodeInfo { containers, pending })
     }
+    Ok(running)
 }
 
-fn once<T, E: de::Error>(slot: &mut Option<T>, name: &'static str, value: T) -> Result<(), E> {
-    match slot.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(E::duplicate_field(name)),
+fn container(raw: &RawValue) -> Result<Running, InfoError> {
+    if !is_object(raw) {
+        return Err(unexpected("a container to be an object with an `id`", raw));
     }
+    let entry: Entry<'_> = parse(raw, "a container: ")?;
+    let id = text(entry.id).ok_or(IdError).and_then(|text| ContainerId::parse(&text));
+    Ok(Running {
+        id: id.map_err(|error| InfoError(error.to_string()))?,
+        description: optional_text(entry.description).map(|text| cut_chars(&text, MAX_DESCRIPTION_CHARS)),
+        image: optional_text(entry.image).map(|text| cut(&text, MAX_IMAGE_BYTES)),
+    })
 }
 
-struct Containers(Vec<Running>);
-
-impl<'de> Deserialize<'de> for Containers {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Containers, D::Error> {
-        deserializer.deserialize_seq(ContainersVisitor)
+fn pending(raw: &RawValue) -> Result<Vec<(String, u64)>, InfoError> {
+    if !is_object(raw) {
+        return Err(unexpected("`pending` to be a map of whole numbers", raw));
     }
-}
-
-struct ContainersVisitor;
-
-impl<'de> Visitor<'de> for ContainersVisitor {
-    type Value = Containers;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("`containers` to be a list")
+    let types: BTreeMap<String, &RawValue> = parse(raw, "`pending`: ")?;
+    if types.len() > MAX_PENDING_TYPES {
+        return Err(InfoError(format!("`pending` has more than {MAX_PENDING_TYPES} types")));
     }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Containers, A::Error> {
-        let mut running: Vec<Running> = Vec::new();
-        let mut listed = 0;
-        while let Some(Entry(next)) = seq.next_element()? {
-            listed += 1;
-            if listed > MAX_CONTAINERS {
-                let text = format!("`containers` lists more than {MAX_CONTAINERS}");
-                return Err(A::Error::custom(text));
-            }
-            match running.iter_mut().find(|known| known.id == next.id) {
-                None => running.push(next),
-                Some(known) => known.description = known.description.take().or(next.description),
+    let jobs = |(kind, raw): (String, &RawValue)| {
+        if kind.len() > MAX_TYPE_BYTES {
+            return Err(InfoError(format!(
+                "`pending` has a name of more than {MAX_TYPE_BYTES} bytes"
+            )));
+        }
+        match count(raw) {
+            Some(jobs) => Ok((kind, jobs)),
+            None => {
+                let wanted = format!("`pending` {kind:?} to be a whole number, at most 2^64-1");
+                Err(unexpected(&wanted, raw))
             }
         }
-        Ok(Containers(running))
-    }
+    };
+    types.into_iter().map(jobs).collect()
 }
 
-struct Entry(Running);
-
-impl<'de> Deserialize<'de> for Entry {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entry, D::Error> {
-        deserializer.deserialize_map(EntryVisitor)
-    }
+/// A whole number; a negative one counts as 0, since nodes of 0.2.0 can count to -1.
+fn count(raw: &RawValue) -> Option<u64> {
+    let number: i128 = raw.get().parse().ok()?;
+    u64::try_from(number.max(0)).ok()
 }
 
-struct EntryVisitor;
-
-impl<'de> Visitor<'de> for EntryVisitor {
-    type Value = Entry;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a container to be an object with an `id`")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entry, A::Error> {
-        let (mut id, mut description) = (None, None);
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "id" => {
-                    let text = map.next_value::<Loose>()?.text().ok_or(IdError);
-                    let parsed = text.and_then(|text| ContainerId::parse(&text));
-                    once(&mut id, "id", parsed.map_err(A::Error::custom)?)?;
-                }
-                "description" => {
-                    description = description.or(cut(map.next_value::<Loose>()?));
-                }
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        let id = id.ok_or_else(|| A::Error::missing_field("id"))?;
-        Ok(Entry(Running { id, description }))
-    }
+fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue, of: &str) -> Result<T, InfoError> {
+    serde_json::from_str(raw.get()).map_err(|error| InfoError(format!("{of}{}", json::reason(&error))))
 }
 
-fn cut(description: Loose) -> Option<Arc<str>> {
-    let text = description.text().filter(|text| !text.is_empty())?;
-    let end = text.char_indices().nth(MAX_DESCRIPTION_CHARS);
-    let end = end.map_or(text.len(), |(end, _)| end);
-    Some(text[..end].into())
+fn unexpected(wanted: &str, found: &RawValue) -> InfoError {
+    InfoError(json::unexpected(wanted, found))
 }
 
-struct Pending(Vec<(String, u64)>);
-
-impl<'de> Deserialize<'de> for Pending {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Pending, D::Error> {
-        deserializer.deserialize_map(PendingVisitor)
-    }
+/// A text that is there and not empty.
+fn optional_text(raw: Option<&RawValue>) -> Option<String> {
+    text(raw?).filter(|text| !text.is_empty())
 }
 
-struct PendingVisitor;
-
-impl<'de> Visitor<'de> for PendingVisitor {
-    type Value = Pending;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("`pending` to be a map of whole numbers")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pending, A::Error> {
-        let mut pending: Vec<(String, u64)> = Vec::new();
-        while let Some(kind) = map.next_key::<String>()? {
-            if kind.len() > MAX_TYPE_BYTES {
-                let text = format!("`pending` has a name of more than {MAX_TYPE_BYTES} bytes");
-                return Err(A::Error::custom(text));
-            }
-            if pending.iter().any(|(known, _)| *known == kind) {
-                return Err(A::Error::custom(format!("`pending` has {kind:?} twice")));
-            }
-            if pending.len() == MAX_PENDING_TYPES {
-                let text = format!("`pending` has more than {MAX_PENDING_TYPES} types");
-                return Err(A::Error::custom(text));
-            }
-            let jobs = map.next_value_seed(JobsOf(&kind))?;
-            pending.push((kind, jobs));
-        }
-        Ok(Pending(pending))
-    }
+fn cut_chars(text: &str, most: usize) -> Arc<str> {
+    let end = text.char_indices().nth(most);
+    text[..end.map_or(text.len(), |(end, _)| end)].into()
 }
 
-/// Reads the number of pending jobs of a type.
-struct JobsOf<'a>(&'a str);
-
-impl<'de> DeserializeSeed<'de> for JobsOf<'_> {
-    type Value = u64;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<u64, D::Error> {
-        deserializer.deserialize_u64(self)
-    }
-}
-
-impl Visitor<'_> for JobsOf<'_> {
-    type Value = u64;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`pending` {:?} to be a whole number, 0 to 2^64-1", self.0)
-    }
-
-    fn visit_u64<E: de::Error>(self, jobs: u64) -> Result<u64, E> {
-        Ok(jobs)
-    }
+fn cut(text: &str, most_bytes: usize) -> Arc<str> {
+    let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
+    let end = ends.take_while(|end| *end <= most_bytes).last();
+    text[..end.unwrap_or(0)].into()
 }

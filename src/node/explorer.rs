@@ -2,9 +2,12 @@
 //! Asking it, and keeping its last good list, is left to others.
 
 use super::addr::{NodeAddr, parse_port};
-use super::json::{Loose, reason};
+use super::json::{self, is_list, is_object};
 use super::network_scope::{NetworkScope, deny_reason};
-use serde::de::{self, Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -31,14 +34,13 @@ pub struct ExplorerList {
 /// Parses the answer of an Explorer that is in `scope`: a JSON object with `data`, a list of at
 /// most 100,000 entries `{"ip":"1.2.3.4","port":4000}`. `port` may be missing (4000) or a string;
 /// an IPv4-mapped address is IPv4. Other fields are ignored. An entry that is no address with a
-/// port is skipped, one that [`deny_reason`] doesn't let pass is refused.
+/// port, whatever it is, is skipped, one that [`deny_reason`] doesn't let pass is refused.
 ///
 /// # Errors
 ///
-/// Any other shape, more entries, or `data` given twice.
+/// Any other shape of the whole, more entries, or `data` given twice.
 pub fn parse_explorer(body: &[u8], scope: NetworkScope) -> Result<ExplorerList, ExplorerError> {
-    let answer: Answer = serde_json::from_slice(body).map_err(|error| ExplorerError(reason(&error)))?;
-    let Answer { mut sockets, skipped } = answer;
+    let Entries { mut sockets, skipped } = read(body)?;
     sockets.sort_unstable();
     sockets.dedup();
     let mut list = ExplorerList {
@@ -72,145 +74,94 @@ impl fmt::Display for ExplorerError {
 
 impl Error for ExplorerError {}
 
-struct Answer {
+#[derive(Deserialize)]
+struct Answer<'a> {
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Entry<'a> {
+    #[serde(borrow)]
+    ip: Cow<'a, str>,
+    #[serde(default)]
+    port: Port,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Port {
+    Number(u16),
+    Text(String),
+}
+
+impl Default for Port {
+    fn default() -> Self {
+        Port::Number(DEFAULT_PORT)
+    }
+}
+
+/// What `data` lists. Read entry by entry, so that an answer full of them costs no memory.
+#[derive(Default)]
+struct Entries {
     sockets: Vec<SocketAddr>,
     skipped: usize,
 }
 
-impl<'de> Deserialize<'de> for Answer {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Answer, D::Error> {
-        deserializer.deserialize_map(AnswerVisitor)
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entries, D::Error> {
+        deserializer.deserialize_seq(EntriesVisitor)
     }
 }
 
-struct AnswerVisitor;
+struct EntriesVisitor;
 
-impl<'de> Visitor<'de> for AnswerVisitor {
-    type Value = Answer;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object with `data`")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Answer, A::Error> {
-        let mut data = None;
-        while let Some(key) = map.next_key::<String>()? {
-            if key != "data" {
-                map.next_value::<IgnoredAny>()?;
-            } else if data.replace(map.next_value::<Data>()?).is_some() {
-                return Err(A::Error::duplicate_field("data"));
-            }
-        }
-        let Data(answer) = data.ok_or_else(|| A::Error::missing_field("data"))?;
-        Ok(answer)
-    }
-}
-
-struct Data(Answer);
-
-impl<'de> Deserialize<'de> for Data {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Data, D::Error> {
-        deserializer.deserialize_seq(DataVisitor)
-    }
-}
-
-struct DataVisitor;
-
-impl<'de> Visitor<'de> for DataVisitor {
-    type Value = Data;
+impl<'de> Visitor<'de> for EntriesVisitor {
+    type Value = Entries;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("`data` to be a list")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Data, A::Error> {
-        let (mut sockets, mut skipped) = (Vec::new(), 0);
-        while let Some(Entry(entry)) = seq.next_element()? {
-            if sockets.len() + skipped == MAX_ENTRIES {
-                let text = format!("`data` lists more than {MAX_ENTRIES}");
-                return Err(A::Error::custom(text));
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Entries, A::Error> {
+        let mut entries = Entries::default();
+        while let Some(raw) = seq.next_element::<&RawValue>()? {
+            if entries.sockets.len() + entries.skipped == MAX_ENTRIES {
+                return Err(A::Error::custom(format!("`data` lists more than {MAX_ENTRIES}")));
             }
-            match entry {
-                Some(socket) => sockets.push(socket),
-                None => skipped += 1,
-            }
-        }
-        Ok(Data(Answer { sockets, skipped }))
-    }
-}
-
-/// One entry of any kind: an address with a port, or `None`.
-struct Entry(Option<SocketAddr>);
-
-impl<'de> Deserialize<'de> for Entry {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entry, D::Error> {
-        deserializer.deserialize_any(EntryVisitor)
-    }
-}
-
-struct EntryVisitor;
-
-impl<'de> Visitor<'de> for EntryVisitor {
-    type Value = Entry;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entry, A::Error> {
-        let (mut ip, mut port) = (None, Some(DEFAULT_PORT));
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "ip" => ip = read_ip(map.next_value()?),
-                "port" => port = read_port(map.next_value()?),
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                }
+            match socket(raw) {
+                Some(socket) => entries.sockets.push(socket),
+                None => entries.skipped += 1,
             }
         }
-        Ok(Entry(ip.zip(port).map(SocketAddr::from)))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Entry, A::Error> {
-        IgnoredAny.visit_seq(seq).map(|_| Entry(None))
-    }
-
-    fn visit_str<E: de::Error>(self, _: &str) -> Result<Entry, E> {
-        Ok(Entry(None))
-    }
-
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Entry, E> {
-        Ok(Entry(None))
-    }
-
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Entry, E> {
-        Ok(Entry(None))
-    }
-
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Entry, E> {
-        Ok(Entry(None))
-    }
-
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Entry, E> {
-        Ok(Entry(None))
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Entry, E> {
-        Ok(Entry(None))
+        Ok(entries)
     }
 }
 
-fn read_ip(value: Loose) -> Option<IpAddr> {
-    let ip: IpAddr = value.text()?.parse().ok()?;
-    Some(ip.to_canonical())
+/// An address with a port, or None for an entry of any other kind.
+fn socket(raw: &RawValue) -> Option<SocketAddr> {
+    let entry: Entry<'_> = is_object(raw).then(|| serde_json::from_str(raw.get()).ok())??;
+    let ip: IpAddr = entry.ip.parse().ok()?;
+    let port = match entry.port {
+        Port::Number(port) => Some(port).filter(|port| *port != 0),
+        Port::Text(digits) => parse_port(&digits),
+    };
+    Some(SocketAddr::new(ip.to_canonical(), port?))
 }
 
-fn read_port(value: Loose) -> Option<u16> {
-    match value {
-        Loose::Text(digits) => parse_port(&digits),
-        Loose::Number(number) => u16::try_from(number).ok().filter(|port| *port != 0),
-        Loose::Other => None,
+/// Reads the sockets that an answer names. A byte that is not UTF-8 spoils only the entry that it stands in.
+fn read(body: &[u8]) -> Result<Entries, ExplorerError> {
+    let wrong = |error| ExplorerError(json::reason(&error));
+    let text = String::from_utf8_lossy(body);
+    let whole: &RawValue = serde_json::from_str(&text).map_err(wrong)?;
+    if !is_object(whole) {
+        return Err(ExplorerError(json::unexpected("an object with `data`", whole)));
     }
+    let Answer { data } = serde_json::from_str(whole.get()).map_err(wrong)?;
+    if !is_list(data) {
+        return Err(ExplorerError(json::unexpected("`data` to be a list", data)));
+    }
+    serde_json::from_str(data.get()).map_err(wrong)
 }
 
 #[cfg(test)]
@@ -278,6 +229,12 @@ mod tests {
             r#"{"ip":"9.9.9.9","port":"+80"}"#,
             r#"{"ip":"9.9.9.9","port":""}"#,
             r#"{"ip":"9.9.9.9","port":"65536"}"#,
+            r#"["9.9.9.9",80]"#,
+            r#"{"ip":"9.9.9.9","ip":"9.9.9.9"}"#,
+            r#"{"ip":"\ud800"}"#,
+            r#"{"ip":"9.9.9.9","port":1e400}"#,
+            "1e400",
+            r#""\udfff""#,
         ];
         let list = entries(&format!(r#"{},{{"ip":"9.9.9.9","port":65535}}"#, bad.join(",")));
         assert_eq!(listed(&list), ["9.9.9.9:65535"]);
@@ -310,19 +267,27 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_that_is_not_utf8_spoils_its_own_entry_at_most() {
+        let body = b"{\"x\":\"\xff\",\"data\":[{\"ip\":\"9.9.9.\xff\"},{\"ip\":\"8.8.8.8\",\"city\":\"\xe9\"}]}";
+        let list = parse_explorer(body, NetworkScope::Public).expect("a list");
+        assert_eq!(listed(&list), ["8.8.8.8:4000"]);
+        assert_eq!(list.skipped, 1);
+    }
+
+    #[test]
     fn a_hundred_thousand_entries_are_read_and_no_more() {
         let body = |count| format!(r#"{{"data":[{}]}}"#, vec!["0"; count].join(","));
         assert_eq!(parse(&body(100_000), NetworkScope::Public).skipped, 100_000);
         let error = parse_explorer(body(100_001).as_bytes(), NetworkScope::Public);
         let told = error.expect_err("one too many").to_string();
-        assert!(told.starts_with("`data` lists more than 100000 at line 1"), "{told}");
+        assert!(told.starts_with("`data` lists more than 100000"), "{told}");
     }
 
     #[test]
     fn any_other_shape_is_an_error() {
         for (body, wanted) in [
-            (r#"{"data":null}"#, "invalid type: null, expected `data` to be a list"),
-            (r#"{"data":{}}"#, "invalid type: map, expected `data` to be a list"),
+            (r#"{"data":null}"#, "expected `data` to be a list, found null"),
+            (r#"{"data":{}}"#, "expected `data` to be a list, found {}"),
             (r#"{"data":[],"data":[]}"#, "duplicate field `data`"),
             ("{}", "missing field `data`"),
             ("[]", "expected an object with `data`"),

@@ -78,6 +78,7 @@ fn running(id: &str) -> Running {
     Running {
         id: ContainerId::parse(id).expect("an id"),
         description: None,
+        image: None,
     }
 }
 

@@ -41,7 +41,10 @@ fn useless() -> Vec<(Behaviour, &'static str)> {
         (Behaviour::Status(204), "answered 204"),
         (says(""), "not JSON"),
         (says("<html>"), "not JSON"),
-        (says("[]"), "invalid type: sequence"),
+        (
+            says("[]"),
+            "expected an object with `containers` and `pending`, found []",
+        ),
         (says("{}"), "missing field"),
         (
             says(r#"{"containers":[{"id":"hello-world"}]}"#),
@@ -49,15 +52,11 @@ fn useless() -> Vec<(Behaviour, &'static str)> {
         ),
         (
             says(r#"{"containers":[{"id":"hello-world"}],"pending":null}"#),
-            "invalid type: null",
-        ),
-        (
-            says(r#"{"containers":[{"id":"hello-world"}],"pending":{"offchain":-1}}"#),
-            "invalid type: integer `-1`",
+            "expected `pending` to be a map of whole numbers, found null",
         ),
         (
             says(r#"{"containers":[{"id":"hello-world"}],"pending":{"offchain":1.5}}"#),
-            "invalid type: floating point",
+            r#"expected `pending` "offchain" to be a whole number, at most 2^64-1, found 1.5"#,
         ),
         (
             says(r#"{"containers":[{"id":"hello-world"}],"pending":{"offchain":18446744073709551616}}"#),
@@ -65,15 +64,15 @@ fn useless() -> Vec<(Behaviour, &'static str)> {
         ),
         (
             says(r#"{"containers":[{"id":"hello-world"}],"pending":{"offchain":"1"}}"#),
-            "invalid type: string",
+            r#"expected `pending` "offchain" to be a whole number, at most 2^64-1, found "1""#,
         ),
         (
             says(r#"{"containers":{"id":"hello-world"},"pending":{}}"#),
-            "invalid type: map",
+            "expected `containers` to be a list, found {",
         ),
         (
             says(r#"{"containers":["hello-world"],"pending":{}}"#),
-            "invalid type: string",
+            "expected a container to be an object with an `id`, found \"hello-world\"",
         ),
         (
             says(r#"{"containers":[{"id":7}],"pending":{}}"#),
@@ -124,7 +123,7 @@ fn a_useless_node_costs_nobody_anything_and_is_logged_once_with_the_reason() {
 
 #[test]
 fn what_does_not_matter_does_not_matter() {
-    let fleet = Fleet::start(5);
+    let fleet = Fleet::start(6);
     let nested = format!("{}{}", "[".repeat(100), "]".repeat(100));
     for (node, body) in [
         format!(r#"{{"containers":[{{"id":"hello-world","image":{nested}}}],"pending":{{}},"x":{nested}}}"#),
@@ -132,6 +131,8 @@ fn what_does_not_matter_does_not_matter() {
         r#"{"containers":[{"id":"hello-world"},{"id":"hello-world","description":null}],"pending":{}}"#.into(),
         format!(r#"{}{{"containers":[{{"id":"hello-world"}}],"pending":{{}}}}"#, " ".repeat(256 * 1024 - 50)),
         format!(r#"{{"containers":[{}],"pending":{{}}}}"#, vec![r#"{"id":"hello-world"}"#; 256].join(",")),
+        // As nodes of 0.2.0 count at times; the description names half a character.
+        r#"{"containers":[{"id":"hello-world","description":"\ud800"}],"pending":{"offchain":-1}}"#.into(),
     ]
     .into_iter()
     .enumerate()
@@ -140,7 +141,7 @@ fn what_does_not_matter_does_not_matter() {
         fleet.set(node, says(&body));
     }
     let router = launch().ips(fleet.list()).start();
-    assert_eq!(available(&router), addresses(&fleet, 0..5), "{:?}", router.log());
+    assert_eq!(available(&router), addresses(&fleet, 0..6), "{:?}", router.log());
 }
 
 #[test]

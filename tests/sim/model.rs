@@ -182,6 +182,7 @@ impl<'a> Run<'a> {
         let running = Running {
             id: ContainerId::parse(CONTAINER).expect("a container id"),
             description: None,
+            image: None,
         };
         let mut run = Self {
             scenario,
