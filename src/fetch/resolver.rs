@@ -181,7 +181,7 @@ impl State {
 
 impl Resolver for HostResolver {
     fn resolve(&self, uri: &Uri, _: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let host = uri.host().unwrap_or_default();
+        let host = &uri.host().unwrap_or_default().to_ascii_lowercase();
         let literal = host.trim_start_matches('[').trim_end_matches(']');
         let default_port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
         let port = uri.port_u16().unwrap_or(default_port);
