@@ -6,6 +6,8 @@ use infernet_router::config::{SETTINGS, Setting};
 
 const README: &str = include_str!("../../README.md");
 const MAKEFILE: &str = include_str!("../../Makefile");
+const UNIT: &str = include_str!("../../.packaging/infernet-router.service");
+const COMPOSE: &str = include_str!("../../docker-compose.yaml");
 
 /// The row of a setting in the README.
 fn row(Setting { name, default, meaning }: &Setting) -> String {
@@ -34,4 +36,20 @@ fn what_the_readme_tells_to_make_can_be_made() {
     for target in told {
         assert!(MAKEFILE.contains(&format!("\n{target}:")), "no target {target:?}");
     }
+}
+
+#[test]
+fn the_unit_in_the_readme_is_the_one_that_is_installed() {
+    assert!(README.contains(&format!("```ini\n{UNIT}```\n")));
+}
+
+#[test]
+fn compose_hands_on_every_setting_that_means_something_in_a_container() {
+    let handed_on = COMPOSE.lines().filter_map(|line| line.strip_prefix("      "));
+    let names = handed_on.filter_map(|line| Some(line.split_once(':')?.0));
+    let names: Vec<&str> = names.filter(|name| SETTINGS.iter().any(|setting| setting.name == *name)).collect();
+    // The address is the container's own, and the list is mounted.
+    let all = SETTINGS.iter().map(|setting| setting.name);
+    let expected: Vec<&str> = all.filter(|name| !["HOST", "IPS_FILE"].contains(name)).collect();
+    assert_eq!(names, expected);
 }
