@@ -1,60 +1,91 @@
-TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
+ifneq ($(shell uname -s),Linux)
+$(error the router is for Linux: on this system use the image (README.md, "As a container image"))
+endif
+
+HOST_TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+# As root there is often no rustc; what was built is found all the same.
+TARGET := $(or $(HOST_TARGET),$(shell uname -m)-unknown-linux-gnu)
 STATIC := target/$(TARGET)/release/infernet-router
 # A static binary above 4 MiB has grown by mistake.
 MAX_STATIC_BYTES := 4194304
+# What --version tells of a binary that is made to be run; a release says it in the environment.
+GIT_COMMIT ?= $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null)
+# `--locked` in CI.
+LOCKED ?=
 
-.PHONY: test run demo bench sim soak static test-static test-api test-client test-proxy clean
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+.PHONY: test run demo bench bench-short sim soak static install deb test-static test-api test-client test-proxy clean
 
 # What a change has to pass.
 test:
 	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
-	cargo test
+	cargo clippy $(LOCKED) --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc $(LOCKED) --no-deps --document-private-items
+	cargo test $(LOCKED)
 
 run:
-	cargo run --release
+	GIT_COMMIT="$(GIT_COMMIT)" cargo run $(LOCKED) --release
 
 # The router against three stand-in nodes, and the curl lines to try. Settings: make demo PORT=4001
-demo:
-	cargo build
-	cargo run --example demo
+demo: target/demo
+	cargo build $(LOCKED)
+	target/demo target/debug/infernet-router
+
+# The standard library alone: nothing that only tests need is compiled.
+target/demo: tests/demo/main.rs
+	mkdir -p target
+	rustc --edition 2024 -O -o $@ $<
 
 bench:
-	cargo build --release
-	cargo run --release --example bench
+	cargo build $(LOCKED) --release
+	cargo run $(LOCKED) --release --example bench
+
+# The same, each part cut short: under three minutes when it is built.
+bench-short:
+	cargo build $(LOCKED) --release
+	cargo run $(LOCKED) --release --example bench -- short
 
 # The routing under stale counts, in simulated time.
 sim:
-	cargo run --release --example sim
+	cargo run $(LOCKED) --release --example sim
 
 # All attacks at once beside an honest client, for ten minutes; `make soak SECONDS=60` is shorter.
 soak:
-	cargo build --release
-	cargo run --release --example soak -- $(SECONDS)
+	cargo build $(LOCKED) --release
+	cargo run $(LOCKED) --release --example soak -- $(SECONDS)
 
 # One binary that needs nothing else, for this machine's architecture.
 static:
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target $(TARGET)
-	@bytes=$$(wc -c < $(STATIC)); echo "$(STATIC): $$bytes bytes"; \
-	if [ $$bytes -gt $(MAX_STATIC_BYTES) ]; then echo "more than $(MAX_STATIC_BYTES)"; exit 1; fi
+	GIT_COMMIT="$(GIT_COMMIT)" RUSTFLAGS="-C target-feature=+crt-static" \
+		cargo build $(LOCKED) --release --target $(TARGET)
+	@echo "$(STATIC): $$(wc -c < $(STATIC)) bytes"
+
+# The static binary, the unit and the manual page: make install PREFIX=/usr DESTDIR=/tmp/root
+install:
+	@if command -v cargo > /dev/null; then $(MAKE) static; else test -x $(STATIC) || { echo "make static first" >&2; exit 1; }; fi
+	install -D -m 755 $(STATIC) $(DESTDIR)$(PREFIX)/bin/infernet-router
+	install -D -m 644 .packaging/infernet-router.1 $(DESTDIR)$(PREFIX)/share/man/man1/infernet-router.1
+	mkdir -p $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's#/usr/local/bin#$(PREFIX)/bin#' .packaging/infernet-router.service \
+		> $(DESTDIR)$(PREFIX)/lib/systemd/system/infernet-router.service
+
+# A Debian package of the same: target/infernet-router_VERSION_ARCHITECTURE.deb
+deb:
+	.packaging/deb.sh
 
 # It routes, resolves names and calls https nodes in an empty root.
 test-static: static
-	cargo run --example static -- $(STATIC)
+	@bytes=$$(wc -c < $(STATIC)); \
+	if [ $$bytes -gt $(MAX_STATIC_BYTES) ]; then echo "$$bytes bytes are more than $(MAX_STATIC_BYTES)"; exit 1; fi
+	cargo run $(LOCKED) --example static -- $(STATIC)
 
-# The three below want Python, and the first two a package index; where that is absent they say so and pass.
-test-api:
-	cargo build --example demo --bin infernet-router
-	tests/scripts/api.sh
-
-test-client:
-	cargo build --example demo --bin infernet-router
-	tests/scripts/client.sh
-
-test-proxy:
-	cargo build --example demo --bin infernet-router
-	tests/scripts/proxy.sh
+# The three below want Python, the first two a package index, the third HAProxy, nginx and Caddy; where that is absent
+# they say so and pass.
+test-api test-client test-proxy: test-%: target/demo
+	cargo build $(LOCKED)
+	tests/scripts/$*.sh
 
 clean:
 	cargo clean

@@ -1,68 +1,148 @@
-//! `make demo`: the router against three stand-in nodes on loopback, and the curl lines to try. Settings in the
-//! environment are the router's. With the argument `nodes`, the nodes alone, for a router that is started elsewhere.
-#![allow(missing_docs, unreachable_pub)]
+//! `make demo`: the router, whose path is the argument, against three stand-in nodes on loopback, and the curl lines to
+//! try. Settings in the environment are the router's. With the argument `nodes`, the nodes alone, for a router that is
+//! started elsewhere: they print an ips.txt and end when their input does.
+//!
+//! Standard library alone: `make demo` compiles this file by itself, without the dependencies of the tests.
+#![allow(missing_docs, reason = "no library")]
+#![allow(clippy::disallowed_methods, reason = "a stand-in starts threads of its own")]
 
-#[path = "../support/mod.rs"]
-mod support;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Once};
+use std::time::Duration;
+use std::{env, fs, thread};
 
-use std::io::{self, Read, Write};
+/// Jobs pending and containers of each node.
+const NODES: [(u64, &[&str]); 3] = [
+    (7, &["hello-world", "summarizer"]),
+    (2, &["hello-world"]),
+    (0, &["hello-world", "classifier", "summarizer"]),
+];
 
-use infernet_router::config::SETTINGS;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-use support::process::Signal;
-use support::{Behaviour, Fleet, Launch};
+/// All of 127.0.0.0/8 is this machine; the other nodes have the addresses that follow.
+const FIRST_NODE: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 1);
+
+/// A client that sends nothing for so long is gone.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() -> io::Result<()> {
-    let fleet = Fleet::start(3);
-    fleet.set(0, Behaviour::up(7, &["hello-world", "summarizer"]));
-    fleet.set(1, Behaviour::up(2, &["hello-world"]));
-    fleet.set(2, Behaviour::up(0, &["hello-world", "classifier", "summarizer"]));
-    match std::env::args().nth(1).as_deref() {
-        Some("nodes") => list_nodes(&fleet),
-        _ => route(&fleet),
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["nodes"] => serve_nodes(|| {}),
+        ["nodes", port, directory] => {
+            let help = help(port);
+            let ended = serve_nodes(move || say(&help));
+            ended.and_then(|()| fs::remove_dir_all(directory))
+        }
+        [router] => route(router),
+        _ => Err(io::Error::other("expected the path of the router, or `nodes`")),
     }
 }
 
-/// Prints an ips.txt, and ends when its input does.
-fn list_nodes(fleet: &Fleet) -> io::Result<()> {
+/// Becomes the router, so that its signals and its exit status are the demo's. The nodes are a process of their own,
+/// which ends when the router does: their input is the router's, and Ctrl-C does not reach them.
+fn route(router: &str) -> io::Result<()> {
+    let router = fs::canonicalize(router)?;
+    let port = env::var("PORT").ok().filter(|port| !port.is_empty());
+    let port = port.unwrap_or_else(|| "4000".to_owned());
+    // A directory of its own: no .env, and no ips.txt but this one. The nodes remove it.
+    let directory = env::temp_dir().join(format!("infernet-router-demo-{}", std::process::id()));
+    fs::create_dir_all(&directory)?;
+    let mut nodes = Command::new(env::current_exe()?)
+        .args(["nodes", &port])
+        .arg(&directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()?;
+    let (input, output) = (nodes.stdin.take(), nodes.stdout.take());
+    let (Some(input), Some(output)) = (input, output) else {
+        return Err(io::Error::other("both are piped"));
+    };
+    let list = BufReader::new(output).lines().take(NODES.len());
+    let list: Vec<String> = list.collect::<Result<_, _>>()?;
+    fs::write(directory.join("ips.txt"), list.join("\n") + "\n")?;
+    Err(Command::new(router)
+        .current_dir(&directory)
+        .env("PORT", &port)
+        .stdin(Stdio::from(input))
+        .exec())
+}
+
+/// Prints an ips.txt, answers for the nodes, and ends when the input does. `when_asked` is called once, when a router has
+/// asked for the first time: it serves by then.
+fn serve_nodes(when_asked: impl Fn() + Send + Sync + 'static) -> io::Result<()> {
+    let listeners = listeners()?;
     let mut stdout = io::stdout();
-    stdout.write_all(fleet.list().as_bytes())?;
+    for listener in &listeners {
+        writeln!(stdout, "{}", listener.local_addr()?)?;
+    }
     stdout.flush()?;
+    let shared = Arc::new((Once::new(), when_asked));
+    for (listener, (pending, containers)) in listeners.into_iter().zip(NODES) {
+        let shared = Arc::clone(&shared);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                shared.0.call_once(&shared.1);
+                thread::spawn(move || answer(client, pending, containers));
+            }
+        });
+    }
     io::stdin().read_to_end(&mut Vec::new()).map(|_| ())
 }
 
-/// The demo ends when the router does. A terminal sends its Ctrl-C to both.
-fn route(fleet: &Fleet) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let closer = signals.handle();
-    let mut launch = Launch::beside_this_program().ips(fleet.list()).set("PORT", 4000);
-    launch = launch.unset("RATELIMIT_REQS_PER_MIN");
-    for setting in SETTINGS {
-        if let Ok(value) = std::env::var(setting.name) {
-            launch = launch.set(setting.name, value);
-        }
-    }
-    let router = launch.start();
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for _ in signals.forever().filter(|signal| *signal == SIGTERM) {
-                router.signal(Signal::TERM);
-            }
-        });
-        router.follow(|line| {
-            // A reader that went away is no reason to leave the router behind.
-            let _ = writeln!(io::stdout(), "{line}");
-            if line.contains("serving on http://") {
-                let _ = writeln!(io::stdout(), "{}", help(&router.addr().to_string()));
-            }
-        });
-        closer.close();
+/// One port that is free on all the addresses.
+fn listeners() -> io::Result<Vec<TcpListener>> {
+    let first = TcpListener::bind((FIRST_NODE, 0))?;
+    let port = first.local_addr()?.port();
+    let others = (1..NODES.len()).map(|node| {
+        let ip = Ipv4Addr::from_bits(FIRST_NODE.to_bits() + node as u32);
+        TcpListener::bind(SocketAddr::from((ip, port)))
     });
-    Ok(())
+    std::iter::once(Ok(first)).chain(others).collect()
 }
 
-fn help(addr: &str) -> String {
+/// As a node of 1.4.0 does.
+fn answer(client: TcpStream, pending: u64, containers: &[&str]) -> io::Result<()> {
+    client.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+    let mut lines = BufReader::new(&client).lines();
+    let request = lines.next().unwrap_or(Ok(String::new()))?;
+    // The rest of the head: what is not read would make the kernel reset the connection.
+    lines.map_while(Result::ok).take_while(|line| !line.is_empty()).for_each(drop);
+    let path = request.split([' ', '?']).nth(1).unwrap_or_default();
+    let (status, body) = match path {
+        "/info" => ("200 OK", info(pending, containers)),
+        _ => ("404 Not Found", r#"{"error":"not found"}"#.to_owned()),
+    };
+    write!(
+        &client,
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn info(pending: u64, containers: &[&str]) -> String {
+    let containers: Vec<String> = containers
+        .iter()
+        .map(|id| {
+            format!(
+                r#"{{"id":"{id}","description":"{id} container","external":true,"image":"ritualnetwork/{id}:latest"}}"#
+            )
+        })
+        .collect();
+    format!(
+        r#"{{"version":"1.4.0","containers":[{}],"pending":{{"offchain":{pending},"onchain":0}},"chain":{{"enabled":false,"address":""}}}}"#,
+        containers.join(",")
+    )
+}
+
+fn help(port: &str) -> String {
+    let addr = match port {
+        "0" => "127.0.0.1:PORT".to_owned(),
+        port => format!("127.0.0.1:{port}"),
+    };
     format!(
         "\nThree stand-in nodes: 7, 2 and 0 jobs pending. Try in another terminal:\n\n  \
          curl 'http://{addr}/api/v1/ips?container=hello-world'\n  \
@@ -71,4 +151,9 @@ fn help(addr: &str) -> String {
          curl http://{addr}/metrics\n\n\
          Ctrl-C ends it.\n"
     )
+}
+
+/// Beside the router's log, whose reader may go away.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }

@@ -32,7 +32,7 @@ venv() {
 # The router against three stand-in nodes; its address is in $url.
 demo() {
     HOST=127.0.0.1 PORT=0 RATELIMIT_REQS_PER_MIN=0 REFRESH_INTERVAL=2 \
-        "$root/target/debug/examples/demo" > "$work/demo.log" &
+        "$root/target/demo" "$root/target/debug/infernet-router" > "$work/demo.log" 2>&1 &
     started="$started $!"
     for _ in $(seq 100); do
         url=$(sed -n 's/.*serving on \(http:[^ ]*\).*/\1/p' "$work/demo.log")

@@ -157,7 +157,7 @@ def nothing_is_lost(port, replicas):
 
 def main():
     with tempfile.TemporaryDirectory() as directory:
-        demo = [ROOT / "target/debug/examples/demo", "nodes"]
+        demo = [ROOT / "target/demo", "nodes"]
         nodes = subprocess.Popen(demo, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         pathlib.Path(directory, "ips.txt").write_text("".join(nodes.stdout.readline() for _ in range(3)))
         for part in (each_client_has_its_own_limit, nothing_is_lost):
