@@ -83,9 +83,17 @@ test-static: static
 
 # The three below want Python, the first two a package index, the third HAProxy, nginx and Caddy; where that is absent
 # they say so and pass.
-test-api test-client test-proxy: test-%: target/demo
+test-api: target/demo
 	cargo build $(LOCKED)
-	tests/scripts/$*.sh
+	tests/scripts/api.sh
+
+test-client: target/demo
+	cargo build $(LOCKED)
+	tests/scripts/client.sh
+
+test-proxy: target/demo
+	cargo build $(LOCKED)
+	tests/scripts/proxy.sh
 
 clean:
 	cargo clean

@@ -1,13 +1,15 @@
 //! Arguments, settings, logging, start the router, wait for a signal, exit code.
 
-use std::fmt::Write as _;
+mod arguments;
+
 use std::io::{self, IsTerminal, Write as _};
 use std::process::ExitCode;
 
+use arguments::{Command, PortReport, ReportFormat, parse};
 use crossbeam_channel::{Receiver, after, bounded, select};
 use infernet_router::Router;
 use infernet_router::commands::{check, health};
-use infernet_router::config::{Config, LogFormat, SETTINGS};
+use infernet_router::config::{Config, LogFormat};
 use infernet_router::logger::{self, Format, Logging};
 use log::LevelFilter;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -20,18 +22,16 @@ fn main() -> ExitCode {
         .skip(1)
         .map(|argument| argument.to_string_lossy().into_owned())
         .collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => with_config(run),
-        ["check"] => with_config(|config| check_nodes(&config, check::Report::to_table)),
-        ["check", "--json"] => with_config(|config| check_nodes(&config, check::Report::to_json)),
-        ["health"] => with_config(|config| ask_health(&config)),
-        ["--help" | "-h"] => print(&help(), ExitCode::SUCCESS),
-        ["--version" | "-V"] => print(
-            concat!("infernet-router ", env!("CARGO_PKG_VERSION"), "\n"),
-            ExitCode::SUCCESS,
-        ),
-        _ => {
-            complain(&format!("infernet-router: unknown arguments {arguments:?}; see --help"));
+    match parse(&arguments.iter().map(String::as_str).collect::<Vec<_>>()) {
+        Ok(Command::Serve(port_report)) => with_config(|config| run(config, port_report)),
+        Ok(Command::Check(ReportFormat::Table)) => with_config(|config| check_nodes(&config, check::Report::to_table)),
+        Ok(Command::Check(ReportFormat::Json)) => with_config(|config| check_nodes(&config, check::Report::to_json)),
+        Ok(Command::Health) => with_config(|config| ask_health(&config)),
+        Ok(Command::Help) => print(&arguments::help(), ExitCode::SUCCESS),
+        Ok(Command::HelpOf(command)) => print(&arguments::help_of(command), ExitCode::SUCCESS),
+        Ok(Command::Version) => print(&arguments::version(), ExitCode::SUCCESS),
+        Err(error) => {
+            complain(&format!("infernet-router: {error}"));
             ExitCode::from(EXIT_USAGE)
         }
     }
@@ -47,13 +47,13 @@ fn with_config(command: impl FnOnce(Config) -> ExitCode) -> ExitCode {
     }
 }
 
-fn run(config: Config) -> ExitCode {
+fn run(config: Config, port_report: PortReport) -> ExitCode {
     let _logging = match start_logging(config.log_format, config.log_level) {
         Ok(logging) => logging,
         Err(code) => return code,
     };
     config.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-    match serve(config) {
+    match serve(config, port_report) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{error}");
@@ -62,9 +62,12 @@ fn run(config: Config) -> ExitCode {
     }
 }
 
-fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+fn serve(config: Config, port_report: PortReport) -> Result<(), Box<dyn std::error::Error>> {
     let signals = Signals::catch()?;
     let mut router = Router::start(config)?;
+    if port_report == PortReport::OnStdout {
+        print(&format!("{}\n", router.addr().port()), ExitCode::SUCCESS);
+    }
     let grace = after(router.startup_grace());
     loop {
         select! {
@@ -166,29 +169,6 @@ fn start_logging(format: LogFormat, level: LevelFilter) -> Result<Logging, ExitC
         complain(&format!("infernet-router: no log: {error}"));
         ExitCode::FAILURE
     })
-}
-
-fn help() -> String {
-    let mut help = String::from(
-        "infernet-router: tells clients of an Infernet fleet which nodes to call, least busy first\n\n\
-         Usage: infernet-router          serve\n       \
-         infernet-router check    ask every listed node once and say how each fares; --json for programs\n       \
-         infernet-router health   ask the router that serves with these settings whether it does\n\n\
-         GET /api/v1/ips?container=ID    addresses of nodes that run the container\n\
-         GET /api/v1/containers          what runs\n\
-         GET /health, /metrics, /openapi.json\n\n\
-         Settings, from the environment or from .env in the working directory:\n",
-    );
-    for setting in SETTINGS {
-        let default = if setting.default.is_empty() {
-            "unset"
-        } else {
-            setting.default
-        };
-        // Writing to a String can't fail.
-        let _ = writeln!(help, "  {:<24}{} [{default}]", setting.name, setting.meaning);
-    }
-    help
 }
 
 /// A reader that went away (`--help | head -1`) is no error.

@@ -110,7 +110,10 @@ fn answer(client: TcpStream, pending: u64, containers: &[&str]) -> io::Result<()
     let mut lines = BufReader::new(&client).lines();
     let request = lines.next().unwrap_or(Ok(String::new()))?;
     // The rest of the head: what is not read would make the kernel reset the connection.
-    lines.map_while(Result::ok).take_while(|line| !line.is_empty()).for_each(drop);
+    lines
+        .map_while(Result::ok)
+        .take_while(|line| !line.is_empty())
+        .for_each(drop);
     let path = request.split([' ', '?']).nth(1).unwrap_or_default();
     let (status, body) = match path {
         "/info" => ("200 OK", info(pending, containers)),

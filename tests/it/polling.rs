@@ -210,6 +210,16 @@ fn the_first_answer_has_slow_nodes_and_does_not_wait_for_hanging_ones() {
 fn a_client_that_comes_before_serving_begins_waits_for_the_first_list() {
     let fleet = Fleet::start(2);
     fleet.set(1, Behaviour::Wait);
+    // A machine that is too busy to connect within the 1.5 s before serving begins: once more.
+    let (router, mut client) = (0..20)
+        .find_map(|_| before_serving(&fleet))
+        .expect("20 clients all came too late");
+    assert_eq!(client.receive().strings(), addresses(&fleet, [0]));
+    assert_eq!(router.get("/health").status, 200);
+}
+
+/// A router and a client that has asked it before it served, or None where the client came too late.
+fn before_serving(fleet: &Fleet) -> Option<(Router, Connection)> {
     // An address that nobody else serves on, so that its port is found before the log names it.
     let [_, a, b, c] = std::process::id().to_be_bytes();
     let host = Ipv4Addr::new(127, 128 + a % 64, b, c);
@@ -219,15 +229,9 @@ fn a_client_that_comes_before_serving_begins_waits_for_the_first_list() {
         port = listening_port(host);
         port.is_some()
     });
-    let addr = SocketAddr::from((host, port.expect("it listens")));
-    let mut client = Connection::open(addr);
+    let mut client = Connection::open(SocketAddr::from((host, port?)));
     client.send("GET /api/v1/ips?container=hello-world HTTP/1.1\r\nHost: router\r\n\r\n");
-    if router.count_lines("serving on") > 0 {
-        eprintln!("skipped: this machine is too busy to come before serving begins");
-        return;
-    }
-    assert_eq!(client.receive().strings(), addresses(&fleet, [0]));
-    assert_eq!(router.addr(), addr);
+    (router.count_lines("serving on") == 0).then_some((router, client))
 }
 
 /// The port of a socket that listens on this address.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{IPS, binary, under_attack, with_ten_nodes};
+use super::{IPS, under_attack, with_ten_nodes};
+use crate::launch;
 use crate::support::attack::{self, Attack, Then, random_heads};
 use crate::support::{Fleet, Router};
 
@@ -151,7 +152,7 @@ fn random_heads_from_a_seed() {
 #[test]
 fn five_hundred_clients_that_ask_for_a_thousand_of_10_000_nodes_and_never_read() {
     let fleet = Fleet::start(10_000);
-    let router: Router = binary().ips(fleet.list()).start();
+    let router: Router = launch().ips(fleet.list()).start();
     let last = format!("{IPS}&n=1&offset=9999");
     router.until("it knows its nodes", || router.get(&last).strings().len() == 1);
     let never = Attack {

@@ -1,6 +1,7 @@
 //! Each limit of the gate: at it, past it, and what the client sees.
 
-use super::{IPS, binary, source, with_ten_nodes};
+use super::{IPS, source, with_ten_nodes};
+use crate::launch;
 use crate::support::attack::{self, Attack, Then};
 use crate::support::http::{Ended, get_from};
 use crate::support::{Behaviour, Connection, Fleet, Router};
@@ -8,7 +9,7 @@ use crate::support::{Behaviour, Connection, Fleet, Router};
 /// The share of one client is then four.
 fn with_16_places() -> (Fleet, Router) {
     let fleet = Fleet::start(10);
-    let router = binary().ips(fleet.list()).set("MAX_CONNECTIONS", 16).start();
+    let router = launch().ips(fleet.list()).set("MAX_CONNECTIONS", 16).start();
     router.until("it knows its nodes", || router.get(IPS).strings().len() == 3);
     (fleet, router)
 }
@@ -58,7 +59,7 @@ fn a_client_has_a_quarter_of_the_connections_and_gets_a_503_past_it() {
 #[test]
 fn a_trusted_proxy_may_hold_all_connections() {
     let fleet = Fleet::start(10);
-    let router = binary()
+    let router = launch()
         .ips(fleet.list())
         .set("MAX_CONNECTIONS", 16)
         .set("TRUSTED_PROXIES", "127.55.0.1")
@@ -90,7 +91,7 @@ fn when_all_connections_are_being_answered_a_newcomer_gets_a_503() {
     let ids: Vec<String> = (0..256).map(|n| format!("{n:0>200}")).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     fleet.set_all(Behaviour::up(1, &ids));
-    let router = binary().ips(fleet.list()).set("MAX_CONNECTIONS", 16).start();
+    let router = launch().ips(fleet.list()).set("MAX_CONNECTIONS", 16).start();
     let readers = Attack {
         name: "never read",
         connections: 16,

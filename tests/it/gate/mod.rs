@@ -9,17 +9,14 @@ mod system;
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::launch;
 use crate::support::honest::Seen;
-use crate::support::{Fleet, Honest, Launch, PATIENCE, Router};
+use crate::support::{Fleet, Honest, PATIENCE, Router};
 
 const IPS: &str = "/api/v1/ips?container=hello-world";
 
 /// Where the honest client sits; no attacker does.
 const HONEST: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 1);
-
-fn binary() -> Launch {
-    Launch::of(env!("CARGO_BIN_EXE_infernet-router"))
-}
 
 /// An address of this machine that nobody else uses.
 fn source(last: u8) -> IpAddr {
@@ -29,7 +26,7 @@ fn source(last: u8) -> IpAddr {
 /// A router that knows ten nodes, which live as long as the fleet.
 fn with_ten_nodes() -> (Fleet, Router) {
     let fleet = Fleet::start(10);
-    let router = binary().ips(fleet.list()).start();
+    let router = launch().ips(fleet.list()).start();
     router.until("it knows its nodes", || router.get(IPS).strings().len() == 3);
     (fleet, router)
 }

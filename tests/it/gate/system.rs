@@ -1,13 +1,14 @@
 //! What the system has too little of.
 
-use super::{HONEST, IPS, answered, binary};
+use super::{HONEST, IPS, answered};
+use crate::launch;
 use crate::support::attack::{Attack, Then};
 use crate::support::{Fleet, Honest, PATIENCE};
 
 #[test]
 fn too_few_descriptors_are_noticed_at_the_start_and_a_flood_beyond_them_is_outlived() {
     let fleet = Fleet::start(10);
-    let router = binary()
+    let router = launch()
         .ips(fleet.list())
         .set("REFRESH_INTERVAL", "0.5")
         .ulimit("-n 200")
@@ -39,7 +40,7 @@ fn too_few_descriptors_are_noticed_at_the_start_and_a_flood_beyond_them_is_outli
 #[test]
 fn a_soft_limit_below_a_sufficient_hard_one_is_raised_without_a_word() {
     let fleet = Fleet::start(10);
-    let router = binary().ips(fleet.list()).ulimit("-S -n 200").start();
+    let router = launch().ips(fleet.list()).ulimit("-S -n 200").start();
     router.until("it knows its nodes", || router.get(IPS).strings().len() == 3);
     assert_eq!(router.count_lines("open files"), 0);
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", router.pid())).expect("it runs");

@@ -8,11 +8,8 @@ mod openapi;
 
 use std::process::Output;
 
+use crate::launch;
 use crate::support::{Launch, PATIENCE, Router};
-
-fn launch() -> Launch {
-    Launch::of(env!("CARGO_BIN_EXE_infernet-router"))
-}
 
 /// Starts it and waits until it serves.
 fn serving(launch: Launch) -> Router {
