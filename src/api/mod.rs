@@ -133,6 +133,9 @@ impl Service {
         };
         let containers = query.containers.iter().map(|id| &**id);
         let nodes = self.registry.answer(containers, query.page, client, purpose);
+        if nodes.is_empty() {
+            self.metrics.empty_answers.add(1);
+        }
         let addresses: Vec<&str> = nodes.iter().map(|node| node.as_listed()).collect();
         dynamic(&addresses)
     }

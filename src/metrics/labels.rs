@@ -1,5 +1,7 @@
 //! What is counted apart, with the label that `/metrics` shows for it.
 
+use crate::node::Source;
+
 /// A set of labels known when the program is built, so that the number of series is bounded.
 pub(crate) trait Label: Copy + Sized + 'static {
     /// All of them, in the order in which they are shown.
@@ -35,6 +37,35 @@ macro_rules! labels {
             }
         }
     };
+}
+
+labels! {
+    /// What the poller makes of a node. Each has one of these.
+    NodeState {
+        /// Available, and answers.
+        Up = "up",
+        /// Not available: its probes fail, or none has ended yet.
+        Down = "down",
+        /// It answers nothing but 429: it stays what it was, available or not.
+        Limited = "limited",
+        /// Available, though its probes fail: so do those of too many others.
+        Doubted = "doubted",
+    }
+}
+
+impl Label for Source {
+    const ALL: &'static [Self] = &[Source::IpsFile, Source::Explorer];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Source::IpsFile => "ips_file",
+            Source::Explorer => "explorer",
+        }
+    }
 }
 
 labels! {

@@ -9,7 +9,8 @@ use std::ops::Index;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub(crate) use labels::{Endpoint, Label, ProbeOutcome, Refused, Status, Success, Verdict};
+use crate::node::Source;
+pub(crate) use labels::{Endpoint, Label, NodeState, ProbeOutcome, Refused, Status, Success, Verdict};
 pub(crate) use text::CONTENT_TYPE;
 
 /// A number that only grows, or, where its name says so, that is set.
@@ -19,6 +20,11 @@ pub(crate) struct Counter(AtomicU64);
 impl Counter {
     pub(crate) fn add(&self, n: u64) {
         self.0.fetch_add(n, Relaxed);
+    }
+
+    /// For one that is set, by the one thread that does.
+    pub(crate) fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Relaxed);
     }
 
     pub(crate) fn set(&self, n: u64) {
@@ -112,6 +118,12 @@ impl<L: Label, T> By<L, T> {
 /// All counters of one router.
 #[derive(Debug)]
 pub(crate) struct Metrics {
+    /// Set: listed nodes.
+    pub(crate) nodes: By<Source, By<NodeState>>,
+    /// Set: what available nodes reported as pending.
+    pub(crate) pending_jobs: Counter,
+    /// Set: ids that available nodes run with different images.
+    pub(crate) conflicting_containers: Counter,
     pub(crate) probes: By<ProbeOutcome>,
     pub(crate) probe_time: Histogram<8>,
     /// Set to 1 while the pool can't ask all nodes in an interval.
@@ -121,6 +133,8 @@ pub(crate) struct Metrics {
     pub(crate) explorer_requests: By<Success>,
     pub(crate) file_reads: By<Success>,
     pub(crate) request_time: Histogram<8>,
+    /// Answers of `/api/v1/ips` with status 200 and no address.
+    pub(crate) empty_answers: Counter,
     pub(crate) connections: Counter,
     /// Set: connections that are open now.
     pub(crate) connections_open: Counter,
@@ -132,6 +146,9 @@ pub(crate) struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self {
+            nodes: By::default(),
+            pending_jobs: Counter::default(),
+            conflicting_containers: Counter::default(),
             probes: By::default(),
             probe_time: Histogram::new(&PROBE_BOUNDS),
             pool_too_small: Counter::default(),
@@ -139,6 +156,7 @@ impl Default for Metrics {
             explorer_requests: By::default(),
             file_reads: By::default(),
             request_time: Histogram::new(&REQUEST_BOUNDS),
+            empty_answers: Counter::default(),
             connections: Counter::default(),
             connections_open: Counter::default(),
             limiter: By::default(),

@@ -7,231 +7,286 @@ use std::fmt::{Display, Write};
 
 use super::labels::{Endpoint, Label};
 use super::process::Process;
-use super::{By, Cumulated, Metrics, unix_seconds};
+use super::{By, Counter, Cumulated, Metrics};
 use crate::registry::Totals;
 use crate::util::logger;
 
 /// Type of the text, with the version of its format.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-impl Metrics {
-    /// All that is counted. `limiter_clients` are those that each limiter remembers; none when the limit is off.
-    pub(crate) fn to_text(&self, totals: Totals, limiter_clients: Option<&[(Endpoint, usize)]>) -> String {
-        let mut page = Page::default();
-        self.nodes(&mut page, totals);
-        self.lists(&mut page);
-        self.requests(&mut page);
-        self.limits(&mut page, limiter_clients);
-        page.family(
-            "infernet_router_promises_total",
-            "counter",
-            "Addresses handed out that counted as a pending job.",
-        );
-        page.sample("", totals.promises);
-        page.family(
-            "infernet_router_build_info",
-            "gauge",
-            "Always 1; the label tells the version.",
-        );
-        page.sample(concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), 1);
-        page.family(
-            "infernet_router_log_lines_dropped_total",
-            "counter",
-            "Lines of the log that nobody read in time.",
-        );
-        page.sample("", logger::dropped_lines());
-        process(&mut page, Process::read());
-        page.text
-    }
+/// All that one page is made from.
+struct Scrape<'a> {
+    metrics: &'a Metrics,
+    totals: Totals,
+    /// Clients that each limiter remembers; none when the limit is off.
+    limiter_clients: &'a [(Endpoint, usize)],
+    process: Process,
+}
 
-    fn nodes(&self, page: &mut Page, totals: Totals) {
-        page.family(
-            "infernet_router_nodes",
-            "gauge",
-            "Listed nodes by the list that names them and by state.",
-        );
-        for (source, up, all) in [
-            ("ips_file", totals.listed_up, totals.listed),
-            ("explorer", totals.explorer_up, totals.explorer),
-        ] {
-            page.sample(&format!("{{source=\"{source}\",state=\"up\"}}"), up);
-            page.sample(&format!("{{source=\"{source}\",state=\"down\"}}"), all - up);
-        }
-        page.family(
-            "infernet_router_probes_total",
-            "counter",
-            "Probes by how they ended; \"ours\" went wrong on our side.",
-        );
-        page.samples("outcome", &self.probes);
-        page.histogram(
-            "infernet_router_probe_duration_seconds",
-            "How long probes took.",
-            &self.probe_time.read(),
-        );
-        page.family(
-            "infernet_router_probe_pool_too_small",
-            "gauge",
-            "1 while the pool can't ask all nodes in an interval.",
-        );
-        page.sample("", self.pool_too_small.get());
-    }
+/// One metric. Without a sample it is left out.
+struct Family {
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    samples: fn(&Scrape<'_>, &mut Samples<'_>),
+}
 
-    fn lists(&self, page: &mut Page) {
-        page.family(
-            "infernet_router_file_reads_total",
-            "counter",
-            "Changes of the list file, by whether it could be read.",
-        );
-        page.samples("outcome", &self.file_reads);
-        page.family(
-            "infernet_router_explorer_requests_total",
-            "counter",
-            "Requests to the Node Explorer by outcome.",
-        );
-        page.samples("outcome", &self.explorer_requests);
-        let last = self.explorer_success.get();
-        if last > 0 {
-            page.family(
-                "infernet_router_explorer_age_seconds",
-                "gauge",
-                "Time since the Explorer last gave its list.",
-            );
-            page.sample("", unix_seconds().saturating_sub(last));
-        }
-    }
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
 
-    fn requests(&self, page: &mut Page) {
-        page.family(
-            "infernet_router_requests_total",
-            "counter",
-            "Requests that were answered, by endpoint and status.",
-        );
-        for (endpoint, by_status) in self.requests.iter() {
-            for (status, count) in by_status.iter().filter(|(_, count)| count.get() > 0) {
-                let (endpoint, status) = (endpoint.label(), status.label());
-                page.sample(&format!("{{endpoint=\"{endpoint}\",status=\"{status}\"}}"), count.get());
-            }
-        }
-        let help = "From a complete head to its answer.";
-        page.histogram(
-            "infernet_router_request_duration_seconds",
-            help,
-            &self.request_time.read(),
-        );
-        page.family(
-            "infernet_router_connections_total",
-            "counter",
-            "Client connections that were accepted.",
-        );
-        page.sample("", self.connections.get());
-        page.family(
-            "infernet_router_connections",
-            "gauge",
-            "Client connections that are open.",
-        );
-        page.sample("", self.connections_open.get());
-        page.family(
-            "infernet_router_refused_total",
-            "counter",
-            "Connections and requests that the gate refused.",
-        );
-        page.samples("reason", &self.refused);
-    }
-
-    fn limits(&self, page: &mut Page, clients: Option<&[(Endpoint, usize)]>) {
-        let Some(clients) = clients else {
-            return;
-        };
-        page.family(
-            "infernet_router_limiter_decisions_total",
-            "counter",
-            "Requests that took a token, and those that found none.",
-        );
-        for (endpoint, _) in clients {
-            for (verdict, count) in self.limiter[*endpoint].iter() {
-                let labels = format!("{{endpoint=\"{}\",decision=\"{}\"}}", endpoint.label(), verdict.label());
-                page.sample(&labels, count.get());
-            }
-        }
-        page.family(
-            "infernet_router_limiter_clients",
-            "gauge",
-            "Clients with a bucket of their own.",
-        );
-        for (endpoint, clients) in clients {
-            page.sample(&label("endpoint", endpoint.label()), clients);
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
         }
     }
 }
 
-fn process(page: &mut Page, process: Process) {
-    let mut gauge = |name, help, value: Option<f64>| {
-        if let Some(value) = value {
-            let kind = if str::ends_with(name, "_total") {
-                "counter"
-            } else {
-                "gauge"
-            };
-            page.family(name, kind, help);
-            page.sample("", value);
-        }
-    };
-    let whole = |value: Option<u64>| value.map(|value| value as f64);
+const fn counter(name: &'static str, help: &'static str, samples: fn(&Scrape<'_>, &mut Samples<'_>)) -> Family {
+    let kind = Kind::Counter;
+    Family {
+        name,
+        kind,
+        help,
+        samples,
+    }
+}
+
+const fn gauge(name: &'static str, help: &'static str, samples: fn(&Scrape<'_>, &mut Samples<'_>)) -> Family {
+    let kind = Kind::Gauge;
+    Family {
+        name,
+        kind,
+        help,
+        samples,
+    }
+}
+
+const fn histogram(name: &'static str, help: &'static str, samples: fn(&Scrape<'_>, &mut Samples<'_>)) -> Family {
+    let kind = Kind::Histogram;
+    Family {
+        name,
+        kind,
+        help,
+        samples,
+    }
+}
+
+const FAMILIES: &[Family] = &[
     gauge(
-        "process_resident_memory_bytes",
-        "Resident memory.",
-        whole(process.resident_bytes),
-    );
-    gauge("process_threads", "Threads.", whole(process.threads));
-    gauge("process_open_fds", "Open descriptors.", whole(process.open_descriptors));
+        "infernet_router_nodes",
+        "Listed nodes by the list that names them and by state; each is counted once.",
+        |of, to| to.by_two(["source", "state"], &of.metrics.nodes, |_| true),
+    ),
     gauge(
-        "process_max_fds",
-        "Most descriptors that may be open.",
-        whole(process.max_descriptors),
-    );
+        "infernet_router_pending_jobs",
+        "Jobs that the available nodes reported as pending, all together.",
+        |of, to| to.one(of.metrics.pending_jobs.get()),
+    ),
+    counter(
+        "infernet_router_probes_total",
+        "Probes by how they ended; \"ours\" went wrong on our side.",
+        |of, to| to.by("outcome", &of.metrics.probes),
+    ),
+    histogram(
+        "infernet_router_probe_duration_seconds",
+        "How long probes took.",
+        |of, to| to.histogram(&of.metrics.probe_time.read()),
+    ),
     gauge(
+        "infernet_router_probe_pool_too_small",
+        "1 while the pool can't ask all nodes in an interval.",
+        |of, to| to.one(of.metrics.pool_too_small.get()),
+    ),
+    gauge(
+        "infernet_router_conflicting_containers",
+        "Container ids that available nodes run with different images.",
+        |of, to| to.one(of.metrics.conflicting_containers.get()),
+    ),
+    counter(
+        "infernet_router_file_reads_total",
+        "Changes of the list file, by whether it could be read.",
+        |of, to| to.by("outcome", &of.metrics.file_reads),
+    ),
+    counter(
+        "infernet_router_explorer_requests_total",
+        "Requests to the Node Explorer by outcome.",
+        |of, to| to.by("outcome", &of.metrics.explorer_requests),
+    ),
+    gauge(
+        "infernet_router_explorer_last_success_timestamp_seconds",
+        "When the Explorer last gave its list, in seconds since 1970.",
+        |of, to| to.maybe(Some(of.metrics.explorer_success.get()).filter(|last| *last > 0)),
+    ),
+    counter(
+        "infernet_router_requests_total",
+        "Requests that were answered, by endpoint and status.",
+        |of, to| to.by_two(["endpoint", "status"], &of.metrics.requests, |count| count.get() > 0),
+    ),
+    histogram(
+        "infernet_router_request_duration_seconds",
+        "From a complete head to its answer.",
+        |of, to| to.histogram(&of.metrics.request_time.read()),
+    ),
+    counter(
+        "infernet_router_empty_answers_total",
+        "Answers of /api/v1/ips with status 200 and no address.",
+        |of, to| to.one(of.metrics.empty_answers.get()),
+    ),
+    counter(
+        "infernet_router_connections_total",
+        "Client connections that were accepted.",
+        |of, to| to.one(of.metrics.connections.get()),
+    ),
+    gauge(
+        "infernet_router_open_connections",
+        "Client connections that are open.",
+        |of, to| to.one(of.metrics.connections_open.get()),
+    ),
+    counter(
+        "infernet_router_refused_total",
+        "Connections and requests that the gate refused.",
+        |of, to| to.by("reason", &of.metrics.refused),
+    ),
+    counter(
+        "infernet_router_limiter_decisions_total",
+        "Requests that took a token, and those that found none.",
+        |of, to| {
+            for (endpoint, _) in of.limiter_clients {
+                for (verdict, count) in of.metrics.limiter[*endpoint].iter() {
+                    let labels = [("endpoint", endpoint.label()), ("decision", verdict.label())];
+                    to.labelled(&labels, count.get());
+                }
+            }
+        },
+    ),
+    gauge(
+        "infernet_router_limiter_clients",
+        "Clients with a bucket of their own.",
+        |of, to| {
+            for (endpoint, clients) in of.limiter_clients {
+                to.labelled(&[("endpoint", endpoint.label())], clients);
+            }
+        },
+    ),
+    counter(
+        "infernet_router_promises_total",
+        "Addresses handed out that counted as a pending job.",
+        |of, to| to.one(of.totals.promises),
+    ),
+    counter(
+        "infernet_router_log_lines_dropped_total",
+        "Lines of the log that nobody read in time.",
+        |_, to| to.one(logger::dropped_lines()),
+    ),
+    gauge(
+        "infernet_router_build_info",
+        "Always 1; the label tells the version.",
+        |_, to| to.labelled(&[("version", env!("CARGO_PKG_VERSION"))], 1),
+    ),
+    gauge("process_resident_memory_bytes", "Resident memory.", |of, to| {
+        to.maybe(of.process.resident_bytes)
+    }),
+    gauge("process_threads", "Threads.", |of, to| to.maybe(of.process.threads)),
+    gauge("process_open_fds", "Open descriptors.", |of, to| {
+        to.maybe(of.process.open_descriptors)
+    }),
+    gauge("process_max_fds", "Most descriptors that may be open.", |of, to| {
+        to.maybe(of.process.max_descriptors)
+    }),
+    counter(
         "process_cpu_seconds_total",
         "Processor time, user and system.",
-        process.cpu_seconds,
-    );
+        |of, to| to.maybe(of.process.cpu_seconds),
+    ),
     gauge(
         "process_start_time_seconds",
         "Start of the process, in seconds since 1970.",
-        process.start_seconds,
-    );
+        |of, to| to.maybe(of.process.start_seconds),
+    ),
+];
+
+impl Metrics {
+    /// All that is counted. `limiter_clients` are those that each limiter remembers; none when the limit is off.
+    pub(crate) fn to_text(&self, totals: Totals, limiter_clients: Option<&[(Endpoint, usize)]>) -> String {
+        let scrape = Scrape {
+            metrics: self,
+            totals,
+            limiter_clients: limiter_clients.unwrap_or_default(),
+            process: Process::read(),
+        };
+        let mut text = String::new();
+        for family in FAMILIES {
+            let begin = text.len();
+            let Family { name, kind, help, .. } = family;
+            // Writing to a String can't fail.
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {}", kind.name());
+            let head = text.len();
+            let mut samples = Samples { name, text: &mut text };
+            (family.samples)(&scrape, &mut samples);
+            if text.len() == head {
+                text.truncate(begin);
+            }
+        }
+        text
+    }
 }
 
-fn label(name: &str, value: &str) -> String {
-    format!("{{{name}=\"{value}\"}}")
+/// The samples of one metric as they are written. Writing to a String can't fail.
+struct Samples<'a> {
+    name: &'static str,
+    text: &'a mut String,
 }
 
-/// The text as it grows. Writing to a String can't fail.
-#[derive(Default)]
-struct Page {
-    text: String,
-    family: &'static str,
-}
-
-impl Page {
-    /// Begins a metric; the samples that follow are its.
-    fn family(&mut self, name: &'static str, kind: &str, help: &str) {
-        self.family = name;
-        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+impl Samples<'_> {
+    fn one(&mut self, value: impl Display) {
+        let _ = writeln!(self.text, "{} {value}", self.name);
     }
 
-    fn sample(&mut self, labels: &str, value: impl Display) {
-        let _ = writeln!(self.text, "{}{labels} {value}", self.family);
-    }
-
-    /// A sample for each value of one label.
-    fn samples<L: Label>(&mut self, name: &str, counts: &By<L>) {
-        for (value, count) in counts.iter() {
-            self.sample(&label(name, value.label()), count.get());
+    /// A sample where there is a value.
+    fn maybe(&mut self, value: Option<impl Display>) {
+        if let Some(value) = value {
+            self.one(value);
         }
     }
 
-    fn histogram(&mut self, name: &'static str, help: &str, observed: &Cumulated) {
-        self.family(name, "histogram", help);
+    fn labelled(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        let labels: Vec<String> = labels
+            .iter()
+            .map(|(name, value)| format!("{name}=\"{value}\""))
+            .collect();
+        let _ = writeln!(self.text, "{}{{{}}} {value}", self.name, labels.join(","));
+    }
+
+    /// A sample for each value of one label.
+    fn by<L: Label>(&mut self, name: &str, counts: &By<L>) {
+        for (value, count) in counts.iter() {
+            self.labelled(&[(name, value.label())], count.get());
+        }
+    }
+
+    /// A sample for each pair of two labels that `is_shown`.
+    fn by_two<L: Label, M: Label>(
+        &mut self,
+        [first, second]: [&str; 2],
+        counts: &By<L, By<M>>,
+        is_shown: fn(&Counter) -> bool,
+    ) {
+        for (one, by_other) in counts.iter() {
+            for (other, count) in by_other.iter().filter(|(_, count)| is_shown(count)) {
+                self.labelled(&[(first, one.label()), (second, other.label())], count.get());
+            }
+        }
+    }
+
+    fn histogram(&mut self, observed: &Cumulated) {
+        let name = self.name;
         for (bound, count) in &observed.up_to {
             let _ = writeln!(self.text, "{name}_bucket{{le=\"{}\"}} {count}", seconds(*bound));
         }
@@ -287,7 +342,7 @@ mod tests {
     #[test]
     fn what_does_not_apply_is_left_out() {
         let text = Metrics::default().to_text(Totals::default(), None);
-        assert!(!text.contains("limiter") && !text.contains("explorer_age"));
+        assert!(!text.contains("limiter") && !text.contains("explorer_last_success"));
         let text = Metrics::default().to_text(
             Totals::default(),
             Some(&[(Endpoint::Ips, 1), (Endpoint::Containers, 2)]),

@@ -51,6 +51,7 @@ impl Poller {
             self.nodes.insert(id, Tracked::new(addr, rank));
             self.schedule.add_new(id, rank.source());
             self.unanswered += 1;
+            self.recount(id);
         }
     }
 
@@ -63,6 +64,7 @@ impl Poller {
             if node.asked.is_none() {
                 self.schedule.add_new(id, rank.source());
             }
+            self.recount(id);
         }
     }
 
@@ -78,6 +80,7 @@ impl Poller {
             if let Some((class, _)) = node.under_way {
                 self.orphans.insert(id, class);
             }
+            self.count(node.counted, None);
             let line = format_args!("node {:?} is not listed any more", addr.as_listed());
             log_node(&mut self.node_lines, Level::Info, line, now);
         }

@@ -27,7 +27,7 @@ use crate::registry::{NodeId, Registry};
 use crate::util::log_throttle::{LogRate, LogThrottle, ONE_A_MINUTE};
 use crate::util::threads::{self, Alarm, Joined};
 use schedule::{Class, Overdue, Schedule, Turn};
-use tracked::{Cause, Tracked};
+use tracked::{Cause, Counted, Tracked};
 
 /// Lines about single nodes: those of a large fleet at the start, then one a second. A hostile Explorer can name 100,000
 /// others each interval, and a fleet that changes for good must not fill the disk.
@@ -35,6 +35,9 @@ const NODE_RATE: LogRate = LogRate {
     burst: 1_000,
     refill: Duration::from_secs(1),
 };
+
+/// A node that has answered nothing but 429 for so many intervals is limited.
+const LIMITED_INTERVALS: u32 = 10;
 
 /// What the poller is told when it starts.
 #[derive(Debug)]
@@ -193,6 +196,31 @@ impl Poller {
         if let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_recheck_due) {
             node.is_recheck_due = true;
             self.schedule.recheck(id, node.class(), now);
+        }
+    }
+
+    /// Brings what `/metrics` says in line with what a node is now.
+    fn recount(&mut self, id: NodeId) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            let counted = node.to_be_counted();
+            if node.counted != Some(counted) {
+                let before = node.counted.replace(counted);
+                self.count(before, Some(counted));
+            }
+        }
+    }
+
+    fn count(&self, before: Option<Counted>, now: Option<Counted>) {
+        let Metrics {
+            nodes, pending_jobs, ..
+        } = &*self.metrics;
+        if let Some(now) = now {
+            nodes[now.source][now.state].add(1);
+            pending_jobs.add(now.pending);
+        }
+        if let Some(before) = before {
+            nodes[before.source][before.state].sub(1);
+            pending_jobs.sub(before.pending);
         }
     }
 

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use log::Level;
 
-use super::Poller;
 use super::tracked::{Cause, Health, log_node};
+use super::{LIMITED_INTERVALS, Poller};
 use crate::metrics::ProbeOutcome;
 use crate::node::NodeInfo;
 use crate::probe::{Outcome, Report};
@@ -14,7 +14,7 @@ use crate::registry::{MAX_CONTAINERS, MAX_TEXT_BYTES, NodeId};
 impl Poller {
     /// Takes over what a probe found, if the node was listed all the while.
     pub(super) fn report(&mut self, report: Report, now: Instant) {
-        self.count(&report);
+        self.count_probe(&report);
         if let Some(class) = self.orphans.remove(&report.id) {
             return self.schedule.ended(class);
         }
@@ -45,13 +45,14 @@ impl Poller {
             Outcome::Failed(reason) => self.failed(report.id, reason, now),
             Outcome::LocalError(reason) => self.local_error(&reason, now),
         }
+        self.recount(report.id);
         if is_failure && cause == Cause::Turn && was != Health::Down {
             self.recheck(report.id, now);
         }
         self.tell_ready();
     }
 
-    fn count(&self, report: &Report) {
+    fn count_probe(&self, report: &Report) {
         let outcome = match report.outcome {
             Outcome::Up(_) => ProbeOutcome::Up,
             Outcome::Limited => ProbeOutcome::Limited,
@@ -75,7 +76,9 @@ impl Poller {
         let Some(node) = self.nodes.get_mut(&id) else {
             return;
         };
-        if matches!(node.health, Health::New | Health::Down) {
+        node.pending = info.load(|_| 1);
+        let was_limited = node.answered_otherwise();
+        if was_limited || matches!(node.health, Health::New | Health::Down) {
             node.reason.clear();
             let (addr, running) = (node.addr.as_listed(), info.containers.len());
             let line = format_args!("node {addr:?} is up: {running} containers, {pending} pending");
@@ -87,8 +90,7 @@ impl Poller {
     /// A 429 says nothing of how the node is; one that was never up has to wait for a better answer.
     fn limited(&mut self, id: NodeId, now: Instant) {
         if let Some(node) = self.nodes.get_mut(&id) {
-            let reason = "answered 429, too many requests: the state stays".to_owned();
-            node.explain(reason, &mut self.node_lines, now);
+            node.answered_429(self.settings.interval * LIMITED_INTERVALS, &mut self.node_lines, now);
             if node.health == Health::New {
                 node.health = Health::Down;
             }
@@ -99,6 +101,7 @@ impl Poller {
         let Some(node) = self.nodes.get_mut(&id) else {
             return;
         };
+        node.answered_otherwise();
         match node.health {
             Health::Up => {
                 node.health = Health::Suspect;

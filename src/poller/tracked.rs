@@ -1,14 +1,17 @@
 //! One listed node as the poller sees it.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::Level;
 
 use super::schedule::Class;
-use crate::node::{NodeAddr, Rank};
+use crate::metrics::NodeState;
+use crate::node::{NodeAddr, Rank, Source};
 use crate::util::log_throttle::LogThrottle;
 
+/// What one node adds to the jobs pending in all at most: a liar's number must not hide everybody else's.
+const MAX_COUNTED_PENDING: u64 = 1_000_000;
 /// The lines are the poller's.
 const TARGET: &str = "infernet_router::poller";
 
@@ -44,6 +47,22 @@ pub(super) struct Tracked {
     pub(super) is_recheck_due: bool,
     /// The last reason for a failure that was logged; the same one is not logged again before the node flips.
     pub(super) reason: String,
+    /// When it answered 429, and nothing else since.
+    pub(super) limited_since: Option<Instant>,
+    /// Whether that has lasted for long enough to be told.
+    pub(super) is_limited: bool,
+    /// Jobs that it last reported as pending.
+    pub(super) pending: u64,
+    /// As what `/metrics` counts it now.
+    pub(super) counted: Option<Counted>,
+}
+
+/// What `/metrics` counts of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counted {
+    pub(super) source: Source,
+    pub(super) state: NodeState,
+    pub(super) pending: u64,
 }
 
 impl Tracked {
@@ -56,6 +75,35 @@ impl Tracked {
             under_way: None,
             is_recheck_due: false,
             reason: String::new(),
+            limited_since: None,
+            is_limited: false,
+            pending: 0,
+            counted: None,
+        }
+    }
+
+    /// Whether clients are sent to it.
+    pub(super) fn is_available(&self) -> bool {
+        matches!(self.health, Health::Up | Health::Suspect)
+    }
+
+    pub(super) fn state(&self) -> NodeState {
+        match self.health {
+            _ if self.is_limited => NodeState::Limited,
+            Health::Up | Health::Suspect => NodeState::Up,
+            Health::New | Health::Down => NodeState::Down,
+        }
+    }
+
+    pub(super) fn to_be_counted(&self) -> Counted {
+        Counted {
+            source: self.rank.source(),
+            state: self.state(),
+            pending: if self.is_available() {
+                self.pending.min(MAX_COUNTED_PENDING)
+            } else {
+                0
+            },
         }
     }
 
@@ -68,7 +116,7 @@ impl Tracked {
 
     /// Logs why a probe failed, when that changed.
     pub(super) fn explain(&mut self, reason: String, lines: &mut LogThrottle, now: Instant) {
-        if self.reason != reason {
+        if !is_same_reason(&self.reason, &reason) {
             let addr = self.addr.as_listed();
             log_node(
                 lines,
@@ -80,6 +128,33 @@ impl Tracked {
         }
     }
 
+    /// Notes a 429, and logs it: when it begins, and when it has lasted for long.
+    pub(super) fn answered_429(&mut self, long: Duration, lines: &mut LogThrottle, now: Instant) {
+        let since = *self.limited_since.get_or_insert(now);
+        let addr = self.addr.as_listed();
+        if !self.is_limited && now.duration_since(since) >= long {
+            self.is_limited = true;
+            let line = format_args!(
+                "node {addr:?} is limited: it has answered nothing but 429, too many requests, for {} s; \
+                 others may ask it in this router's name, or REFRESH_INTERVAL is too short",
+                long.as_secs_f64()
+            );
+            return log_node(lines, Level::Warn, line, now);
+        }
+        let reason = "429, too many requests: it stays what it was".to_owned();
+        if !is_same_reason(&self.reason, &reason) {
+            let line = format_args!("node {addr:?} answered {reason}");
+            log_node(lines, Level::Warn, line, now);
+            self.reason = reason;
+        }
+    }
+
+    /// Notes an answer, or none, that is no 429. True where that ends a time in which the node was limited.
+    pub(super) fn answered_otherwise(&mut self) -> bool {
+        self.limited_since = None;
+        std::mem::take(&mut self.is_limited)
+    }
+
     /// Logs that the node is down, with the reason.
     pub(super) fn give_up(&mut self, reason: String, lines: &mut LogThrottle, now: Instant) {
         let addr = self.addr.as_listed();
@@ -89,10 +164,32 @@ impl Tracked {
     }
 }
 
+/// Whether two reasons differ in nothing but their numbers: dates, counts, ports.
+fn is_same_reason(one: &str, other: &str) -> bool {
+    let is_kept = |char: &char| !char.is_ascii_digit();
+    one.chars().filter(is_kept).eq(other.chars().filter(is_kept))
+}
+
 /// Logs a line about a node, or counts it where there were too many; all of them are there at level debug.
 pub(super) fn log_node(lines: &mut LogThrottle, level: Level, line: fmt::Arguments<'_>, now: Instant) {
     match lines.admit(now) {
         Some(suppressed) => log::log!(target: TARGET, level, "{line}{suppressed}"),
         None => log::debug!(target: TARGET, "{line}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_the_same_when_its_numbers_alone_changed() {
+        assert!(is_same_reason(
+            "expired 3 days ago, at 2026-01-09",
+            "expired 14 days ago, at 2026-01-20"
+        ));
+        assert!(is_same_reason("", ""));
+        assert!(!is_same_reason("connection refused", "connection reset"));
+        assert!(!is_same_reason("", "connection refused"));
     }
 }

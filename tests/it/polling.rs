@@ -115,16 +115,50 @@ fn a_429_is_neither_a_success_nor_a_failure() {
     assert_eq!(available(&router), addresses(&fleet, [0]));
     assert_eq!(router.count_lines("is down"), 0);
     for node in 0..3 {
-        let told = line(
-            "a probe of node",
-            fleet.addr(node),
-            "failed: answered 429, too many requests",
-        );
+        let told = line("node", fleet.addr(node), "answered 429, too many requests");
         router.wait_line(&told, PATIENCE);
         assert_eq!(router.count_lines(&told), 1);
     }
     fleet.set(2, Behaviour::up(0, &["hello-world"]));
     wait_available(&router, &fleet, [0, 2]);
+}
+
+#[test]
+fn a_node_that_answers_nothing_but_429_is_limited_until_it_answers_otherwise() {
+    let fleet = Fleet::start(3);
+    fleet.set(1, Behaviour::Status(429));
+    let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", "0.3").start();
+    assert_eq!(available(&router), addresses(&fleet, [0, 2]));
+    fleet.set(0, Behaviour::Status(429));
+    for node in 0..2 {
+        let told = line("node", fleet.addr(node), "is limited: it has answered nothing but 429");
+        router.wait_line(&told, PATIENCE);
+        assert!(fleet.asked(node) >= 11, "{}", fleet.asked(node));
+        assert_eq!(router.count_lines(&told), 1);
+    }
+    assert_eq!(available(&router), addresses(&fleet, [0, 2]), "it stays what it was");
+    assert_eq!(
+        [nodes(&router, "limited"), nodes(&router, "up"), nodes(&router, "down")],
+        [2, 1, 0]
+    );
+    let mark = router.log_len();
+    fleet.set(0, Behaviour::Status(500));
+    fleet.set(1, Behaviour::up(0, &["hello-world"]));
+    router.wait_line_after(mark, &line("node", fleet.addr(1), "is up"), PATIENCE);
+    router.wait_line_after(mark, &line("node", fleet.addr(0), "is down"), PATIENCE);
+    assert_eq!(
+        [nodes(&router, "limited"), nodes(&router, "up"), nodes(&router, "down")],
+        [0, 2, 1]
+    );
+}
+
+/// How many nodes of ips.txt are in this state, by `/metrics`.
+#[track_caller]
+fn nodes(router: &Router, state: &str) -> usize {
+    let metrics = router.get("/metrics");
+    let sample = format!("infernet_router_nodes{{source=\"ips_file\",state=\"{state}\"}} ");
+    let value = |line: &str| line.strip_prefix(sample.as_str())?.parse().ok();
+    metrics.text().lines().find_map(value).expect("each state has a sample")
 }
 
 #[test]
