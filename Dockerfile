@@ -15,14 +15,25 @@ COPY Cargo.toml Cargo.lock ./
 RUN mkdir src && echo '//! A stand-in.' | tee src/lib.rs > src/main.rs && echo 'fn main() {}' >> src/main.rs \
     && cargo build --locked --release --target "$(cat /target)"
 COPY src src
+# What --version tells: --build-arg GIT_COMMIT=$(git rev-parse --short=12 HEAD)
+ARG GIT_COMMIT
 # Newer than the stand-ins above, whatever the clock of the checkout says.
 RUN touch src/lib.rs src/main.rs \
-    && cargo build --locked --release --target "$(cat /target)" \
+    && GIT_COMMIT="${GIT_COMMIT:-}" cargo build --locked --release --target "$(cat /target)" \
     && cp "target/$(cat /target)/release/infernet-router" /infernet-router
 # The whole image; not every builder makes the working directory.
 RUN mkdir -p /image/app && mv /infernet-router /image/
 
 FROM scratch
+ARG GIT_COMMIT
+ARG VERSION
+ARG SOURCE
+LABEL org.opencontainers.image.title="infernet-router" \
+      org.opencontainers.image.description="Tells clients of an Infernet fleet which nodes to call" \
+      org.opencontainers.image.licenses="BSD-3-Clause-Clear" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${GIT_COMMIT}" \
+      org.opencontainers.image.source="${SOURCE}"
 COPY --from=build /image /
 WORKDIR /app
 # A number, since there is no /etc/passwd.

@@ -1,10 +1,12 @@
 #!/bin/sh
-# Makes target/infernet-router_VERSION_ARCHITECTURE.deb of what `make install` installs. Wants dpkg-deb.
+# Makes target/infernet-router_VERSION_ARCHITECTURE.deb of what `make install` installs. Wants dpkg-deb. MAINTAINER in the
+# environment is who answers for it.
 set -eu
 umask 022
 cd "$(dirname "$0")/.."
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 architecture=$(dpkg --print-architecture)
+maintainer=${MAINTAINER:-Infernet Router <infernet-router@example.invalid>}
 root=target/deb
 rm -rf "$root"
 make install PREFIX=/usr DESTDIR="$root"
@@ -15,7 +17,10 @@ install -m 644 .env.example "$root/etc/infernet-router/.env"
 gzip -9n "$root/usr/share/man/man1/infernet-router.1"
 install -m 644 LICENSE "$root/usr/share/doc/infernet-router/copyright"
 install -m 644 README.md "$root/usr/share/doc/infernet-router/README.md"
-gzip -9nc CHANGELOG.md > "$root/usr/share/doc/infernet-router/changelog.gz"
+install -m 644 CHANGELOG.md "$root/usr/share/doc/infernet-router/CHANGELOG.md"
+# The form that Debian's tools read.
+printf 'infernet-router (%s) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n -- %s  %s\n' \
+    "$version" "$maintainer" "$(date -R)" | gzip -9n > "$root/usr/share/doc/infernet-router/changelog.gz"
 
 cat > "$root/DEBIAN/control" << END
 Package: infernet-router
@@ -23,11 +28,11 @@ Version: $version
 Architecture: $architecture
 Section: net
 Priority: optional
-Maintainer: Infernet Router <noreply@localhost>
+Maintainer: $maintainer
 Installed-Size: $(du -ks --exclude=DEBIAN "$root" | cut -f1)
 Description: tells clients of an Infernet fleet which nodes to call
- Keeps the list of Infernet nodes, asks each what it runs and how busy it is, and
- answers clients which nodes to call, those first that are through soonest.
+ Keeps the list of Infernet nodes, asks each what it runs and how busy it is,
+ and answers clients which nodes to call, those first that are through soonest.
 END
 printf '%s\n' /etc/infernet-router/ips.txt /etc/infernet-router/.env > "$root/DEBIAN/conffiles"
 # It is not started by being installed: without a list it has nothing to say.

@@ -1,9 +1,12 @@
-"""Two replicas behind HAProxy with haproxy.cfg: each client has its own limit through the proxy, and none of 50
-requests a second is lost while a replica is killed and while both are replaced."""
+"""Two replicas behind HAProxy, nginx and Caddy, configured as README.md says: each client has its own limit through the
+proxy, strangers see neither metrics nor status, and none of 50 requests a second is lost while a replica is killed and
+while both are replaced. A proxy that is not installed is left out."""
 
 import http.client
 import os
 import pathlib
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -42,9 +45,55 @@ class Replica:
         return self.process.wait(PATIENCE_S)
 
 
-def get(port, source="127.0.0.1", headers={}):
+class Proxy:
+    """A proxy with its configuration: the block of README.md in its language, with the addresses of this machine."""
+
+    def __init__(self, name, block, around, command, here="127.0.0.1"):
+        self.name, self.block, self.around, self.command, self.here = name, block, around, command, here
+        # Debian keeps servers there.
+        self.program = shutil.which(command[0], path=os.environ["PATH"] + ":/usr/sbin")
+
+    def start(self, directory, listen, replicas):
+        readme = (ROOT / "README.md").read_text()
+        config = re.search(rf"```{self.block}\n(.*?)```", readme, re.DOTALL)[1]
+        places = {"10.0.0.11:4000": replicas[0].port, "10.0.0.12:4000": replicas[1].port}
+        for place, port in places.items():
+            assert config.count(place) == 1, place
+            config = config.replace(place, f"127.0.0.1:{port}")
+        config, listens = re.subn(r"^(\s*(?:listen |bind )?):?4000\b", rf"\g<1>{self.here}:{listen}", config, flags=re.M)
+        assert listens == 1, config
+        path = pathlib.Path(directory, self.name)
+        path.write_text(self.around.format(config=config, directory=directory))
+        command = [self.program, *(part.format(config=path) for part in self.command[1:])]
+        log = open(pathlib.Path(directory, self.name + ".log"), "w")
+        environment = {"HOME": directory, "PATH": os.environ["PATH"]}
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+
+
+PROXIES = [
+    Proxy("haproxy", "haproxy", "{config}", ["haproxy", "-f", "{config}"]),
+    Proxy(
+        "nginx",
+        "nginx",
+        "daemon off; pid {directory}/nginx.pid; error_log stderr; events {{}}\n"
+        "http {{ access_log off; client_body_temp_path {directory}/a; proxy_temp_path {directory}/b;\n"
+        "fastcgi_temp_path {directory}/c; uwsgi_temp_path {directory}/d; scgi_temp_path {directory}/e;\n{config} }}\n",
+        ["nginx", "-e", "stderr", "-c", "{config}"],
+    ),
+    Proxy(
+        "caddy",
+        "caddyfile",
+        "{{\n admin off\n auto_https off\n}}\n{config}",
+        ["caddy", "run", "--adapter", "caddyfile", "--config", "{config}"],
+        # An address without a scheme is served by TLS.
+        here="http://127.0.0.1",
+    ),
+]
+
+
+def get(port, source="127.0.0.1", headers={}, target=TARGET):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10, source_address=(source, 0))
-    connection.request("GET", TARGET, headers=headers)
+    connection.request("GET", target, headers=headers)
     status = connection.getresponse().status
     connection.close()
     return status
@@ -122,6 +171,13 @@ def each_client_has_its_own_limit(port):
     assert all(2 * LIMIT <= count <= 2 * LIMIT + 2 for count in (first, second))
 
 
+def strangers_see_what_is_public(port):
+    for target in ("/health", "/openapi.json", "/api/v1/containers"):
+        assert get(port, target=target) == 200, target
+    hidden = ["/metrics", "/status", "/status.json", "//metrics", "/%6detrics", "/%73tatus", "/status?q=a", "/./metrics"]
+    assert {get(port, target=target) for target in hidden} <= {400, 404}
+
+
 def nothing_is_lost(port, replicas):
     load = Load(port)
     phases = []
@@ -155,29 +211,35 @@ def nothing_is_lost(port, replicas):
     assert len(load.statuses) > 8 * REQUESTS_A_SECOND, "the load was there"
 
 
+def behind(proxy, directory):
+    for limit in (LIMIT, 0):
+        replicas = [Replica(directory, RATELIMIT_REQS_PER_MIN=str(limit)) for _ in range(2)]
+        listen = free_port()
+        for replica in replicas:
+            wait_until("both replicas serve", lambda: answers(replica.port))
+        process = proxy.start(directory, listen, replicas)
+        try:
+            wait_until(f"{proxy.name} serves", lambda: answers(listen))
+            if limit:
+                each_client_has_its_own_limit(listen)
+            else:
+                strangers_see_what_is_public(listen)
+                nothing_is_lost(listen, replicas)
+        finally:
+            process.terminate()
+            process.wait(PATIENCE_S)
+            for replica in replicas:
+                replica.end(signal.SIGKILL)
+
+
 def main():
     with tempfile.TemporaryDirectory() as directory:
         demo = [ROOT / "target/demo", "nodes"]
         nodes = subprocess.Popen(demo, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         pathlib.Path(directory, "ips.txt").write_text("".join(nodes.stdout.readline() for _ in range(3)))
-        for part in (each_client_has_its_own_limit, nothing_is_lost):
-            limit = LIMIT if part is each_client_has_its_own_limit else 0
-            replicas = [Replica(directory, RATELIMIT_REQS_PER_MIN=str(limit)) for _ in range(2)]
-            listen = free_port()
-            places = {"LISTEN": f"127.0.0.1:{listen}"}
-            places |= {f"REPLICA_{name}": f"127.0.0.1:{r.port}" for name, r in zip("AB", replicas)}
-            for replica in replicas:
-                wait_until("both replicas serve", lambda: answers(replica.port))
-            config = ROOT / "tests/scripts/haproxy.cfg"
-            proxy = subprocess.Popen(["haproxy", "-f", config], env=os.environ | places, stderr=subprocess.DEVNULL)
-            try:
-                wait_until("HAProxy serves", lambda: answers(listen))
-                part(listen, replicas) if limit == 0 else part(listen)
-            finally:
-                proxy.terminate()
-                proxy.wait(PATIENCE_S)
-                for replica in replicas:
-                    replica.end(signal.SIGKILL)
+        for proxy in filter(lambda proxy: proxy.program and proxy.name in (sys.argv[2:] or [proxy.name]), PROXIES):
+            print(f"{proxy.name}:", flush=True)
+            behind(proxy, directory)
         nodes.stdin.close()
         nodes.wait(PATIENCE_S)
 
