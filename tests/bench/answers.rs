@@ -10,15 +10,17 @@ use infernet_router::client::Client;
 use infernet_router::node::{ContainerId, NodeAddr, Rank, Running};
 use infernet_router::registry::{NodeId, Page, PromisePolicy, Purpose, Registry};
 
-use crate::median;
+use crate::{Length, median};
 
 const SIZES: [usize; 4] = [10, 1_000, 10_000, 100_000];
 const MANY: usize = 100_000;
 /// Runs of which the median counts, in turns over the sizes; answers in a run. Ten nodes count 20,480 promises at most.
 const RUNS: u32 = 15;
+const SHORT_RUNS: u32 = 3;
 const ANSWERS: u32 = 5_000;
 /// How long each kind of work goes on while another thread asks for the lock.
 const LASTING: Duration = Duration::from_secs(2);
+const SHORT_LASTING: Duration = Duration::from_millis(400);
 
 /// A registry of nodes that all run "all"; every other one runs "even", the rest "odd".
 struct Nodes {
@@ -83,7 +85,7 @@ fn running(id: &str) -> Running {
 }
 
 /// The same answer with few nodes and with many, in turns.
-pub fn with_few_and_many_nodes() {
+pub fn with_few_and_many_nodes(length: Length) {
     println!("\n## One answer of the registry alone, n=3, each from another client\n");
     println!(
         "With many nodes each answer meets nodes that no cache holds; beside a request over HTTP that is little.\n"
@@ -96,7 +98,7 @@ pub fn with_few_and_many_nodes() {
     let all = SIZES.map(Nodes::new);
     let median_of = |containers: &[&str]| {
         let mut times = SIZES.map(|_| Vec::new());
-        for run in 0..RUNS {
+        for run in 0..length.pick(RUNS, SHORT_RUNS) {
             for (nodes, times) in all.iter().zip(&mut times) {
                 times.push(nodes.time_answers(containers, run));
             }
@@ -111,7 +113,8 @@ pub fn with_few_and_many_nodes() {
 }
 
 /// How long a call that needs the lock for an instant takes while others are at work.
-pub fn and_those_that_wait() {
+pub fn and_those_that_wait(length: Length) {
+    let lasting = length.pick(LASTING, SHORT_LASTING);
     println!(
         "\n## A call that needs the registry's lock for an instant, {MANY} nodes, while another thread does this\n"
     );
@@ -147,7 +150,7 @@ pub fn and_those_that_wait() {
             });
             let begin = Instant::now();
             let mut waits = Vec::new();
-            while begin.elapsed() < LASTING {
+            while begin.elapsed() < lasting {
                 let asked = Instant::now();
                 black_box(nodes.registry.totals());
                 waits.push(asked.elapsed());
@@ -158,7 +161,7 @@ pub fn and_those_that_wait() {
         });
         waits.sort();
         let at = |part: f64| waits[(waits.len() as f64 * part) as usize].as_secs_f64() * 1e6;
-        let one = LASTING.as_secs_f64() * 1e6 / turns as f64;
+        let one = lasting.as_secs_f64() * 1e6 / turns as f64;
         println!("| {name} | {one:.1} µs | {:.1} µs | {:.1} µs |", at(0.5), at(0.99));
     }
 }

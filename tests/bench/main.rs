@@ -1,6 +1,5 @@
 //! `make bench`: speed and memory, measured side by side in one run and printed as tables. The exit code only says
-//! whether it ran. With arguments, only the parts that they name: answers, lock,
-//! requests, probing, rounds, flips, start, creep.
+//! whether it ran. With arguments, only the parts that they name; `short` cuts each part short and leaves the longest out.
 #![allow(clippy::print_stdout, clippy::disallowed_methods, missing_docs, unreachable_pub)]
 
 mod answers;
@@ -11,29 +10,114 @@ mod rounds;
 mod support;
 
 use std::process::ExitCode;
+use std::time::Instant;
 
-/// The parts, in the order in which they run, each with the seconds it takes.
-const PARTS: [(&str, fn()); 8] = [
-    ("answers", answers::with_few_and_many_nodes),
-    ("lock", answers::and_those_that_wait),
-    ("requests", requests::beside_bare_tiny_http),
-    ("probing", requests::while_probing),
-    ("rounds", rounds::over_a_fleet),
-    ("flips", rounds::of_nodes_that_die_and_return),
-    ("start", rounds::from_the_start),
-    ("creep", rounds::many_with_changing_lists),
+/// How much is measured: all, or as little as shows the same within some minutes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    Full,
+    Short,
+}
+
+impl Length {
+    /// What belongs to this length.
+    pub fn pick<T>(self, full: T, short: T) -> T {
+        match self {
+            Length::Full => full,
+            Length::Short => short,
+        }
+    }
+}
+
+/// Something that is measured.
+struct Part {
+    name: &'static str,
+    what: &'static str,
+    /// Seconds that it takes in full and cut short, as measured on two cores; none: the short form leaves it out.
+    seconds: (u32, Option<u32>),
+    run: fn(Length),
+}
+
+/// In the order in which they run.
+const PARTS: [Part; 8] = [
+    Part {
+        name: "answers",
+        what: "what an answer costs in the registry alone",
+        seconds: (5, Some(2)),
+        run: answers::with_few_and_many_nodes,
+    },
+    Part {
+        name: "lock",
+        what: "how long others wait for the registry's lock",
+        seconds: (16, Some(4)),
+        run: answers::and_those_that_wait,
+    },
+    Part {
+        name: "requests",
+        what: "requests per second beside bare tiny_http",
+        seconds: (260, Some(25)),
+        run: requests::beside_bare_tiny_http,
+    },
+    Part {
+        name: "probing",
+        what: "latencies while nodes are probed",
+        seconds: (30, Some(12)),
+        run: requests::while_probing,
+    },
+    Part {
+        name: "rounds",
+        what: "what probing a fleet costs",
+        seconds: (990, Some(70)),
+        run: rounds::over_a_fleet,
+    },
+    Part {
+        name: "flips",
+        what: "how soon a change of a node shows",
+        seconds: (240, None),
+        run: rounds::of_nodes_that_die_and_return,
+    },
+    Part {
+        name: "start",
+        what: "from the start to the first answer",
+        seconds: (20, Some(7)),
+        run: rounds::from_the_start,
+    },
+    Part {
+        name: "creep",
+        what: "memory over many rounds",
+        seconds: (110, Some(15)),
+        run: rounds::many_with_changing_lists,
+    },
 ];
 
 fn main() -> ExitCode {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let mut wanted: Vec<String> = std::env::args().skip(1).collect();
     if let ["bare", len] = wanted.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         requests::serve_bare(len.parse().expect("a length"));
         return ExitCode::SUCCESS;
     }
-    for (name, part) in PARTS {
-        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
-            part();
-        }
+    let is_short = wanted.iter().any(|wanted| wanted == "short");
+    wanted.retain(|wanted| wanted != "short");
+    let length = if is_short { Length::Short } else { Length::Full };
+    let parts = PARTS.iter().filter_map(|part| {
+        let seconds = length.pick(Some(part.seconds.0), part.seconds.1)?;
+        (wanted.is_empty() || wanted.iter().any(|wanted| wanted == part.name)).then_some((part, seconds))
+    });
+    let parts: Vec<(&Part, u32)> = parts.collect();
+    let total: u32 = parts.iter().map(|(_, seconds)| seconds).sum();
+    // The tables are for a file; what is under way is for who waits.
+    eprintln!("{} parts, some {total} s in all", parts.len());
+    for (number, (part, seconds)) in parts.iter().enumerate() {
+        eprintln!(
+            "{}/{}: {} ({}), some {seconds} s",
+            number + 1,
+            parts.len(),
+            part.what,
+            part.name
+        );
+        let begin = Instant::now();
+        (part.run)(length);
+        eprintln!("{}/{}: took {} s", number + 1, parts.len(), begin.elapsed().as_secs());
     }
     ExitCode::SUCCESS
 }

@@ -7,15 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::load::{self, Keep, Measured};
-use crate::median;
 use crate::support::fleet::{Behaviour, Fleet};
 use crate::support::process::{Launch, Router};
+use crate::{Length, median};
 
 const TARGET: &str = "/api/v1/ips?container=hello-world";
 const SIZES: [usize; 4] = [10, 1_000, 10_000, 100_000];
+const SHORT_SIZES: [usize; 2] = [10, 10_000];
 const LOADS: [(usize, Keep); 3] = [(8, Keep::Alive), (64, Keep::Alive), (8, Keep::Close)];
 /// Runs of which the median counts, and how long one lasts.
 const RUNS: usize = 5;
+const SHORT_RUNS: usize = 1;
 const LASTING: Duration = Duration::from_millis(1_500);
 /// To find 100,000 nodes at the start.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -103,21 +105,21 @@ fn row(runs: &[Measured]) -> Row {
 }
 
 /// Ours and bare tiny_http, a run of each in turn.
-pub fn beside_bare_tiny_http() {
+pub fn beside_bare_tiny_http(length: Length) {
     println!("\n## Requests per second of {TARGET}, beside bare tiny_http\n");
     println!(
         "| nodes | connections | router/s | p50 µs | p99 µs | p99.9 µs | bare/s | p50 µs | p99 µs | p99.9 µs | ratio |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|");
     let mut first: Vec<f64> = Vec::new();
-    for nodes in SIZES {
+    for &nodes in length.pick(&SIZES[..], &SHORT_SIZES) {
         let fleet = Fleet::start(nodes);
         let router = router(&fleet, "86400");
         let len = router.get(TARGET).body.len();
         let bare = Bare::start(len);
         for (at, (connections, keep)) in LOADS.into_iter().enumerate() {
             let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-            for _ in 0..RUNS {
+            for _ in 0..length.pick(RUNS, SHORT_RUNS) {
                 ours.push(load::run(router.addr(), TARGET, connections, keep, LASTING));
                 theirs.push(load::run(bare.addr, "/", connections, keep, LASTING));
             }
@@ -147,7 +149,7 @@ pub fn beside_bare_tiny_http() {
 }
 
 /// The same load while nobody is asked and while a round over 10,000 nodes is under way.
-pub fn while_probing() {
+pub fn while_probing(length: Length) {
     println!("\n## p99 of {TARGET} with 10,000 nodes, 8 connections, probing and not\n");
     println!("| | requests/s | p50 µs | p99 µs | p99.9 µs |");
     println!("|---|---|---|---|---|");
@@ -155,7 +157,7 @@ pub fn while_probing() {
     fleet.set_all(Behaviour::up(1, &["hello-world", "another"]));
     let (quiet, probing) = (router(&fleet, "86400"), router(&fleet, "5"));
     let (mut without, mut with) = (Vec::new(), Vec::new());
-    for _ in 0..RUNS {
+    for _ in 0..length.pick(RUNS, SHORT_RUNS) {
         without.push(load::run(quiet.addr(), TARGET, 8, Keep::Alive, LASTING));
         with.push(load::run(probing.addr(), TARGET, 8, Keep::Alive, LASTING));
     }

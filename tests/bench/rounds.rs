@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::median;
 use crate::support::fleet::{Behaviour, Fleet};
 use crate::support::process::{Launch, Router, until};
+use crate::{Length, median};
 
 const INTERVAL: Duration = Duration::from_secs(30);
 const CONTAINER: &str = "hello-world";
@@ -55,31 +55,40 @@ const FLEETS: [(usize, usize, Duration); 5] = [
     (100_000, 0, Duration::from_secs(60)),
 ];
 
+const SHORT_FLEETS: [(usize, usize, Duration); 2] =
+    [(3, 0, Duration::from_secs(5)), (10_000, 5, Duration::from_secs(12))];
+
 /// Rounds that are measured, of which the median counts.
 const ROUNDS: u32 = 3;
+const SHORT_ROUNDS: u32 = 1;
+
+/// Rounds of [`many_with_changing_lists`].
+const CREEP_ROUNDS: usize = 200;
+const SHORT_CREEP_ROUNDS: usize = 20;
 
 /// Processor time and memory of rounds, and who was asked how often in each of them.
-pub fn over_a_fleet() {
+pub fn over_a_fleet(length: Length) {
+    let rounds_each = length.pick(ROUNDS, SHORT_ROUNDS);
     println!("\n## Rounds, MAX_PROBES at its default\n");
     println!(
         "| nodes | hanging | interval | available | processor time of a round | resident, at most | live nodes asked 0/1/2/more times in an interval | warnings |"
     );
     println!("|---|---|---|---|---|---|---|---|");
-    for (nodes, percent, interval) in FLEETS {
+    for &(nodes, percent, interval) in length.pick(&FLEETS[..], &SHORT_FLEETS) {
         let fleet = Fleet::start(nodes);
         hang(&fleet, percent);
         let router = launch(&fleet, interval);
         router.addr();
         // The first interval finds out who hangs; the second one is like all others.
         wait(interval * 2 + interval / 2);
-        let rounds: Vec<Round> = (0..ROUNDS)
+        let rounds: Vec<Round> = (0..rounds_each)
             .map(|_| Round::measure(&fleet, &router, percent, interval))
             .collect();
         let asked: Vec<String> = (0..4)
             .map(|times| rounds.iter().map(|round| round.asked[times]).sum::<usize>().to_string())
             .collect();
         println!(
-            "| {nodes} | {percent} % | {} s | {} | {:.2} s | {:.1} MiB | {} in {ROUNDS} intervals | {} |",
+            "| {nodes} | {percent} % | {} s | {} | {:.2} s | {:.1} MiB | {} in {rounds_each} intervals | {} |",
             interval.as_secs(),
             available(&router).len(),
             median(rounds.iter().map(|round| round.cpu).collect()).as_secs_f64(),
@@ -110,7 +119,7 @@ impl Round {
 }
 
 /// How long it takes until a node that dies or returns shows in the answers: 10,000 nodes, 5 % hanging.
-pub fn of_nodes_that_die_and_return() {
+pub fn of_nodes_that_die_and_return(_: Length) {
     println!("\n## Nodes that die and return: 10,000 nodes, 5 % hanging, interval 30 s, bound 39 s\n");
     println!("| | nodes | shown after: median | 95 % | longest |");
     println!("|---|---|---|---|---|");
@@ -167,13 +176,13 @@ pub fn of_nodes_that_die_and_return() {
 }
 
 /// From the start of the process to the first answer, and to all nodes.
-pub fn from_the_start() {
+pub fn from_the_start(length: Length) {
     println!("\n## From the start of the process, 10,000 nodes that are up\n");
     println!("| run | first answer | with how many nodes known | all known |");
     println!("|---|---|---|---|");
     let fleet = Fleet::start(10_000);
     hang(&fleet, 0);
-    for run in 1..=3 {
+    for run in 1..=length.pick(3, 1) {
         let begin = Instant::now();
         let router = launch(&fleet, INTERVAL);
         assert_eq!(
@@ -193,9 +202,10 @@ pub fn from_the_start() {
     }
 }
 
-/// 200 rounds at half a second with flapping nodes and a list that changes each second.
-pub fn many_with_changing_lists() {
-    println!("\n## Memory over 200 rounds, interval 0.5 s, flapping nodes, a list that changes each second\n");
+/// Rounds at half a second with flapping nodes and a list that changes each second.
+pub fn many_with_changing_lists(length: Length) {
+    let rounds = length.pick(CREEP_ROUNDS, SHORT_CREEP_ROUNDS);
+    println!("\n## Memory over {rounds} rounds, interval 0.5 s, flapping nodes, a list that changes each second\n");
     println!("| round | resident |");
     println!("|---|---|");
     let fleet = Fleet::start(1_000);
@@ -203,7 +213,7 @@ pub fn many_with_changing_lists() {
     let router = launch(&fleet, Duration::from_millis(500));
     router.addr();
     let mut at_20 = 0;
-    for round in 1..=200_usize {
+    for round in 1..=rounds {
         fleet.set_each(|node| match (node + round) % 10 {
             0 => Behaviour::Reset,
             1 => Behaviour::Status(500),
@@ -223,7 +233,7 @@ pub fn many_with_changing_lists() {
         }
     }
     println!(
-        "\nround 200 beside round 20: {:.2} times",
+        "\nround {rounds} beside round 20: {:.2} times",
         router.rss_kib() as f64 / at_20 as f64
     );
 }
