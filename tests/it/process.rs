@@ -180,7 +180,7 @@ fn nobody_can_forge_a_line_of_the_log() {
     let quoted = serde_json::to_string(forged).expect("a text is JSON");
     let fleet = Fleet::start(7);
     let body = |text: String| Behaviour::Body(text.into());
-    fleet.set(0, body(format!(r#"{{"containers":[],"pending":{{{quoted}:-1}}}}"#)));
+    fleet.set(0, body(format!(r#"{{"containers":[],"pending":{{{quoted}:null}}}}"#)));
     fleet.set(1, body(format!(r#"{{"containers":{quoted},"pending":{{}}}}"#)));
     fleet.set(
         2,

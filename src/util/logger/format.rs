@@ -1,21 +1,23 @@
 //! How a line of the log looks.
 
-use std::fmt::Write as _;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use log::Level;
 use serde::Serialize;
 
-/// Longest message; what is behind it is cut. Ours stay below it: foreign text in them is cut where it comes in.
-pub(super) const MAX_MESSAGE_BYTES: usize = 4 * 1024;
+use crate::util::calendar::rfc3339;
+
+/// Longest message; what is behind it is cut. With all that stands around it a line stays below the 4 KiB that a pipe
+/// takes as a whole or not at all (pipe(7)), and foreign text is cut where it comes in.
+pub(super) const MAX_MESSAGE_BYTES: usize = 2 * 1024;
 
 /// How lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// `2026-11-25T20:00:00.000Z INFO  [target] message`
+    /// As simple_logger writes it: `2026-11-25T20:00:00.000Z INFO  [target] message`
     Text,
     /// `<6>INFO  [target] message`: journald knows the time and reads the priority,
     /// <https://www.freedesktop.org/software/systemd/man/latest/sd-daemon.html>.
@@ -34,7 +36,7 @@ struct JsonLine<'a> {
 }
 
 impl Format {
-    /// What suits whoever reads stderr: journald, where the service manager has connected it to that, else people.
+    /// What suits the reader of stderr: journald, where the service manager has connected it to that, else people.
     pub fn for_stderr() -> Self {
         let journal = std::env::var("JOURNAL_STREAM").unwrap_or_default();
         match stderr_file() {
@@ -43,23 +45,48 @@ impl Format {
         }
     }
 
-    /// A whole line with its end.
-    pub(super) fn line(self, time: SystemTime, level: Level, target: &str, message: &str) -> String {
-        let message = one_line(message);
+    /// A whole line with its end; none where simple_logger writes it.
+    pub(super) fn line(self, line: &Line) -> Option<String> {
+        let Line {
+            time,
+            level,
+            target,
+            message,
+        } = line;
         match self {
-            Format::Text => format!("{} {level:<5} [{target}] {message}\n", timestamp(time)),
-            Format::Journal => format!("<{}>{level:<5} [{target}] {message}\n", priority(level)),
+            Format::Text => None,
+            Format::Journal => Some(format!("<{}>{level:<5} [{target}] {message}\n", priority(*level))),
             Format::Json => {
-                let (time, level) = (timestamp(time), level.as_str());
-                let line = JsonLine {
-                    time: &time,
-                    level,
+                let json = JsonLine {
+                    time: &rfc3339(*time),
+                    level: level.as_str(),
                     target,
-                    message: &message,
+                    message,
                 };
                 // Text can always be written as JSON.
-                serde_json::to_string(&line).unwrap_or_default() + "\n"
+                Some(serde_json::to_string(&json).unwrap_or_default() + "\n")
             }
+        }
+    }
+}
+
+/// A line that waits to be written.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    pub(super) time: SystemTime,
+    pub(super) level: Level,
+    pub(super) target: String,
+    /// One line of bounded length.
+    pub(super) message: String,
+}
+
+impl Line {
+    pub(super) fn new(time: SystemTime, level: Level, target: &str, message: &str) -> Self {
+        Self {
+            time,
+            level,
+            target: target.to_owned(),
+            message: one_line(message),
         }
     }
 }
@@ -96,82 +123,22 @@ fn one_line(text: &str) -> String {
     line
 }
 
-/// RFC 3339 in UTC with milliseconds; a clock that is wrong by millennia is shown as it is.
-fn timestamp(time: SystemTime) -> String {
-    let since = match time.duration_since(UNIX_EPOCH) {
-        Ok(since) => since.as_millis() as i64,
-        Err(before) => -(before.duration().as_millis() as i64),
-    };
-    let (days, millis) = (since.div_euclid(86_400_000), since.rem_euclid(86_400_000));
-    let (year, month, day) = civil(days);
-    let (seconds, millis) = (millis / 1_000, millis % 1_000);
-    let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-    let mut text = String::with_capacity(24);
-    // Writing to a String can't fail.
-    let _ = write!(
-        text,
-        "{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{millis:03}Z"
-    );
-    text
-}
-
-/// Year, month and day of so many days after 1970-01-01: `civil_from_days` of
-/// <https://howardhinnant.github.io/date_algorithms.html>, whose years begin in March, so that leap days come last.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let (month, next_year) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    (era * 400 + year_of_era + next_year, month, day)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
 
-    fn at(seconds: u64) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn times_are_those_of_the_calendar() {
-        for (seconds, text) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (951_782_399, "2000-02-28T23:59:59.000Z"),
-            (951_782_400, "2000-02-29T00:00:00.000Z"),
-            (1_774_916_400, "2026-03-31T00:20:00.000Z"),
-            (4_107_542_400, "2100-03-01T00:00:00.000Z"),
-            (253_402_300_799, "9999-12-31T23:59:59.000Z"),
-            (253_402_300_800, "10000-01-01T00:00:00.000Z"),
-        ] {
-            assert_eq!(timestamp(at(seconds)), text);
-        }
-        assert_eq!(
-            timestamp(UNIX_EPOCH - Duration::from_millis(1)),
-            "1969-12-31T23:59:59.999Z"
-        );
-        assert_eq!(
-            timestamp(UNIX_EPOCH - Duration::from_secs(62_135_596_800)),
-            "0001-01-01T00:00:00.000Z"
-        );
-    }
-
     #[test]
     fn each_format_has_its_own_shape() {
-        let line = |format: Format| format.line(at(1), Level::Info, "infernet_router", "a \"b\"");
-        assert_eq!(
-            line(Format::Text),
-            "1970-01-01T00:00:01.000Z INFO  [infernet_router] a \"b\"\n"
-        );
-        assert_eq!(line(Format::Journal), "<6>INFO  [infernet_router] a \"b\"\n");
+        let time = UNIX_EPOCH + Duration::from_millis(1_250);
+        let line = Line::new(time, Level::Info, "infernet_router", "a \"b\"");
+        assert_eq!(Format::Text.line(&line), None);
+        let journal = Format::Journal.line(&line);
+        assert_eq!(journal.as_deref(), Some("<6>INFO  [infernet_router] a \"b\"\n"));
         let json =
-            r#"{"time":"1970-01-01T00:00:01.000Z","level":"INFO","target":"infernet_router","message":"a \"b\""}"#;
-        assert_eq!(line(Format::Json), format!("{json}\n"));
+            r#"{"time":"1970-01-01T00:00:01.25Z","level":"INFO","target":"infernet_router","message":"a \"b\""}"#;
+        assert_eq!(Format::Json.line(&line), Some(format!("{json}\n")));
         let levels = [Level::Error, Level::Warn, Level::Debug, Level::Trace];
         assert_eq!(levels.map(priority), [3, 4, 7, 7]);
     }

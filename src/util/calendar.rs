@@ -1,0 +1,61 @@
+//! Times as people and programs read them.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Last second that RFC 3339 can name, after 1970: the end of the year 9999.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+/// Whether the clock shows a time from 1970 to 9999. Outside of it, libraries panic or have no words.
+pub(crate) fn is_sane(time: SystemTime) -> bool {
+    time.duration_since(UNIX_EPOCH)
+        .is_ok_and(|since| since.as_secs() <= LAST_SECOND)
+}
+
+/// RFC 3339 in UTC, to the millisecond; for a clock that is wrong by centuries the first or the last moment of those
+/// that can be shown.
+pub(crate) fn rfc3339(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let millis = match since.as_secs() {
+        ..=LAST_SECOND => since.as_millis() as i128,
+        _ => i128::from(LAST_SECOND) * 1_000,
+    };
+    let moment = OffsetDateTime::from_unix_timestamp_nanos(millis * 1_000_000);
+    moment
+        .ok()
+        .and_then(|moment| moment.format(&Rfc3339).ok())
+        .expect("a time from 1970 to 9999 can be shown")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_the_calendar_and_end_where_it_does() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+            (LAST_SECOND, "9999-12-31T23:59:59Z"),
+            (LAST_SECOND + 1, "9999-12-31T23:59:59Z"),
+        ] {
+            let time = UNIX_EPOCH + Duration::from_secs(seconds);
+            assert_eq!(rfc3339(time), text);
+            assert_eq!(is_sane(time), seconds <= LAST_SECOND);
+        }
+        assert_eq!(
+            rfc3339(UNIX_EPOCH + Duration::from_micros(1_500_999)),
+            "1970-01-01T00:00:01.5Z"
+        );
+        let before = UNIX_EPOCH - Duration::from_millis(1);
+        assert_eq!(
+            (rfc3339(before).as_str(), is_sane(before)),
+            ("1970-01-01T00:00:00Z", false)
+        );
+    }
+}

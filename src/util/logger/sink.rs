@@ -1,0 +1,80 @@
+//! Where lines end: stderr, written on the log's own thread.
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, SystemTime};
+
+use log::{Log, Record};
+use rustix::event::{PollFd, PollFlags, poll};
+use simple_logger::SimpleLogger;
+
+use super::format::{Format, Line};
+use crate::util::calendar;
+
+/// A line that waited longer says so: simple_logger shows when it was written, not when it was made.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+
+pub(super) struct Sink {
+    format: Format,
+    timed: SimpleLogger,
+    /// For a clock that simple_logger can't show.
+    untimed: SimpleLogger,
+}
+
+impl Sink {
+    pub(super) fn new(format: Format) -> Self {
+        Self {
+            format,
+            timed: SimpleLogger::new().with_utc_timestamps(),
+            untimed: SimpleLogger::new().without_timestamps(),
+        }
+    }
+
+    /// Writes a line. Waits for the reader of stderr as long as it takes.
+    ///
+    /// # Errors
+    /// When nobody can read it any more.
+    pub(super) fn write(&self, line: Line, now: SystemTime) -> io::Result<()> {
+        let text = self.format.line(&line);
+        // As another process may have set stderr to not block, which a print takes for an error.
+        wait_until_writable()?;
+        match text {
+            Some(text) => io::stderr().write_all(text.as_bytes()),
+            None => self.print(line, now),
+        }
+    }
+
+    /// simple_logger prints, and so panics when the reader of a pipe is gone.
+    fn print(&self, mut line: Line, now: SystemTime) -> io::Result<()> {
+        let waited = now.duration_since(line.time).unwrap_or_default();
+        if waited > MAX_WAIT {
+            line.message += &format!(" ({:.1} s ago)", waited.as_secs_f64());
+        }
+        let logger = match calendar::is_sane(now) {
+            true => &self.timed,
+            false => &self.untimed,
+        };
+        let print = || {
+            let args = format_args!("{}", line.message);
+            let record = Record::builder()
+                .level(line.level)
+                .target(&line.target)
+                .args(args)
+                .build();
+            logger.log(&record);
+        };
+        catch_unwind(AssertUnwindSafe(print)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+fn wait_until_writable() -> io::Result<()> {
+    let stderr = io::stderr();
+    loop {
+        match poll(&mut [PollFd::from_borrowed_fd(stderr.as_fd(), PollFlags::OUT)], None) {
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
