@@ -91,7 +91,7 @@ fn command(name: &str) -> Result<&'static Row, String> {
 
 pub(crate) fn help() -> String {
     let mut help = String::from(
-        "infernet-router: tells clients of an Infernet fleet which nodes to call, least busy first\n\n\
+        "infernet-router: tells clients of an Infernet fleet which nodes to call, soonest done first\n\n\
          Usage: infernet-router [COMMAND]\n\n\
          Without a command it serves.\n\nCommands:\n",
     );

@@ -1,4 +1,4 @@
-//! The Infernet Router: tells clients of an Infernet fleet which nodes to call, least busy first.
+//! The Infernet Router: tells clients of an Infernet fleet which nodes to call, soonest done first.
 //!
 //! **A request.** client → `gate` (over the cap: 503; head late: 408; too long: 431; a body on a GET: 413; malformed:
 //! 400) → one canonical request (method, path and query, client address; nothing else a client sent) over a private,
@@ -122,7 +122,7 @@ impl Router {
         let gate = Gate::bind(bind).map_err(|error| StartError::Bind(bind, error))?;
         let room = descriptors::make_room(config.max_connections, config.max_probes);
         let metrics = Arc::new(Metrics::default());
-        let registry = Arc::new(Registry::new(policy(&config)));
+        let registry = Arc::new(Registry::new(policy(&config), config.refresh_interval, now));
         let (alarm, is_broken) = Alarm::new();
         // What is declared last is dropped first: where the start fails, the threads are told to end before the joins.
         let mut threads = Vec::new();
@@ -253,7 +253,10 @@ impl Drop for Router {
 
 fn policy(config: &Config) -> PromisePolicy {
     match config.promises {
-        true => PromisePolicy::Weighing(config.weights.weight("offchain")),
+        true => PromisePolicy::On {
+            weight: config.weights.weight("offchain"),
+            max_speedup: config.max_speedup,
+        },
         false => PromisePolicy::Off,
     }
 }

@@ -97,7 +97,7 @@ impl Service {
         };
         let client = Client::from(asked.client);
         match endpoint {
-            Endpoint::Ips => self.limited(endpoint, client, now, || self.ips(query, client, purpose)),
+            Endpoint::Ips => self.limited(endpoint, client, now, || self.ips(query, client, purpose, now)),
             Endpoint::Containers => self.limited(endpoint, client, now, || self.containers()),
             Endpoint::Health => Response::json(br#"{"status":"healthy"}"#.to_vec()),
             Endpoint::OpenApi => Response::new(200, "application/json", OPENAPI.as_bytes()),
@@ -126,13 +126,13 @@ impl Service {
         with_limit(response, limits.requests_per_minute, &decision)
     }
 
-    fn ips(&self, query: &str, client: Client, purpose: Purpose) -> Response {
+    fn ips(&self, query: &str, client: Client, purpose: Purpose, now: Instant) -> Response {
         let query = match query::parse(query) {
             Ok(query) => query,
             Err(error) => return Response::error(400, &error.to_string()),
         };
         let containers = query.containers.iter().map(|id| &**id);
-        let nodes = self.registry.answer(containers, query.page, client, purpose);
+        let nodes = self.registry.answer(containers, query.page, client, purpose, now);
         if nodes.is_empty() {
             self.metrics.empty_answers.add(1);
         }

@@ -177,7 +177,7 @@ impl Poller {
         let class = node.class();
         let job = Job {
             id,
-            probe: self.registry.begin_probe(id),
+            probe: self.registry.begin_probe(id, now),
             addr: node.addr.clone(),
             source: node.rank.source(),
         };

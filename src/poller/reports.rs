@@ -65,7 +65,7 @@ impl Poller {
 
     fn up(&mut self, id: NodeId, probe: u32, info: &NodeInfo, now: Instant) {
         let pending = info.load(|job| self.settings.weights.weight(job));
-        let crowded_out = self.registry.up(id, probe, &info.containers, pending);
+        let crowded_out = self.registry.up(id, probe, &info.containers, pending, now);
         if crowded_out > 0 && !self.warned_of_catalogue {
             self.warned_of_catalogue = true;
             log::warn!(

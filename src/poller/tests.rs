@@ -29,7 +29,7 @@ fn rig(expects_explorer: bool) -> Rig {
         expects_explorer,
     };
     let now = Instant::now();
-    let registry = Arc::new(Registry::new(PromisePolicy::Off));
+    let registry = Arc::new(Registry::new(PromisePolicy::Off, INTERVAL, now));
     let (ready, is_ready) = bounded(0);
     let (pool, _reports) = Pool::new(Fetcher::default(), settings.max_probes);
     let poller = Poller::new(settings, Arc::clone(&registry), pool, Arc::default(), ready, now);
@@ -100,7 +100,9 @@ impl Rig {
     fn available(&self) -> Vec<String> {
         let client = Client::V4(1);
         let page = Page { n: 9, offset: 0 };
-        let found = self.registry.answer(["a"].into_iter(), page, client, Purpose::Look);
+        let found = self
+            .registry
+            .answer(["a"].into_iter(), page, client, Purpose::Look, self.now);
         let mut found: Vec<_> = found.iter().map(|addr| addr.as_listed().to_owned()).collect();
         found.sort_unstable();
         found

@@ -1,15 +1,19 @@
 //! The containers that available nodes run: for each its order of nodes and the description to show.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use super::order::{Order, Place};
 use super::{NodeId, Rank};
 use crate::node::ContainerId;
+use crate::util::arena::{Arena, Key};
 
-/// Most distinct container ids kept. Real fleets have some dozens.
+/// Most distinct container ids that nodes of the Explorer may add to. Real fleets have some dozens.
 pub const MAX_CONTAINERS: usize = 10_000;
+/// Most distinct container ids in all: those of nodes of ips.txt are entered beyond [`MAX_CONTAINERS`], since the
+/// operator named these nodes, but one that turns hostile must not take all memory. 100,000 ids take some 60 MiB.
+const MAX_LISTED_CONTAINERS: usize = 100_000;
 /// Descriptions kept for one container, those of its first nodes: when all these leave at once, the next probe of
 /// another node brings its own.
 const MAX_CANDIDATES: usize = 4;
@@ -18,7 +22,7 @@ const MAX_CANDIDATES: usize = 4;
 pub const MAX_TEXT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Number of a container in the catalogue, while at least one available node runs it.
-pub(super) type Index = u32;
+pub(super) type Index = Key;
 
 /// What `/containers` says of one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,10 +39,6 @@ pub struct Summary {
 pub(super) struct Container {
     id: ContainerId,
     pub(super) order: Order,
-    /// How many of its nodes are in ips.txt; one without any gives way when the catalogue is full.
-    listed: usize,
-    /// The count that it stands under in `Catalogue::unlisted`.
-    filed: Option<usize>,
     /// By rank.
     texts: Vec<Candidate>,
 }
@@ -53,28 +53,17 @@ struct Candidate {
 #[derive(Debug, Default)]
 pub(super) struct Catalogue {
     by_id: BTreeMap<ContainerId, Index>,
-    slots: Vec<Option<Container>>,
-    free: Vec<Index>,
-    /// Containers that no node of ips.txt runs, those that the fewest run first: losing these costs least.
-    unlisted: BTreeSet<(usize, Index)>,
+    containers: Arena<Container>,
     text_bytes: usize,
-}
-
-/// Whether a container found its place in the catalogue.
-pub(super) enum Entered {
-    Found(Index),
-    /// It took the place of one that only the Explorer's nodes run; those must forget it.
-    Replaced(Index, Order),
-    Full,
 }
 
 impl Catalogue {
     pub(super) fn find(&self, id: &str) -> Option<&Container> {
-        self.slots[*self.by_id.get(id)? as usize].as_ref()
+        self.containers.get(*self.by_id.get(id)?)
     }
 
-    pub(super) fn get(&mut self, index: Index) -> Option<&mut Container> {
-        self.slots.get_mut(index as usize)?.as_mut()
+    pub(super) fn get_mut(&mut self, index: Index) -> Option<&mut Container> {
+        self.containers.get_mut(index)
     }
 
     /// Summaries of at most `most` containers behind `after`, by id.
@@ -82,125 +71,63 @@ impl Catalogue {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let range = self.by_id.range::<ContainerId, _>((from, Bound::Unbounded)).take(most);
         range
-            .filter_map(|(_, index)| self.slots[*index as usize].as_ref())
+            .filter_map(|(_, index)| self.containers.get(*index))
             .map(Container::summary)
             .collect()
     }
 
-    /// The index of `id`, entered anew if it is not known. A node of ips.txt displaces what only others run, but nothing
-    /// that was entered for itself just before: that is not filed until the node has joined.
-    pub(super) fn enter(&mut self, id: &ContainerId, rank: Rank) -> Entered {
-        if let Some(index) = self.by_id.get(id).copied() {
-            if rank.is_listed() {
-                self.unfile(index);
-            }
-            return Entered::Found(index);
+    /// The index of `id`, entered anew if it is not known: none where the catalogue is full for a node of this rank.
+    pub(super) fn enter(&mut self, id: &ContainerId, rank: Rank) -> Option<Index> {
+        if let Some(index) = self.by_id.get(id) {
+            return Some(*index);
         }
-        let fits = self.text_bytes + json_len(id.as_str()) <= MAX_TEXT_BYTES;
-        if self.by_id.len() < MAX_CONTAINERS && (fits || rank.is_listed()) {
-            return Entered::Found(self.add(id));
-        }
-        match self.unlisted.first().copied() {
-            Some((_, victim)) if rank.is_listed() => {
-                let displaced = self.take(victim).map(|container| container.order).unwrap_or_default();
-                Entered::Replaced(self.add(id), displaced)
-            }
-            _ => Entered::Full,
-        }
+        let has_room = match rank.is_listed() {
+            true => self.by_id.len() < MAX_LISTED_CONTAINERS,
+            false => self.by_id.len() < MAX_CONTAINERS && self.text_bytes + json_len(id.as_str()) <= MAX_TEXT_BYTES,
+        };
+        has_room.then(|| self.add(id))
     }
 
     fn add(&mut self, id: &ContainerId) -> Index {
-        let container = Some(Container {
+        let index = self.containers.insert(Container {
             id: id.clone(),
             order: Order::default(),
-            listed: 0,
-            filed: None,
             texts: Vec::new(),
         });
-        let index = match self.free.pop() {
-            Some(index) => {
-                self.slots[index as usize] = container;
-                index
-            }
-            None => {
-                self.slots.push(container);
-                (self.slots.len() - 1) as Index
-            }
-        };
         self.by_id.insert(id.clone(), index);
         self.text_bytes += json_len(id.as_str());
         index
     }
 
-    fn take(&mut self, index: Index) -> Option<Container> {
-        self.unfile(index);
-        let container = self.slots.get_mut(index as usize)?.take()?;
-        self.by_id.remove(&container.id);
-        self.free.push(index);
-        self.text_bytes -= json_len(container.id.as_str()) + container.distinct_text_bytes();
-        Some(container)
-    }
-
-    /// Notes that a node of this rank runs the container now, and how it describes it.
-    pub(super) fn joined(&mut self, index: Index, node: NodeId, rank: Rank, text: Option<&Arc<str>>) {
-        if let Some(container) = self.get(index) {
-            container.listed += usize::from(rank.is_listed());
-        }
-        self.file(index);
-        self.describe(index, node, rank, text);
-    }
-
     /// Notes that a node of this rank, which stood at `place`, runs the container no more.
     pub(super) fn leave(&mut self, index: Index, node: NodeId, rank: Rank, place: Place) {
         self.describe(index, node, rank, None);
-        let Some(container) = self.get(index) else {
+        let Some(container) = self.containers.get_mut(index) else {
             return;
         };
         container.order.remove(place);
-        container.listed -= usize::from(rank.is_listed());
         if container.order.len() == 0 {
-            self.take(index);
-        } else {
-            self.file(index);
+            self.text_bytes -= json_len(container.id.as_str()) + container.distinct_text_bytes();
+            self.by_id.remove(&container.id);
+            self.containers.remove(index);
         }
     }
 
     /// Notes that a node that runs the container has another rank now.
-    pub(super) fn rerank(&mut self, index: Index, node: NodeId, was: Rank, rank: Rank) {
-        let Some(container) = self.get(index) else {
+    pub(super) fn rerank(&mut self, index: Index, node: NodeId, rank: Rank) {
+        let Some(container) = self.containers.get_mut(index) else {
             return;
         };
-        container.listed = container.listed + usize::from(rank.is_listed()) - usize::from(was.is_listed());
         if let Some(candidate) = container.texts.iter_mut().find(|candidate| candidate.node == node) {
             candidate.rank = rank;
             container.texts.sort_by_key(|candidate| candidate.rank);
-        }
-        self.file(index);
-    }
-
-    /// Files a container anew after its nodes changed.
-    fn file(&mut self, index: Index) {
-        self.unfile(index);
-        if let Some(container) = self.slots.get_mut(index as usize).and_then(Option::as_mut)
-            && container.listed == 0
-        {
-            container.filed = Some(container.order.len());
-            self.unlisted.insert((container.order.len(), index));
-        }
-    }
-
-    fn unfile(&mut self, index: Index) {
-        if let Some(container) = self.slots.get_mut(index as usize).and_then(Option::as_mut)
-            && let Some(count) = container.filed.take()
-        {
-            self.unlisted.remove(&(count, index));
         }
     }
 
     /// Replaces the description that a node gives.
     pub(super) fn describe(&mut self, index: Index, node: NodeId, rank: Rank, text: Option<&Arc<str>>) {
         let room = MAX_TEXT_BYTES.saturating_sub(self.text_bytes);
-        let Some(container) = self.get(index) else {
+        let Some(container) = self.containers.get_mut(index) else {
             return;
         };
         let known = container.texts.iter().find(|candidate| candidate.node == node);

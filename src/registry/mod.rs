@@ -1,18 +1,26 @@
-//! The `Mutex`-guarded registry: what the probes found, and who was promised what since.
+//! The `Mutex`-guarded registry: what the probes found, who was promised what since, and the order of nodes.
+//!
+//! **The rule**: soonest done first. Each node has a time at which it should be through with its work. An answer that
+//! names it first (a promise) moves that time by one job; a count sets it anew. How long a job takes there is learned
+//! from the node's own counts (`speed`). The node that would finish one more job soonest comes first. That is an
+//! absolute time, so only a promise on a node or a report of it changes its place: the orders never go stale.
 //!
 //! Only the poller writes what nodes are; only an answer adds a promise. The lock is held for microseconds: a reader
 //! copies the orders it needs (a pointer each), chooses without the lock, and takes it once more to make its promise.
-//! No socket, no thread, no clock here.
+//! A promise and a report move the node in the order of each container that it runs; nodes have 256 at most.
+//! No socket, no thread, no clock here: `now` is an argument.
 
 mod catalogue;
 mod order;
 mod promises;
 mod select;
+mod speed;
 mod state;
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::node::{NodeAddr, Rank, Running};
@@ -21,35 +29,42 @@ pub use catalogue::{MAX_CONTAINERS, MAX_TEXT_BYTES, Summary};
 use promises::subnet;
 use select::select;
 pub use select::{MAX_PAGE, Page};
-use state::State;
+use speed::{Time, typical_and_fast};
+use state::{Report, State};
 
 /// How often an answer is chosen again because its first node changed meanwhile; then it is given as it is.
 const MAX_ATTEMPTS: usize = 4;
-/// Containers summarised under one hold of the lock.
-const SUMMARIES_AT_ONCE: usize = 256;
+/// Containers summarised, and nodes whose records are read, under one hold of the lock: some microseconds.
+const READ_AT_ONCE: usize = 256;
 
 /// A node in the registry, from `insert` to `remove`.
 pub type NodeId = Key;
 
-/// Whether, and with what weight, addresses that were handed out count as pending jobs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How nodes are ordered.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum PromisePolicy {
-    /// `PROMISES=on`: a promise counts as this many weighted pending jobs, at least 1.
-    Weighing(u32),
-    /// `PROMISES=off`: order by pending jobs alone.
+    /// `PROMISES=on`: soonest done first.
+    On {
+        /// How many weighted pending jobs a promise counts as; 0 counts as 1.
+        weight: u32,
+        /// `MAX_SPEEDUP`: how many times the typical speed a node of ips.txt may count as. None: as fast as a quarter
+        /// of all nodes are.
+        max_speedup: Option<f64>,
+    },
+    /// `PROMISES=off`: order by weighted pending jobs alone.
     Off,
 }
 
 /// What one answer does besides being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// A GET: its first address is a promise.
+    /// A GET: the first address of a first page is a promise.
     Route,
     /// A HEAD: looks, and promises nothing.
     Look,
 }
 
-/// How many nodes there are, for `/metrics`.
+/// Sums over all nodes, for `/metrics`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Available nodes of ips.txt.
@@ -62,24 +77,42 @@ pub struct Totals {
     pub explorer: usize,
     /// Promises made since the start that counted.
     pub promises: u64,
+    /// Weighted pending jobs of the available nodes by their last counts; stays at 2^64-1 where it would be more.
+    pub pending: u64,
+}
+
+/// What the order of nodes goes by, for one node.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing {
+    /// Promises that no probe has counted yet.
+    pub promises: u64,
+    /// Jobs a second that the node counts as, each with the weight of a promise; none with `PROMISES=off`.
+    pub speed: Option<f64>,
+    /// Whether the node has a record of its own; without one it counts as a typical node.
+    pub is_learned: bool,
+    /// Time from now until it should be through with what it has; none with `PROMISES=off`.
+    pub finish: Option<Duration>,
 }
 
 /// What is known of all nodes.
 #[derive(Debug)]
 pub struct Registry {
     policy: PromisePolicy,
+    began: Instant,
     /// Which cell a subnet is counted in and which of equal nodes comes first can't be foretold.
     keys: RandomState,
     state: Mutex<State>,
 }
 
 impl Registry {
-    /// An empty registry.
-    pub fn new(policy: PromisePolicy) -> Self {
+    /// An empty registry. `interval` is the time between two probes of a node: before anything is learned, a job is
+    /// taken to last as long.
+    pub fn new(policy: PromisePolicy, interval: Duration, now: Instant) -> Self {
         Self {
             policy,
+            began: now,
             keys: RandomState::new(),
-            state: Mutex::default(),
+            state: Mutex::new(State::new(policy, interval)),
         }
     }
 
@@ -88,11 +121,9 @@ impl Registry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn weight(&self) -> u64 {
-        match self.policy {
-            PromisePolicy::Weighing(weight) => u64::from(weight.max(1)),
-            PromisePolicy::Off => 0,
-        }
+    fn time(&self, now: Instant) -> Time {
+        let nanos = now.saturating_duration_since(self.began).as_nanos();
+        Time(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
     /// Adds a node of which nothing is known yet. The caller keeps nodes distinct.
@@ -110,61 +141,75 @@ impl Registry {
         self.lock().relist(id, addr, rank);
     }
 
-    /// Begins a round: equal nodes are put in another order, and each client's free answers start anew.
+    /// Begins a round: what is typical is learned from the records, and equal nodes will be put in another order.
     pub fn begin_round(&self) {
-        let forgotten = self.lock().begin_round();
-        drop(forgotten);
+        let mut records = Vec::new();
+        // The lock is released between the parts and while they are sorted.
+        for from in (0..).step_by(READ_AT_ONCE) {
+            let Some(some) = self.lock().records(from, READ_AT_ONCE) else {
+                break;
+            };
+            records.extend(some);
+        }
+        let speeds = typical_and_fast(records);
+        self.lock().begin_round(speeds);
     }
 
     /// Notes that a probe is about to be sent to a node and returns its number. Promises made from now on are not in
     /// what that probe will report.
-    pub fn begin_probe(&self, id: NodeId) -> u32 {
-        self.lock().begin_probe(id)
+    pub fn begin_probe(&self, id: NodeId, now: Instant) -> u32 {
+        self.lock().begin_probe(id, self.time(now))
     }
 
     /// Takes over what probe number `probe` found: the node is available, runs these containers, and has this much
     /// weighted work pending. Returns how many containers the full catalogue had no room for.
-    pub fn up(&self, id: NodeId, probe: u32, running: &[Running], pending: u64) -> usize {
+    pub fn up(&self, id: NodeId, probe: u32, running: &[Running], pending: u64, now: Instant) -> usize {
         let mut state = self.lock();
-        let tie = self.keys.hash_one((state.round(), id.index())) as u32;
-        state.up(id, probe, running, pending, tie, self.weight())
+        let report = Report {
+            probe,
+            running,
+            pending,
+            tie: self.keys.hash_one((state.round(), id.index())) as u32,
+        };
+        state.up(id, report, self.time(now))
     }
 
     /// A node is not available any more. What was promised on it stays until it reports again.
     pub fn down(&self, id: NodeId) {
-        self.lock().withdraw(id);
+        self.lock().mark_down(id);
     }
 
-    /// The nodes of a page that run all of `containers`, least busy first as `client` sees it.
-    /// The first is promised, unless this is only a look.
+    /// The nodes of a page that run all of `containers`, soonest done first. The first address of a first page is
+    /// promised, unless this is only a look. Pages behind the first continue the order of the client's last first page:
+    /// the promise that it made is undone in what they see.
     pub fn answer<'a>(
         &self,
         containers: impl Iterator<Item = &'a str> + Clone,
         page: Page,
         client: Client,
         purpose: Purpose,
+        now: Instant,
     ) -> Vec<NodeAddr> {
+        let promises = purpose == Purpose::Route && page.offset == 0 && self.policy != PromisePolicy::Off;
+        let undoing_for = (page.offset > 0).then_some(client);
         for attempt in 1.. {
-            let Some(view) = self.lock().view(containers.clone(), client, self.weight()) else {
+            let Some(view) = self.lock().view(containers.clone(), undoing_for) else {
                 break;
             };
             let places = select(&view, page);
-            let Some(first) = places.first().map(|place| view.standing(*place)) else {
+            let Some(first) = places.first().copied() else {
                 break;
             };
-            let departures = view.departures;
+            let removal_epoch = view.removal_epoch;
             // A change of an order copies what a reader still holds.
             drop(view);
             let mut state = self.lock();
-            let unchanged = state.departures() == departures && (purpose == Purpose::Look || state.stands(first));
-            if unchanged || attempt == MAX_ATTEMPTS {
-                let ids = state.still_there(&places, departures);
+            let is_unchanged = state.removal_epoch() == removal_epoch && (!promises || state.is_at(first));
+            if is_unchanged || attempt == MAX_ATTEMPTS {
+                let ids = state.still_there(&places, removal_epoch);
                 let answer = state.addresses(&ids);
-                if purpose == Purpose::Route
-                    && self.policy != PromisePolicy::Off
-                    && let Some(first) = ids.first()
-                {
-                    state.promise(*first, client, self.keys.hash_one(subnet(client)), self.weight());
+                if promises && let Some(first) = ids.first() {
+                    state.promise(*first, client, self.keys.hash_one(subnet(client)), self.time(now));
                 }
                 return answer;
             }
@@ -172,13 +217,21 @@ impl Registry {
         Vec::new()
     }
 
+    /// What the order goes by, for one node.
+    pub fn standing(&self, id: NodeId, now: Instant) -> Option<Standing> {
+        self.lock().standing(id, self.time(now))
+    }
+
+    /// Jobs a second of the typical node, each with the weight of a promise; none with `PROMISES=off`.
+    pub fn typical_speed(&self) -> Option<f64> {
+        self.lock().typical_speed()
+    }
+
     /// What runs on available nodes, by id.
     pub fn containers(&self) -> Vec<Summary> {
         let mut all: Vec<Summary> = Vec::new();
         loop {
-            let some = self
-                .lock()
-                .summaries(all.last().map(|last| &last.id), SUMMARIES_AT_ONCE);
+            let some = self.lock().summaries(all.last().map(|last| &last.id), READ_AT_ONCE);
             if some.is_empty() {
                 return all;
             }

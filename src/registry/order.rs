@@ -1,4 +1,4 @@
-//! The nodes that run one container, least busy first: a sorted list that is cheap to change and free to copy.
+//! The nodes that run one container, soonest done first: a sorted list that is cheap to change and free to copy.
 //!
 //! Chunks of a few hundred places behind `Arc`s: a change moves at most one chunk, a copy for a reader is one pointer,
 //! and only what a reader still holds is copied on the next change.
@@ -8,12 +8,12 @@ use std::sync::Arc;
 /// Longest chunk, in places of 16 bytes: 8 KiB are moved or copied at most by one change.
 const MAX_CHUNK: usize = 512;
 
-/// Where a node stands: by load, then by a number drawn anew with each round, then by its own number.
+/// Where a node stands: by its key, then by a number drawn anew with each round, then by its own number.
 /// A node has the same place in the order of each container that it runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
-    /// Weighted pending jobs plus weighted promises.
-    pub(crate) load: u64,
+    /// When it would be through with one job more, in nanoseconds; its weighted pending jobs with `PROMISES=off`.
+    pub(crate) key: u64,
     pub(crate) tie: u32,
     pub(crate) node: u32,
 }
@@ -146,9 +146,9 @@ mod tests {
 
     use super::*;
 
-    fn place(load: u64, node: u32) -> Place {
+    fn place(key: u64, node: u32) -> Place {
         Place {
-            load,
+            key,
             tie: node ^ 5,
             node,
         }
@@ -158,8 +158,8 @@ mod tests {
         #[test]
         fn is_a_sorted_set(steps in prop::collection::vec((any::<bool>(), 0..40_u64, 0..60_u32), 0..3_000)) {
             let (mut order, mut model) = (Order::default(), BTreeSet::new());
-            for (add, load, node) in steps {
-                let place = place(load, node);
+            for (add, key, node) in steps {
+                let place = place(key, node);
                 if add {
                     order.insert(place);
                     model.insert(place);
@@ -172,8 +172,8 @@ mod tests {
             prop_assert!(order.iter().eq(model.iter().copied()));
             prop_assert!(order.chunks.iter().all(|chunk| (1..=MAX_CHUNK).contains(&chunk.len())));
             let mut cursor = Cursor::new(&order);
-            for load in 0..40 {
-                let place = place(load, 7);
+            for key in 0..40 {
+                let place = place(key, 7);
                 prop_assert_eq!(cursor.seek(place), model.contains(&place));
                 prop_assert_eq!(order.contains(place), model.contains(&place));
             }

@@ -1,25 +1,22 @@
-//! Promises: addresses handed out whose jobs no probe has reported yet.
+//! Promises: addresses handed out whose jobs no probe has counted yet.
 //!
-//! [`Promises`] counts them for one node, [`Owners`] remembers who was promised what, so that a client's own asking
-//! does not change the order that it sees.
+//! [`Promises`] counts them for one node, [`Clients`] remembers whom each client was promised last, so that the pages
+//! behind a first one continue its order.
 
 use std::collections::HashMap;
 use std::mem;
 
 use super::NodeId;
+use super::order::Place;
 use crate::client::Client;
 
 /// Cells that the promises of one node are counted in, by subnet of the client: one subnet always falls into one cell.
 const CELLS: usize = 64;
 /// Most that one cell, and so one IPv4 /24 or IPv6 /48, counts on one node: nobody can paint a rival busy.
 const MAX_OF_SUBNET: u8 = 32;
-
-/// Answers of a client in a round for which its own promises don't count: enough to ask again or to read twelve pages.
-pub(super) const FREE_ANSWERS: u8 = 12;
-/// Clients remembered in each of two rounds; with 32 promises each they take 13 MiB. Past it a promise has no owner.
-pub(super) const MAX_OWNERS: usize = 16_384;
-/// Promises remembered for one client: two rounds of free answers and some. Past it a promise has no owner.
-pub(super) const MAX_OWN: usize = 32;
+/// Clients remembered in each of two generations, 48 bytes each: 3 MiB in all. Past it the older generation is
+/// forgotten, and pages of its clients see their own promise.
+pub(super) const MAX_CLIENTS: usize = 16_384;
 
 /// What decides which cell of a node a client's promises are counted in: its IPv4 /24 or IPv6 /48.
 pub(super) fn subnet(client: Client) -> u64 {
@@ -52,13 +49,13 @@ impl Promises {
         self.before.iter().chain(&self.after).map(|cell| u64::from(*cell)).sum()
     }
 
-    /// Adds a promise made after probe number `begun` was sent. False when its subnet has its fill on this node.
-    pub(super) fn add(&mut self, subnet_hash: u64, begun: u32) -> bool {
-        if self.since != begun {
+    /// Adds a promise made after probe number `last_sent` was sent. False when its subnet has its fill on this node.
+    pub(super) fn add(&mut self, subnet_hash: u64, last_sent: u32) -> bool {
+        if self.since != last_sent {
             for (before, after) in self.before.iter_mut().zip(&mut self.after) {
                 *before += mem::take(after);
             }
-            self.since = begun;
+            self.since = last_sent;
         }
         let cell = (subnet_hash % CELLS as u64) as usize;
         if self.before[cell] + self.after[cell] >= MAX_OF_SUBNET {
@@ -69,7 +66,7 @@ impl Promises {
     }
 
     /// Ends what was promised before probe number `probe` was sent.
-    pub(super) fn settle(&mut self, probe: u32) {
+    pub(super) fn end_before(&mut self, probe: u32) {
         self.before = [0; CELLS];
         if self.since < probe {
             self.after = [0; CELLS];
@@ -77,68 +74,39 @@ impl Promises {
     }
 }
 
-/// One promise as its owner remembers it.
+/// The last promise that a client was given.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Own {
+pub(super) struct ClientPromise {
     pub(super) node: NodeId,
     /// The number of the last probe sent to the node when it was made.
-    pub(super) begun: u32,
+    pub(super) last_sent: u32,
+    /// Where the node stood before it: where that client's first page had it.
+    pub(super) old_place: Place,
 }
 
+/// Whom each client was promised last.
 #[derive(Debug, Default)]
-struct Owner {
-    round: u64,
-    answers: u8,
-    promises: Vec<Own>,
+pub(super) struct Clients {
+    recent: HashMap<Client, ClientPromise>,
+    older: HashMap<Client, ClientPromise>,
 }
 
-/// Who was promised what, for this round and the one before.
-#[derive(Debug, Default)]
-pub(super) struct Owners {
-    round: u64,
-    current: HashMap<Client, Owner>,
-    previous: HashMap<Client, Owner>,
-}
-
-/// What a new round forgets; big when many clients asked, so it is dropped after the lock is.
-pub(super) struct Forgotten {
-    _owners: HashMap<Client, Owner>,
-}
-
-impl Owners {
-    pub(super) fn begin_round(&mut self) -> Forgotten {
-        self.round += 1;
-        let current = mem::take(&mut self.current);
-        Forgotten {
-            _owners: mem::replace(&mut self.previous, current),
-        }
+impl Clients {
+    pub(super) fn last_promise(&self, client: Client) -> Option<ClientPromise> {
+        self.recent.get(&client).or_else(|| self.older.get(&client)).copied()
     }
 
-    /// The promises that don't count for `client` now: its own, in its first twelve answers of the round.
-    pub(super) fn own(&self, client: Client) -> &[Own] {
-        let owner = self.current.get(&client).or_else(|| self.previous.get(&client));
-        match owner {
-            Some(owner) if owner.round != self.round || owner.answers < FREE_ANSWERS => &owner.promises,
-            _ => &[],
-        }
-    }
-
-    /// Counts an answer to `client` and remembers its promise, if it was one that counts. `is_open` tells which of the
-    /// older ones still stand.
-    pub(super) fn answered(&mut self, client: Client, promise: Option<Own>, is_open: impl Fn(&Own) -> bool) {
-        let known = self.previous.remove(&client);
-        if self.current.len() >= MAX_OWNERS && !self.current.contains_key(&client) {
+    /// Notes what a first page promised; none where nothing that counts.
+    pub(super) fn set(&mut self, client: Client, promise: Option<ClientPromise>) {
+        self.older.remove(&client);
+        let Some(promise) = promise else {
+            self.recent.remove(&client);
             return;
+        };
+        if self.recent.len() >= MAX_CLIENTS && !self.recent.contains_key(&client) {
+            self.older = mem::take(&mut self.recent);
         }
-        let owner = self.current.entry(client).or_insert_with(|| known.unwrap_or_default());
-        if owner.round != self.round {
-            (owner.round, owner.answers) = (self.round, 0);
-        }
-        owner.answers = owner.answers.saturating_add(1);
-        owner.promises.retain(is_open);
-        if owner.promises.len() < MAX_OWN {
-            owner.promises.extend(promise);
-        }
+        self.recent.insert(client, promise);
     }
 }
 
@@ -160,9 +128,9 @@ mod tests {
         let mut promises = Promises::new(0);
         promises.add(1, 0);
         promises.add(2, 1);
-        promises.settle(1);
+        promises.end_before(1);
         assert_eq!(promises.count(), 1);
-        promises.settle(2);
+        promises.end_before(2);
         assert_eq!(promises.count(), 0);
     }
 
@@ -175,40 +143,33 @@ mod tests {
     }
 
     #[test]
-    fn owners_are_bounded_and_forgotten_after_two_rounds() {
-        let mut owners = Owners::default();
-        let own = Own {
+    fn clients_are_bounded_and_those_that_asked_last_are_remembered() {
+        let mut clients = Clients::default();
+        let promise = ClientPromise {
             node: NodeId::default(),
-            begun: 0,
+            last_sent: 0,
+            old_place: Place::default(),
         };
-        for client in 0..MAX_OWNERS as u32 + 10 {
-            owners.answered(Client::V4(client), Some(own), |_| true);
+        let count = 3 * MAX_CLIENTS as u32 + 1;
+        for client in 0..count {
+            clients.set(Client::V4(client), Some(promise));
         }
-        assert_eq!(owners.current.len(), MAX_OWNERS);
-        assert!(owners.own(Client::V4(MAX_OWNERS as u32)).is_empty());
-        assert_eq!(owners.own(Client::V4(0)).len(), 1);
-        owners.begin_round();
-        assert_eq!(owners.own(Client::V4(0)).len(), 1);
-        owners.begin_round();
-        assert!(owners.own(Client::V4(0)).is_empty());
+        assert_eq!((clients.recent.len(), clients.older.len()), (1, MAX_CLIENTS));
+        let is_known = |client: u32| clients.last_promise(Client::V4(client)).is_some();
+        assert!(!is_known(count - MAX_CLIENTS as u32 - 2));
+        assert!((count - MAX_CLIENTS as u32 - 1..count).all(is_known));
     }
 
     #[test]
-    fn own_promises_count_from_the_thirteenth_answer_until_the_next_round() {
-        let mut owners = Owners::default();
-        let (client, own) = (
-            Client::V4(1),
-            Own {
-                node: NodeId::default(),
-                begun: 0,
-            },
-        );
-        for answer in 0..12 {
-            assert_eq!(owners.own(client).len(), answer);
-            owners.answered(client, Some(own), |_| true);
-        }
-        assert!(owners.own(client).is_empty());
-        owners.begin_round();
-        assert_eq!(owners.own(client).len(), 12);
+    fn an_answer_that_promised_nothing_ends_what_was_remembered() {
+        let mut clients = Clients::default();
+        let promise = ClientPromise {
+            node: NodeId::default(),
+            last_sent: 0,
+            old_place: Place::default(),
+        };
+        clients.set(Client::V4(1), Some(promise));
+        clients.set(Client::V4(1), None);
+        assert!(clients.last_promise(Client::V4(1)).is_none());
     }
 }

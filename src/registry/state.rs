@@ -1,25 +1,33 @@
 //! What the lock guards: the nodes, and everything that is kept in step with them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::catalogue::{Catalogue, Entered, Index, Summary};
+use super::catalogue::{Catalogue, Index, Summary};
 use super::order::{Order, Place};
-use super::promises::{Forgotten, Own, Owners, Promises};
-use super::select::{Moved, View};
-use super::{NodeId, Rank, Totals};
+use super::promises::{ClientPromise, Clients, Promises};
+use super::select::{Adjusted, View};
+use super::speed::{Count, FleetSpeed, Record, Time, Work};
+use super::{NodeId, PromisePolicy, Rank, Standing, Totals};
 use crate::client::Client;
 use crate::node::{ContainerId, NodeAddr, Running};
 use crate::util::arena::Arena;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct State {
+    is_on: bool,
+    /// What one promise counts as beside weighted pending jobs; at least 1.
+    weight: u32,
+    fleet: FleetSpeed,
     nodes: Arena<Node>,
     /// Nodes that left; a view that is older than the last may name one of them.
-    departures: u64,
+    removal_epoch: u64,
     round: u64,
     catalogue: Catalogue,
-    owners: Owners,
+    clients: Clients,
     totals: Totals,
+    /// Weighted pending jobs of available nodes; wide enough not to overflow.
+    pending: u128,
 }
 
 #[derive(Debug)]
@@ -27,12 +35,13 @@ struct Node {
     addr: NodeAddr,
     rank: Rank,
     /// Nodes that had left before it was inserted.
-    departures: u64,
+    removal_epoch: u64,
     /// Number of probes sent to it, and of the last one that reported.
-    begun: u32,
-    settled: u32,
+    last_sent: u32,
+    last_reported: u32,
     /// Weighted.
     pending: u64,
+    work: Work,
     promises: Option<Box<Promises>>,
     /// Present while the node is available; then it stands there in the order of each container that it runs.
     place: Option<Place>,
@@ -40,32 +49,88 @@ struct Node {
     runs: Box<[Index]>,
 }
 
+/// What a probe found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Report<'a> {
+    pub(super) probe: u32,
+    pub(super) running: &'a [Running],
+    /// Weighted.
+    pub(super) pending: u64,
+    /// Which of equal nodes comes first.
+    pub(super) tie: u32,
+}
+
 impl State {
+    pub(super) fn new(policy: PromisePolicy, interval: Duration) -> Self {
+        let (is_on, weight, max_speedup) = match policy {
+            PromisePolicy::On { weight, max_speedup } => (true, weight.max(1), max_speedup),
+            PromisePolicy::Off => (false, 1, None),
+        };
+        Self {
+            is_on,
+            weight,
+            fleet: FleetSpeed::new(interval, max_speedup),
+            nodes: Arena::default(),
+            removal_epoch: 0,
+            round: 0,
+            catalogue: Catalogue::default(),
+            clients: Clients::default(),
+            totals: Totals::default(),
+            pending: 0,
+        }
+    }
+
     pub(super) fn round(&self) -> u64 {
         self.round
     }
 
-    pub(super) fn departures(&self) -> u64 {
-        self.departures
+    pub(super) fn removal_epoch(&self) -> u64 {
+        self.removal_epoch
     }
 
     pub(super) fn totals(&self) -> Totals {
-        self.totals
+        Totals {
+            pending: u64::try_from(self.pending).unwrap_or(u64::MAX),
+            ..self.totals
+        }
     }
 
     pub(super) fn summaries(&self, after: Option<&ContainerId>, most: usize) -> Vec<Summary> {
         self.catalogue.summaries(after, most)
     }
 
-    pub(super) fn begin_round(&mut self) -> Forgotten {
-        self.round += 1;
-        self.owners.begin_round()
+    /// The records of the nodes at so many places from `from` on; none behind the last.
+    pub(super) fn records(&self, from: usize, most: usize) -> Option<Vec<Record>> {
+        let record = |node: &Node| node.work.record(node.rank.is_listed());
+        (from < self.nodes.places()).then(|| self.nodes.from(from).take(most).flatten().filter_map(record).collect())
     }
 
-    pub(super) fn begin_probe(&mut self, id: NodeId) -> u32 {
+    pub(super) fn begin_round(&mut self, speeds: Option<(f64, f64)>) {
+        self.round += 1;
+        if let Some(speeds) = speeds {
+            self.fleet.set(speeds);
+        }
+    }
+
+    pub(super) fn typical_speed(&self) -> Option<f64> {
+        self.is_on.then(|| self.fleet.typical())
+    }
+
+    pub(super) fn standing(&self, id: NodeId, now: Time) -> Option<Standing> {
+        let node = self.nodes.get(id)?;
+        Some(Standing {
+            promises: node.promised(),
+            speed: self.is_on.then(|| node.work.speed()),
+            is_learned: node.work.record(false).is_some(),
+            finish: self.is_on.then(|| node.work.finish().since(now)),
+        })
+    }
+
+    pub(super) fn begin_probe(&mut self, id: NodeId, now: Time) -> u32 {
         self.nodes.get_mut(id).map_or(0, |node| {
-            node.begun = node.begun.wrapping_add(1);
-            node.begun
+            node.last_sent = node.last_sent.wrapping_add(1);
+            node.work.probe_sent(now);
+            node.last_sent
         })
     }
 
@@ -88,10 +153,11 @@ impl State {
         self.nodes.insert(Node {
             addr,
             rank,
-            departures: self.departures,
-            begun: 0,
-            settled: 0,
+            removal_epoch: self.removal_epoch,
+            last_sent: 0,
+            last_reported: 0,
             pending: 0,
+            work: Work::new(&self.fleet),
             promises: None,
             place: None,
             runs: Box::default(),
@@ -99,9 +165,9 @@ impl State {
     }
 
     pub(super) fn remove(&mut self, id: NodeId) {
-        self.withdraw(id);
+        self.mark_down(id);
         if let Some(node) = self.nodes.remove(id) {
-            self.departures += 1;
+            self.removal_epoch += 1;
             self.count(node.rank, usize::wrapping_sub);
         }
     }
@@ -112,124 +178,93 @@ impl State {
         };
         node.addr = addr;
         let was = std::mem::replace(&mut node.rank, rank);
-        let up = node.place.is_some();
         if was != rank {
+            let (is_up, runs) = (node.place.is_some(), &node.runs);
+            runs.iter().for_each(|index| self.catalogue.rerank(*index, id, rank));
             self.count(was, usize::wrapping_sub);
             self.count(rank, usize::wrapping_add);
-            if up {
+            if is_up {
                 self.count_up(was, usize::wrapping_sub);
                 self.count_up(rank, usize::wrapping_add);
-            }
-            let runs = self.nodes.get(id).map(|node| node.runs.clone()).unwrap_or_default();
-            for index in runs {
-                self.catalogue.rerank(index, id, was, rank);
             }
         }
     }
 
-    pub(super) fn up(
-        &mut self,
-        id: NodeId,
-        probe: u32,
-        running: &[Running],
-        pending: u64,
-        tie: u32,
-        weight: u64,
-    ) -> usize {
+    /// Takes over a report and returns how many of its containers the full catalogue had no room for.
+    pub(super) fn up(&mut self, id: NodeId, report: Report<'_>, now: Time) -> usize {
         let Some(node) = self.nodes.get_mut(id) else {
             return 0;
         };
         let rank = node.rank;
-        node.settled = probe;
-        node.pending = pending;
-        if let Some(promises) = &mut node.promises {
-            promises.settle(probe);
-            if promises.count() == 0 {
-                node.promises = None;
-            }
+        if node.place.is_some() {
+            self.pending -= u128::from(node.pending);
         }
+        self.pending += u128::from(report.pending);
+        node.take_over(&report, self.weight, &mut self.fleet, now);
         let place = Place {
-            load: node.load(weight),
-            tie,
+            key: node.key(self.is_on),
+            tie: report.tie,
             node: id.index(),
         };
-        let mut entered: Vec<(Index, Option<&Arc<str>>)> = Vec::with_capacity(running.len());
-        for container in running {
-            match self.catalogue.enter(&container.id, rank) {
-                Entered::Found(index) => entered.push((index, container.description.as_ref())),
-                Entered::Replaced(index, displaced) => {
-                    self.forget(index, &displaced);
-                    entered.push((index, container.description.as_ref()));
-                }
-                Entered::Full => {}
+        let mut running: Vec<(Index, Option<&Arc<str>>)> = Vec::with_capacity(report.running.len());
+        for container in report.running {
+            if let Some(index) = self.catalogue.enter(&container.id, rank) {
+                running.push((index, container.description.as_ref()));
             }
         }
-        entered.sort_unstable_by_key(|(index, _)| *index);
-        self.stand(id, place, &entered);
-        running.len() - entered.len()
+        running.sort_unstable_by_key(|(index, _)| *index);
+        self.set_place(id, place, &running);
+        report.running.len() - running.len()
     }
 
     /// Moves a node to `place` in the orders of exactly these containers.
-    fn stand(&mut self, id: NodeId, place: Place, running: &[(Index, Option<&Arc<str>>)]) {
+    fn set_place(&mut self, id: NodeId, place: Place, running: &[(Index, Option<&Arc<str>>)]) {
         let runs: Box<[Index]> = running.iter().map(|(index, _)| *index).collect();
         let Some(node) = self.nodes.get_mut(id) else {
             return;
         };
         let rank = node.rank;
-        let stood = node.place.replace(place);
+        let old_place = node.place.replace(place);
         let ran = std::mem::replace(&mut node.runs, runs);
         for (index, text) in running {
-            if let Some(container) = self.catalogue.get(*index) {
-                let known = stood.filter(|_| ran.binary_search(index).is_ok());
-                if let Some(stood) = known {
-                    container.order.remove(stood);
+            if let Some(container) = self.catalogue.get_mut(*index) {
+                if let Some(old_place) = old_place {
+                    container.order.remove(old_place);
                 }
                 container.order.insert(place);
-                match known {
-                    Some(_) => self.catalogue.describe(*index, id, rank, *text),
-                    None => self.catalogue.joined(*index, id, rank, *text),
-                }
+                self.catalogue.describe(*index, id, rank, *text);
             }
         }
         let gone = ran
             .iter()
             .filter(|index| running.binary_search_by_key(*index, |(i, _)| *i).is_err());
-        match stood {
-            Some(stood) => gone.for_each(|index| self.catalogue.leave(*index, id, rank, stood)),
+        match old_place {
+            Some(old_place) => gone.for_each(|index| self.catalogue.leave(*index, id, rank, old_place)),
             None => self.count_up(rank, usize::wrapping_add),
         }
     }
 
     /// Takes a node out of all orders.
-    pub(super) fn withdraw(&mut self, id: NodeId) {
+    pub(super) fn mark_down(&mut self, id: NodeId) {
         let Some(node) = self.nodes.get_mut(id) else {
             return;
         };
         let (rank, runs) = (node.rank, std::mem::take(&mut node.runs));
-        if let Some(stood) = node.place.take() {
+        if let Some(old_place) = node.place.take() {
+            self.pending -= u128::from(node.pending);
             for index in runs {
-                self.catalogue.leave(index, id, rank, stood);
+                self.catalogue.leave(index, id, rank, old_place);
             }
             self.count_up(rank, usize::wrapping_sub);
         }
     }
 
-    /// The nodes of a displaced container run it no more.
-    fn forget(&mut self, displaced: Index, order: &Order) {
-        for place in order.iter() {
-            let key = self.nodes.key_at(place.node);
-            if let Some(node) = key.and_then(|key| self.nodes.get_mut(key)) {
-                node.runs = node.runs.iter().copied().filter(|index| *index != displaced).collect();
-            }
-        }
-    }
-
-    /// What an answer is made from; none when nobody runs one of the containers.
+    /// What an answer is made from; none when nobody runs one of the containers. `undoing_for`: the client whose last
+    /// promise is undone in what it sees.
     pub(super) fn view<'a>(
         &self,
         containers: impl Iterator<Item = &'a str>,
-        client: Client,
-        weight: u64,
+        undoing_for: Option<Client>,
     ) -> Option<View> {
         let mut orders = Vec::new();
         for id in containers {
@@ -238,52 +273,38 @@ impl State {
         orders.sort_by_key(Order::len);
         Some(View {
             orders,
-            moved: self.moved(client, weight),
-            departures: self.departures,
+            adjusted: undoing_for.and_then(|client| self.adjusted(client)),
+            removal_epoch: self.removal_epoch,
         })
     }
 
-    /// The nodes that stand elsewhere for this client, in the order in which it sees them.
-    fn moved(&self, client: Client, weight: u64) -> Vec<Moved> {
-        let mut moved: Vec<Moved> = Vec::new();
-        for own in self.owners.own(client).iter().filter(|own| self.is_open(own)) {
-            let Some(stands) = self.nodes.get(own.node).and_then(|node| node.place) else {
-                continue;
-            };
-            match moved.iter_mut().find(|moved| moved.stands.node == stands.node) {
-                Some(moved) => moved.seen.load = moved.seen.load.saturating_sub(weight),
-                None => moved.push(Moved {
-                    stands,
-                    seen: Place {
-                        load: stands.load.saturating_sub(weight),
-                        ..stands
-                    },
-                }),
-            }
-        }
-        moved.sort_by_key(|moved| moved.seen);
-        moved
+    fn adjusted(&self, client: Client) -> Option<Adjusted> {
+        let promise = self.clients.last_promise(client)?;
+        let node = self.nodes.get(promise.node)?;
+        let actual = node.place?;
+        node.is_open(promise.last_sent).then_some(Adjusted {
+            actual,
+            seen: Place {
+                key: promise.old_place.key,
+                ..actual
+            },
+        })
     }
 
-    fn is_open(&self, own: &Own) -> bool {
-        self.nodes
-            .get(own.node)
-            .is_some_and(|node| own.begun.wrapping_sub(node.settled) as i32 >= 0)
-    }
-
-    pub(super) fn stands(&self, place: Place) -> bool {
+    /// Whether a node stands at this place now.
+    pub(super) fn is_at(&self, place: Place) -> bool {
         let key = self.nodes.key_at(place.node);
         key.and_then(|key| self.nodes.get(key))
             .is_some_and(|node| node.place == Some(place))
     }
 
     /// The nodes at the places of a view, without those that left since; another one may have their number now.
-    pub(super) fn still_there(&self, places: &[Place], departures: u64) -> Vec<NodeId> {
+    pub(super) fn still_there(&self, places: &[Place], removal_epoch: u64) -> Vec<NodeId> {
         let key = |place: &Place| {
             let key = self.nodes.key_at(place.node)?;
             self.nodes
                 .get(key)
-                .is_some_and(|node| node.departures <= departures)
+                .is_some_and(|node| node.removal_epoch <= removal_epoch)
                 .then_some(key)
         };
         places.iter().filter_map(key).collect()
@@ -294,45 +315,89 @@ impl State {
         nodes.map(|node| node.addr.clone()).collect()
     }
 
-    pub(super) fn promise(&mut self, id: NodeId, client: Client, subnet_hash: u64, weight: u64) {
+    pub(super) fn promise(&mut self, id: NodeId, client: Client, subnet_hash: u64, now: Time) {
         let Some(node) = self.nodes.get_mut(id) else {
             return;
         };
-        let begun = node.begun;
-        let promises = node.promises.get_or_insert_with(|| Box::new(Promises::new(begun)));
-        let counted = promises.add(subnet_hash, begun);
-        let own = Own { node: id, begun };
-        if counted {
-            self.totals.promises += 1;
-            self.move_by_promise(id, weight);
+        let last_sent = node.last_sent;
+        let promises = node.promises.get_or_insert_with(|| Box::new(Promises::new(last_sent)));
+        if !promises.add(subnet_hash, last_sent) {
+            return self.clients.set(client, None);
         }
-        let mut owners = std::mem::take(&mut self.owners);
-        owners.answered(client, counted.then_some(own), |own| self.is_open(own));
-        self.owners = owners;
+        node.work.promise(now);
+        self.totals.promises += 1;
+        let old_place = self.move_by_promise(id);
+        let promise = old_place.map(|old_place| ClientPromise {
+            node: id,
+            last_sent,
+            old_place,
+        });
+        self.clients.set(client, promise);
     }
 
-    fn move_by_promise(&mut self, id: NodeId, weight: u64) {
-        let Some(node) = self.nodes.get_mut(id) else {
-            return;
-        };
-        let load = node.load(weight);
-        let Some(place) = node.place.as_mut() else {
-            return;
-        };
-        let stood = *place;
-        place.load = load;
+    /// Moves a node that was promised to where it is due now, and returns where it was.
+    fn move_by_promise(&mut self, id: NodeId) -> Option<Place> {
+        let node = self.nodes.get_mut(id)?;
+        let key = node.key(self.is_on);
+        let place = node.place.as_mut()?;
+        let old_place = *place;
+        place.key = key;
         for run in &node.runs {
-            if let Some(container) = self.catalogue.get(*run) {
-                container.order.remove(stood);
+            if let Some(container) = self.catalogue.get_mut(*run) {
+                container.order.remove(old_place);
                 container.order.insert(*place);
             }
         }
+        Some(old_place)
+    }
+}
+
+#[cfg(test)]
+impl State {
+    pub(super) fn place(&self, id: NodeId) -> Option<Place> {
+        self.nodes.get(id)?.place
+    }
+
+    /// What the node's place goes by, made anew.
+    pub(super) fn key(&self, id: NodeId) -> Option<u64> {
+        Some(self.nodes.get(id)?.key(self.is_on))
     }
 }
 
 impl Node {
-    fn load(&self, weight: u64) -> u64 {
-        let promised = self.promises.as_ref().map_or(0, |promises| promises.count());
-        self.pending.saturating_add(promised.saturating_mul(weight))
+    fn promised(&self) -> u64 {
+        self.promises.as_ref().map_or(0, |promises| promises.count())
+    }
+
+    fn key(&self, is_on: bool) -> u64 {
+        match is_on {
+            true => self.work.next_done().0,
+            false => self.pending,
+        }
+    }
+
+    /// Whether a promise that was made after this probe was sent may not be in a count yet.
+    fn is_open(&self, last_sent: u32) -> bool {
+        last_sent.wrapping_sub(self.last_reported) as i32 >= 0
+    }
+
+    fn take_over(&mut self, report: &Report<'_>, weight: u32, fleet: &mut FleetSpeed, now: Time) {
+        let promised = self.promised();
+        self.last_reported = report.probe;
+        self.pending = report.pending;
+        if let Some(promises) = &mut self.promises {
+            promises.end_before(report.probe);
+        }
+        let after = self.promised();
+        if after == 0 {
+            self.promises = None;
+        }
+        let count = Count {
+            pending: report.pending as f64 / f64::from(weight),
+            before: promised - after,
+            after,
+            is_listed: self.rank.is_listed(),
+        };
+        self.work.count(count, fleet, now);
     }
 }

@@ -1,7 +1,7 @@
 //! An arena whose keys are not mistaken for one another: a place is used again, a key never is.
 
-/// HostResolver one value in [`Arena`], from its insertion to its removal.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+/// Names one value in [`Arena`], from its insertion to its removal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     index: u32,
     generation: u32,
@@ -92,6 +92,17 @@ impl<T> Arena<T> {
         })
     }
 
+    /// How many places there are, used or not.
+    pub(crate) fn places(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// What is at each place from this one on.
+    pub(crate) fn from(&self, place: usize) -> impl Iterator<Item = Option<&T>> {
+        let slots = self.slots.iter().skip(place);
+        slots.map(|slot| slot.as_ref().map(|(_, value)| value))
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         self.slots.iter().enumerate().filter_map(|(index, slot)| {
             let (generation, value) = slot.as_ref()?;
@@ -120,5 +131,10 @@ mod tests {
         assert_eq!(slots.key_at(new.index()), Some(new));
         assert_eq!(Key::from_bits(new.to_bits()), new);
         assert_eq!((slots.len(), slots.iter().count()), (1, 1));
+        slots.insert("next");
+        assert_eq!(
+            (slots.places(), slots.from(1).collect::<Vec<_>>()),
+            (2, vec![Some(&"next")])
+        );
     }
 }

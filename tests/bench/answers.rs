@@ -30,7 +30,11 @@ struct Nodes {
 
 impl Nodes {
     fn new(count: usize) -> Self {
-        let registry = Registry::new(PromisePolicy::Weighing(1));
+        let policy = PromisePolicy::On {
+            weight: 1,
+            max_speedup: None,
+        };
+        let registry = Registry::new(policy, Duration::from_secs(30), Instant::now());
         let ids = (0..count).map(|node| registry.insert(addr(node), Rank::Listed(node as u32)));
         let ids = ids.collect();
         let nodes = Self { registry, ids };
@@ -56,15 +60,20 @@ impl Nodes {
 
     fn report_running(&self, node: usize, running: &[Running]) {
         let id = self.ids[node];
+        let now = Instant::now();
         self.registry
-            .up(id, self.registry.begin_probe(id), running, node as u64 % 7);
+            .up(id, self.registry.begin_probe(id, now), running, node as u64 % 7, now);
     }
 
     fn answer(&self, containers: &[&str], n: u32, offset: u32, client: u32) {
         let client = Client::V4(client.wrapping_mul(0x9E37_79B9));
-        let answer = self
-            .registry
-            .answer(containers.iter().copied(), Page { n, offset }, client, Purpose::Route);
+        let answer = self.registry.answer(
+            containers.iter().copied(),
+            Page { n, offset },
+            client,
+            Purpose::Route,
+            Instant::now(),
+        );
         black_box(answer);
     }
 }

@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use infernet_router::client::Client;
 use infernet_router::node::{ContainerId, NodeAddr, Rank, Running};
@@ -133,6 +133,7 @@ struct Run<'a> {
     registry: Registry,
     nodes: Vec<Node>,
     running: Vec<Running>,
+    began: Instant,
     now: Duration,
     events: BinaryHeap<Reverse<(Duration, Event)>>,
     /// What arrives when; the same for each policy.
@@ -177,17 +178,23 @@ impl<'a> Run<'a> {
     fn new(scenario: &'a Scenario, policy: Policy, seed: u64) -> Self {
         let promises = match policy {
             Policy::CountsOnly => PromisePolicy::Off,
-            _ => PromisePolicy::Weighing(1),
+            _ => PromisePolicy::On {
+                weight: 1,
+                max_speedup: None,
+            },
         };
         let running = Running {
             id: ContainerId::parse(CONTAINER).expect("a container id"),
             description: None,
             image: None,
         };
+        #[expect(clippy::disallowed_methods, reason = "where simulated time begins")]
+        let began = Instant::now();
         let mut run = Self {
             scenario,
             policy,
-            registry: Registry::new(promises),
+            registry: Registry::new(promises, scenario.interval, began),
+            began,
             nodes: Vec::new(),
             running: vec![running],
             now: Duration::ZERO,
@@ -227,6 +234,10 @@ impl<'a> Run<'a> {
             pending: None,
         });
         self.after(Duration::ZERO, Event::Probe(at));
+    }
+
+    fn instant(&self) -> Instant {
+        self.began + self.now
     }
 
     fn after(&mut self, delay: Duration, event: Event) {
@@ -274,9 +285,9 @@ impl<'a> Run<'a> {
         match self.policy {
             Policy::Ours | Policy::CountsOnly => {
                 let page = Page { n: 1, offset: 0 };
-                let answer = self
-                    .registry
-                    .answer([CONTAINER].into_iter(), page, client, Purpose::Route);
+                let answer =
+                    self.registry
+                        .answer([CONTAINER].into_iter(), page, client, Purpose::Route, self.instant());
                 answer.first().and_then(index_of)
             }
             Policy::Random => self.any(),
@@ -318,7 +329,7 @@ impl<'a> Run<'a> {
 
     fn probe(&mut self, node: usize) {
         if let Some(id) = self.nodes[node].id {
-            let probe = self.registry.begin_probe(id);
+            let probe = self.registry.begin_probe(id, self.instant());
             self.after(PROBE / 2, Event::Count { node, probe });
         }
     }
@@ -330,7 +341,7 @@ impl<'a> Run<'a> {
 
     fn report(&mut self, node: usize, probe: u32, pending: u64) {
         if let Some(id) = self.nodes[node].id {
-            self.registry.up(id, probe, &self.running, pending);
+            self.registry.up(id, probe, &self.running, pending, self.instant());
             self.nodes[node].pending = Some(pending);
         }
     }

@@ -6,10 +6,19 @@ fn explorer(node: usize) -> Rank {
     Rank::Explorer(socket(node))
 }
 
+fn empty() -> Registry {
+    Registry::new(ON, INTERVAL, start())
+}
+
 /// Reports a node that runs these, and returns how many found no room.
 fn up(registry: &Registry, id: NodeId, ids: &[String]) -> usize {
     let running: Vec<Running> = ids.iter().map(|id| running(id)).collect();
-    registry.up(id, registry.begin_probe(id), &running, 0)
+    report(registry, id, &running)
+}
+
+fn report(registry: &Registry, id: NodeId, running: &[Running]) -> usize {
+    let now = start();
+    registry.up(id, registry.begin_probe(id, now), running, 0, now)
 }
 
 fn ids(name: &str, range: std::ops::Range<usize>) -> Vec<String> {
@@ -17,13 +26,13 @@ fn ids(name: &str, range: std::ops::Range<usize>) -> Vec<String> {
 }
 
 fn nodes_of(registry: &Registry, id: &str) -> usize {
-    let answer = registry.answer([id].into_iter(), page(0, 1_000), client(1), Purpose::Look);
+    let answer = registry.answer([id].into_iter(), page(0, 1_000), client(1), Purpose::Look, start());
     answer.len()
 }
 
 /// Forty nodes of the Explorer fill the catalogue; each runs "popular" too.
 fn full() -> (Registry, Vec<NodeId>) {
-    let registry = Registry::new(PromisePolicy::Weighing(1));
+    let registry = empty();
     let nodes: Vec<NodeId> = (0..40)
         .map(|node| registry.insert(addr(node), explorer(node)))
         .collect();
@@ -37,51 +46,48 @@ fn full() -> (Registry, Vec<NodeId>) {
 }
 
 #[test]
-fn past_the_limit_containers_of_listed_nodes_displace_those_that_fewest_explorer_nodes_run() {
+fn past_the_limit_containers_of_listed_nodes_are_entered_and_new_ones_of_the_explorers_are_not() {
     let (registry, nodes) = full();
     let listed = registry.insert(addr(40), Rank::Listed(0));
     assert_eq!(up(&registry, listed, &ids("listed", 0..256)), 0);
     let shown = registry.containers();
-    assert_eq!(shown.len(), MAX_CONTAINERS);
+    assert_eq!(shown.len(), MAX_CONTAINERS + 256);
     assert!(shown.is_sorted_by(|one, next| one.id < next.id));
     for id in ids("listed", 0..256) {
         assert_eq!(nodes_of(&registry, &id), 1, "{id}");
     }
     assert_eq!(nodes_of(&registry, "popular"), 40);
-    let rare = ids("rare", 0..10_000);
-    assert_eq!(rare.iter().filter(|id| nodes_of(&registry, id) == 0).count(), 257);
-    // Those that were displaced find no way back, and new ones of the Explorer's nodes none in.
     assert_eq!(up(&registry, nodes[1], &ids("new", 0..3)), 3);
     assert_eq!(nodes_of(&registry, "popular"), 39);
+    // 250 of the Explorer's are gone, but no more than 10,000 may be there for a new one.
+    assert_eq!(up(&registry, nodes[1], &ids("new", 0..3)), 3);
+    assert_eq!(up(&registry, listed, &ids("listed", 0..10)), 0);
+    assert_eq!(up(&registry, nodes[1], &ids("new", 0..3)), 0);
 }
 
 #[test]
-fn what_a_listed_node_runs_too_is_kept_while_it_does() {
+fn a_container_that_a_listed_node_alone_ran_leaves_with_it() {
     let (registry, nodes) = full();
     let listed = registry.insert(addr(40), Rank::Listed(0));
-    // Its first container is the one that would have to go next.
     let both = [ids("rare", 0..250), ids("listed", 0..6)].concat();
     assert_eq!(up(&registry, listed, &both), 0);
     assert!(both.iter().all(|id| nodes_of(&registry, id) > 0));
     registry.down(listed);
     assert_eq!(nodes_of(&registry, "rare-0"), 1);
-    up(&registry, nodes[0], &ids("rare", 0..250));
-    assert_eq!(up(&registry, listed, &ids("late", 0..7)), 0);
+    assert_eq!(registry.containers().len(), MAX_CONTAINERS);
+    registry.down(nodes[0]);
     assert_eq!(nodes_of(&registry, "rare-0"), 0);
 }
 
 #[test]
-fn the_nodes_of_a_displaced_container_do_not_run_the_one_that_took_its_place() {
-    let (registry, nodes) = full();
-    let listed = registry.insert(addr(40), Rank::Listed(0));
-    assert_eq!(up(&registry, listed, &ids("listed", 0..1)), 0);
-    assert_eq!(nodes_of(&registry, "rare-0"), 0);
-    // A promise moves a node in all of its orders.
-    let promised = registry.answer(["rare-1"].into_iter(), page(0, 1), client(1), Purpose::Route);
-    assert_eq!(promised, [addr(0)]);
-    assert_eq!(nodes_of(&registry, "listed-0"), 1);
-    registry.down(nodes[0]);
-    assert_eq!(nodes_of(&registry, "listed-0"), 1);
+fn nodes_of_ips_txt_enter_no_more_than_a_hundred_thousand() {
+    let registry = empty();
+    let entered = |node: usize| {
+        let id = registry.insert(addr(node), Rank::Listed(node as u32));
+        250 - up(&registry, id, &ids("own", node * 250..(node + 1) * 250))
+    };
+    assert!((0..400).all(|node| entered(node) == 250));
+    assert_eq!(entered(400), 0);
 }
 
 #[test]
@@ -98,30 +104,14 @@ fn what_is_gone_makes_room() {
 }
 
 #[test]
-fn a_container_of_a_listed_node_is_never_displaced_and_one_that_no_listed_node_runs_any_more_is() {
-    let registry = Registry::new(PromisePolicy::Weighing(1));
-    let nodes: Vec<NodeId> = (0..41)
-        .map(|node| registry.insert(addr(node), Rank::Listed(node as u32)))
-        .collect();
-    for (at, id) in nodes[..40].iter().enumerate() {
-        assert_eq!(up(&registry, *id, &ids("listed", at * 250..(at + 1) * 250)), 0);
-    }
-    assert_eq!(up(&registry, nodes[40], &ids("late", 0..2)), 2);
-    registry.relist(nodes[3], addr(3), explorer(3));
-    assert_eq!(up(&registry, nodes[40], &ids("late", 0..251)), 1);
-    assert_eq!(nodes_of(&registry, "late-249"), 1);
-    assert_eq!(nodes_of(&registry, "listed-750"), 0);
-}
-
-#[test]
 fn when_the_nodes_whose_descriptions_are_kept_leave_the_next_probe_brings_another() {
-    let registry = Registry::new(PromisePolicy::Weighing(1));
+    let registry = empty();
     let report = |id: NodeId, node: usize| {
         let running = Running {
             description: Some(format!("by {node}").into()),
             ..running("a")
         };
-        registry.up(id, registry.begin_probe(id), &[running], 0)
+        report(&registry, id, &[running])
     };
     let nodes: Vec<NodeId> = (0..6).map(|node| registry.insert(addr(node), explorer(node))).collect();
     (0..6).rev().for_each(|node| assert_eq!(report(nodes[node], node), 0));
@@ -136,7 +126,7 @@ fn when_the_nodes_whose_descriptions_are_kept_leave_the_next_probe_brings_anothe
 
 #[test]
 fn ids_that_json_makes_long_fill_no_more_than_their_share_and_keep_no_listed_node_out() {
-    let registry = Registry::new(PromisePolicy::Weighing(1));
+    let registry = empty();
     let mut crowded_out = 0;
     for node in 0..40 {
         let id = registry.insert(addr(node), explorer(node));

@@ -6,6 +6,8 @@ mod promises;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::node::ContainerId;
 
@@ -42,18 +44,35 @@ fn client(number: u32) -> Client {
     Client::V4(number << 8)
 }
 
+const INTERVAL: Duration = Duration::from_secs(30);
+const ON: PromisePolicy = PromisePolicy::On {
+    weight: 1,
+    max_speedup: None,
+};
+
+#[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
+fn start() -> Instant {
+    Instant::now()
+}
+
 /// Nodes of ips.txt that all run container "a".
 struct Fleet {
     registry: Registry,
     ids: Vec<NodeId>,
+    now: Instant,
 }
 
 impl Fleet {
     fn new(pending: &[u64]) -> Self {
-        let registry = Registry::new(PromisePolicy::Weighing(1));
+        Self::with(ON, pending)
+    }
+
+    fn with(policy: PromisePolicy, pending: &[u64]) -> Self {
+        let now = start();
+        let registry = Registry::new(policy, INTERVAL, now);
         let insert = |node| registry.insert(addr(node), Rank::Listed(node as u32));
         let ids = (0..pending.len()).map(insert).collect();
-        let fleet = Self { registry, ids };
+        let fleet = Self { registry, ids, now };
         (0..pending.len()).for_each(|node| fleet.up(node, pending[node]));
         fleet
     }
@@ -64,15 +83,16 @@ impl Fleet {
     }
 
     fn begin_probe(&self, node: usize) -> u32 {
-        self.registry.begin_probe(self.ids[node])
+        self.registry.begin_probe(self.ids[node], self.now)
     }
 
     fn report(&self, node: usize, probe: u32, pending: u64) {
-        self.registry.up(self.ids[node], probe, &[running("a")], pending);
+        let running = [running("a")];
+        self.registry.up(self.ids[node], probe, &running, pending, self.now);
     }
 
     fn ask(&self, client: Client, page: Page, purpose: Purpose) -> Vec<usize> {
-        let answer = self.registry.answer(["a"].into_iter(), page, client, purpose);
+        let answer = self.registry.answer(["a"].into_iter(), page, client, purpose, self.now);
         answer.iter().map(number).collect()
     }
 
@@ -81,20 +101,26 @@ impl Fleet {
         self.ask(client, page(0, 1), Purpose::Route)[0]
     }
 
-    /// Weighted pending jobs and promises of a node that is up.
-    fn load(&self, node: usize) -> u64 {
-        let view = self.registry.lock().view(["a"].into_iter(), client(u32::MAX), 1);
-        let view = view.expect("somebody runs it");
-        let mut places = view.orders[0].iter();
-        let place = places.find(|place| place.node == self.ids[node].index());
-        place.expect("it is up").load
+    /// Promises that no probe has counted yet.
+    fn promises(&self, node: usize) -> u64 {
+        self.registry
+            .standing(self.ids[node], self.now)
+            .expect("it is listed")
+            .promises
+    }
+
+    /// Intervals until a node should be through with its work: jobs that it has, before anything is learned.
+    fn jobs(&self, node: usize) -> u64 {
+        let standing = self.registry.standing(self.ids[node], self.now).expect("it is listed");
+        let finish = standing.finish.expect("promises are on");
+        (finish.as_secs_f64() / INTERVAL.as_secs_f64()).round() as u64
     }
 }
 
 #[test]
 fn a_node_that_took_the_number_of_one_that_left_is_not_in_an_older_view() {
     let fleet = Fleet::new(&[0, 1]);
-    let view = fleet.registry.lock().view(["a"].into_iter(), client(1), 1);
+    let view = fleet.registry.lock().view(["a"].into_iter(), None);
     let places = select(&view.expect("two nodes run it"), page(0, 9));
     fleet.registry.remove(fleet.ids[0]);
     let new = fleet.registry.insert(addr(2), Rank::Listed(2));
@@ -102,4 +128,72 @@ fn a_node_that_took_the_number_of_one_that_left_is_not_in_an_older_view() {
     let state = fleet.registry.lock();
     assert_eq!(state.still_there(&places, 0), [fleet.ids[1]]);
     assert_eq!(state.still_there(&places, 1), [new, fleet.ids[1]]);
+}
+
+#[test]
+fn a_node_that_is_found_to_be_faster_comes_before_one_with_less_to_do() {
+    let mut fleet = Fleet::new(&[0; 4]);
+    let mut pending = [0; 4];
+    // Each gets 60 jobs an interval, of which the first two nodes are through with 60 and the others with 15.
+    for _ in 0..40 {
+        for asking in 0..60 {
+            for node in 0..4 {
+                fleet
+                    .registry
+                    .lock()
+                    .promise(fleet.ids[node], client(asking), u64::from(asking), Time(0));
+            }
+        }
+        fleet.now += INTERVAL;
+        for (node, pending) in pending.iter_mut().enumerate() {
+            *pending = if node < 2 { 0 } else { *pending + 45 };
+            fleet.up(node, *pending);
+        }
+        fleet.registry.begin_round();
+    }
+    let speed = |node: usize| {
+        let standing = fleet.registry.standing(fleet.ids[node], fleet.now);
+        let standing = standing.expect("it is listed");
+        assert!(standing.is_learned);
+        standing.speed.expect("promises are on")
+    };
+    let ratio = speed(0) / speed(2);
+    assert!((3.0..5.0).contains(&ratio), "{ratio}");
+    fleet.up(0, 3);
+    fleet.up(2, 2);
+    (1..4).step_by(2).for_each(|node| fleet.up(node, 1_000));
+    assert_eq!(fleet.ask(client(1), page(0, 2), Purpose::Look), [0, 2]);
+}
+
+#[test]
+fn totals_add_up_what_is_pending_on_nodes_that_are_available() {
+    let fleet = Fleet::new(&[3, 4]);
+    assert_eq!(fleet.registry.totals().pending, 7);
+    fleet.up(0, u64::MAX);
+    assert_eq!(fleet.registry.totals().pending, u64::MAX);
+    fleet.registry.down(fleet.ids[0]);
+    assert_eq!(fleet.registry.totals().pending, 4);
+    fleet.registry.remove(fleet.ids[1]);
+    assert_eq!(fleet.registry.totals().pending, 0);
+}
+
+proptest! {
+    #[test]
+    fn with_promises_off_the_order_is_that_of_pending_alone_whoever_asks(
+        counts in prop::collection::vec((0..6_usize, 0..9_u64, 0..100_u64), 0..60),
+    ) {
+        let mut fleet = Fleet::with(PromisePolicy::Off, &[0; 6]);
+        let mut pending = [0; 6];
+        for (node, jobs, seconds) in counts {
+            fleet.now += Duration::from_secs(seconds);
+            fleet.up(node, jobs);
+            pending[node] = jobs;
+            fleet.registry.begin_round();
+            let order = fleet.ask(client(1), page(0, 9), Purpose::Route);
+            prop_assert_eq!(order.len(), 6);
+            prop_assert!(order.is_sorted_by_key(|node| pending[*node]));
+        }
+        prop_assert_eq!(fleet.registry.totals().promises, 0);
+        prop_assert_eq!(fleet.registry.typical_speed(), None);
+    }
 }

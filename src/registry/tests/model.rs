@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use proptest::prelude::*;
 
 use super::*;
-use crate::registry::promises::{FREE_ANSWERS, MAX_OWN};
+use crate::registry::order::Place;
 
 const NODES: usize = 8;
 const CONTAINERS: [&str; 3] = ["a", "b", "c"];
 /// A subnet counts 32 on one node, and these clients may share a cell: beyond it the model would have to know the hash.
 const MAX_PROMISES: usize = 32;
-const WEIGHT: u64 = 2;
+const WEIGHT: u32 = 2;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -39,6 +39,10 @@ enum Step {
         node: usize,
     },
     Round,
+    /// The clock goes on, or back.
+    Clock {
+        seconds: i64,
+    },
     Answer {
         client: u32,
         containers: Vec<usize>,
@@ -74,11 +78,12 @@ fn step() -> impl Strategy<Value = Step> {
         1 => node().prop_map(|node| Step::Remove { node }),
         1 => (node(), rank()).prop_map(|(node, rank)| Step::Relist { node, rank }),
         3 => node().prop_map(|node| Step::BeginProbe { node }),
-        6 => (node(), runs, 0..4_u64).prop_map(|(node, runs, pending)| {
+        6 => (node(), runs, prop_oneof![9 => 0..4_u64, 1 => Just(u64::MAX)]).prop_map(|(node, runs, pending)| {
             Step::Report { node, runs: runs.into_iter().collect(), pending }
         }),
         1 => node().prop_map(|node| Step::Down { node }),
         1 => Just(Step::Round),
+        3 => (-20..60_i64).prop_map(|seconds| Step::Clock { seconds }),
         9 => (0..3_u32, containers, 0..3_u32, 0..9_u32, purpose).prop_map(|(client, containers, offset, n, purpose)| {
             let containers = containers.into_iter().collect();
             Step::Answer { client, containers, page: page(offset, n), purpose }
@@ -90,76 +95,58 @@ fn step() -> impl Strategy<Value = Step> {
 struct ModelNode {
     id: NodeId,
     rank: Rank,
-    begun: u32,
+    last_sent: u32,
     under_way: Option<u32>,
     pending: u64,
-    /// Of each open promise the last probe that was begun when it was made.
+    /// Of each open promise the last probe that was sent when it was made.
     promises: Vec<u32>,
     /// Containers and their descriptions, while it is up.
     runs: Option<BTreeMap<&'static str, Option<String>>>,
 }
 
-#[derive(Debug, Default)]
-struct ModelClient {
-    round: u64,
-    answers: u8,
-    own: Vec<(NodeId, u32)>,
+/// Node, its last probe, and the key that it had when a client was promised it last.
+#[derive(Clone, Copy, Debug)]
+struct ModelPromise {
+    id: NodeId,
+    last_sent: u32,
+    old_key: u64,
 }
 
 #[derive(Debug, Default)]
 struct Model {
     nodes: BTreeMap<usize, ModelNode>,
-    clients: HashMap<u32, ModelClient>,
-    round: u64,
+    clients: HashMap<u32, ModelPromise>,
     promises: u64,
 }
 
 impl Model {
-    fn is_open(&self, (id, begun): (NodeId, u32)) -> bool {
-        let node = self.nodes.values().find(|node| node.id == id);
-        node.is_some_and(|node| node.promises.contains(&begun))
-    }
-
-    /// What a client's own promises take off a node.
-    fn own(&self, client: u32, id: NodeId) -> u64 {
-        let Some(known) = self.clients.get(&client) else {
-            return 0;
-        };
-        if known.round + 1 < self.round || (known.round == self.round && known.answers >= FREE_ANSWERS) {
-            return 0;
-        }
-        let own = known.own.iter().filter(|own| own.0 == id && self.is_open(**own));
-        own.count() as u64
-    }
-
-    /// The loads that a client sees on the nodes that run all of these.
-    fn seen(&self, client: u32, containers: &[&str]) -> BTreeMap<usize, u64> {
+    /// The nodes that run all of these and the places at which a client sees them, sorted.
+    fn seen(&self, state: &State, client: u32, page: Page, containers: &[&str]) -> Vec<(Place, usize)> {
         let runs_all = |node: &ModelNode| {
             let runs = node.runs.as_ref();
             runs.is_some_and(|runs| containers.iter().all(|id| runs.contains_key(id)))
         };
-        let load = |node: &ModelNode| node.pending + WEIGHT * (node.promises.len() as u64 - self.own(client, node.id));
+        let promise = self.clients.get(&client).filter(|_| page.offset > 0);
+        let place = |node: &ModelNode| {
+            let place = state.place(node.id).expect("it is up");
+            let undone = promise.filter(|promise| promise.id == node.id && node.promises.contains(&promise.last_sent));
+            Place {
+                key: undone.map_or(place.key, |promise| promise.old_key),
+                ..place
+            }
+        };
         let nodes = self.nodes.iter().filter(|(_, node)| runs_all(node));
-        nodes.map(|(at, node)| (*at, load(node))).collect()
+        let mut seen: Vec<_> = nodes.map(|(at, node)| (place(node), *at)).collect();
+        seen.sort_unstable();
+        seen
     }
 
-    fn promise(&mut self, client: u32, node: usize) {
+    fn promise(&mut self, client: u32, node: usize, old_key: u64) {
         let node = self.nodes.get_mut(&node).expect("it was in the answer");
-        node.promises.push(node.begun);
-        let own = (node.id, node.begun);
+        node.promises.push(node.last_sent);
         self.promises += 1;
-        let mut known = self.clients.remove(&client).unwrap_or_default();
-        if known.round != self.round {
-            let answered_lately = known.round + 1 == self.round;
-            known.own.retain(|_| answered_lately);
-            (known.round, known.answers) = (self.round, 0);
-        }
-        known.answers += 1;
-        known.own.retain(|own| self.is_open(*own));
-        if known.own.len() < MAX_OWN {
-            known.own.push(own);
-        }
-        self.clients.insert(client, known);
+        let (id, last_sent) = (node.id, node.last_sent);
+        self.clients.insert(client, ModelPromise { id, last_sent, old_key });
     }
 
     fn containers(&self) -> Vec<Summary> {
@@ -188,7 +175,9 @@ impl Model {
                 .filter(|node| matches!(node.rank, Rank::Listed(_)) == listed && (!up || node.runs.is_some()))
                 .count()
         };
+        let pending = self.nodes.values().filter(|node| node.runs.is_some());
         Totals {
+            pending: pending.fold(0, |sum, node| sum.saturating_add(node.pending)),
             listed_up: count(true, true),
             listed: count(true, false),
             explorer_up: count(false, true),
@@ -203,15 +192,15 @@ fn description(node: usize, text: Option<u8>) -> Option<String> {
     text.filter(|_| node < 4).map(|text| format!("text {text}"))
 }
 
-/// Takes one step in both. False where an answer differs.
-fn take(step: Step, model: &mut Model, registry: &Registry) -> Result<(), TestCaseError> {
+/// Takes one step in both.
+fn take(step: Step, model: &mut Model, registry: &Registry, now: &mut Instant) -> Result<(), TestCaseError> {
     match step {
         Step::Insert { node, rank } => {
             let rank = rank.rank(node);
             model.nodes.entry(node).or_insert_with(|| ModelNode {
                 id: registry.insert(addr(node), rank),
                 rank,
-                begun: 0,
+                last_sent: 0,
                 under_way: None,
                 pending: 0,
                 promises: Vec::new(),
@@ -231,9 +220,9 @@ fn take(step: Step, model: &mut Model, registry: &Registry) -> Result<(), TestCa
         }
         Step::BeginProbe { node } => {
             if let Some(node) = model.nodes.get_mut(&node) {
-                node.begun += 1;
-                prop_assert_eq!(registry.begin_probe(node.id), node.begun);
-                node.under_way = Some(node.begun);
+                node.last_sent += 1;
+                prop_assert_eq!(registry.begin_probe(node.id, *now), node.last_sent);
+                node.under_way = Some(node.last_sent);
             }
         }
         Step::Report {
@@ -243,8 +232,8 @@ fn take(step: Step, model: &mut Model, registry: &Registry) -> Result<(), TestCa
         } => {
             if let Some(node) = model.nodes.get_mut(&at) {
                 let probe = node.under_way.take().unwrap_or_else(|| {
-                    node.begun += 1;
-                    registry.begin_probe(node.id)
+                    node.last_sent += 1;
+                    registry.begin_probe(node.id, *now)
                 });
                 let runs = runs
                     .into_iter()
@@ -257,8 +246,8 @@ fn take(step: Step, model: &mut Model, registry: &Registry) -> Result<(), TestCa
                         ..running(id)
                     })
                     .collect();
-                prop_assert_eq!(registry.up(node.id, probe, &running, pending), 0);
-                node.promises.retain(|begun| *begun >= probe);
+                prop_assert_eq!(registry.up(node.id, probe, &running, pending, *now), 0);
+                node.promises.retain(|last_sent| *last_sent >= probe);
                 (node.pending, node.runs) = (pending, Some(runs));
             }
         }
@@ -268,9 +257,14 @@ fn take(step: Step, model: &mut Model, registry: &Registry) -> Result<(), TestCa
                 node.runs = None;
             }
         }
-        Step::Round => {
-            registry.begin_round();
-            model.round += 1;
+        Step::Round => registry.begin_round(),
+        Step::Clock { seconds } => {
+            let by = Duration::from_secs(seconds.unsigned_abs());
+            *now = if seconds < 0 {
+                now.checked_sub(by).unwrap_or(*now)
+            } else {
+                *now + by
+            };
         }
         Step::Answer {
             client: asking,
@@ -283,23 +277,40 @@ fn take(step: Step, model: &mut Model, registry: &Registry) -> Result<(), TestCa
                 false => Purpose::Look,
             };
             let containers: Vec<&str> = containers.iter().map(|at| CONTAINERS[*at]).collect();
-            let answer = registry.answer(containers.iter().copied(), page, client(asking), purpose);
+            let seen = model.seen(&registry.lock(), asking, page, &containers);
+            let old_keys: BTreeMap<usize, u64> = seen.iter().map(|(place, node)| (*node, place.key)).collect();
+            let asked = containers.iter().copied();
+            let answer = registry.answer(asked, page, client(asking), purpose, *now);
             let answer: Vec<usize> = answer.iter().map(number).collect();
-            let seen = model.seen(asking, &containers);
-            let mut sorted: Vec<u64> = seen.values().copied().collect();
-            sorted.sort_unstable();
-            let expected = sorted.into_iter().skip(page.offset as usize).take(page.n as usize);
-            // Which of equal nodes comes first is not the model's to say.
-            let loads: Vec<Option<u64>> = answer.iter().map(|node| seen.get(node).copied()).collect();
-            prop_assert_eq!(loads, expected.map(Some).collect::<Vec<_>>());
-            let mut distinct = answer.clone();
-            distinct.sort_unstable();
-            distinct.dedup();
-            prop_assert_eq!(distinct.len(), answer.len());
-            if let (Purpose::Route, Some(first)) = (purpose, answer.first()) {
-                model.promise(asking, *first);
+            let expected = seen.iter().map(|(_, node)| *node);
+            let expected: Vec<usize> = expected.skip(page.offset as usize).take(page.n as usize).collect();
+            prop_assert_eq!(&answer, &expected);
+            if let (Purpose::Route, 0, Some(first)) = (purpose, page.offset, answer.first()) {
+                model.promise(asking, *first, old_keys[first]);
             }
         }
+    }
+    Ok(())
+}
+
+/// Each order is the naive sort of the places of its nodes, and each place is what the node's work says.
+fn check_orders(model: &Model, registry: &Registry) -> Result<(), TestCaseError> {
+    let state = registry.lock();
+    for id in CONTAINERS {
+        let runs = |node: &&ModelNode| node.runs.as_ref().is_some_and(|runs| runs.contains_key(id));
+        let nodes = model.nodes.values().filter(runs);
+        let mut places: Vec<Place> = nodes.filter_map(|node| state.place(node.id)).collect();
+        places.sort_unstable();
+        let order = state.view([id].into_iter(), None).map(|view| view.orders[0].clone());
+        prop_assert_eq!(order.unwrap_or_default().iter().collect::<Vec<_>>(), places);
+    }
+    for node in model.nodes.values() {
+        prop_assert_eq!(state.place(node.id).is_some(), node.runs.is_some());
+        prop_assert!(
+            state
+                .place(node.id)
+                .is_none_or(|place| Some(place.key) == state.key(node.id))
+        );
     }
     Ok(())
 }
@@ -307,13 +318,15 @@ fn take(step: Step, model: &mut Model, registry: &Registry) -> Result<(), TestCa
 proptest! {
     #[test]
     fn answers_as_a_registry_that_sorts_all_nodes_each_time(steps in prop::collection::vec(step(), 0..250)) {
-        let registry = Registry::new(PromisePolicy::Weighing(WEIGHT as u32));
-        let mut model = Model { round: 1, ..Model::default() };
-        registry.begin_round();
+        let mut now = start();
+        let policy = PromisePolicy::On { weight: WEIGHT, max_speedup: None };
+        let registry = Registry::new(policy, INTERVAL, now);
+        let mut model = Model::default();
         for step in steps {
-            take(step, &mut model, &registry)?;
+            take(step, &mut model, &registry, &mut now)?;
             prop_assert_eq!(registry.containers(), model.containers());
             prop_assert_eq!(registry.totals(), model.totals());
+            check_orders(&model, &registry)?;
         }
     }
 }
