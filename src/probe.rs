@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::fetch::{self, Bounds, Fetcher, MAX_REDIRECTS, PROBE_TIMEOUT};
+use crate::fetch::{Answer, Bounds, Fetcher, MAX_REDIRECTS, PROBE_TIMEOUT};
 use crate::node::{NodeAddr, NodeInfo, Source};
 use crate::registry::NodeId;
 use crate::util::threads::{self, Joined};
@@ -27,8 +27,8 @@ pub(crate) enum Outcome {
     LocalError(String),
 }
 
-/// Asks one node. Takes no longer than [`PROBE_TIMEOUT`].
-pub(crate) fn probe(fetcher: &Fetcher, addr: &NodeAddr, source: Source) -> Outcome {
+/// Asks one node. Takes no longer than [`PROBE_TIMEOUT`]. Beside the outcome: where redirects led, if there were any.
+pub(crate) fn probe(fetcher: &Fetcher, addr: &NodeAddr, source: Source) -> (Outcome, Option<String>) {
     let bounds = Bounds {
         timeout: PROBE_TIMEOUT,
         max_body_bytes: MAX_INFO_BYTES,
@@ -38,20 +38,29 @@ pub(crate) fn probe(fetcher: &Fetcher, addr: &NodeAddr, source: Source) -> Outco
         },
     };
     match fetcher.get(&addr.info_url(), bounds) {
-        Ok((200, body)) => NodeInfo::parse(&body).map_or_else(|error| Outcome::Failed(error.to_string()), Outcome::Up),
-        Ok((429, _)) => Outcome::Limited,
-        Ok((status, _)) => Outcome::Failed(format!("answered {status}")),
-        Err(error) => failure(error),
+        Ok(mut answer) => {
+            let redirected_to = answer.redirected_to.take();
+            let outcome = match (outcome(answer), &redirected_to) {
+                (Outcome::Failed(reason), Some(to)) => {
+                    Outcome::Failed(format!("{reason}, behind a redirect to \"{to}\""))
+                }
+                (outcome, _) => outcome,
+            };
+            (outcome, redirected_to)
+        }
+        Err(error) if error.is_local() => (Outcome::LocalError(error.to_string()), None),
+        Err(error) => (Outcome::Failed(error.to_string()), None),
     }
 }
 
-fn failure(error: ureq::Error) -> Outcome {
-    if let ureq::Error::Io(error) = &error
-        && fetch::is_local(error)
-    {
-        return Outcome::LocalError(error.to_string());
+fn outcome(answer: Answer) -> Outcome {
+    if answer.status == 429 {
+        return Outcome::Limited;
     }
-    Outcome::Failed(fetch::reason(&error))
+    let info = answer
+        .into_body()
+        .and_then(|body| NodeInfo::parse(&body).map_err(|error| error.to_string()));
+    info.map_or_else(Outcome::Failed, Outcome::Up)
 }
 
 /// One node to ask.
@@ -70,6 +79,8 @@ pub(crate) struct Report {
     pub(crate) id: NodeId,
     pub(crate) probe: u32,
     pub(crate) outcome: Outcome,
+    /// Where redirects led, if there were any; fit for the log.
+    pub(crate) redirected_to: Option<String>,
     pub(crate) took: Duration,
 }
 
@@ -140,12 +151,13 @@ impl Drop for Pool {
 fn run(queue: &Receiver<Job>, reports: &Sender<Report>, fetcher: &Fetcher) {
     for job in queue {
         let begin = Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| probe(fetcher, &job.addr, job.source)))
-            .unwrap_or_else(|_| Outcome::Failed("the probe panicked".to_owned()));
+        let (outcome, redirected_to) = catch_unwind(AssertUnwindSafe(|| probe(fetcher, &job.addr, job.source)))
+            .unwrap_or_else(|_| (Outcome::Failed("the probe panicked".to_owned()), None));
         let report = Report {
             id: job.id,
             probe: job.probe,
             outcome,
+            redirected_to,
             took: begin.elapsed(),
         };
         if reports.send(report).is_err() {

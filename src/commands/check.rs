@@ -222,6 +222,9 @@ impl Row {
                 row.pending = Some(info.load(weight));
                 let ids = info.containers.iter().map(|container| container.id.as_str().to_owned());
                 row.containers = Some(ids.collect());
+                row.reason = report.redirected_to.map(|to| {
+                    format!("answers by a redirect to \"{to}\", which POST requests of clients will not follow")
+                });
             }
             Outcome::Limited => {
                 row.state = State::Limited;

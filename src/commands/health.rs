@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::fetch::{self, Bounds, Fetcher};
+use crate::fetch::{Bounds, Fetcher};
 
 /// Docker gives a health check 30 s, and people who type it less.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -51,9 +51,9 @@ pub fn ask(config: &Config) -> Result<(), HealthError> {
         max_redirects: 0,
     };
     match Fetcher::default().get(&url, bounds) {
-        Ok((200, _)) => Ok(()),
-        Ok((status, _)) => Err(HealthError::Status(addr, status)),
-        Err(error) => Err(HealthError::NoAnswer(addr, fetch::reason(&error))),
+        Ok(answer) if answer.status == 200 => Ok(()),
+        Ok(answer) => Err(HealthError::Status(addr, answer.status)),
+        Err(error) => Err(HealthError::NoAnswer(addr, error.to_string())),
     }
 }
 

@@ -2,6 +2,7 @@
 //! others: `probe` asks nodes, `lists` the Explorer, `commands` the router itself.
 
 mod reason;
+mod redirect;
 mod resolver;
 
 use std::fmt;
@@ -14,8 +15,13 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::transport::DefaultConnector;
 
 use crate::config::Config;
-pub(crate) use reason::{is_local, reason};
+use crate::util::files;
+pub(crate) use reason::{FetchError, is_local};
+use reason::{certificate_error, short};
+use redirect::{Target, shown};
 pub(crate) use resolver::HostResolver;
+use rustls::CertificateError;
+use ureq::http::header::{CONTENT_ENCODING, HeaderMap, HeaderName, LOCATION};
 
 /// For everything that one probe does: name look-up, connect, TLS, head and body.
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -25,6 +31,8 @@ pub(crate) const MAX_HEAD_BYTES: usize = 8 * 1024;
 /// in has to have room for the whole head and a byte more, by which a longer one is told.
 const INPUT_BUFFER_BYTES: usize = MAX_HEAD_BYTES + 1;
 const OUTPUT_BUFFER_BYTES: usize = 4 * 1024;
+/// Longest `SSL_CERT_FILE`. The bundles of distributions have 200 to 500 KiB.
+const MAX_CERT_FILE_BYTES: u64 = 16 * 1024 * 1024;
 /// Redirects that a node of ips.txt may send. One that only the Explorer named may send none: whoever registers a
 /// node must not choose what the router calls.
 pub(crate) const MAX_REDIRECTS: u32 = 3;
@@ -90,19 +98,48 @@ impl Fetcher {
         &self.resolver
     }
 
-    /// One `GET`: the status, and the body where that is 200.
-    #[expect(clippy::disallowed_methods, reason = "one deadline over all agents")]
-    pub(crate) fn get(&self, url: &str, bounds: Bounds) -> Result<(u16, Vec<u8>), ureq::Error> {
-        let deadline = Instant::now() + bounds.timeout;
-        let (mut answer, mut timeout) = (Err(ureq::Error::ConnectionFailed), bounds.timeout);
-        for agent in self.agents.iter() {
-            answer = ask(agent, url, Bounds { timeout, ..bounds });
-            timeout = deadline.saturating_duration_since(Instant::now());
-            if !answer.as_ref().is_err_and(is_untrusted) {
-                break;
+    /// One `GET`, and what it is redirected to, as far as `bounds` and [`redirect`] allow it.
+    ///
+    /// # Errors
+    /// When there is no whole answer within the bounds.
+    #[expect(clippy::disallowed_methods, reason = "one deadline over all hops")]
+    pub(crate) fn get(&self, url: &str, bounds: Bounds) -> Result<Answer, FetchError> {
+        let begin = Instant::now();
+        let (mut url, mut timeout, mut hops) = (url.to_owned(), bounds.timeout, 0);
+        loop {
+            let mut answer = self.get_once(&url, Bounds { timeout, ..bounds })?;
+            timeout = bounds.timeout.saturating_sub(begin.elapsed());
+            answer.redirected_to = (hops > 0).then(|| short(&url));
+            let Some(location) = answer.location.as_deref().filter(|_| bounds.max_redirects > 0) else {
+                return Ok(answer);
+            };
+            url = follow(&url, location, answer.status)?.url();
+            hops += 1;
+            if hops > bounds.max_redirects {
+                return Err(FetchError::of_peer(format!("more than {MAX_REDIRECTS} redirects")));
             }
         }
-        answer
+    }
+
+    /// Asks with the roots of `SSL_CERT_FILE`, then, where those do not vouch for a certificate, with the built-in ones.
+    #[expect(clippy::disallowed_methods, reason = "one deadline over all agents")]
+    fn get_once(&self, url: &str, bounds: Bounds) -> Result<Answer, FetchError> {
+        let begin = Instant::now();
+        let (mut timeout, mut refused) = (bounds.timeout, None);
+        for agent in self.agents.iter() {
+            let error = match ask(agent, url, Bounds { timeout, ..bounds }) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            timeout = bounds.timeout.saturating_sub(begin.elapsed());
+            match certificate_error(&error) {
+                None => return Err(error.into()),
+                // Roots that don't know an issuer have nothing to say of its certificate: what others said is better.
+                Some(CertificateError::UnknownIssuer) if refused.is_some() => {}
+                Some(_) => refused = Some(error),
+            }
+        }
+        Err(refused.unwrap_or(ureq::Error::ConnectionFailed).into())
     }
 
     /// Cuts the requests under way short, as far as that is possible: not connects.
@@ -112,12 +149,64 @@ impl Fetcher {
     }
 }
 
+/// What was answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// Empty unless the status is 200.
+    pub(crate) body: Vec<u8>,
+    /// Where redirects led, if any were followed; fit for the log.
+    pub(crate) redirected_to: Option<String>,
+    /// `Location` of a redirect: foreign text.
+    location: Option<String>,
+    /// `Content-Encoding`, if that is any: foreign text.
+    encoding: Option<String>,
+}
+
+impl Answer {
+    /// The body of a 200 that can be read.
+    ///
+    /// # Errors
+    /// What was answered instead, in words for the log.
+    pub(crate) fn into_body(self) -> Result<Vec<u8>, String> {
+        match (self.status, self.location, self.encoding) {
+            (200, _, None) => Ok(self.body),
+            (200, _, Some(encoding)) => Err(format!(
+                "answered with \"Content-Encoding: {}\" though asked for none; turn that off there, or in the proxy in \
+                 front of it",
+                short(&encoding)
+            )),
+            (status, Some(location), _) => Err(format!("answered {status}, a redirect to {}", shown(&location))),
+            (status, None, _) => Err(format!("answered {status}")),
+        }
+    }
+}
+
+/// The place that a redirect from `url` leads to.
+fn follow(url: &str, location: &str, status: u16) -> Result<Target, FetchError> {
+    let from = Target::parse(url);
+    let to = from.as_ref().and_then(|from| from.join(location));
+    let denied = match (&from, &to) {
+        (Some(from), Some(to)) => from.deny_reason(to),
+        _ => Some("no address"),
+    };
+    match (to, denied) {
+        (Some(to), None) => Ok(to),
+        (_, why) => Err(FetchError::of_peer(format!(
+            "answered {status}, a redirect to {}, which is not followed: {}",
+            shown(location),
+            why.unwrap_or_default()
+        ))),
+    }
+}
+
 /// What one request may cost.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     /// For everything: name look-up, connect, TLS, head and body.
     pub(crate) timeout: Duration,
     pub(crate) max_body_bytes: u64,
+    /// How many redirects on the same host are followed; 0: none.
     pub(crate) max_redirects: u32,
 }
 
@@ -131,9 +220,10 @@ fn agent(roots: RootCerts, resolver: &HostResolver) -> Agent {
         .max_response_header_size(MAX_HEAD_BYTES)
         .input_buffer_size(INPUT_BUFFER_BYTES)
         .output_buffer_size(OUTPUT_BUFFER_BYTES)
-        .max_redirects(MAX_REDIRECTS)
+        .max_redirects(0)
         .user_agent(concat!("infernet-router/", env!("CARGO_PKG_VERSION")))
         .accept("application/json")
+        .accept_encoding("identity")
         .tls_config(TlsConfig::builder().root_certs(roots).build())
         .build();
     Agent::with_parts(config, DefaultConnector::default(), resolver.clone())
@@ -141,7 +231,7 @@ fn agent(roots: RootCerts, resolver: &HostResolver) -> Agent {
 
 fn read_roots(path: &Path) -> Result<RootCerts, CertError> {
     let wrong = |what: &dyn fmt::Display| CertError(format!("SSL_CERT_FILE={path:?}: {what}"));
-    let text = std::fs::read(path).map_err(|error| wrong(&error))?;
+    let text = files::read_regular(path, MAX_CERT_FILE_BYTES).map_err(|error| wrong(&error))?;
     let items = parse_pem(&text)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| wrong(&error))?;
@@ -158,19 +248,19 @@ fn read_roots(path: &Path) -> Result<RootCerts, CertError> {
     Ok(RootCerts::from(certificates))
 }
 
-fn ask(agent: &Agent, url: &str, bounds: Bounds) -> Result<(u16, Vec<u8>), ureq::Error> {
+fn ask(agent: &Agent, url: &str, bounds: Bounds) -> Result<Answer, ureq::Error> {
     let request = agent.get(url);
     // A request with settings of its own can't fill ureq's cache of the TLS configuration, though it uses it. So the
-    // agents are set up for what https nodes are asked with: those of the Explorer are plain http.
-    let request = match (bounds.timeout, bounds.max_redirects) {
-        (PROBE_TIMEOUT, MAX_REDIRECTS) => request,
-        (timeout, redirects) => {
-            let config = request.config().timeout_global(Some(timeout));
-            config.max_redirects(redirects).build()
-        }
+    // agents are set up for what nodes are asked with; what is left of a deadline is of the same few seconds.
+    let request = match bounds.timeout {
+        PROBE_TIMEOUT => request,
+        timeout => request.config().timeout_global(Some(timeout)).build(),
     };
     let mut response = request.call()?;
     let status = response.status().as_u16();
+    let headers = response.headers();
+    let location = text(headers, LOCATION).filter(|_| response.status().is_redirection());
+    let encoding = text(headers, CONTENT_ENCODING).filter(|name| !name.is_empty() && name != "identity");
     let body = match status {
         200 => response
             .body_mut()
@@ -179,11 +269,16 @@ fn ask(agent: &Agent, url: &str, bounds: Bounds) -> Result<(u16, Vec<u8>), ureq:
             .read_to_vec()?,
         _ => Vec::new(),
     };
-    Ok((status, body))
+    Ok(Answer {
+        status,
+        body,
+        redirected_to: None,
+        location,
+        encoding,
+    })
 }
 
-/// Whether a certificate was refused, which with other roots it may not be. A handshake fails as an error of I/O with
-/// rustls' own inside, whose type is not a dependency of ours; its name is stable enough for a second try.
-fn is_untrusted(error: &ureq::Error) -> bool {
-    matches!(error, ureq::Error::Io(_) | ureq::Error::Rustls(_)) && format!("{error:?}").contains("InvalidCertificate")
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    let value = headers.get(name)?;
+    Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
 }

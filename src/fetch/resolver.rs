@@ -82,9 +82,13 @@ impl HostResolver {
         }
     }
 
-    /// The addresses of a host name: a fresh answer if one comes in time, else the last one, else none.
+    /// The addresses of a host, in lower case: itself for an address; of a name a fresh answer if one comes in time, else
+    /// the last one, else none.
     #[expect(clippy::disallowed_methods, reason = "waits against a deadline")]
-    fn look_up(&self, host: &str, within: Duration) -> Vec<IpAddr> {
+    pub(crate) fn look_up(&self, host: &str, within: Duration) -> Vec<IpAddr> {
+        if let Ok(addr) = host.parse() {
+            return vec![addr];
+        }
         let begin = Instant::now();
         let mut state = self.lock();
         if state.closed || !state.enqueue(host, begin) {
@@ -185,10 +189,7 @@ impl Resolver for HostResolver {
         let literal = host.trim_start_matches('[').trim_end_matches(']');
         let default_port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
         let port = uri.port_u16().unwrap_or(default_port);
-        let addrs = match literal.parse::<IpAddr>() {
-            Ok(addr) => vec![addr],
-            Err(_) => self.look_up(host, *timeout.after),
-        };
+        let addrs = self.look_up(literal, *timeout.after);
         if addrs.is_empty() {
             return Err(match self.is_queued(host) {
                 true => ureq::Error::Timeout(ureq::Timeout::Resolve),

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::Update;
 use crate::config::ApiUrl;
-use crate::fetch::{self, Bounds, Fetcher};
+use crate::fetch::{Bounds, Fetcher};
 use crate::metrics::{Metrics, Success, unix_seconds};
 use crate::node::{self, NetworkScope, NodeAddr};
 use crate::util::threads::{self, Alarm, Joined};
@@ -75,18 +75,21 @@ impl Explorer {
     /// # Errors
     /// Why there is no list.
     pub(crate) fn fetch(&self) -> Result<node::ExplorerList, String> {
+        // The name may mean something else from one look-up to the next, and who serves the list may own the name: its
+        // entries get what both answers allow.
+        let host = self.url.origin().host();
+        #[expect(clippy::disallowed_methods, reason = "one deadline over the look-up and the rest")]
+        let begin = Instant::now();
+        let before = NetworkScope::of(&self.fetcher.resolver().look_up(&host, EXPLORER_TIMEOUT));
         let bounds = Bounds {
-            timeout: EXPLORER_TIMEOUT,
+            timeout: EXPLORER_TIMEOUT.saturating_sub(begin.elapsed()),
             max_body_bytes: MAX_EXPLORER_BYTES,
             max_redirects: 0,
         };
         let answer = self.fetcher.get(&self.url.nodes_url(), bounds);
-        let (status, body) = answer.map_err(|error| fetch::reason(&error))?;
-        if status != 200 {
-            return Err(format!("answered {status}"));
-        }
-        let scope = NetworkScope::of(&self.fetcher.resolver().known(&self.url.origin().host()));
-        node::parse_explorer(&body, scope).map_err(|error| error.to_string())
+        let body = answer.map_err(|error| error.to_string())?.into_body()?;
+        let after = NetworkScope::of(&self.fetcher.resolver().known(&host));
+        node::parse_explorer(&body, before.min(after)).map_err(|error| error.to_string())
     }
 
     fn say(&self, says: &Said, nodes: usize) {

@@ -95,12 +95,27 @@ impl NodeAddr {
 
     /// Where the node tells about itself, with the port always written out.
     pub fn info_url(&self) -> String {
+        self.url() + "/info"
+    }
+
+    /// Scheme, host and port, the port always written out, without a slash at the end.
+    pub fn url(&self) -> String {
         let Origin { scheme, host, port } = &self.0.origin;
         let scheme = scheme.name();
         match host {
-            Host::Ip(ip) => format!("{scheme}://{}/info", SocketAddr::new(*ip, *port)),
-            Host::Name(name) => format!("{scheme}://{name}:{port}/info"),
+            Host::Ip(ip) => format!("{scheme}://{}", SocketAddr::new(*ip, *port)),
+            Host::Name(name) => format!("{scheme}://{name}:{port}"),
         }
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        self.0.origin.scheme.name()
+    }
+
+    /// Whether it is reached over TLS.
+    pub fn is_https(&self) -> bool {
+        self.0.origin.scheme == Scheme::Https
     }
 
     /// The host name in lower case, or the IP address without brackets.

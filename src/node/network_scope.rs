@@ -4,7 +4,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Where the Explorer itself is, and so what its entries may name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A narrower scope is less than a wider one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NetworkScope {
     /// Somewhere in the internet: entries may name the internet.
     Public,

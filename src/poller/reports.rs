@@ -39,6 +39,9 @@ impl Poller {
         }
         let was = node.health;
         let is_failure = matches!(report.outcome, Outcome::Failed(_) | Outcome::LocalError(_));
+        if let (Outcome::Up(_), Some(to)) = (&report.outcome, &report.redirected_to) {
+            node.warn_of_redirect(to, &mut self.node_lines, now);
+        }
         match report.outcome {
             Outcome::Up(info) => self.up(report.id, report.probe, &info, now),
             Outcome::Limited => self.limited(report.id, now),

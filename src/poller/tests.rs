@@ -84,6 +84,7 @@ impl Rig {
             id,
             probe: 1,
             outcome,
+            redirected_to: None,
             took: SECOND,
         };
         self.poller.report(report, self.now);

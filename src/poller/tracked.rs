@@ -47,6 +47,8 @@ pub(super) struct Tracked {
     pub(super) is_recheck_due: bool,
     /// The last reason for a failure that was logged; the same one is not logged again before the node flips.
     pub(super) reason: String,
+    /// Whether it was said that the node answers by a redirect.
+    warned_of_redirect: bool,
     /// When it answered 429, and nothing else since.
     pub(super) limited_since: Option<Instant>,
     /// Whether that has lasted for long enough to be told.
@@ -75,6 +77,7 @@ impl Tracked {
             under_way: None,
             is_recheck_due: false,
             reason: String::new(),
+            warned_of_redirect: false,
             limited_since: None,
             is_limited: false,
             pending: 0,
@@ -153,6 +156,19 @@ impl Tracked {
     pub(super) fn answered_otherwise(&mut self) -> bool {
         self.limited_since = None;
         std::mem::take(&mut self.is_limited)
+    }
+
+    /// Logs once that the node answers by a redirect.
+    pub(super) fn warn_of_redirect(&mut self, to: &str, lines: &mut LogThrottle, now: Instant) {
+        if !self.warned_of_redirect {
+            self.warned_of_redirect = true;
+            let addr = self.addr.as_listed();
+            let line = format_args!(
+                "node {addr:?} answers by a redirect to \"{to}\", which the POST requests of clients will not follow: \
+                 list where it leads instead"
+            );
+            log_node(lines, Level::Warn, line, now);
+        }
     }
 
     /// Logs that the node is down, with the reason.

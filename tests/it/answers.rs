@@ -24,14 +24,19 @@ fn useless() -> Vec<(Behaviour, &'static str)> {
         (Behaviour::Drip, "no complete answer in time"),
         (Behaviour::DripHead, "no complete answer in time"),
         (Behaviour::Endless, "answer of more than 262144 bytes"),
-        (
-            Behaviour::EndlessHead,
-            "protocol: http parse resulted in too many headers",
-        ),
+        (Behaviour::EndlessContinue, "head of more than 8192 bytes"),
+        (Behaviour::EndlessHead, "head of too many lines"),
         (says(&long), "answer of more than 262144 bytes"),
         (Behaviour::Reset, "connection reset"),
         (Behaviour::CloseAtOnce, ""),
-        (Behaviour::Raw(b"\x00\xff SSH-2.0 \r\n\r\n".into()), ""),
+        (
+            Behaviour::Raw(b"\x00\xff SSH-2.0 \r\n\r\n".into()),
+            "the answer is no HTTP: another service, or a port that speaks https (then list it with https://)",
+        ),
+        (
+            Behaviour::Raw(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n\x1f\x8b".into()),
+            "answered with \"Content-Encoding: gzip\" though asked for none",
+        ),
         (
             Behaviour::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}".into()),
             "",

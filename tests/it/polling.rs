@@ -162,17 +162,63 @@ fn nodes(router: &Router, state: &str) -> usize {
 }
 
 #[test]
-fn a_node_of_the_list_may_redirect_three_times() {
-    let fleet = Fleet::start(9);
-    let to = |node| Behaviour::Redirect(format!("http://{}/info", fleet.addr(node)));
-    // 0 → 1 → 2 → 3, and 4 → 5 → 6 → 7 → 8.
-    [0, 1, 2, 4, 5, 6, 7]
-        .into_iter()
-        .for_each(|node| fleet.set(node, to(node + 1)));
-    let router = launch().ips(format!("{}\n{}\n", fleet.addr(0), fleet.addr(4))).start();
+fn a_node_of_the_list_may_redirect_three_times_on_its_host_and_one_warning_says_so() {
+    let fleet = Fleet::start(2);
+    fleet.set(0, Behaviour::RedirectTimes(3, "/v1/info".into()));
+    fleet.set(1, Behaviour::Redirect("/info/".into()));
+    let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1).start();
     assert_eq!(available(&router), addresses(&fleet, [0]));
-    router.wait_line(&line("node", fleet.addr(4), "is down: more than 3 redirects"), PATIENCE);
-    assert_eq!(fleet.asked(8), 0);
+    router.wait_line(&line("node", fleet.addr(1), "is down: more than 3 redirects"), PATIENCE);
+    let told = format!(
+        "answers by a redirect to \"http://{}/v1/info\", which the POST requests of clients will not follow",
+        fleet.addr(0)
+    );
+    // Two rounds of four requests and more.
+    fleet.wait_asked(0, fleet.asked(0) + 9, PATIENCE);
+    assert_eq!(
+        router.count_lines(&line("node", fleet.addr(0), &told)),
+        1,
+        "{:?}",
+        router.log()
+    );
+    assert_eq!(available(&router), addresses(&fleet, [0]));
+}
+
+#[test]
+fn a_redirect_to_another_host_or_port_is_not_followed_and_told_with_where_to() {
+    let fleet = Fleet::start(3);
+    // On the same addresses, at another port.
+    let elsewhere = Fleet::start(3);
+    let cases = [
+        (format!("http://{}/info", fleet.addr(2)), "another host"),
+        (format!("http://{}/info", elsewhere.addr(1)), "another port"),
+        ("http://169.254.169.254/latest/meta-data/".to_owned(), "another host"),
+    ];
+    let router = launch().ips(fleet.list_of(0..2)).set("REFRESH_INTERVAL", 1).start();
+    assert_eq!(available(&router), addresses(&fleet, 0..2));
+    for (location, why) in cases {
+        fleet.set(1, Behaviour::Redirect(location.clone()));
+        let told = format!("answered 302, a redirect to \"{location}\", which is not followed: {why}");
+        router.wait_line(&told, PATIENCE);
+    }
+    router.until("it is lost", || available(&router) == addresses(&fleet, [0]));
+    assert_eq!((fleet.asked(2), elsewhere.accepted()), (0, 0));
+}
+
+#[test]
+fn a_reason_whose_numbers_alone_changed_is_not_logged_again() {
+    let fleet = Fleet::start(1);
+    fleet.set(0, Behaviour::Status(502));
+    let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", "0.5").start();
+    router.wait_line(&line("node", fleet.addr(0), "is down: answered 502"), PATIENCE);
+    fleet.set(0, Behaviour::Status(503));
+    fleet.wait_asked(0, fleet.asked(0) + 3, PATIENCE);
+    fleet.set(0, Behaviour::Reset);
+    router.wait_line(
+        &line("a probe of node", fleet.addr(0), "failed: connection reset"),
+        PATIENCE,
+    );
+    assert_eq!(router.count_lines("503"), 0);
 }
 
 #[test]
@@ -210,7 +256,9 @@ fn a_probe_says_who_asks_and_keeps_no_connection() {
     assert!(head.contains(&format!("host: {}\r\n", fleet.addr(0))), "{head}");
     let agent = concat!("user-agent: infernet-router/", env!("CARGO_PKG_VERSION"), "\r\n");
     assert!(
-        head.contains(agent) && head.contains("accept: application/json\r\n"),
+        head.contains(agent)
+            && head.contains("accept: application/json\r\n")
+            && head.contains("accept-encoding: identity\r\n"),
         "{head}"
     );
     fleet.wait_open(0, PATIENCE);

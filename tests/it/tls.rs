@@ -1,9 +1,11 @@
 //! Nodes behind https, and on IPv6.
 
+use std::net::Ipv4Addr;
+
 use super::launch;
-use super::support::tls::TlsNode;
+use super::support::tls::{Leaf, TlsNode};
 use super::support::v6::V6Node;
-use super::support::{Explorer, Listing, PATIENCE, Router};
+use super::support::{Behaviour, Explorer, Fleet, Listing, PATIENCE, Router};
 
 fn runs_tls(router: &Router) -> Vec<String> {
     router.get("/api/v1/ips?container=tls").strings()
@@ -32,8 +34,12 @@ fn an_https_node_whose_root_nobody_named_is_refused() {
     let unset = launch().ips(node.url()).start();
     let foreign = launch().ips(node.url()).file("roots.pem", other.ca_pem());
     let foreign = foreign.set("SSL_CERT_FILE", "roots.pem").start();
-    for router in [unset, foreign] {
-        let down = format!("node \"{}\" is down: invalid peer certificate: ", node.url());
+    // The stand-ins' authorities have the same name.
+    for (router, why) in [
+        (unset, "its issuer is not known here"),
+        (foreign, "its signature is not that of"),
+    ] {
+        let down = format!("node \"{}\" is down: certificate not accepted: {why}", node.url());
         router.wait_line(&down, PATIENCE);
         assert_eq!(runs_tls(&router), [""; 0]);
     }
@@ -54,13 +60,59 @@ fn the_built_in_roots_are_tried_beside_those_of_one_s_own() {
     assert_eq!(router.count_lines("is down"), 1);
 }
 
-#[test]
-fn an_https_node_with_the_certificate_of_another_is_refused() {
-    let node = TlsNode::start_as(&["node.example"]);
+/// A router that trusts what the node wants to be trusted.
+fn trusting(node: &TlsNode) -> Router {
     let launch = launch().ips(node.url()).file("roots.pem", node.ca_pem());
+    launch
+        .set("SSL_CERT_FILE", "roots.pem")
+        .set("REFRESH_INTERVAL", "0.5")
+        .start()
+}
+
+#[test]
+fn what_is_wrong_with_a_certificate_is_told_once_though_its_root_is_named() {
+    let here = ["127.0.0.1"];
+    for (node, why) in [
+        (
+            TlsNode::start_as(&["node.example"]),
+            "it is for another name than the one that is listed",
+        ),
+        (TlsNode::start_with(&here, Leaf::Expired), "it has expired"),
+        (
+            TlsNode::start_with(&here, Leaf::SelfSignedAuthority),
+            "it is self-signed with CA:TRUE, which may sign but not serve; make one with CA:FALSE",
+        ),
+    ] {
+        let router = trusting(&node);
+        router.wait_line(
+            &format!("node \"{}\" is down: certificate not accepted: {why}", node.url()),
+            PATIENCE,
+        );
+        // Four probes more, each with a connection for either set of roots.
+        let failed = node.failed();
+        router.until("it was asked again", || node.failed() >= failed + 8);
+        assert_eq!(router.count_lines(&node.url()), 1, "{:?}", router.log());
+        assert_eq!((runs_tls(&router), node.answered()), (Vec::new(), 0));
+    }
+}
+
+#[test]
+fn a_node_that_signed_its_certificate_itself_is_believed_when_ssl_cert_file_names_it() {
+    let node = TlsNode::start_with(&["127.0.0.1"], Leaf::SelfSigned);
+    let router = trusting(&node);
+    router.until("it is available", || runs_tls(&router) == [node.url()]);
+}
+
+#[test]
+fn a_redirect_to_https_of_the_same_host_is_followed_and_told() {
+    let node = TlsNode::start();
+    let plain = Fleet::on_localhost();
+    plain.set(0, Behaviour::Redirect(format!("{}/info", node.url())));
+    let launch = launch().ips(plain.list()).file("roots.pem", node.ca_pem());
     let router = launch.set("SSL_CERT_FILE", "roots.pem").start();
-    router.wait_line(&format!("node \"{}\" is down: ", node.url()), PATIENCE);
-    assert_eq!((runs_tls(&router), node.answered()), (Vec::new(), 0));
+    router.until("it is available", || runs_tls(&router) == [plain.addr(0).to_string()]);
+    let told = format!("answers by a redirect to \"{}/info\"", node.url());
+    router.wait_line(&told, PATIENCE);
 }
 
 #[test]
@@ -68,7 +120,7 @@ fn roots_that_are_of_no_use_are_a_warning() {
     for (file, reason) in [
         ("missing.pem", "No such file"),
         ("empty.pem", "expected certificates in PEM form"),
-        (".", "Is a directory"),
+        (".", "is a directory"),
     ] {
         let launch = launch()
             .file("empty.pem", "no certificate\n")
@@ -84,11 +136,13 @@ fn roots_that_are_of_no_use_are_a_warning() {
 #[test]
 fn plain_http_to_an_https_port_and_the_reverse_are_failures() {
     let node = TlsNode::start();
-    let plain = super::Fleet::start(1);
-    let list = format!("{}\nhttps://{}\n", node.addr(), plain.addr(0));
+    let plain = V6Node::start_at(Ipv4Addr::LOCALHOST.into()).expect("a port is free");
+    let list = format!("{}\nhttps://{}\n", node.addr(), plain.addr());
     let router = launch().ips(list).start();
-    router.wait_line(&format!("node \"{}\" is down: ", node.addr()), PATIENCE);
-    router.wait_line(&format!("node \"https://{}\" is down: ", plain.addr(0)), PATIENCE);
+    let told = format!("node \"{}\" is down: the answer is no HTTP", node.addr());
+    router.wait_line(&told, PATIENCE);
+    let told = format!("node \"https://{}\" is down: the answer is no TLS", plain.addr());
+    router.wait_line(&told, PATIENCE);
 }
 
 #[test]

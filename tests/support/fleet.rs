@@ -62,6 +62,10 @@ pub enum Behaviour {
     Reset,
     /// 302 to that location, whatever the target.
     Redirect(String),
+    /// 302 to that location so many times, whatever the target, then as it was when last `Up`, and so on.
+    RedirectTimes(u32, String),
+    /// 100 (Continue) again and again, as fast as it is read.
+    EndlessContinue,
     /// 500 for the 1st, 3rd, 5th request since it was set; otherwise as it was when last `Up`.
     FailEveryOther,
     /// Closes the connection when it is asked, without a byte.

@@ -23,6 +23,19 @@ const CLIENT_DEADLINE: Duration = Duration::from_secs(5);
 /// Longest request head that is read.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
+/// What certificate a node has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaf {
+    /// Signed by the authority.
+    Signed,
+    /// Signed by the authority, and expired.
+    Expired,
+    /// Signed by itself, as a leaf; the authority to trust is itself.
+    SelfSigned,
+    /// Signed by itself with CA:TRUE, as `openssl req -x509` makes it; the authority to trust is itself.
+    SelfSignedAuthority,
+}
+
 /// A node on 127.0.0.1 that is up, with the container `tls`, until this is dropped.
 pub struct TlsNode {
     addr: SocketAddr,
@@ -46,8 +59,13 @@ impl TlsNode {
 
     /// Its certificate is valid for these names or addresses.
     pub fn start_as(names: &[&str]) -> Self {
-        let ca = authority();
-        let config = Arc::new(server_config(&ca, names));
+        Self::start_with(names, Leaf::Signed)
+    }
+
+    /// Its certificate is of that kind, for these names or addresses.
+    pub fn start_with(names: &[&str], leaf: Leaf) -> Self {
+        let (config, ca_pem) = server_config(names, leaf);
+        let config = Arc::new(config);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
         let addr = listener.local_addr().expect("the listener is bound");
         let counts = Arc::new(Counts::default());
@@ -59,7 +77,7 @@ impl TlsNode {
             .expect("a thread is available");
         Self {
             addr,
-            ca_pem: ca.pem(),
+            ca_pem,
             counts,
             listener,
             server: Some(server),
@@ -151,19 +169,37 @@ fn authority() -> CertifiedIssuer<'static, KeyPair> {
     CertifiedIssuer::self_signed(params, new_key()).expect("the parameters are complete")
 }
 
-fn server_config(ca: &CertifiedIssuer<'static, KeyPair>, names: &[&str]) -> ServerConfig {
+/// The configuration, and the authority to trust.
+fn server_config(names: &[&str], leaf: Leaf) -> (ServerConfig, String) {
     let key = new_key();
     let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
     let mut params = CertificateParams::new(names).expect("the names are DNS names or addresses");
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    let leaf = params.signed_by(&key, ca).expect("the parameters are complete");
+    match leaf {
+        Leaf::Expired => params.not_after = rcgen::date_time_ymd(2001, 1, 1),
+        Leaf::SelfSignedAuthority => params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained),
+        Leaf::SelfSigned => params.is_ca = IsCa::ExplicitNoCa,
+        Leaf::Signed => {}
+    }
+    let (leaf, ca_pem) = match leaf {
+        Leaf::Signed | Leaf::Expired => {
+            let ca = authority();
+            (params.signed_by(&key, &ca).expect("complete"), ca.pem())
+        }
+        Leaf::SelfSigned | Leaf::SelfSignedAuthority => {
+            let leaf = params.self_signed(&key).expect("complete");
+            let pem = leaf.pem();
+            (leaf, pem)
+        }
+    };
     let secret = PrivateKeyDer::try_from(key.serialize_der()).expect("rcgen writes PKCS#8");
-    ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("ring has them")
         .with_no_client_auth()
         .with_single_cert(vec![leaf.der().clone()], secret)
-        .expect("the key belongs to the certificate")
+        .expect("the key belongs to the certificate");
+    (config, ca_pem)
 }
 
 fn new_key() -> KeyPair {

@@ -1,7 +1,7 @@
 //! A stand-in node on ::1, where the machine has it.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::thread::JoinHandle;
 
 use rustix::net::{Shutdown, shutdown};
@@ -18,7 +18,12 @@ pub struct V6Node {
 impl V6Node {
     /// None where there is no IPv6.
     pub fn start() -> Option<Self> {
-        let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).ok()?;
+        Self::start_at(Ipv6Addr::LOCALHOST.into())
+    }
+
+    /// One that answers whatever it is asked with the first bytes; a client that speaks TLS too.
+    pub fn start_at(addr: IpAddr) -> Option<Self> {
+        let listener = TcpListener::bind((addr, 0)).ok()?;
         let addr = listener.local_addr().expect("the listener is bound");
         let accepting = listener.try_clone().expect("a descriptor is available");
         let server = std::thread::Builder::new()

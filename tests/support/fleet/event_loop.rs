@@ -353,8 +353,12 @@ impl<'a> EventLoop<'a> {
         }
         match &node.plan.act {
             Act::Send(bytes, then) => Phase::sending(Arc::clone(bytes), then.clone()),
-            Act::Alternate { odd, even } => {
-                let bytes = if node.is_odd_ask() { odd } else { even };
+            Act::Cycle { first, times, last } => {
+                let bytes = if node.ask_of_plan().is_multiple_of(times + 1) {
+                    last
+                } else {
+                    first
+                };
                 Phase::sending(Arc::clone(bytes), Then::Close)
             }
             Act::SendAfter(after, bytes) => {

@@ -90,9 +90,9 @@ impl Node {
         self.asked_before_plan = self.asked;
     }
 
-    /// Whether the latest request is the 1st, 3rd, 5th of the present plan.
-    pub fn is_odd_ask(&self) -> bool {
-        (self.asked - self.asked_before_plan) % 2 == 1
+    /// Which request of the present plan the latest is, from 1.
+    pub fn ask_of_plan(&self) -> u32 {
+        self.asked - self.asked_before_plan
     }
 }
 
@@ -107,7 +107,12 @@ pub(super) struct Plan {
 pub(super) enum Act {
     Send(Bytes, Then),
     SendAfter(Duration, Bytes),
-    Alternate { odd: Bytes, even: Bytes },
+    /// `first` so many times, then `last` once, and so on.
+    Cycle {
+        first: Bytes,
+        times: u32,
+        last: Bytes,
+    },
     Reset,
     Wait,
 }
@@ -139,10 +144,7 @@ impl Plan {
                 body,
             } => close(answer(*status, &content(content_type, body.len()), body)),
             Behaviour::Raw(bytes) => close(bytes.clone()),
-            Behaviour::Redirect(location) => {
-                let headers = format!("Location: {location}\r\nContent-Length: 0\r\n");
-                close(answer(302, &headers, b""))
-            }
+            Behaviour::Redirect(location) => close(redirect(location)),
             Behaviour::CloseAtOnce => then(b"", Then::Close),
             Behaviour::Hang => then(b"", Then::Hold),
             Behaviour::HangAfterHead => {
@@ -154,16 +156,23 @@ impl Plan {
             Behaviour::Endless => then(&endless_body(), Then::Repeat(filler(b" "))),
             Behaviour::EndlessHead => then(b"HTTP/1.1 200 OK\r\n", Then::Repeat(filler(b"X-A: a\r\n"))),
             Behaviour::Slow(after) => Act::SendAfter(*after, Arc::clone(&last_up)),
-            Behaviour::FailEveryOther => Act::Alternate {
-                odd: failure(500).into(),
-                even: Arc::clone(&last_up),
+            Behaviour::FailEveryOther => Act::Cycle {
+                first: failure(500).into(),
+                times: 1,
+                last: Arc::clone(&last_up),
             },
+            Behaviour::RedirectTimes(times, location) => Act::Cycle {
+                first: redirect(location).into(),
+                times: *times,
+                last: Arc::clone(&last_up),
+            },
+            Behaviour::EndlessContinue => then(b"", Then::Repeat(filler(b"HTTP/1.1 100 Continue\r\n\r\n"))),
             Behaviour::Reset => Act::Reset,
             Behaviour::Wait => Act::Wait,
         };
         Self {
             act,
-            only_own_targets: !matches!(behaviour, Behaviour::Redirect(_)),
+            only_own_targets: !matches!(behaviour, Behaviour::Redirect(_) | Behaviour::RedirectTimes(..)),
             last_up,
         }
     }
@@ -198,6 +207,11 @@ pub(super) fn failure(status: u16) -> Vec<u8> {
     }
     let body = br#"{"error":"as the test wants it"}"#;
     answer(status, &content("application/json", body.len()), body)
+}
+
+fn redirect(location: &str) -> Vec<u8> {
+    let headers = format!("Location: {location}\r\nContent-Length: 0\r\n");
+    answer(302, &headers, b"")
 }
 
 fn content(content_type: &str, bytes: usize) -> String {
