@@ -59,11 +59,14 @@ use lists::{Explorer, File, Update};
 use metrics::Metrics;
 use registry::{PromisePolicy, Registry};
 use util::descriptors;
-use util::threads::{Alarm, Joined};
+use util::threads::{self, Alarm, Joined};
 
 /// Serving begins after this time at the latest, whatever the nodes do.
 /// Clients give up after 3 s, some of them before: who comes with the start gets an answer all the same.
 const STARTUP_GRACE: Duration = Duration::from_millis(1_500);
+/// Threads without which there is no router: the workers' seven, gate, poller, lists, a probe, a look-up, and some to
+/// spare, since tiny_http's begin at their own time and panic where there is no room.
+const START_THREADS: usize = 16;
 /// News of the lists that the poller has not taken yet; it takes them at once.
 const MAX_UPDATES: usize = 4;
 
@@ -96,11 +99,8 @@ impl From<io::Error> for StartError {
 /// A router at work; dropping it ends it: requests under way are answered, probes are cut short, threads are joined.
 pub struct Router {
     serving: Option<Serving>,
-    gate: Option<(Gate, gate::Settings, gate::Open)>,
     addr: SocketAddr,
-    metrics: Arc<Metrics>,
     is_ready: Receiver<()>,
-    alarm: Alarm,
     is_broken: Receiver<String>,
     reread: Sender<()>,
     fetcher: Fetcher,
@@ -110,7 +110,7 @@ pub struct Router {
 }
 
 impl Router {
-    /// Binds the port and begins to ask the nodes. Clients wait in the backlog until [`Router::serve`].
+    /// Binds the port, takes all that serving needs, and begins to ask the nodes. Clients wait in the backlog until [`Router::serve`].
     ///
     /// # Errors
     /// When the port is taken or the system lacks something.
@@ -120,10 +120,27 @@ impl Router {
         let fetcher = Fetcher::of_config(&config);
         let bind = SocketAddr::new(config.host, config.port);
         let gate = Gate::bind(bind).map_err(|error| StartError::Bind(bind, error))?;
+        threads::check_room(START_THREADS)?;
         let room = descriptors::make_room(config.max_connections, config.max_probes);
         let metrics = Arc::new(Metrics::default());
         let registry = Arc::new(Registry::new(policy(&config), config.refresh_interval, now));
         let (alarm, is_broken) = Alarm::new();
+        let service = Service::new(
+            Arc::clone(&registry),
+            config.requests_per_minute,
+            config.metrics_from.clone(),
+            Arc::clone(&metrics),
+            now,
+        );
+        let service = Arc::new(service);
+        let settings = gate::Settings {
+            max_connections: room.connections,
+            trusted_proxies: config.trusted_proxies.clone(),
+        };
+        let open: gate::Open = Box::new(move || api::open(&service));
+        let addr = gate.addr();
+        let serving = gate.prepare(settings, open, Arc::clone(&metrics), &alarm)?;
+
         // What is declared last is dropped first: where the start fails, the threads are told to end before the joins.
         let mut threads = Vec::new();
         let (stop, stopped) = bounded(0);
@@ -149,8 +166,6 @@ impl Router {
         let mut file = File::new(&config.ips_file, now);
         let listed = first_list(&mut file, &config);
         let (reread, rereads) = bounded(1);
-        // The channel has room: nothing was sent before.
-        let _ = updates.send(Update::Listed(listed));
         threads.push(lists::watch(
             file,
             updates.clone(),
@@ -162,29 +177,16 @@ impl Router {
         if let Some(url) = config.api_url {
             let explorer = Explorer::new(url, &fetcher);
             let (interval, metrics) = (config.refresh_interval, Arc::clone(&metrics));
-            threads.push(lists::follow(explorer, interval, updates, stopped, metrics, &alarm)?);
+            let follow = lists::follow(explorer, interval, updates.clone(), stopped, metrics, &alarm);
+            threads.push(follow?);
         }
+        // Last: probes begin with it, and what they need must not be wanting elsewhere. The channel has room.
+        let _ = updates.send(Update::Listed(listed));
 
-        let service = Service::new(
-            registry,
-            config.requests_per_minute,
-            config.metrics_from,
-            Arc::clone(&metrics),
-            now,
-        );
-        let service = Arc::new(service);
-        let settings = gate::Settings {
-            max_connections: room.connections,
-            trusted_proxies: config.trusted_proxies,
-        };
-        let open: gate::Open = Box::new(move || api::open(&service));
         Ok(Self {
-            serving: None,
-            addr: gate.addr(),
-            gate: Some((gate, settings, open)),
-            metrics,
+            serving: Some(serving),
+            addr,
             is_ready,
-            alarm,
             is_broken,
             reread,
             fetcher,
@@ -221,15 +223,10 @@ impl Router {
     }
 
     /// Begins to serve clients. A second call does nothing.
-    ///
-    /// # Errors
-    /// When the system lacks something.
-    pub fn serve(&mut self) -> Result<(), StartError> {
-        if let Some((gate, settings, open)) = self.gate.take() {
-            self.serving = Some(gate.serve(settings, open, Arc::clone(&self.metrics), &self.alarm)?);
+    pub fn serve(&mut self) {
+        if self.serving.as_mut().is_some_and(Serving::begin) {
             log::info!("serving on http://{}", self.addr);
         }
-        Ok(())
     }
 }
 

@@ -77,7 +77,7 @@ fn serve(config: Config, port_report: PortReport) -> Result<(), Box<dyn std::err
             recv(grace) -> _ => break,
         }
     }
-    router.serve()?;
+    router.serve();
     loop {
         select! {
             // A closed channel means that the signals' thread is gone; then there is nothing left to wait for.

@@ -14,6 +14,10 @@ use crate::util::threads::{self, Joined};
 
 /// Longest `/info` body read. Real ones are a few KiB; 128 probes stay below 32 MiB.
 pub(crate) const MAX_INFO_BYTES: u64 = 256 * 1024;
+/// A thread that has had nothing to do for this long ends, but for the first: after a time with many hanging nodes, what
+/// they took is given back, to this process and to others of the same user.
+const THREAD_IDLE: Duration = Duration::from_secs(10);
+
 /// How a probe ended.
 #[derive(Debug)]
 pub(crate) enum Outcome {
@@ -84,7 +88,7 @@ pub(crate) struct Report {
     pub(crate) took: Duration,
 }
 
-/// The threads that ask, as many as were ever needed at once.
+/// The threads that ask, as many as were needed at once lately.
 #[derive(Debug)]
 pub(crate) struct Pool {
     fetcher: Fetcher,
@@ -111,21 +115,26 @@ impl Pool {
         (pool, inbox)
     }
 
+    /// How many threads there are.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
     /// Starts threads until there are this many.
     ///
     /// # Errors
-    /// When not even one can be started.
+    /// When there can be no more; those that there are go on.
     pub(crate) fn grow(&mut self, threads: usize) -> io::Result<()> {
+        self.threads.retain(|thread| !thread.is_finished());
         while self.threads.len() < threads {
             let (queue, reports, fetcher) = (self.queue.clone(), self.reports.clone(), self.fetcher.clone());
-            match threads::spawn("probe", move || run(&queue, &reports, &fetcher)) {
-                Ok(thread) => self.threads.push(thread),
-                Err(error) if self.threads.is_empty() => return Err(error),
-                Err(error) => {
-                    log::debug!("{} probe threads, no more: {error}", self.threads.len());
-                    break;
-                }
-            }
+            let idle = if self.threads.is_empty() {
+                Duration::MAX
+            } else {
+                THREAD_IDLE
+            };
+            self.threads
+                .push(threads::spawn("probe", move || run(&queue, &reports, &fetcher, idle))?);
         }
         Ok(())
     }
@@ -148,8 +157,8 @@ impl Drop for Pool {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
-fn run(queue: &Receiver<Job>, reports: &Sender<Report>, fetcher: &Fetcher) {
-    for job in queue {
+fn run(queue: &Receiver<Job>, reports: &Sender<Report>, fetcher: &Fetcher, idle: Duration) {
+    while let Ok(job) = queue.recv_timeout(idle) {
         let begin = Instant::now();
         let (outcome, redirected_to) = catch_unwind(AssertUnwindSafe(|| probe(fetcher, &job.addr, job.source)))
             .unwrap_or_else(|_| (Outcome::Failed("the probe panicked".to_owned()), None));

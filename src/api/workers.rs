@@ -4,14 +4,13 @@
 //! exactly our own connections is shut for good before anything is accepted from it. Whoever else got in between
 //! would have taken one of our places, and then all of it is thrown away.
 
-use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
@@ -26,6 +25,13 @@ use crate::util::threads;
 const LANES: usize = 2;
 /// Threads that answer. An answer takes some microseconds, so they are here for the lanes, not for the cores.
 const WORKERS: usize = 2;
+/// tiny_http's own: one that accepts, and a pool of at least four.
+const TINY_HTTP_THREADS: usize = 5;
+/// What each private connection is asked first. Without a client it is no client's request.
+const GREETING: &[u8] = b"OPTIONS * HTTP/1.1\r\n\r\n";
+const GREETING_ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+/// For the answer to that: some milliseconds, or a busy machine.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a name is tried before it is given up.
 const MAX_ATTEMPTS: usize = 8;
 
@@ -34,8 +40,9 @@ const MAX_ATTEMPTS: usize = 8;
 /// # Errors
 /// When the system has no room for a socket or a thread.
 pub(crate) fn open(service: &Arc<Service>) -> io::Result<Inside> {
+    threads::check_room(TINY_HTTP_THREADS + WORKERS)?;
     let (listener, lanes) = private_listener()?;
-    // It starts a thread, and panics where there is no room for one.
+    // It starts threads, and panics where there is no room for them: another process may have taken it meanwhile.
     let server = catch_unwind(|| Server::from_listener(listener, None))
         .map_err(|_| io::Error::other("tiny_http did not start"))?
         .map_err(io::Error::other)?;
@@ -54,7 +61,22 @@ pub(crate) fn open(service: &Arc<Service>) -> io::Result<Inside> {
         let (closing, service) = (Arc::clone(&closing), Arc::clone(service));
         workers.push(threads::spawn("worker", move || run(server, &closing, &service))?);
     }
+    lanes.iter().try_for_each(greet)?;
     Ok(Inside { lanes, workers })
+}
+
+/// Waits until a private connection is served: tiny_http's threads begin at their own time, and whatever else takes
+/// threads has to come after them.
+fn greet(mut stream: &UnixStream) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(GREETING_TIMEOUT))?;
+    stream.write_all(GREETING)?;
+    let mut answer = [0; GREETING_ANSWER.len()];
+    stream.read_exact(&mut answer)?;
+    match answer == GREETING_ANSWER {
+        true => Ok(()),
+        false => Err(io::Error::other("tiny_http does not answer as it should")),
+    }
 }
 
 /// Answers until it is woken at the end; what waits before the wake-up is thrown away then, with its descriptors.
@@ -76,11 +98,14 @@ fn respond(request: Request, service: &Service) {
         let header = request.headers().iter().find(|header| header.field.equiv(name));
         header.map_or("", |header| header.value.as_str())
     };
+    let Ok(client) = field(CLIENT_FIELD).parse() else {
+        return send(request, GREETING_ANSWER);
+    };
     let method = request.method().to_string();
     let asked = Asked {
         method: &method,
         target: request.url(),
-        client: field(CLIENT_FIELD).parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        client,
     };
     let reply = catch_unwind(AssertUnwindSafe(|| service.answer(asked, Instant::now())))
         .unwrap_or_else(|_| Response::error(500, "Internal error"));
@@ -91,9 +116,13 @@ fn respond(request: Request, service: &Service) {
     };
     let body = if method == "HEAD" { Body::Count } else { Body::Send };
     let bytes = reply.to_bytes(body, persistence, SystemTime::now());
+    send(request, &bytes);
+}
+
+fn send(request: Request, bytes: &[u8]) {
     // In one piece: tiny_http's own Response makes three writes of it, and adds a Server line.
     let mut writer = request.into_writer();
-    if let Err(error) = writer.write_all(&bytes).and_then(|()| writer.flush()) {
+    if let Err(error) = writer.write_all(bytes).and_then(|()| writer.flush()) {
         log::debug!("an answer found no gate: {error}");
     }
 }

@@ -18,6 +18,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use crossbeam_channel::{Sender, bounded};
 use ipnet::IpNet;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -64,16 +65,27 @@ pub(crate) struct Gate {
     addr: SocketAddr,
 }
 
-/// A gate at work. Dropping it lets the requests under way end and closes it.
+/// A gate that has all it needs, and serves once it is told to. Dropping it lets the requests under way end and closes
+/// it.
 #[derive(Debug)]
 pub(crate) struct Serving {
+    /// Dropped instead of used, it ends a thread that was not told to begin.
+    begin: Option<Sender<()>>,
     /// Joined before the bell goes: a descriptor that is closed is news of nothing.
     _thread: Joined,
     bell: OwnedFd,
 }
 
+impl Serving {
+    /// Serves clients from now on. True for the first call, which alone does anything.
+    pub(crate) fn begin(&mut self) -> bool {
+        self.begin.take().is_some_and(|begin| begin.send(()).is_ok())
+    }
+}
+
 impl Drop for Serving {
     fn drop(&mut self) {
+        self.begin = None;
         // A bell that was rung too often to be rung again has been heard.
         let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
     }
@@ -99,11 +111,12 @@ impl Gate {
         self.addr
     }
 
-    /// Begins to serve.
+    /// Takes all threads and descriptors that serving needs, before probes can take them. Clients still wait in the
+    /// kernel's backlog.
     ///
     /// # Errors
     /// When the inside can't be opened or the system has no room for a thread.
-    pub(crate) fn serve(
+    pub(crate) fn prepare(
         self,
         settings: Settings,
         open: Open,
@@ -112,7 +125,16 @@ impl Gate {
     ) -> io::Result<Serving> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let desk = Desk::new(self.listener, &bell, settings, open, metrics)?;
-        let thread = threads::spawn_vital("gate", alarm, move || desk.run())?;
-        Ok(Serving { _thread: thread, bell })
+        let (begin, begun) = bounded(1);
+        let thread = threads::spawn_vital("gate", alarm, move || {
+            if begun.recv().is_ok() {
+                desk.run();
+            }
+        })?;
+        Ok(Serving {
+            begin: Some(begin),
+            _thread: thread,
+            bell,
+        })
     }
 }

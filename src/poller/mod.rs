@@ -36,6 +36,8 @@ const NODE_RATE: LogRate = LogRate {
     refill: Duration::from_secs(1),
 };
 
+/// Between two attempts to start a thread where the system has none.
+const THREAD_RETRY: Duration = Duration::from_secs(1);
 /// A node that has answered nothing but 429 for so many intervals is limited.
 const LIMITED_INTERVALS: u32 = 10;
 
@@ -108,6 +110,9 @@ struct Poller {
     warned_of_pool: bool,
     warned_of_catalogue: bool,
     local_error_lines: LogThrottle,
+    thread_lines: LogThrottle,
+    /// When to try again to start a thread, after the system has had none.
+    no_thread_before: Option<Instant>,
     node_lines: LogThrottle,
 }
 
@@ -136,17 +141,40 @@ impl Poller {
             warned_of_pool: false,
             warned_of_catalogue: false,
             local_error_lines: LogThrottle::new(ONE_A_MINUTE),
+            thread_lines: LogThrottle::new(ONE_A_MINUTE),
+            no_thread_before: None,
             node_lines: LogThrottle::new(NODE_RATE),
         }
     }
 
     /// Does all that is due and returns when there is more to do.
     fn act(&mut self, now: Instant) -> Instant {
-        let demand = self.schedule.demand(now).min(self.settings.max_probes);
-        if let Err(error) = self.pool.grow(demand) {
-            self.local_error(&error.to_string(), now);
-        }
+        self.grow_pool(now);
         self.send_due(now)
+    }
+
+    /// Sees to it that there are threads for all that is due; where there can't be, no more is sent than there are
+    /// threads, so that nodes that are up keep their turn.
+    fn grow_pool(&mut self, now: Instant) {
+        let max_probes = self.settings.max_probes;
+        let demand = self.schedule.demand(now).min(max_probes);
+        if self.no_thread_before.is_some_and(|until| now < until) {
+            return;
+        }
+        match self.pool.grow(demand) {
+            Ok(()) => self.schedule.set_max_probes(max_probes),
+            Err(error) => {
+                let threads = self.pool.threads();
+                self.schedule.set_max_probes(threads);
+                self.no_thread_before = Some(now + THREAD_RETRY);
+                if let Some(suppressed) = self.thread_lines.admit(now) {
+                    log::error!(
+                        "{threads} threads for probes where {demand} are of use (MAX_PROBES={max_probes}), and the system \
+                         gives no more: {error}{suppressed}"
+                    );
+                }
+            }
+        }
     }
 
     fn send_due(&mut self, now: Instant) -> Instant {

@@ -107,6 +107,11 @@ impl Schedule {
         }
     }
 
+    /// Changes how many probes may be under way at once. Those that are go on.
+    pub(super) fn set_max_probes(&mut self, max_probes: usize) {
+        self.max_probes = max_probes;
+    }
+
     fn new_nodes(&self) -> usize {
         self.new_listed.len() + self.new_named.len()
     }

@@ -76,6 +76,30 @@ pub(crate) fn spawn_vital(name: &str, alarm: &Alarm, run: impl FnOnce() + Send +
     })
 }
 
+/// Whether so many threads can be had at once: for a library that panics where they can't.
+///
+/// # Errors
+/// When the system has no room for all of them.
+pub(crate) fn check_room(count: usize) -> io::Result<()> {
+    // Declared last, so dropped first: closing the channel is what ends the threads that are joined then.
+    let mut threads = Vec::with_capacity(count);
+    let (_open, closed) = bounded::<()>(0);
+    for _ in 0..count {
+        let closed = closed.clone();
+        let thread = spawn("room", move || {
+            let _ = closed.recv();
+        });
+        threads.push(thread.map_err(|error| {
+            let limits = "ulimit -u, or a container's limit on processes";
+            io::Error::new(
+                error.kind(),
+                format!("no room for {count} more threads ({limits}): {error}"),
+            )
+        })?);
+    }
+    Ok(())
+}
+
 /// Starts a thread that nobody waits for: for what can't be cut short.
 #[expect(clippy::disallowed_methods, reason = "the one place that starts threads")]
 pub(crate) fn spawn_detached(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
