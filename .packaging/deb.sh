@@ -48,7 +48,8 @@ END
 cat > "$root/DEBIAN/prerm" << 'END'
 #!/bin/sh
 set -e
-if [ "$1" = remove ] && [ -d /run/systemd/system ]; then systemctl disable --now infernet-router; fi
+if [ "$1" = remove ] && [ -d /run/systemd/system ]; then systemctl stop infernet-router; fi
+if [ "$1" = remove ] && command -v systemctl > /dev/null; then systemctl disable infernet-router; fi
 END
 cat > "$root/DEBIAN/postrm" << 'END'
 #!/bin/sh

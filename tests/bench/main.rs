@@ -43,31 +43,31 @@ const PARTS: [Part; 8] = [
     Part {
         name: "answers",
         what: "what an answer costs in the registry alone",
-        seconds: (5, Some(2)),
+        seconds: (5, Some(1)),
         run: answers::with_few_and_many_nodes,
     },
     Part {
         name: "lock",
         what: "how long others wait for the registry's lock",
-        seconds: (16, Some(4)),
+        seconds: (16, Some(3)),
         run: answers::and_those_that_wait,
     },
     Part {
         name: "requests",
         what: "requests per second beside bare tiny_http",
-        seconds: (260, Some(25)),
+        seconds: (260, Some(20)),
         run: requests::beside_bare_tiny_http,
     },
     Part {
         name: "probing",
         what: "latencies while nodes are probed",
-        seconds: (30, Some(12)),
+        seconds: (25, Some(5)),
         run: requests::while_probing,
     },
     Part {
         name: "rounds",
         what: "what probing a fleet costs",
-        seconds: (990, Some(70)),
+        seconds: (990, Some(62)),
         run: rounds::over_a_fleet,
     },
     Part {
@@ -79,13 +79,13 @@ const PARTS: [Part; 8] = [
     Part {
         name: "start",
         what: "from the start to the first answer",
-        seconds: (20, Some(7)),
+        seconds: (3, Some(1)),
         run: rounds::from_the_start,
     },
     Part {
         name: "creep",
         what: "memory over many rounds",
-        seconds: (110, Some(15)),
+        seconds: (110, Some(22)),
         run: rounds::many_with_changing_lists,
     },
 ];

@@ -64,7 +64,7 @@ const SHORT_ROUNDS: u32 = 1;
 
 /// Rounds of [`many_with_changing_lists`].
 const CREEP_ROUNDS: usize = 200;
-const SHORT_CREEP_ROUNDS: usize = 20;
+const SHORT_CREEP_ROUNDS: usize = 40;
 
 /// Processor time and memory of rounds, and who was asked how often in each of them.
 pub fn over_a_fleet(length: Length) {
