@@ -9,6 +9,7 @@ use infernet_router::config::SETTINGS;
 pub(crate) enum Command {
     Serve(PortReport),
     Check(ReportFormat),
+    Status(ReportFormat),
     Health,
     Help,
     HelpOf(&'static Row),
@@ -36,11 +37,16 @@ pub(crate) struct Row {
     meaning: &'static str,
 }
 
-const COMMANDS: [Row; 3] = [
+const COMMANDS: [Row; 4] = [
     Row {
         name: "check",
         options: " [--json]",
         meaning: "ask every listed node once, and say how each is",
+    },
+    Row {
+        name: "status",
+        options: " [--json]",
+        meaning: "ask the router that serves with these settings what it knows of its nodes",
     },
     Row {
         name: "health",
@@ -70,6 +76,8 @@ pub(crate) fn parse(arguments: &[&str]) -> Result<Command, String> {
         ["help", name] | [name, "--help" | "-h"] => command(name).map(Command::HelpOf),
         ["check"] => Ok(Command::Check(ReportFormat::Table)),
         ["check", "--json"] => Ok(Command::Check(ReportFormat::Json)),
+        ["status"] => Ok(Command::Status(ReportFormat::Table)),
+        ["status", "--json"] => Ok(Command::Status(ReportFormat::Json)),
         ["health"] => Ok(Command::Health),
         [name, rest @ ..] => Err(match (command(name), rest) {
             (Ok(row), [unknown, ..]) => format!("{} takes no {unknown:?}; see infernet-router {0} --help", row.name),
@@ -108,7 +116,7 @@ pub(crate) fn help() -> String {
          It answers:\n  \
          GET /api/v1/ips?container=ID    addresses of nodes that run the container\n  \
          GET /api/v1/containers          what runs\n  \
-         GET /health, /metrics, /openapi.json\n\n\
+         GET /health, /metrics, /status, /openapi.json\n\n\
          Settings, from the environment or from .env in the working directory:\n",
     );
     for setting in SETTINGS {

@@ -39,6 +39,7 @@ mod poller;
 mod probe;
 pub mod registry;
 mod response;
+mod status;
 mod util;
 
 pub use util::logger;
@@ -58,6 +59,7 @@ use gate::{Gate, Serving};
 use lists::{Explorer, File, Update};
 use metrics::Metrics;
 use registry::{PromisePolicy, Registry};
+use status::Board;
 use util::descriptors;
 use util::threads::{self, Alarm, Joined};
 
@@ -124,9 +126,11 @@ impl Router {
         let room = descriptors::make_room(config.max_connections, config.max_probes);
         let metrics = Arc::new(Metrics::default());
         let registry = Arc::new(Registry::new(policy(&config), config.refresh_interval, now));
+        let board = Arc::new(Board::new(&config));
         let (alarm, is_broken) = Alarm::new();
         let service = Service::new(
             Arc::clone(&registry),
+            Arc::clone(&board),
             config.requests_per_minute,
             config.metrics_from.clone(),
             Arc::clone(&metrics),
@@ -152,18 +156,15 @@ impl Router {
             weights: config.weights.clone(),
             expects_explorer: config.api_url.is_some(),
         };
-        let (thread, is_ready) = poller::start(
-            poller,
-            fetcher.clone(),
-            Arc::clone(&registry),
-            news,
-            stopped.clone(),
-            Arc::clone(&metrics),
-            &alarm,
-        )?;
+        let outputs = poller::Outputs {
+            registry: Arc::clone(&registry),
+            board: Arc::clone(&board),
+            metrics: Arc::clone(&metrics),
+        };
+        let (thread, is_ready) = poller::start(poller, fetcher.clone(), outputs, news, stopped.clone(), &alarm)?;
         threads.push(thread);
 
-        let mut file = File::new(&config.ips_file, now);
+        let mut file = File::new(&config.ips_file, Arc::clone(&board), now);
         let listed = first_list(&mut file, &config);
         let (reread, rereads) = bounded(1);
         threads.push(lists::watch(
@@ -177,7 +178,15 @@ impl Router {
         if let Some(url) = config.api_url {
             let explorer = Explorer::new(url, &fetcher);
             let (interval, metrics) = (config.refresh_interval, Arc::clone(&metrics));
-            let follow = lists::follow(explorer, interval, updates.clone(), stopped, metrics, &alarm);
+            let follow = lists::follow(
+                explorer,
+                interval,
+                updates.clone(),
+                stopped,
+                metrics,
+                Arc::clone(&board),
+                &alarm,
+            );
             threads.push(follow?);
         }
         // Last: probes begin with it, and what they need must not be wanting elsewhere. The channel has room.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use arguments::{Command, PortReport, ReportFormat, parse};
 use crossbeam_channel::{Receiver, after, bounded, select};
 use infernet_router::Router;
-use infernet_router::commands::{check, health};
+use infernet_router::commands::{check, health, status};
 use infernet_router::config::{Config, LogFormat};
 use infernet_router::logger::{self, Format, Logging};
 use log::LevelFilter;
@@ -26,6 +26,8 @@ fn main() -> ExitCode {
         Ok(Command::Serve(port_report)) => with_config(|config| run(config, port_report)),
         Ok(Command::Check(ReportFormat::Table)) => with_config(|config| check_nodes(&config, check::Report::to_table)),
         Ok(Command::Check(ReportFormat::Json)) => with_config(|config| check_nodes(&config, check::Report::to_json)),
+        Ok(Command::Status(ReportFormat::Table)) => with_config(|config| ask_status(&config, status::Report::to_table)),
+        Ok(Command::Status(ReportFormat::Json)) => with_config(|config| ask_status(&config, status::Report::to_json)),
         Ok(Command::Health) => with_config(|config| ask_health(&config)),
         Ok(Command::Help) => print(&arguments::help(), ExitCode::SUCCESS),
         Ok(Command::HelpOf(command)) => print(&arguments::help_of(command), ExitCode::SUCCESS),
@@ -139,6 +141,18 @@ fn check_nodes(config: &Config, show: fn(&check::Report) -> String) -> ExitCode 
         }
     };
     match check::check(config, progress) {
+        Ok(report) if report.any_available() => print(&show(&report), ExitCode::SUCCESS),
+        Ok(report) => print(&show(&report), ExitCode::FAILURE),
+        Err(error) => {
+            complain(&format!("infernet-router: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What the router that serves knows.
+fn ask_status(config: &Config, show: fn(&status::Report) -> String) -> ExitCode {
+    match status::ask(config) {
         Ok(report) if report.any_available() => print(&show(&report), ExitCode::SUCCESS),
         Ok(report) => print(&show(&report), ExitCode::FAILURE),
         Err(error) => {

@@ -3,6 +3,7 @@
 //! [`Service`] decides what is answered and knows no socket; `workers` has the tiny_http pool that asks it.
 
 mod query;
+mod status_query;
 mod workers;
 
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ use crate::limiter::{Decision, Limiter};
 use crate::metrics::{self, Endpoint, Label, Metrics, Status, Verdict};
 use crate::registry::{Purpose, Registry, Summary};
 use crate::response::Response;
+use crate::status::{self, Board, Report};
 pub(crate) use workers::open;
 
 /// The description of this API, OpenAPI 3.1.
@@ -36,6 +38,7 @@ pub(crate) struct Asked<'a> {
 #[derive(Debug)]
 pub(crate) struct Service {
     registry: Arc<Registry>,
+    board: Arc<Board>,
     /// None when the limit is off.
     limits: Option<Limits>,
     metrics_from: Vec<IpNet>,
@@ -55,6 +58,7 @@ impl Service {
     /// `requests_per_minute` 0 turns the limit off.
     pub(crate) fn new(
         registry: Arc<Registry>,
+        board: Arc<Board>,
         requests_per_minute: u32,
         metrics_from: Vec<IpNet>,
         metrics: Arc<Metrics>,
@@ -66,6 +70,7 @@ impl Service {
         });
         Self {
             registry,
+            board,
             limits,
             metrics_from,
             metrics,
@@ -84,8 +89,8 @@ impl Service {
     }
 
     fn route(&self, endpoint: Endpoint, query: &str, asked: Asked<'_>, now: Instant) -> Response {
-        let is_hidden =
-            endpoint == Endpoint::Metrics && !self.metrics_from.iter().any(|net| net.contains(&asked.client));
+        let is_hidden = matches!(endpoint, Endpoint::Metrics | Endpoint::Status | Endpoint::StatusJson)
+            && !self.metrics_from.iter().any(|net| net.contains(&asked.client));
         if (endpoint == Endpoint::Other && asked.target != "*") || is_hidden {
             return Response::error(404, "Not found");
         }
@@ -102,6 +107,8 @@ impl Service {
             Endpoint::Health => Response::json(br#"{"status":"healthy"}"#.to_vec()),
             Endpoint::OpenApi => Response::new(200, "application/json", OPENAPI.as_bytes()),
             Endpoint::Metrics => self.metrics_text(),
+            Endpoint::Status => self.status(query, now),
+            Endpoint::StatusJson => self.status_json(query, now),
             Endpoint::Other => Response::method_not_allowed(),
         }
     }
@@ -144,6 +151,25 @@ impl Service {
         let summaries = self.registry.containers();
         let rows: Vec<Row<'_>> = summaries.iter().map(Row::from).collect();
         dynamic(&rows)
+    }
+
+    fn status(&self, query: &str, now: Instant) -> Response {
+        match status_query::parse(query) {
+            Ok(query) => {
+                let html = status::to_html(&self.board, &self.registry, &query.filter, query.is_paused, now);
+                Response::new(200, status::CONTENT_TYPE, html.into_bytes())
+                    .with("Cache-Control", "no-store")
+                    .with("Content-Security-Policy", status::CONTENT_SECURITY_POLICY)
+            }
+            Err(error) => Response::error(400, &error.to_string()),
+        }
+    }
+
+    fn status_json(&self, query: &str, now: Instant) -> Response {
+        match status_query::parse(query) {
+            Ok(query) => dynamic(&Report::new(&self.board, &self.registry, &query.filter, now)),
+            Err(error) => Response::error(400, &error.to_string()),
+        }
     }
 
     fn metrics_text(&self) -> Response {

@@ -28,8 +28,20 @@ pub(super) enum QueryError {
     NoContainers,
     TooManyContainers(usize),
     NotUtf8(String),
-    NotANumber { name: &'static str, value: String },
-    Twice { name: &'static str, value: String },
+    NotANumber {
+        name: &'static str,
+        value: String,
+    },
+    Twice {
+        name: &'static str,
+        value: String,
+    },
+    /// What was wanted instead.
+    Unexpected {
+        name: &'static str,
+        value: String,
+        wanted: &'static str,
+    },
 }
 
 impl fmt::Display for QueryError {
@@ -54,6 +66,9 @@ impl fmt::Display for QueryError {
                 }
             }
             QueryError::Twice { name, value } => write!(f, "{name}=\"{}\": expected it once at most", shown(value)),
+            QueryError::Unexpected { name, value, wanted } => {
+                write!(f, "{name}=\"{}\": expected {wanted}", shown(value))
+            }
         }
     }
 }
@@ -75,9 +90,7 @@ fn shown(text: &str) -> String {
 pub(super) fn parse(query: &str) -> Result<Query, QueryError> {
     let (mut containers, mut n, mut offset) = (Vec::new(), None, None);
     for pair in query.split('&') {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let decoded = decode(name).zip(decode(value));
-        let (name, value) = decoded.ok_or_else(|| QueryError::NotUtf8(pair.to_owned()))?;
+        let (name, value) = decode_pair(pair)?;
         match &*name {
             "container" if !value.is_empty() => containers.push(value),
             "n" if !value.is_empty() => number("n", value, &mut n)?,
@@ -100,6 +113,16 @@ pub(super) fn parse(query: &str) -> Result<Query, QueryError> {
     Ok(Query { containers, page })
 }
 
+/// One parameter and its value.
+///
+/// # Errors
+/// Where they are not UTF-8.
+pub(super) fn decode_pair(pair: &str) -> Result<(String, String), QueryError> {
+    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    let decoded = decode(name).zip(decode(value));
+    decoded.ok_or_else(|| QueryError::NotUtf8(pair.to_owned()))
+}
+
 /// Undoes `%41` and `+`; none where the result is not UTF-8.
 fn decode(text: &str) -> Option<String> {
     let text = match text.contains('+') {
@@ -109,7 +132,11 @@ fn decode(text: &str) -> Option<String> {
     percent_decode(text.as_bytes()).decode_utf8().ok().map(Cow::into_owned)
 }
 
-fn number(name: &'static str, value: String, field: &mut Option<u32>) -> Result<(), QueryError> {
+/// Takes a whole number into `field`.
+///
+/// # Errors
+/// Where it is none, or the field has one.
+pub(super) fn number(name: &'static str, value: String, field: &mut Option<u32>) -> Result<(), QueryError> {
     if field.is_some() {
         return Err(QueryError::Twice { name, value });
     }

@@ -2,28 +2,32 @@
 //! The tool for "why is my node not listed?".
 
 use std::cmp::Reverse;
-use std::fmt::Write;
 use std::io;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use super::table::{Cells, Table};
 use crate::config::Config;
 use crate::fetch::Fetcher;
 use crate::lists::{self, Explorer};
 use crate::node::{ExplorerList, NodeAddr, NodeList, Rank, Source};
 use crate::probe::{Job, Outcome, Pool, Report as ProbeReport};
+use crate::status::{Conflict, Images};
 use crate::util::arena::Arena;
 use crate::util::descriptors;
 
-/// Longest column of container ids in the table; `--json` has all of them.
-const MAX_CONTAINERS_CHARS: usize = 40;
+/// Ids with several images that are told of.
+const MAX_CONFLICTS: usize = 100;
 
 /// What was found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     lists: Vec<List>,
     nodes: Vec<Row>,
+    /// Container ids that available nodes run with different images.
+    #[serde(rename = "conflicting_containers", skip_serializing_if = "Vec::is_empty")]
+    conflicts: Vec<Conflict>,
 }
 
 /// One list of nodes, and whether it could be had.
@@ -103,6 +107,7 @@ pub fn check(config: &Config, mut progress: impl FnMut(usize, usize)) -> io::Res
     let mut report = Report {
         lists: vec![List::of_file(config, &file)],
         nodes: Vec::new(),
+        conflicts: Vec::new(),
     };
     let file = file.unwrap_or_default();
     report.nodes.extend(bad_lines(&file));
@@ -118,9 +123,10 @@ pub fn check(config: &Config, mut progress: impl FnMut(usize, usize)) -> io::Res
     let ranked = lists::merge(&file.nodes, &named.nodes).into_iter().collect();
     let probes = descriptors::make_room(0, config.max_probes).probes;
     let weigh = |job: &str| config.weights.weight(job);
-    report
-        .nodes
-        .extend(ask(ranked, &fetcher, probes, weigh, &mut progress)?);
+    let mut images = Images::default();
+    let rows = ask(ranked, &fetcher, probes, weigh, &mut images, &mut progress)?;
+    report.nodes.extend(rows);
+    report.conflicts = images.conflicts(MAX_CONFLICTS);
     report.nodes.sort_by(|a, b| a.trouble().cmp(&b.trouble()));
     Ok(report)
 }
@@ -131,6 +137,7 @@ fn ask(
     fetcher: &Fetcher,
     probes: usize,
     weight: impl Fn(&str) -> u32,
+    images: &mut Images,
     progress: &mut impl FnMut(usize, usize),
 ) -> io::Result<Vec<Row>> {
     let (mut pool, reports) = Pool::new(fetcher.clone(), probes);
@@ -151,6 +158,9 @@ fn ask(
         }
         let report = reports.recv().map_err(io::Error::other)?;
         if let Some((addr, rank)) = under_way.remove(report.id) {
+            if let Outcome::Up(info) = &report.outcome {
+                images.add(&info.containers);
+            }
             rows.push(Row::of_probe(&addr, rank, report, &weight));
             progress(rows.len(), all);
         }
@@ -247,35 +257,17 @@ impl Row {
         )
     }
 
-    fn cells(&self) -> [String; 7] {
-        let latency = self
-            .latency
-            .map(|latency| format!("{:.1} ms", latency.as_secs_f64() * 1_000.0));
-        let shown = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-        [
-            self.address.clone(),
-            self.source.name().to_owned(),
-            self.state.name().to_owned(),
-            shown(latency),
-            shown(self.pending.map(|pending| pending.to_string())),
-            shown(self.containers.as_deref().map(brief)),
-            self.reason.clone().unwrap_or_default(),
-        ]
+    fn cells(&self) -> Cells<'_> {
+        Cells {
+            address: &self.address,
+            source: self.source.name(),
+            state: self.state.name(),
+            latency_ms: self.latency.map(|latency| latency.as_secs_f64() * 1_000.0),
+            pending: self.pending,
+            containers: self.containers.as_deref(),
+            reason: self.reason.as_deref(),
+        }
     }
-}
-
-/// Ids are foreign text: escaped, and no longer than a column should be.
-fn brief(ids: &[String]) -> String {
-    let all = ids.join(",");
-    let mut brief: String = all
-        .chars()
-        .take(MAX_CONTAINERS_CHARS)
-        .flat_map(char::escape_debug)
-        .collect();
-    if all.chars().nth(MAX_CONTAINERS_CHARS).is_some() {
-        brief.push('…');
-    }
-    brief
 }
 
 impl Report {
@@ -286,39 +278,15 @@ impl Report {
 
     /// For people: the lists, then a row for each node, those in trouble first.
     pub fn to_table(&self) -> String {
-        let mut text = String::new();
-        for List {
-            name, nodes, trouble, ..
-        } in &self.lists
-        {
-            let trouble = trouble.as_ref().map_or(String::new(), |trouble| format!("; {trouble}"));
-            // Writing to a String can't fail.
-            let _ = writeln!(text, "{name}: {nodes} nodes{trouble}");
+        let mut table = Table::default();
+        for list in &self.lists {
+            table.list(&list.name, list.nodes, list.trouble.as_deref());
         }
-        text.push('\n');
-        let head = [
-            "ADDRESS",
-            "SOURCE",
-            "STATE",
-            "LATENCY",
-            "PENDING",
-            "CONTAINERS",
-            "REASON",
-        ];
-        let mut rows = vec![head.map(str::to_owned)];
-        rows.extend(self.nodes.iter().map(Row::cells));
-        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..head.len()).map(width).collect();
-        for row in &rows {
-            let cells: Vec<String> = row
-                .iter()
-                .zip(&widths)
-                .map(|(cell, width)| format!("{cell:width$}"))
-                .collect();
-            text.push_str(cells.join("  ").trim_end());
-            text.push('\n');
-        }
-        text
+        self.conflicts
+            .iter()
+            .for_each(|conflict| table.note(&conflict.to_string()));
+        self.nodes.iter().for_each(|row| table.row(row.cells()));
+        table.into_text()
     }
 
     /// For programs: `{"lists":[…],"nodes":[…]}`.

@@ -113,6 +113,8 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// `SSL_CERT_FILE`: further roots for https nodes.
     pub ssl_cert_file: Option<PathBuf>,
+    /// Settings whose value differs from their default, by name, as a message may repeat them: without a password.
+    pub changed: Vec<(&'static str, String)>,
     /// What is allowed and yet worth a word, to be logged once logging works.
     pub warnings: Vec<String>,
 }
@@ -128,15 +130,14 @@ impl Config {
             let own = std::env::var_os(name).filter(|value| !is_blank(value));
             own.or_else(|| file.get(name).map(OsString::from))
         };
-        let mut config = read(Reader { lookup, mistakes })?;
+        let mut config = read(lookup, mistakes)?;
         config.warnings.extend(misspelled(file.keys()));
         Ok(config)
     }
 
     /// Reads the settings from `lookup`; an empty value is an unset one.
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Config, ConfigErrors> {
-        let mistakes = Vec::new();
-        read(Reader { lookup, mistakes })
+        read(lookup, Vec::new())
     }
 }
 
@@ -192,17 +193,25 @@ type Wanted = Cow<'static, str>;
 struct Reader<L> {
     lookup: L,
     mistakes: Vec<String>,
+    /// Those that differ from their default.
+    changed: Vec<(&'static str, String)>,
 }
 
 impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
     /// A setting with a default. After a mistake the default stands in, so that the rest is read too.
-    fn read<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, Wanted>) -> T {
-        self.read_optional(name, &parse)
-            .unwrap_or_else(|| parse(default_of(name)).expect("a test parses every default of SETTINGS"))
+    fn read<T: PartialEq>(&mut self, name: &'static str, parse: impl Fn(&str) -> Result<T, Wanted>) -> T {
+        let default = parse(default_of(name)).expect("a test parses every default of SETTINGS");
+        match self.read_optional(name, &parse) {
+            Some(value) if value == default => {
+                self.changed.pop();
+                value
+            }
+            value => value.unwrap_or(default),
+        }
     }
 
     /// A setting that may stay unset.
-    fn read_optional<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, Wanted>) -> Option<T> {
+    fn read_optional<T>(&mut self, name: &'static str, parse: impl Fn(&str) -> Result<T, Wanted>) -> Option<T> {
         let value = (self.lookup)(name).filter(|value| !is_blank(value))?;
         let parsed = match value.to_str() {
             Some(text) if is_quoted(text.trim()) => {
@@ -211,17 +220,23 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
             Some(text) => parse(text.trim()),
             None => Err("UTF-8".into()),
         };
-        parsed
-            .map_err(|wanted| {
-                let shown = shown(&value);
-                self.mistakes.push(format!("{name}={shown}: expected {wanted}"));
-            })
-            .ok()
+        match &parsed {
+            Ok(_) => self.changed.push((name, without_password(&value).trim().to_owned())),
+            Err(wanted) => self
+                .mistakes
+                .push(format!("{name}={}: expected {wanted}", shown(&value))),
+        }
+        parsed.ok()
     }
 }
 
-fn read(mut reader: Reader<impl Fn(&str) -> Option<OsString>>) -> Result<Config, ConfigErrors> {
-    let r = &mut reader;
+fn read(lookup: impl Fn(&str) -> Option<OsString>, mistakes: Vec<String>) -> Result<Config, ConfigErrors> {
+    let changed = Vec::new();
+    let r = &mut Reader {
+        lookup,
+        mistakes,
+        changed,
+    };
     let mut warnings = Vec::new();
     let port = r.read("PORT", |text| whole(text, 0..=65535).ok_or("a port, 0 to 65535".into()));
     let host = r.read("HOST", |text| {
@@ -286,11 +301,16 @@ fn read(mut reader: Reader<impl Fn(&str) -> Option<OsString>>) -> Result<Config,
         }),
         log_level,
         ssl_cert_file: r.read_optional("SSL_CERT_FILE", parse_path),
+        changed: Vec::new(),
         warnings,
     };
-    match reader.mistakes.is_empty() {
-        true => Ok(config),
-        false => Err(ConfigErrors(reader.mistakes)),
+    if log_level != LevelFilter::Info {
+        r.changed.push(("RUST_LOG", log_level.to_string().to_ascii_lowercase()));
+    }
+    let changed = std::mem::take(&mut r.changed);
+    match r.mistakes.is_empty() {
+        true => Ok(Config { changed, ..config }),
+        false => Err(ConfigErrors(std::mem::take(&mut r.mistakes))),
     }
 }
 
@@ -313,14 +333,19 @@ fn is_quoted(text: &str) -> bool {
     inner('"').or_else(|| inner('\'')).is_some()
 }
 
-/// The value as a message may repeat it: escaped, cut, and without a password.
-fn shown(value: &OsStr) -> String {
+/// The value without a user name and a password.
+fn without_password(value: &OsStr) -> String {
     let text = value.to_string_lossy();
     let secret = text.find("://").map_or(0, |at| at + 3);
-    let text = match text.rfind('@').filter(|end| secret < *end) {
+    match text.rfind('@').filter(|end| secret < *end) {
         Some(end) => format!("{}***{}", &text[..secret], &text[end..]),
         None => text.into_owned(),
-    };
+    }
+}
+
+/// The value as a message may repeat it: escaped, cut, and without a password.
+fn shown(value: &OsStr) -> String {
+    let text = without_password(value);
     match text.char_indices().nth(MAX_SHOWN_CHARS) {
         Some((cut, _)) => format!("{:?}…", &text[..cut]),
         None => format!("{text:?}"),

@@ -12,6 +12,7 @@ use crate::config::ApiUrl;
 use crate::fetch::{Bounds, Fetcher};
 use crate::metrics::{Metrics, Success, unix_seconds};
 use crate::node::{self, NetworkScope, NodeAddr};
+use crate::status::Board;
 use crate::util::threads::{self, Alarm, Joined};
 
 /// The Explorer's answer, in all.
@@ -50,12 +51,16 @@ impl Explorer {
         }
     }
 
-    /// Asks once. Takes no longer than ten seconds.
+    /// Asks once, and tells the board what came of it. Takes no longer than ten seconds.
     ///
     /// # Errors
     /// Why there is no list.
-    pub(crate) fn ask(&mut self) -> Result<Vec<NodeAddr>, String> {
+    pub(crate) fn ask(&mut self, board: &Board) -> Result<Vec<NodeAddr>, String> {
         let list = self.fetch();
+        match &list {
+            Ok(list) => board.explorer_answered(list),
+            Err(trouble) => board.explorer_failed(trouble),
+        }
         let says = match &list {
             Ok(list) => Said::Lists {
                 skipped: list.skipped,
@@ -115,6 +120,7 @@ pub(crate) fn follow(
     updates: Sender<Update>,
     stop: Receiver<()>,
     metrics: Arc<Metrics>,
+    board: Arc<Board>,
     alarm: &Alarm,
 ) -> io::Result<Joined> {
     let interval = interval.max(MIN_EXPLORER_INTERVAL);
@@ -122,7 +128,7 @@ pub(crate) fn follow(
         loop {
             #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
             let begin = Instant::now();
-            let update = match explorer.ask() {
+            let update = match explorer.ask(&board) {
                 Ok(nodes) => {
                     metrics.explorer_requests[Success::Ok].add(1);
                     metrics.explorer_success.set(unix_seconds());

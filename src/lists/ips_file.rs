@@ -13,6 +13,7 @@ use super::Update;
 use crate::fetch;
 use crate::metrics::{Metrics, Success};
 use crate::node::{self, NodeAddr, NodeList};
+use crate::status::Board;
 use crate::util::threads::{self, Alarm, Joined};
 
 /// How often the file is looked at: four `stat` calls a second cost nothing.
@@ -50,6 +51,7 @@ pub(crate) struct File {
     is_read: bool,
     /// The last trouble that was reported.
     trouble: Option<Trouble>,
+    board: Arc<Board>,
 }
 
 /// Why there is no list.
@@ -67,13 +69,15 @@ impl Trouble {
 }
 
 impl File {
-    pub(crate) fn new(path: &Path, now: Instant) -> Self {
+    /// What becomes of the file is told to `board`.
+    pub(crate) fn new(path: &Path, board: Arc<Board>, now: Instant) -> Self {
         Self {
             path: path.to_owned(),
             seen: None,
             since: now,
             is_read: false,
             trouble: None,
+            board,
         }
     }
 
@@ -120,6 +124,10 @@ impl File {
     }
 
     fn note(&mut self, read: &Result<NodeList, Trouble>) {
+        match read {
+            Ok(list) => self.board.file_read(list),
+            Err(trouble) => self.board.file_failed(&trouble.text),
+        }
         self.trouble = read.as_ref().err().cloned();
         self.is_read = !self.trouble.as_ref().is_some_and(|trouble| trouble.is_local);
     }
@@ -238,7 +246,7 @@ mod tests {
         let path = dir.path().join("ips.txt");
         fs::write(&path, text).expect("a file");
         let now = Instant::now();
-        let file = File::new(&path, now);
+        let file = File::new(&path, Arc::default(), now);
         (dir, file, now)
     }
 

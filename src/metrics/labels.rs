@@ -75,6 +75,8 @@ labels! {
         Containers = "/api/v1/containers",
         Health = "/health",
         Metrics = "/metrics",
+        Status = "/status",
+        StatusJson = "/status.json",
         OpenApi = "/openapi.json",
         Other = "other",
     }

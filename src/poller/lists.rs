@@ -48,6 +48,7 @@ impl Poller {
         for (rank, addr) in new {
             let id = self.registry.insert(addr.clone(), rank);
             self.by_addr.insert(addr.clone(), id);
+            self.board.listed(id, addr.clone(), rank.source());
             self.nodes.insert(id, Tracked::new(addr, rank));
             self.schedule.add_new(id, rank.source());
             self.unanswered += 1;
@@ -60,6 +61,7 @@ impl Poller {
             && (node.rank != rank || node.addr.as_listed() != addr.as_listed())
         {
             self.registry.relist(id, addr.clone(), rank);
+            self.board.listed(id, addr.clone(), rank.source());
             (node.addr, node.rank) = (addr, rank);
             if node.asked.is_none() {
                 self.schedule.add_new(id, rank.source());
@@ -73,6 +75,8 @@ impl Poller {
             return;
         };
         self.registry.remove(id);
+        let changes = self.board.removed(id);
+        self.log_conflicts(changes, now);
         if let Some(node) = self.nodes.remove(&id) {
             if node.health == Health::New {
                 self.unanswered = self.unanswered.saturating_sub(1);

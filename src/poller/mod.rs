@@ -4,6 +4,7 @@
 //! (it counts those under way, and the pool has room for all of them) and never for a list.
 
 mod lists;
+mod publish;
 mod reports;
 mod schedule;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::node::NodeAddr;
 use crate::probe::{Job, Pool};
 use crate::registry::{NodeId, Registry};
+use crate::status::Board;
 use crate::util::log_throttle::{LogRate, LogThrottle, ONE_A_MINUTE};
 use crate::util::threads::{self, Alarm, Joined};
 use schedule::{Class, Overdue, Schedule, Turn};
@@ -41,6 +43,13 @@ const THREAD_RETRY: Duration = Duration::from_secs(1);
 /// A node that has answered nothing but 429 for so many intervals is limited.
 const LIMITED_INTERVALS: u32 = 10;
 
+/// Lines about container ids with several images: those of a fleet that is new, then one a minute, since strangers can
+/// make such conflicts.
+const CONFLICT_RATE: LogRate = LogRate {
+    burst: 20,
+    refill: Duration::from_secs(60),
+};
+
 /// What the poller is told when it starts.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -51,6 +60,14 @@ pub(crate) struct Settings {
     pub(crate) expects_explorer: bool,
 }
 
+/// Where it writes what it found.
+#[derive(Debug)]
+pub(crate) struct Outputs {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
 /// Starts the poller; it ends when `stop` closes. The receiver it returns closes when every node of the first lists
 /// has answered or failed to.
 ///
@@ -59,10 +76,9 @@ pub(crate) struct Settings {
 pub(crate) fn start(
     settings: Settings,
     fetcher: Fetcher,
-    registry: Arc<Registry>,
+    outputs: Outputs,
     updates: Receiver<Update>,
     stop: Receiver<()>,
-    metrics: Arc<Metrics>,
     alarm: &Alarm,
 ) -> io::Result<(Joined, Receiver<()>)> {
     let (ready, is_ready) = bounded(0);
@@ -71,7 +87,7 @@ pub(crate) fn start(
     let thread = threads::spawn_vital("poller", alarm, move || {
         #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
         let clock = Instant::now;
-        let mut poller = Poller::new(settings, registry, pool, metrics, ready, clock());
+        let mut poller = Poller::new(settings, outputs, pool, ready, clock());
         loop {
             let wake = poller.act(clock());
             select_biased! {
@@ -95,6 +111,7 @@ pub(crate) fn start(
 struct Poller {
     settings: Settings,
     registry: Arc<Registry>,
+    board: Arc<Board>,
     pool: Pool,
     metrics: Arc<Metrics>,
     schedule: Schedule,
@@ -114,23 +131,18 @@ struct Poller {
     /// When to try again to start a thread, after the system has had none.
     no_thread_before: Option<Instant>,
     node_lines: LogThrottle,
+    conflict_lines: LogThrottle,
 }
 
 impl Poller {
-    fn new(
-        settings: Settings,
-        registry: Arc<Registry>,
-        pool: Pool,
-        metrics: Arc<Metrics>,
-        ready: Sender<()>,
-        now: Instant,
-    ) -> Self {
+    fn new(settings: Settings, outputs: Outputs, pool: Pool, ready: Sender<()>, now: Instant) -> Self {
         Self {
             schedule: Schedule::new(settings.interval, settings.max_probes, now),
             settings,
-            registry,
+            registry: outputs.registry,
+            board: outputs.board,
+            metrics: outputs.metrics,
             pool,
-            metrics,
             nodes: HashMap::new(),
             by_addr: HashMap::new(),
             listed: None,
@@ -144,6 +156,7 @@ impl Poller {
             thread_lines: LogThrottle::new(ONE_A_MINUTE),
             no_thread_before: None,
             node_lines: LogThrottle::new(NODE_RATE),
+            conflict_lines: LogThrottle::new(CONFLICT_RATE),
         }
     }
 

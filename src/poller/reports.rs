@@ -42,13 +42,18 @@ impl Poller {
         if let (Outcome::Up(_), Some(to)) = (&report.outcome, &report.redirected_to) {
             node.warn_of_redirect(to, &mut self.node_lines, now);
         }
+        let mut answered = None;
         match report.outcome {
-            Outcome::Up(info) => self.up(report.id, report.probe, &info, now),
+            Outcome::Up(info) => {
+                self.up(report.id, report.probe, &info, now);
+                answered = Some(info);
+            }
             Outcome::Limited => self.limited(report.id, now),
             Outcome::Failed(reason) => self.failed(report.id, reason, now),
             Outcome::LocalError(reason) => self.local_error(&reason, now),
         }
         self.recount(report.id);
+        self.publish(report.id, report.took, answered.as_ref(), now);
         if is_failure && cause == Cause::Turn && was != Health::Down {
             self.recheck(report.id, now);
         }

@@ -32,7 +32,12 @@ fn rig(expects_explorer: bool) -> Rig {
     let registry = Arc::new(Registry::new(PromisePolicy::Off, INTERVAL, now));
     let (ready, is_ready) = bounded(0);
     let (pool, _reports) = Pool::new(Fetcher::default(), settings.max_probes);
-    let poller = Poller::new(settings, Arc::clone(&registry), pool, Arc::default(), ready, now);
+    let outputs = Outputs {
+        registry: Arc::clone(&registry),
+        board: Arc::default(),
+        metrics: Arc::default(),
+    };
+    let poller = Poller::new(settings, outputs, pool, ready, now);
     Rig {
         poller,
         registry,

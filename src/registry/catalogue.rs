@@ -66,6 +66,11 @@ impl Catalogue {
         self.containers.get_mut(index)
     }
 
+    /// The id of a container.
+    pub(super) fn id(&self, index: Index) -> Option<ContainerId> {
+        Some(self.containers.get(index)?.id.clone())
+    }
+
     /// Summaries of at most `most` containers behind `after`, by id.
     pub(super) fn summaries(&self, after: Option<&ContainerId>, most: usize) -> Vec<Summary> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);

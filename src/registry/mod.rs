@@ -15,6 +15,7 @@ mod order;
 mod promises;
 mod select;
 mod speed;
+mod standing;
 mod state;
 
 use std::collections::hash_map::RandomState;
@@ -30,6 +31,7 @@ use promises::subnet;
 use select::select;
 pub use select::{MAX_PAGE, Page};
 use speed::{Time, typical_and_fast};
+pub use standing::Runners;
 use state::{Report, State};
 
 /// How often an answer is chosen again because its first node changed meanwhile; then it is given as it is.

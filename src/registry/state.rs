@@ -19,11 +19,11 @@ pub(super) struct State {
     /// What one promise counts as beside weighted pending jobs; at least 1.
     weight: u32,
     fleet: FleetSpeed,
-    nodes: Arena<Node>,
+    pub(super) nodes: Arena<Node>,
     /// Nodes that left; a view that is older than the last may name one of them.
     removal_epoch: u64,
     round: u64,
-    catalogue: Catalogue,
+    pub(super) catalogue: Catalogue,
     clients: Clients,
     totals: Totals,
     /// Weighted pending jobs of available nodes; wide enough not to overflow.
@@ -31,7 +31,7 @@ pub(super) struct State {
 }
 
 #[derive(Debug)]
-struct Node {
+pub(super) struct Node {
     addr: NodeAddr,
     rank: Rank,
     /// Nodes that had left before it was inserted.
@@ -46,7 +46,7 @@ struct Node {
     /// Present while the node is available; then it stands there in the order of each container that it runs.
     place: Option<Place>,
     /// Sorted.
-    runs: Box<[Index]>,
+    pub(super) runs: Box<[Index]>,
 }
 
 /// What a probe found.

@@ -1,4 +1,4 @@
-//! What any program has: an arena, threads, descriptor limits, files, a log that holds nobody up.
+//! What any program has: an arena, the calendar, threads, descriptor limits, files, a log that holds nobody up.
 
 pub(crate) mod arena;
 pub(crate) mod calendar;

@@ -15,6 +15,7 @@ mod polling;
 mod process;
 mod readme;
 mod settings;
+mod status;
 mod tls;
 
 use std::net::SocketAddr;

@@ -6,12 +6,14 @@ use super::{launch, serving};
 use crate::support::http::{self, Answer, Connection};
 use crate::support::{Fleet, Router};
 
-const PATHS: [&str; 5] = [
+const PATHS: [&str; 7] = [
     "/api/v1/containers",
     "/api/v1/ips",
     "/health",
     "/metrics",
     "/openapi.json",
+    "/status",
+    "/status.json",
 ];
 
 fn document(router: &Router) -> Value {

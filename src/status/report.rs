@@ -1,0 +1,274 @@
+//! What `/status.json` says: the board and, for the nodes of one page, the registry.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::{
+    Board, Conflict, ExplorerStatus, FileStatus, Filter, MAX_CONFLICTS, NodeState, NodeStatus, PendingByType,
+    shown_time,
+};
+use crate::metrics::unix_seconds;
+use crate::node::{ContainerId, Source};
+use crate::registry::{Registry, Standing};
+
+/// Container ids on one page, in bytes: a page of 1,000 nodes with 256 long ones each would else have 64 MiB.
+const MAX_ID_BYTES: usize = 1024 * 1024;
+
+/// The whole answer.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(super) version: &'static str,
+    #[serde(serialize_with = "time")]
+    pub(super) started: u64,
+    /// Seconds.
+    interval: f64,
+    pub(super) settings: BTreeMap<&'static str, String>,
+    pub(super) ips_file: File,
+    pub(super) explorer: Option<Explorer>,
+    pub(super) doubt: Doubt,
+    pub(super) totals: Totals,
+    /// The first hundred, by id.
+    pub(super) conflicting_containers: Vec<Conflict>,
+    /// How many nodes pass the filter; `nodes` are one page of them.
+    pub(super) matched: usize,
+    pub(super) nodes: Vec<Row>,
+    /// Since when nodes have been in each state that is trouble, the longest of them; for the page alone.
+    #[serde(skip)]
+    pub(super) longest: Vec<(NodeState, u64)>,
+    /// When it was made, in seconds since 1970.
+    #[serde(skip)]
+    pub(super) now: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct File {
+    pub(super) path: String,
+    #[serde(serialize_with = "optional_time")]
+    pub(super) read_at: Option<u64>,
+    pub(super) nodes: usize,
+    /// The first hundred lines that are no address.
+    pub(super) skipped: Vec<Line>,
+    /// All of them.
+    pub(super) skipped_count: usize,
+    pub(super) trouble: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Line {
+    pub(super) number: usize,
+    pub(super) text: String,
+    pub(super) reason: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Explorer {
+    pub(super) url: String,
+    #[serde(serialize_with = "optional_time")]
+    pub(super) last_success: Option<u64>,
+    pub(super) nodes: usize,
+    /// Entries that are no address with a port, or one that it may not name.
+    pub(super) skipped: usize,
+    pub(super) trouble: Option<String>,
+}
+
+/// Whether a mass failure is doubted.
+#[derive(Debug, Serialize)]
+pub(super) struct Doubt {
+    pub(super) active: bool,
+    #[serde(serialize_with = "optional_time")]
+    pub(super) since: Option<u64>,
+}
+
+/// How many nodes there are.
+#[derive(Debug, Serialize)]
+pub(super) struct Totals {
+    pub(super) nodes: usize,
+    /// Those that clients are sent to.
+    pub(super) available: usize,
+    #[serde(flatten)]
+    pub(super) states: BTreeMap<&'static str, usize>,
+    pub(super) conflicting_containers: usize,
+}
+
+/// One node.
+#[derive(Debug, Serialize)]
+pub(super) struct Row {
+    pub(super) address: String,
+    pub(super) source: Source,
+    pub(super) state: NodeState,
+    #[serde(serialize_with = "time")]
+    pub(super) since: u64,
+    #[serde(serialize_with = "optional_time")]
+    pub(super) probed: Option<u64>,
+    /// Of the last probe, in milliseconds.
+    pub(super) latency: Option<f64>,
+    pub(super) pending: Option<PendingByType>,
+    pub(super) promises: u64,
+    pub(super) speed: Option<ShownSpeed>,
+    /// Seconds from now at which it should be through with its work.
+    pub(super) finish: Option<f64>,
+    #[serde(serialize_with = "ids")]
+    pub(super) containers: Vec<ContainerId>,
+    /// Those that the page has no room for.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) containers_left_out: usize,
+    pub(super) reason: Option<String>,
+}
+
+/// How fast the router takes a node for.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct ShownSpeed {
+    pub(super) jobs_per_minute: f64,
+    /// Whether the node's own counts say so; else it is what an unknown node counts as.
+    pub(super) learned: bool,
+}
+
+impl Report {
+    /// What is true at `now`. Asks the registry for the nodes of the page, some at a time.
+    pub(crate) fn new(board: &Board, registry: &Registry, filter: &Filter, now: Instant) -> Self {
+        let found = board.find(filter, registry);
+        let ids: Vec<_> = found.nodes.iter().map(|node| node.id).collect();
+        let standings = registry.standings(&ids, now);
+        let mut room = MAX_ID_BYTES;
+        let rows = found.nodes.iter().zip(standings);
+        let rows = rows
+            .map(|(node, standing)| Row::new(node, standing, &mut room))
+            .collect();
+        let totals = registry.totals();
+        let state = board.lock();
+        let (file, explorer) = (Arc::clone(&state.file), state.explorer.clone());
+        let (doubted_since, conflicts) = (state.doubted_since, state.images.conflicts(MAX_CONFLICTS));
+        let conflicting_containers = state.images.conflict_count();
+        drop(state);
+        let states = NodeState::ALL.map(|state| (state.name(), board.count(Some(state))));
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            started: board.started,
+            interval: board.interval.as_secs_f64(),
+            settings: board.settings.iter().cloned().collect(),
+            ips_file: File::from(&*file),
+            explorer: explorer.as_deref().map(Explorer::from),
+            doubt: Doubt {
+                active: doubted_since.is_some(),
+                since: doubted_since,
+            },
+            totals: Totals {
+                nodes: board.count(None),
+                available: totals.listed_up + totals.explorer_up,
+                states: states.into(),
+                conflicting_containers,
+            },
+            conflicting_containers: conflicts,
+            matched: found.matched,
+            nodes: rows,
+            longest: Vec::new(),
+            now: unix_seconds(),
+        }
+    }
+
+    /// With what the page has more than `/status.json`.
+    pub(super) fn with_longest(mut self, board: &Board) -> Self {
+        let troubled = NodeState::ALL.into_iter().filter(|state| state.is_trouble());
+        let longest = troubled.filter_map(|state| {
+            let is_any = self.totals.states.get(state.name()).is_some_and(|count| *count > 0);
+            Some((state, is_any.then(|| board.longest(state)).flatten()?))
+        });
+        self.longest = longest.collect();
+        self
+    }
+}
+
+impl Row {
+    fn new(node: &NodeStatus, standing: Option<(Standing, Vec<ContainerId>)>, room: &mut usize) -> Self {
+        let (standing, containers) = standing.unzip();
+        let mut containers = containers.unwrap_or_default();
+        let all = containers.len();
+        containers.retain(|id| {
+            let fits = id.as_str().len() <= *room;
+            *room = if fits { *room - id.as_str().len() } else { 0 };
+            fits
+        });
+        Self {
+            address: node.addr.as_listed().to_owned(),
+            source: node.source,
+            state: node.state,
+            since: node.since,
+            probed: node.probed.map(|(at, _)| at),
+            latency: node.probed.map(|(_, took)| millis(took)),
+            pending: node.pending.clone(),
+            promises: standing.map_or(0, |standing| standing.promises),
+            speed: standing.and_then(ShownSpeed::of),
+            finish: standing.and_then(|standing| Some(rounded(standing.finish?.as_secs_f64(), 10.0))),
+            containers_left_out: all - containers.len(),
+            containers,
+            reason: (!node.reason.is_empty()).then(|| node.reason.to_string()),
+        }
+    }
+}
+
+impl From<&FileStatus> for File {
+    fn from(file: &FileStatus) -> Self {
+        let line = |(number, text, reason): &(usize, String, String)| Line {
+            number: *number,
+            text: text.clone(),
+            reason: reason.clone(),
+        };
+        Self {
+            path: file.path.clone(),
+            read_at: file.read_at,
+            nodes: file.nodes,
+            skipped: file.skipped.iter().map(line).collect(),
+            skipped_count: file.skipped_count,
+            trouble: file.trouble.clone(),
+        }
+    }
+}
+
+impl From<&ExplorerStatus> for Explorer {
+    fn from(explorer: &ExplorerStatus) -> Self {
+        Self {
+            url: explorer.url.clone(),
+            last_success: explorer.last_success,
+            nodes: explorer.nodes,
+            skipped: explorer.skipped,
+            trouble: explorer.trouble.clone(),
+        }
+    }
+}
+
+impl ShownSpeed {
+    fn of(standing: Standing) -> Option<Self> {
+        Some(Self {
+            jobs_per_minute: rounded(standing.speed? * 60.0, 100.0),
+            learned: standing.is_learned,
+        })
+    }
+}
+
+/// A hundredth of a millisecond tells nobody anything.
+fn millis(duration: Duration) -> f64 {
+    rounded(duration.as_secs_f64() * 1_000.0, 10.0)
+}
+
+fn rounded(value: f64, parts: f64) -> f64 {
+    (value * parts).round() / parts
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+fn time<S: serde::Serializer>(at: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&shown_time(*at))
+}
+
+fn optional_time<S: serde::Serializer>(at: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    at.map(shown_time).serialize(serializer)
+}
+
+fn ids<S: serde::Serializer>(ids: &[ContainerId], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(ids.iter().map(ContainerId::as_str))
+}

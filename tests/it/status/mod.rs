@@ -1,0 +1,429 @@
+//! `/status.json`: what the running router knows.
+
+mod command;
+mod page;
+
+use serde_json::{Value, json};
+
+use crate::support::http::{self, get_with};
+use crate::support::{Behaviour, Explorer, Fleet, Launch, Listing, PATIENCE, Router};
+use crate::{launch, wait_available};
+
+/// The body of a node's `/info` with these containers and their images.
+fn info(containers: &[(&str, &str)]) -> Behaviour {
+    let containers = containers.iter().map(|(id, image)| json!({"id": id, "image": image}));
+    let containers: Vec<Value> = containers.collect();
+    Behaviour::Body(
+        json!({"containers": containers, "pending": {}})
+            .to_string()
+            .into_bytes(),
+    )
+}
+
+fn report(router: &Router, query: &str) -> Value {
+    let answer = router.get(&format!("/status.json{query}"));
+    assert_eq!(answer.status, 200, "{query}: {answer:?}");
+    answer.json()
+}
+
+/// The values of one field, node by node.
+fn fields(report: &Value, name: &str) -> Vec<Value> {
+    let nodes = report["nodes"].as_array().expect("an array");
+    nodes.iter().map(|node| node[name].clone()).collect()
+}
+
+/// What is known of one node of a fleet.
+fn node(router: &Router, fleet: &Fleet, index: usize) -> Value {
+    let report = report(router, &format!("?q={}", fleet.addr(index)));
+    report["nodes"][0].clone()
+}
+
+/// Waits until a node of a fleet is in a state.
+#[track_caller]
+fn wait_state(router: &Router, fleet: &Fleet, index: usize, state: &str) {
+    router.until(&format!("node {index} is {state}"), || {
+        node(router, fleet, index)["state"] == state
+    });
+}
+
+fn is_time(value: &Value) -> bool {
+    let shape = |text: &str| {
+        text.chars()
+            .map(|c| if c.is_ascii_digit() { '0' } else { c })
+            .collect::<String>()
+    };
+    value.as_str().is_some_and(|text| shape(text) == "0000-00-00T00:00:00Z")
+}
+
+fn quick() -> Launch {
+    launch().set("REFRESH_INTERVAL", "0.2")
+}
+
+#[test]
+fn a_node_has_what_it_told_and_what_the_router_made_of_it() {
+    let fleet = Fleet::start(1);
+    let body = br#"{"containers":[{"id":"b"},{"id":"a"}],"pending":{"offchain":3,"onchain":1}}"#;
+    fleet.set(0, Behaviour::Body(body.to_vec()));
+    let router = launch().ips(fleet.list()).start();
+    wait_state(&router, &fleet, 0, "up");
+    let known = node(&router, &fleet, 0);
+    assert_eq!(known["address"], fleet.addr(0).to_string());
+    assert_eq!(known["source"], "ips_file");
+    assert_eq!(known["pending"], json!({"offchain": 3, "onchain": 1}));
+    assert_eq!(known["containers"], json!(["a", "b"]));
+    assert_eq!((&known["promises"], &known["reason"]), (&json!(0), &Value::Null));
+    assert!(is_time(&known["since"]) && is_time(&known["probed"]), "{known}");
+    assert!(
+        known["latency"].as_f64().is_some_and(|millis| millis < 3_000.0),
+        "{known}"
+    );
+    router.get("/api/v1/ips?container=a");
+    assert_eq!(node(&router, &fleet, 0)["promises"], 1);
+}
+
+#[test]
+fn the_router_says_what_it_is_and_which_settings_it_has() {
+    let fleet = Fleet::start(3);
+    fleet.set(0, Behaviour::Status(500));
+    let router = launch()
+        .ips(fleet.list())
+        .set("REFRESH_INTERVAL", 7)
+        .set("PROMISES", "ON")
+        .start();
+    wait_available(&router, &fleet, [1, 2]);
+    let report = report(&router, "");
+    assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
+    assert!(is_time(&report["started"]));
+    assert_eq!(report["interval"], 7.0);
+    let settings = report["settings"].as_object().expect("an object");
+    assert_eq!(settings["REFRESH_INTERVAL"], "7");
+    assert!(
+        settings.contains_key("HOST") && !settings.contains_key("PROMISES"),
+        "{settings:?}"
+    );
+    assert_eq!(report["doubt"], json!({"active": false, "since": null}));
+    assert_eq!(report["explorer"], Value::Null);
+    let totals = &report["totals"];
+    let counts = ["nodes", "available", "up", "down", "new", "suspect"].map(|name| totals[name].as_u64());
+    assert_eq!(counts, [3, 2, 2, 1, 0, 0].map(Some), "{totals}");
+}
+
+#[test]
+fn a_node_is_new_until_it_has_answered() {
+    let fleet = Fleet::start(12);
+    fleet.set_all(Behaviour::Hang);
+    // Three of them hang at a time, for 3 s each.
+    let router = launch().ips(fleet.list()).set("MAX_PROBES", 4).start();
+    let report = report(&router, "?state=new");
+    let new = report["nodes"][0].clone();
+    assert_eq!(
+        (&new["state"], &new["probed"], &new["latency"]),
+        (&json!("new"), &Value::Null, &Value::Null)
+    );
+    assert_eq!((&new["pending"], &new["containers"]), (&Value::Null, &json!([])));
+}
+
+#[test]
+fn a_failure_makes_a_node_suspect_and_a_second_one_down_each_with_its_reason() {
+    let fleet = Fleet::start(2);
+    let router = quick().ips(fleet.list()).start();
+    wait_available(&router, &fleet, [0, 1]);
+    // Suspect again and again, so that no look comes too late.
+    fleet.set(0, Behaviour::FailEveryOther);
+    let mut known = Value::Null;
+    router.until("it is suspect", || {
+        known = node(&router, &fleet, 0);
+        known["state"] == "suspect"
+    });
+    assert_eq!(known["reason"], "answered 500");
+    assert_eq!(known["containers"], json!(["hello-world"]), "it is still available");
+    fleet.set(0, Behaviour::Status(503));
+    wait_state(&router, &fleet, 0, "down");
+    let known = node(&router, &fleet, 0);
+    assert_eq!(known["reason"], "answered 503");
+    assert_eq!((&known["containers"], &known["pending"]), (&json!([]), &Value::Null));
+    fleet.set(0, Behaviour::up(0, &["hello-world"]));
+    wait_state(&router, &fleet, 0, "up");
+    assert_eq!(node(&router, &fleet, 0)["reason"], Value::Null);
+}
+
+#[test]
+fn a_node_that_answers_nothing_but_429_is_limited() {
+    let fleet = Fleet::start(1);
+    let router = quick().ips(fleet.list()).start();
+    wait_available(&router, &fleet, [0]);
+    fleet.set(0, Behaviour::Status(429));
+    wait_state(&router, &fleet, 0, "limited");
+    let report = report(&router, "");
+    assert_eq!(
+        (&report["totals"]["limited"], &report["totals"]["available"]),
+        (&json!(1), &json!(1))
+    );
+    assert!(
+        report["nodes"][0]["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.contains("429"))
+    );
+}
+
+#[test]
+fn a_node_that_is_listed_no_more_is_gone() {
+    let fleet = Fleet::start(2);
+    let router = quick().ips(fleet.list()).start();
+    wait_available(&router, &fleet, [0, 1]);
+    router.write_ips(fleet.list_of(1..2));
+    router.until("one node is left", || report(&router, "")["totals"]["nodes"] == 1);
+    assert_eq!(fields(&report(&router, ""), "address"), [fleet.addr(1).to_string()]);
+}
+
+/// A fleet of which every fifth node is down.
+fn fleet_in_part() -> (Fleet, Router) {
+    let fleet = Fleet::start(30);
+    fleet.set_each(|index| match index {
+        0 => Behaviour::up(0, &["rare", "hello-world"]),
+        _ if index % 5 == 3 => Behaviour::Status(500),
+        _ => Behaviour::up(0, &["hello-world"]),
+    });
+    let router = launch().ips(fleet.list()).start();
+    wait_available(&router, &fleet, (0..30).filter(|index| index % 5 != 3));
+    (fleet, router)
+}
+
+#[test]
+fn those_in_trouble_come_first_then_by_address_and_pages_have_each_node_once() {
+    let (fleet, router) = fleet_in_part();
+    let sorted = |filter: fn(&usize) -> bool| {
+        let mut addresses: Vec<_> = (0..30)
+            .filter(filter)
+            .map(|index| fleet.addr(index).to_string())
+            .collect();
+        addresses.sort_unstable();
+        addresses
+    };
+    let wanted = [sorted(|index| index % 5 == 3), sorted(|index| index % 5 != 3)].concat();
+    let all = report(&router, "");
+    assert_eq!(fields(&all, "address"), wanted);
+    let mut walked = Vec::new();
+    for offset in (0..).step_by(7).take_while(|offset| *offset < 30) {
+        let page = report(&router, &format!("?n=7&offset={offset}"));
+        assert_eq!(page["matched"], 30);
+        walked.extend(fields(&page, "address"));
+    }
+    assert_eq!(walked, wanted);
+    assert_eq!(fields(&report(&router, "?offset=30"), "address"), [""; 0]);
+    assert_eq!(fields(&report(&router, "?n=0"), "address"), [""; 0]);
+}
+
+#[test]
+fn filters_are_by_state_by_container_and_by_part_of_the_address() {
+    let (fleet, router) = fleet_in_part();
+    let down = report(&router, "?state=down&n=2&offset=1");
+    assert_eq!(
+        (&down["matched"], fields(&down, "state")),
+        (&json!(6), vec![json!("down"); 2])
+    );
+    let rare = report(&router, "?container=rare");
+    assert_eq!(
+        (&rare["matched"], fields(&rare, "address")),
+        (&json!(1), vec![json!(fleet.addr(0).to_string())])
+    );
+    assert_eq!(report(&router, "?container=hello-world&n=1")["matched"], 24);
+    assert_eq!(report(&router, "?container=none")["matched"], 0);
+    let part = fleet.addr(7).to_string();
+    assert_eq!(fields(&report(&router, &format!("?q={part}")), "address"), [part]);
+    let both = report(&router, &format!("?state=down&q={}", fleet.addr(0)));
+    assert_eq!(both["matched"], 0);
+    let empty = report(&router, "?state=&container=&q=&n=&offset=");
+    assert_eq!(empty["matched"], 30, "a form sends what is not filled in");
+}
+
+#[test]
+fn a_part_of_an_address_is_found_in_any_case() {
+    let router = launch().ips("Node-A.example.invalid:4000\n").start();
+    assert_eq!(report(&router, "?q=node-a.EXAMPLE")["matched"], 1);
+}
+
+#[test]
+fn a_bad_value_is_told_as_elsewhere() {
+    let router = launch().start();
+    for (query, error) in [
+        (
+            "state=bad",
+            "state=\"bad\": expected new, up, suspect, down, limited or doubted",
+        ),
+        ("n=-1", "n=\"-1\": expected a whole number"),
+        ("offset=1&offset=2", "offset=\"2\": expected it once at most"),
+        ("q=%ff", "q=%ff: expected UTF-8"),
+    ] {
+        for path in ["/status.json", "/status"] {
+            let answer = router.get(&format!("{path}?{query}"));
+            assert_eq!(answer.status, 400, "{query}");
+            let told = answer.json()["error"].as_str().map(str::to_owned);
+            assert!(told.as_ref().is_some_and(|told| told.starts_with(error)), "{told:?}");
+        }
+    }
+}
+
+#[test]
+fn it_is_for_metrics_from_alone() {
+    let router = launch().set("METRICS_FROM", "192.0.2.1").start();
+    for path in ["/status", "/status.json"] {
+        for method in ["GET", "HEAD", "OPTIONS", "POST"] {
+            assert_eq!(http::call(router.addr(), method, path).status, 404, "{method} {path}");
+        }
+    }
+    let router = launch().set("TRUSTED_PROXIES", "127.0.0.1").start();
+    let forwarded = get_with(router.addr(), "/status.json", &[("X-Forwarded-For", "203.0.113.9")]);
+    assert_eq!(forwarded.status, 404);
+}
+
+#[test]
+fn it_answers_as_other_paths_do_and_has_no_limit() {
+    let router = launch().set("RATELIMIT_REQS_PER_MIN", 1).start();
+    for (path, kind) in [
+        ("/status", "text/html; charset=utf-8"),
+        ("/status.json", "application/json"),
+    ] {
+        for _ in 0..5 {
+            let answer = router.get(path);
+            assert_eq!((answer.status, answer.header("Content-Type")), (200, Some(kind)));
+            assert_eq!(answer.header("Cache-Control"), Some("no-store"));
+            assert_eq!(answer.header("RateLimit-Limit"), None);
+        }
+        let head = http::call(router.addr(), "HEAD", path);
+        assert_eq!((head.status, head.text()), (200, ""));
+        let options = http::call(router.addr(), "OPTIONS", path);
+        assert_eq!(
+            (options.status, options.header("Allow")),
+            (204, Some("GET, HEAD, OPTIONS"))
+        );
+        assert_eq!(http::call(router.addr(), "POST", path).status, 405);
+    }
+    let counted = router.get("/metrics");
+    let line = "infernet_router_requests_total{endpoint=\"/status.json\",status=\"200\"} 6";
+    assert!(counted.text().contains(line), "{}", counted.text());
+}
+
+#[test]
+fn the_list_file_is_told_with_its_bad_lines_and_its_trouble() {
+    let router = launch()
+        .ips("127.0.0.1:1\n\nuser@host\n# fine\n127.0.0.1:1:2\n")
+        .start();
+    let file = report(&router, "")["ips_file"].clone();
+    assert_eq!((&file["path"], &file["nodes"]), (&json!("ips.txt"), &json!(1)));
+    assert_eq!((&file["trouble"], &file["skipped_count"]), (&Value::Null, &json!(2)));
+    assert!(is_time(&file["read_at"]));
+    let lines: Vec<_> = file["skipped"].as_array().expect("an array").iter().collect();
+    assert_eq!(
+        (&lines[0]["number"], &lines[0]["text"]),
+        (&json!(3), &json!("user@host"))
+    );
+    assert_eq!(
+        (&lines[1]["number"], &lines[1]["text"]),
+        (&json!(5), &json!("127.0.0.1:1:2"))
+    );
+    assert!(
+        lines
+            .iter()
+            .all(|line| line["reason"].as_str().is_some_and(|reason| !reason.is_empty()))
+    );
+
+    std::fs::remove_file(router.directory().join("ips.txt")).expect("it is there");
+    router.until("the trouble is told", || {
+        report(&router, "")["ips_file"]["trouble"] == "no such file"
+    });
+    let file = report(&router, "")["ips_file"].clone();
+    assert!(
+        is_time(&file["read_at"]) && file["nodes"] == 1,
+        "the list that was read last stays: {file}"
+    );
+    router.write_ips("127.0.0.1:1\n127.0.0.1:2\n");
+    router.until("the list is read", || report(&router, "")["ips_file"]["nodes"] == 2);
+    assert_eq!(report(&router, "")["ips_file"]["trouble"], Value::Null);
+}
+
+#[test]
+fn the_explorer_is_told_with_its_last_success_and_its_trouble() {
+    let fleet = Fleet::start(2);
+    let body =
+        json!({"data": [{"ip": fleet.addr(0).ip(), "port": fleet.port()}, {"ip": "x"}, {"ip": "169.254.169.254"}]});
+    let explorer = Explorer::start(Listing::Body(body.to_string()));
+    let router = launch()
+        .set("REFRESH_INTERVAL", 1)
+        .set("API_URL", explorer.url())
+        .start();
+    router.until("the list has come", || report(&router, "")["explorer"]["nodes"] == 1);
+    let told = report(&router, "");
+    let named = &told["explorer"];
+    assert_eq!(
+        (&named["url"], &named["skipped"], &named["trouble"]),
+        (&json!(explorer.url()), &json!(2), &Value::Null)
+    );
+    assert!(is_time(&named["last_success"]));
+    assert_eq!(fields(&told, "source"), ["explorer"]);
+    explorer.set(Listing::Status(502, "{}".to_owned()));
+    router.until("the trouble is told", || {
+        report(&router, "")["explorer"]["trouble"] == "answered 502"
+    });
+    let named = report(&router, "")["explorer"].clone();
+    assert!(
+        is_time(&named["last_success"]) && named["nodes"] == 1,
+        "its last list stays: {named}"
+    );
+}
+
+#[test]
+fn an_id_with_several_images_is_told_once_everywhere() {
+    let fleet = Fleet::start(3);
+    fleet.set_range(0..2, info(&[("hello", "one:1"), ("other", "o")]));
+    fleet.set(2, info(&[("hello", "two:2"), ("other", "o")]));
+    let router = quick().ips(fleet.list()).start();
+    router.until("the conflict is told", || {
+        report(&router, "")["totals"]["conflicting_containers"] == 1
+    });
+    let images = json!([{"image": "one:1", "nodes": 2}, {"image": "two:2", "nodes": 1}]);
+    router.until("all nodes are counted", || {
+        let mut told = report(&router, "")["conflicting_containers"][0]["images"].clone();
+        told.as_array_mut()
+            .expect("an array")
+            .sort_by_key(|image| image["image"].to_string());
+        told == images
+    });
+    assert_eq!(report(&router, "")["conflicting_containers"][0]["id"], "hello");
+    let metric = |count: u32| format!("\ninfernet_router_conflicting_containers {count}\n");
+    assert!(router.get("/metrics").text().contains(&metric(1)));
+    fleet.wait_asked(2, fleet.asked(2) + 3, PATIENCE);
+    fleet.set(2, info(&[("hello", "one:1"), ("other", "o")]));
+    router.wait_line("container \"hello\" runs with one image again", PATIENCE);
+    let lines = router.log();
+    let began = lines
+        .iter()
+        .filter(|line| line.contains("container \"hello\" runs with different images"))
+        .count();
+    assert_eq!(began, 1, "{lines:#?}");
+    assert!(router.get("/metrics").text().contains(&metric(0)));
+    assert_eq!(report(&router, "")["conflicting_containers"], json!([]));
+}
+
+#[test]
+fn a_node_that_is_lost_is_in_no_conflict() {
+    let fleet = Fleet::start(2);
+    fleet.set(0, info(&[("hello", "one")]));
+    fleet.set(1, info(&[("hello", "two")]));
+    let router = quick().ips(fleet.list()).start();
+    router.until("the conflict is told", || {
+        report(&router, "")["totals"]["conflicting_containers"] == 1
+    });
+    fleet.set(1, Behaviour::Status(500));
+    router.until("it has ended", || {
+        report(&router, "")["totals"]["conflicting_containers"] == 0
+    });
+    fleet.set(1, info(&[("hello", "two")]));
+    router.until("it is back", || {
+        report(&router, "")["totals"]["conflicting_containers"] == 1
+    });
+    router.write_ips(fleet.list_of(0..1));
+    router.until("it has ended again", || {
+        report(&router, "")["totals"]["conflicting_containers"] == 0
+    });
+}
