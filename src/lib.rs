@@ -38,6 +38,7 @@ pub mod node;
 mod poller;
 mod probe;
 pub mod registry;
+mod resources;
 mod response;
 mod status;
 mod util;
@@ -128,9 +129,23 @@ impl Router {
         let registry = Arc::new(Registry::new(policy(&config), config.refresh_interval, now));
         let board = Arc::new(Board::new(&config));
         let (alarm, is_broken) = Alarm::new();
+        // What is declared last is dropped first: where the start fails, the threads are told to end before the joins.
+        let mut threads = Vec::new();
+        let (stop, stopped) = bounded(0);
+
+        let resources = match config.resources_interval {
+            Some(interval) => {
+                let (registry, stopped, metrics) = (Arc::clone(&registry), stopped.clone(), Arc::clone(&metrics));
+                let (thread, resources) = resources::start(interval, fetcher.clone(), registry, stopped, metrics, now)?;
+                threads.push(thread);
+                Some(resources)
+            }
+            None => None,
+        };
         let service = Service::new(
             Arc::clone(&registry),
             Arc::clone(&board),
+            resources,
             config.requests_per_minute,
             config.metrics_from.clone(),
             Arc::clone(&metrics),
@@ -145,9 +160,6 @@ impl Router {
         let addr = gate.addr();
         let serving = gate.prepare(settings, open, Arc::clone(&metrics), &alarm)?;
 
-        // What is declared last is dropped first: where the start fails, the threads are told to end before the joins.
-        let mut threads = Vec::new();
-        let (stop, stopped) = bounded(0);
         let (updates, news) = bounded(MAX_UPDATES);
 
         let poller = poller::Settings {

@@ -18,6 +18,7 @@ use crate::client::Client;
 use crate::limiter::{Decision, Limiter};
 use crate::metrics::{self, Endpoint, Label, Metrics, Status, Verdict};
 use crate::registry::{Purpose, Registry, Summary};
+use crate::resources::{Listing, Resources, Step};
 use crate::response::Response;
 use crate::status::{self, Board, Report};
 pub(crate) use workers::open;
@@ -39,6 +40,8 @@ pub(crate) struct Asked<'a> {
 pub(crate) struct Service {
     registry: Arc<Registry>,
     board: Arc<Board>,
+    /// None when nodes are never asked for them; then the endpoint does not exist.
+    resources: Option<Resources>,
     /// None when the limit is off.
     limits: Option<Limits>,
     metrics_from: Vec<IpNet>,
@@ -46,12 +49,12 @@ pub(crate) struct Service {
 }
 
 /// The endpoints with a limit, each with one of its own.
-const LIMITED: [Endpoint; 2] = [Endpoint::Ips, Endpoint::Containers];
+const LIMITED: [Endpoint; 3] = [Endpoint::Ips, Endpoint::Containers, Endpoint::Resources];
 
 #[derive(Debug)]
 struct Limits {
     requests_per_minute: NonZeroU32,
-    limiters: [(Endpoint, Mutex<Limiter>); LIMITED.len()],
+    limiters: Vec<(Endpoint, Mutex<Limiter>)>,
 }
 
 impl Service {
@@ -59,6 +62,7 @@ impl Service {
     pub(crate) fn new(
         registry: Arc<Registry>,
         board: Arc<Board>,
+        resources: Option<Resources>,
         requests_per_minute: u32,
         metrics_from: Vec<IpNet>,
         metrics: Arc<Metrics>,
@@ -66,11 +70,16 @@ impl Service {
     ) -> Self {
         let limits = NonZeroU32::new(requests_per_minute).map(|requests_per_minute| Limits {
             requests_per_minute,
-            limiters: LIMITED.map(|endpoint| (endpoint, Mutex::new(Limiter::new(requests_per_minute, now)))),
+            limiters: LIMITED
+                .into_iter()
+                .filter(|endpoint| *endpoint != Endpoint::Resources || resources.is_some())
+                .map(|endpoint| (endpoint, Mutex::new(Limiter::new(requests_per_minute, now))))
+                .collect(),
         });
         Self {
             registry,
             board,
+            resources,
             limits,
             metrics_from,
             metrics,
@@ -89,8 +98,9 @@ impl Service {
     }
 
     fn route(&self, endpoint: Endpoint, query: &str, asked: Asked<'_>, now: Instant) -> Response {
-        let is_hidden = matches!(endpoint, Endpoint::Metrics | Endpoint::Status | Endpoint::StatusJson)
-            && !self.metrics_from.iter().any(|net| net.contains(&asked.client));
+        let is_private = matches!(endpoint, Endpoint::Metrics | Endpoint::Status | Endpoint::StatusJson);
+        let is_hidden = is_private && !self.metrics_from.iter().any(|net| net.contains(&asked.client))
+            || endpoint == Endpoint::Resources && self.resources.is_none();
         if (endpoint == Endpoint::Other && asked.target != "*") || is_hidden {
             return Response::error(404, "Not found");
         }
@@ -104,6 +114,7 @@ impl Service {
         match endpoint {
             Endpoint::Ips => self.limited(endpoint, client, now, || self.ips(query, client, purpose, now)),
             Endpoint::Containers => self.limited(endpoint, client, now, || self.containers()),
+            Endpoint::Resources => self.limited(endpoint, client, now, || self.resources(query, client, now)),
             Endpoint::Health => Response::json(br#"{"status":"healthy"}"#.to_vec()),
             Endpoint::OpenApi => Response::new(200, "application/json", OPENAPI.as_bytes()),
             Endpoint::Metrics => self.metrics_text(),
@@ -134,7 +145,7 @@ impl Service {
     }
 
     fn ips(&self, query: &str, client: Client, purpose: Purpose, now: Instant) -> Response {
-        let query = match query::parse(query) {
+        let query = match query::parse_ips(query) {
             Ok(query) => query,
             Err(error) => return Response::error(400, &error.to_string()),
         };
@@ -172,12 +183,33 @@ impl Service {
         }
     }
 
+    fn resources(&self, query: &str, client: Client, now: Instant) -> Response {
+        let query = match query::parse_resources(query) {
+            Ok(query) => query,
+            Err(error) => return Response::error(400, &error.to_string()),
+        };
+        let Some(resources) = &self.resources else {
+            return Response::error(404, "Not found");
+        };
+        let Some(model_id) = query.model_id else {
+            let listing = resources.listing(&query.containers, query.page);
+            return with_total(listing).with("Cache-Control", "max-age=60");
+        };
+        if let Step::Refused(wait) = resources.ask(&model_id, client, now) {
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            let response = Response::error(429, "Too many new values of model_id");
+            return response.with("Retry-After", seconds.to_string());
+        }
+        with_total(resources.support(&model_id, &query.containers, query.page, now)).with("Cache-Control", "no-store")
+    }
+
     fn metrics_text(&self) -> Response {
         let clients = self.limits.as_ref().map(|limits| {
-            let known = limits.limiters.each_ref();
-            known.map(|(endpoint, limiter)| (*endpoint, lock(limiter).len()))
+            let known = limits.limiters.iter();
+            let known = known.map(|(endpoint, limiter)| (*endpoint, lock(limiter).len()));
+            known.collect::<Vec<_>>()
         });
-        let clients = clients.as_ref().map(|clients| &clients[..]);
+        let clients = clients.as_deref();
         let text = self.metrics.to_text(self.registry.totals(), clients);
         Response::new(200, metrics::CONTENT_TYPE, text.into_bytes()).with("Cache-Control", "no-store")
     }
@@ -210,6 +242,10 @@ impl<'a> From<&'a Summary> for Row<'a> {
             description: summary.description.as_deref(),
         }
     }
+}
+
+fn with_total(listing: Listing) -> Response {
+    Response::json(listing.body).with("X-Total-Count", listing.total.to_string())
 }
 
 /// What is true only now.

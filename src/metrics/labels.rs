@@ -73,6 +73,7 @@ labels! {
     Endpoint {
         Ips = "/api/v1/ips",
         Containers = "/api/v1/containers",
+        Resources = "/api/v1/resources",
         Health = "/health",
         Metrics = "/metrics",
         Status = "/status",
@@ -146,6 +147,29 @@ labels! {
     /// What the limiter decided.
     Verdict {
         Granted = "granted",
+        Refused = "refused",
+    }
+}
+
+labels! {
+    /// How a request for a node's resources ended.
+    ResourcesOutcome {
+        Ok = "ok",
+        /// The node is older than 1.4.0.
+        NotFound = "not_found",
+        Failed = "failed",
+        /// It went wrong on this machine.
+        Local = "ours",
+    }
+}
+
+labels! {
+    /// What became of a request that names a model.
+    SurveyOutcome {
+        /// Its id was not known.
+        New = "new",
+        Kept = "kept",
+        /// One new id too many.
         Refused = "refused",
     }
 }

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::node::Source;
-pub(crate) use labels::{Endpoint, Label, NodeState, ProbeOutcome, Refused, Status, Success, Verdict};
+pub(crate) use labels::{
+    Endpoint, Label, NodeState, ProbeOutcome, Refused, ResourcesOutcome, Status, Success, SurveyOutcome, Verdict,
+};
 pub(crate) use text::CONTENT_TYPE;
 
 /// A number that only grows, or, where its name says so, that is set.
@@ -141,6 +143,8 @@ pub(crate) struct Metrics {
     pub(crate) limiter: By<Endpoint, By<Verdict>>,
     pub(crate) refused: By<Refused>,
     pub(crate) requests: By<Endpoint, By<Status>>,
+    pub(crate) resources_requests: By<ResourcesOutcome>,
+    pub(crate) surveys: By<SurveyOutcome>,
 }
 
 impl Default for Metrics {
@@ -162,6 +166,8 @@ impl Default for Metrics {
             limiter: By::default(),
             refused: By::default(),
             requests: By::default(),
+            resources_requests: By::default(),
+            surveys: By::default(),
         }
     }
 }

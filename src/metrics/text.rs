@@ -155,6 +155,16 @@ const FAMILIES: &[Family] = &[
         |of, to| to.by("reason", &of.metrics.refused),
     ),
     counter(
+        "infernet_router_resources_requests_total",
+        "Requests to nodes for their resources, by how they ended; \"ours\" went wrong on our side.",
+        |of, to| to.by("outcome", &of.metrics.resources_requests),
+    ),
+    counter(
+        "infernet_router_resource_surveys_total",
+        "Requests that name a model, by whether its id was new or kept; one new id too many is refused.",
+        |of, to| to.by("outcome", &of.metrics.surveys),
+    ),
+    counter(
         "infernet_router_limiter_decisions_total",
         "Requests that took a token, and those that found none.",
         |of, to| {

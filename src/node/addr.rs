@@ -8,6 +8,11 @@ use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+
+/// All but what RFC 3986, section 2.3, calls unreserved.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// Most digits of a port. 65535 has five.
 const MAX_PORT_DIGITS: usize = 5;
 
@@ -96,6 +101,17 @@ impl NodeAddr {
     /// Where the node tells about itself, with the port always written out.
     pub fn info_url(&self) -> String {
         self.url() + "/info"
+    }
+
+    /// Where the node tells what its containers can run.
+    pub fn resources_url(&self) -> String {
+        self.url() + "/resources"
+    }
+
+    /// Where the node tells which of its containers support a model. The id is percent-encoded.
+    pub fn support_url(&self, model_id: &str) -> String {
+        let id = percent_encode(model_id.as_bytes(), RESERVED);
+        format!("{}/resources?model_id={id}", self.url())
     }
 
     /// Scheme, host and port, the port always written out, without a slash at the end.
@@ -256,6 +272,16 @@ mod tests {
             assert_eq!(addr(text).to_string(), text);
             url.parse::<ureq::http::Uri>().expect("ureq takes the URL");
         }
+    }
+
+    #[test]
+    fn a_model_id_can_add_no_parameter() {
+        let node = addr("a:1");
+        assert_eq!(node.resources_url(), "http://a:1/resources");
+        assert_eq!(
+            node.support_url("a/b:c.d-e_f~,@=+&#?%"),
+            "http://a:1/resources?model_id=a%2Fb%3Ac.d-e_f~%2C%40%3D%2B%26%23%3F%25"
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 /// Characters shown of a value that is not what was expected.
-const MAX_FOUND_CHARS: usize = 40;
+pub(super) const MAX_FOUND_CHARS: usize = 40;
 
 /// Whether a value is an object. What serde derives takes a list for one, field by field.
 pub(super) fn is_object(raw: &RawValue) -> bool {

@@ -12,6 +12,7 @@ mod info;
 mod json;
 mod list;
 mod network_scope;
+mod resources;
 mod source;
 
 pub use addr::NodeAddr;
@@ -20,4 +21,5 @@ pub use explorer::{ExplorerError, ExplorerList, parse_explorer};
 pub use info::{ContainerId, IdError, InfoError, NodeInfo, Running};
 pub use list::{BadLine, NodeList, NotUtf8, parse_list, parse_list_bytes};
 pub use network_scope::{NetworkScope, deny_reason};
+pub use resources::{Entries, Reading, parse_resources, parse_support};
 pub use source::{Rank, Source};

@@ -24,7 +24,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::client::Client;
-use crate::node::{NodeAddr, Rank, Running};
+use crate::node::{ContainerId, NodeAddr, Rank, Running};
 use crate::util::arena::Key;
 pub use catalogue::{MAX_CONTAINERS, MAX_TEXT_BYTES, Summary};
 use promises::subnet;
@@ -94,6 +94,19 @@ pub struct Standing {
     pub is_learned: bool,
     /// Time from now until it should be through with what it has; none with `PROMISES=off`.
     pub finish: Option<Duration>,
+}
+
+/// An available node, as others need it than those who ask for addresses.
+#[derive(Clone, Debug)]
+pub struct Available {
+    /// Its address.
+    pub addr: NodeAddr,
+    /// Where it comes among others.
+    pub rank: Rank,
+    /// Sooner done where this is smaller; means nothing else.
+    pub order: u64,
+    /// The containers that it runs, sorted, without those that the catalogue had no room for.
+    pub runs: Vec<ContainerId>,
 }
 
 /// What is known of all nodes.
@@ -239,6 +252,18 @@ impl Registry {
             }
             all.extend(some);
         }
+    }
+
+    /// Every available node, in no order: copied piece by piece, so that nobody waits for the lock.
+    pub fn available(&self) -> Vec<Available> {
+        let mut all = Vec::new();
+        for from in (0..).step_by(READ_AT_ONCE) {
+            let Some(some) = self.lock().available(from, READ_AT_ONCE) else {
+                break;
+            };
+            all.extend(some);
+        }
+        all
     }
 
     /// How many nodes there are and how many promises were made.

@@ -8,7 +8,7 @@ use super::order::{Order, Place};
 use super::promises::{ClientPromise, Clients, Promises};
 use super::select::{Adjusted, View};
 use super::speed::{Count, FleetSpeed, Record, Time, Work};
-use super::{NodeId, PromisePolicy, Rank, Standing, Totals};
+use super::{Available, NodeId, PromisePolicy, Rank, Standing, Totals};
 use crate::client::Client;
 use crate::node::{ContainerId, NodeAddr, Running};
 use crate::util::arena::Arena;
@@ -103,6 +103,30 @@ impl State {
     pub(super) fn records(&self, from: usize, most: usize) -> Option<Vec<Record>> {
         let record = |node: &Node| node.work.record(node.rank.is_listed());
         (from < self.nodes.places()).then(|| self.nodes.from(from).take(most).flatten().filter_map(record).collect())
+    }
+
+    /// The available nodes at so many places from `from` on; none behind the last.
+    pub(super) fn available(&self, from: usize, most: usize) -> Option<Vec<Available>> {
+        let available = |node: &Node| {
+            let key = node.place?.key;
+            let ids = node.runs.iter().filter_map(|run| self.catalogue.id(*run));
+            let mut runs: Vec<ContainerId> = ids.collect();
+            runs.sort_unstable();
+            Some(Available {
+                addr: node.addr.clone(),
+                rank: node.rank,
+                order: key,
+                runs,
+            })
+        };
+        (from < self.nodes.places()).then(|| {
+            self.nodes
+                .from(from)
+                .take(most)
+                .flatten()
+                .filter_map(available)
+                .collect()
+        })
     }
 
     pub(super) fn begin_round(&mut self, speeds: Option<(f64, f64)>) {

@@ -14,6 +14,7 @@ mod operation;
 mod polling;
 mod process;
 mod readme;
+mod resources;
 mod settings;
 mod status;
 mod tls;

@@ -187,6 +187,21 @@ impl Fleet {
         self.shared.wake();
     }
 
+    /// What these nodes answer to `/resources`, without and with a `model_id`; before that it is 404. None of these
+    /// requests counts in `asked` and its like.
+    pub fn set_resources(&self, nodes: Range<usize>, plain: &Behaviour, support: &Behaviour) {
+        let plans = [plain, support].map(|behaviour| Arc::new(Plan::of(behaviour, &Arc::default())));
+        for node in &mut self.state().nodes[nodes] {
+            node.resources = Some(plans.clone());
+        }
+        self.shared.wake();
+    }
+
+    /// Requests of `/resources` so far: node, target and time, in order.
+    pub fn resource_asks(&self) -> Vec<(usize, String, Instant)> {
+        self.state().resource_asks.clone()
+    }
+
     /// The whole fleet refuses connections, from when this returns until `listen`.
     pub fn refuse(&self) {
         self.set_listening(false);

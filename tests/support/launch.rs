@@ -31,7 +31,13 @@ pub struct Ended {
 impl Launch {
     /// The binary is `env!("CARGO_BIN_EXE_infernet-router")` in tests and benches.
     pub fn of(binary: impl Into<PathBuf>) -> Self {
-        let defaults = [("HOST", "127.0.0.1"), ("PORT", "0"), ("RATELIMIT_REQS_PER_MIN", "0")];
+        let defaults = [
+            ("HOST", "127.0.0.1"),
+            ("PORT", "0"),
+            ("RATELIMIT_REQS_PER_MIN", "0"),
+            // Where nodes are counted or hang, one question at a time is enough.
+            ("RESOURCES_INTERVAL", "0"),
+        ];
         let settings = defaults.map(|(name, value)| (name.to_owned(), value.to_owned()));
         Self {
             binary: binary.into(),

@@ -6,9 +6,10 @@ use super::{launch, serving};
 use crate::support::http::{self, Answer, Connection};
 use crate::support::{Fleet, Router};
 
-const PATHS: [&str; 7] = [
+const PATHS: [&str; 8] = [
     "/api/v1/containers",
     "/api/v1/ips",
+    "/api/v1/resources",
     "/health",
     "/metrics",
     "/openapi.json",
@@ -77,7 +78,8 @@ fn it_has_each_endpoint_with_each_method_and_no_other() {
 #[test]
 fn each_path_answers_as_documented() {
     let fleet = Fleet::start(2);
-    let router = serving(launch().ips(fleet.list()).set("RATELIMIT_REQS_PER_MIN", 1000));
+    let launch = launch().ips(fleet.list()).set("RESOURCES_INTERVAL", 600);
+    let router = serving(launch.set("RATELIMIT_REQS_PER_MIN", 1000));
     let document = document(&router);
     for path in PATHS {
         let target = format!("{path}?container=hello-world");
@@ -139,4 +141,27 @@ fn a_bad_query_and_the_limit_are_as_documented() {
     let head = http::call(router.addr(), "HEAD", ips);
     assert_eq!(head.status, 429);
     check(&document, ips, "HEAD", &head);
+}
+
+#[test]
+fn what_resources_refuse_is_as_documented() {
+    let path = "/api/v1/resources";
+    for (interval, limit, query, status) in [
+        (0, 0, "", 404),
+        (600, 0, "?model_id=%20", 400),
+        (600, 9, "?model_id=a", 200),
+        (600, 1, "?n=0", 429),
+    ] {
+        let launch = launch().set("RESOURCES_INTERVAL", interval);
+        let router = serving(launch.set("RATELIMIT_REQS_PER_MIN", limit));
+        let document = document(&router);
+        if status == 429 {
+            router.get(path);
+        }
+        for method in ["GET", "HEAD"] {
+            let answer = http::call(router.addr(), method, &format!("{path}{query}"));
+            assert_eq!(answer.status, status, "{method} {query}");
+            check(&document, path, method, &answer);
+        }
+    }
 }

@@ -99,11 +99,20 @@ enum Phase {
     SendAt(Bytes),
     Dripping(u8),
     /// Asked a node that waits for the test.
-    Waiting {
-        is_own_target: bool,
-    },
+    Waiting(Target),
     Held,
     Reset,
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy)]
+enum Target {
+    /// What the fleet serves.
+    Own,
+    Resources,
+    /// Resources with a `model_id`.
+    Support,
+    Other,
 }
 
 #[derive(PartialEq, Eq)]
@@ -153,7 +162,7 @@ impl<'a> EventLoop<'a> {
             self.shared.notify(&state);
         }
         drop(state);
-        let is_waiting = |c: &Connection| matches!(c.phase, Phase::Waiting { .. });
+        let is_waiting = |c: &Connection| matches!(c.phase, Phase::Waiting(_));
         let waiting = self.connections.iter().filter(|(_, c)| is_waiting(c));
         for id in waiting.map(|(&id, _)| id).collect::<Vec<_>>() {
             self.resume(id);
@@ -306,9 +315,9 @@ impl<'a> EventLoop<'a> {
                     sockopt::set_socket_linger(&connection.socket, linger).expect("a socket can linger");
                     return Fate::Ends;
                 }
-                Phase::Waiting { is_own_target } => {
-                    let next = self.phase_of(id, connection.node, *is_own_target);
-                    if matches!(next, Phase::Waiting { .. }) {
+                Phase::Waiting(target) => {
+                    let next = self.phase_of(id, connection.node, *target);
+                    if matches!(next, Phase::Waiting(_)) {
                         return self.listen_to(connection);
                     }
                     connection.phase = next;
@@ -330,28 +339,41 @@ impl<'a> EventLoop<'a> {
     }
 
     fn asked(&mut self, id: u64, node: usize, head: &[u8]) -> Phase {
+        let text = target_of(head);
+        let target = match text {
+            "/resources" => Target::Resources,
+            _ if text.starts_with("/resources?") => Target::Support,
+            _ if (self.shared.serves)(text) => Target::Own,
+            _ => Target::Other,
+        };
         let mut state = self.shared.lock();
-        state.asked += 1;
-        state.nodes[node].asked += 1;
-        state.last_head.clear();
-        state.last_head.extend_from_slice(head);
-        if let Some(record) = &mut state.record {
-            let node = u32::try_from(node).expect("a fleet has at most 100,000 nodes");
-            record.push((node, Instant::now()));
+        if matches!(target, Target::Resources | Target::Support) {
+            state.resource_asks.push((node, text.to_owned(), Instant::now()));
+        } else {
+            state.asked += 1;
+            state.nodes[node].asked += 1;
+            state.last_head.clear();
+            state.last_head.extend_from_slice(head);
+            if let Some(record) = &mut state.record {
+                let node = u32::try_from(node).expect("a fleet has at most 100,000 nodes");
+                record.push((node, Instant::now()));
+            }
         }
         self.shared.notify(&state);
         drop(state);
-        let is_own_target = is_get_of(head, self.shared.serves);
-        self.phase_of(id, node, is_own_target)
+        self.phase_of(id, node, target)
     }
 
-    fn phase_of(&mut self, id: u64, node: usize, is_own_target: bool) -> Phase {
+    fn phase_of(&mut self, id: u64, node: usize, target: Target) -> Phase {
         let state = self.shared.lock();
         let node = &state.nodes[node];
-        if node.plan.only_own_targets && !is_own_target {
-            return Phase::sending(failure(404).into(), Then::Close);
-        }
-        match &node.plan.act {
+        let plan = match (target, &node.resources) {
+            (Target::Resources, Some([plan, _])) | (Target::Support, Some([_, plan])) => plan,
+            (Target::Own, _) => &node.plan,
+            _ if node.plan.only_own_targets => return Phase::sending(failure(404).into(), Then::Close),
+            _ => &node.plan,
+        };
+        match &plan.act {
             Act::Send(bytes, then) => Phase::sending(Arc::clone(bytes), then.clone()),
             Act::Cycle { first, times, last } => {
                 let bytes = if node.ask_of_plan().is_multiple_of(times + 1) {
@@ -366,7 +388,7 @@ impl<'a> EventLoop<'a> {
                 Phase::SendAt(Arc::clone(bytes))
             }
             Act::Reset => Phase::Reset,
-            Act::Wait => Phase::Waiting { is_own_target },
+            Act::Wait => Phase::Waiting(target),
         }
     }
 }
@@ -385,10 +407,11 @@ fn listen(epoll: &OwnedFd, port: u16) -> OwnedFd {
     listener
 }
 
-fn is_get_of(head: &[u8], serves: fn(&str) -> bool) -> bool {
+/// The target of a GET; empty where it is something else.
+fn target_of(head: &[u8]) -> &str {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
     let target = line
         .strip_prefix(b"GET ")
         .and_then(|rest| rest.strip_suffix(b" HTTP/1.1"));
-    target.is_some_and(|target| std::str::from_utf8(target).is_ok_and(serves))
+    std::str::from_utf8(target.unwrap_or_default()).unwrap_or_default()
 }

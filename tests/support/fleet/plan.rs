@@ -63,6 +63,8 @@ pub(super) struct State {
     pub most_open: usize,
     pub last_head: Vec<u8>,
     pub record: Option<Vec<(u32, Instant)>>,
+    /// Requests of `/resources`, which count for themselves: node, target and time.
+    pub resource_asks: Vec<(usize, String, Instant)>,
     pub waiters: usize,
     pub wants_listening: bool,
     pub is_listening: bool,
@@ -72,6 +74,8 @@ pub(super) struct State {
 #[derive(Clone)]
 pub(super) struct Node {
     pub plan: Arc<Plan>,
+    /// What `/resources` answers, without and with a `model_id`; none: 404.
+    pub resources: Option<[Arc<Plan>; 2]>,
     pub asked: u32,
     asked_before_plan: u32,
 }
@@ -80,6 +84,7 @@ impl Node {
     pub fn new(plan: Arc<Plan>) -> Self {
         Self {
             plan,
+            resources: None,
             asked: 0,
             asked_before_plan: 0,
         }

@@ -1,0 +1,240 @@
+//! Reads what a node says of its containers, `GET /resources`: what they can run, and with a `model_id` whether they
+//! support that model.
+//!
+//! What is taken is parsed and written anew, so no byte of a node stands in an answer as it came, and no node can say
+//! anything of another one. Containers are read one by one: an odd one spoils nothing around it.
+
+use super::info::ContainerId;
+use super::json::{self, is_object, text};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Most of a container's entry in bytes, written without blanks. Real services have 1.2 to 21 KB with blanks.
+const MAX_ENTRY_BYTES: usize = 16 * 1024;
+/// The same as the node writes it, with room for blanks. A value takes up to a hundred times as much memory while it is
+/// read, so this also bounds what each request costs.
+const MAX_RAW_BYTES: usize = 2 * MAX_ENTRY_BYTES;
+/// Longest `error` of a container in characters; the rest is cut off. It is a sentence.
+const MAX_ERROR_CHARS: usize = 256;
+
+/// What a node says of its containers, each with its own: sorted, each a JSON object that was written here.
+pub type Entries = Vec<(ContainerId, Arc<str>)>;
+
+/// What was taken of a body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Of containers that the node runs.
+    pub entries: Entries,
+    /// Why the first of those that were left out was; foreign text in it is escaped and cut.
+    pub left_out: Option<String>,
+}
+
+/// Reads a body of `/resources`: for each of the containers in `runs` (sorted) an object, rewritten as JSON of at most
+/// 16 KiB.
+///
+/// # Errors
+/// A body that is no JSON object.
+pub fn parse_resources(body: &[u8], runs: &[ContainerId]) -> Result<Reading, String> {
+    read(body, runs, |raw| {
+        let value = object(raw)?;
+        let text = serde_json::to_string(&value).map_err(|error| error.to_string())?;
+        match text.len() <= MAX_ENTRY_BYTES {
+            true => Ok(text),
+            false => Err(too_long()),
+        }
+    })
+}
+
+/// Reads a body of `/resources?model_id=ID`: for each of the containers in `runs` (sorted) an object with `supported`,
+/// true or false: the service's own word. Of its other fields only `error` is taken, at most 256 characters of it.
+///
+/// # Errors
+/// A body that is no JSON object.
+pub fn parse_support(body: &[u8], runs: &[ContainerId]) -> Result<Reading, String> {
+    read(body, runs, |raw| {
+        let value = object(raw)?;
+        let Some(Value::Bool(supported)) = value.get("supported") else {
+            return Err("expected `supported` to be true or false".to_owned());
+        };
+        let mut entry = json!({ "supported": supported });
+        if let Some(Value::String(text)) = value.get("error")
+            && !text.is_empty()
+        {
+            entry["error"] = text.chars().take(MAX_ERROR_CHARS).collect::<String>().into();
+        }
+        Ok(entry.to_string())
+    })
+}
+
+fn read(
+    body: &[u8],
+    runs: &[ContainerId],
+    read_entry: fn(&RawValue) -> Result<String, String>,
+) -> Result<Reading, String> {
+    let whole: &RawValue = serde_json::from_slice(body).map_err(|error| json::reason(&error))?;
+    if !is_object(whole) {
+        return Err(json::unexpected("an object of containers", whole));
+    }
+    let by_id: BTreeMap<Key, &RawValue> = serde_json::from_str(whole.get()).map_err(|error| json::reason(&error))?;
+    let mut reading = Reading {
+        entries: Vec::new(),
+        left_out: None,
+    };
+    for (Key(id), raw) in by_id {
+        let entry = match runs.binary_search_by(|run| run.as_str().cmp(&id)) {
+            Ok(at) => read_entry(raw).map(|entry| (runs[at].clone(), Arc::from(entry))),
+            Err(_) => Err("not a container of this node".to_owned()),
+        };
+        match entry {
+            Ok(entry) => reading.entries.push(entry),
+            Err(reason) if reading.left_out.is_none() => {
+                let shown: String = id.chars().take(json::MAX_FOUND_CHARS).collect();
+                reading.left_out = Some(format!("{shown:?}: {reason}"));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(reading)
+}
+
+/// The name of a container. One that names half a character (`"\ud800"`) is no container's: it becomes an empty one.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Key(String);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?;
+        Ok(Self(text(raw).unwrap_or_default()))
+    }
+}
+
+/// A value of bounded size and depth: deeper than 127 levels is refused.
+fn object(raw: &RawValue) -> Result<serde_json::Map<String, Value>, String> {
+    if !is_object(raw) {
+        return Err(json::unexpected("an object", raw));
+    }
+    if raw.get().len() > MAX_RAW_BYTES {
+        return Err(too_long());
+    }
+    serde_json::from_str(raw.get()).map_err(|error| match error.to_string().contains("recursion limit") {
+        true => "nested too deep".to_owned(),
+        false => json::reason(&error),
+    })
+}
+
+fn too_long() -> String {
+    format!("longer than {MAX_ENTRY_BYTES} bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn runs() -> Vec<ContainerId> {
+        ["a", "b"].map(|id| ContainerId::parse(id).expect("an id")).to_vec()
+    }
+
+    fn resources(body: &str) -> (Vec<(String, String)>, Option<String>) {
+        let reading = parse_resources(body.as_bytes(), &runs()).unwrap_or_else(|error| panic!("{body}: {error}"));
+        let entries = reading.entries.into_iter();
+        let entries = entries.map(|(id, text)| (id.as_str().to_owned(), text.to_string()));
+        (entries.collect(), reading.left_out)
+    }
+
+    fn entry(id: &str, text: &str) -> (String, String) {
+        (id.to_owned(), text.to_owned())
+    }
+
+    #[test]
+    fn entries_are_written_anew_and_those_of_others_left_out() {
+        let (entries, left_out) = resources(r#" { "b" : {"x" : [1, 2.50, "\u0041\"}},"], "y":null}, "a": {} } "#);
+        assert_eq!(
+            entries,
+            [entry("a", "{}"), entry("b", r#"{"x":[1,2.5,"A\"}},"],"y":null}"#)]
+        );
+        assert_eq!(left_out, None);
+        let (entries, left_out) = resources(r#"{"a":{},"c":{}}"#);
+        assert_eq!(entries, [entry("a", "{}")]);
+        assert_eq!(left_out.as_deref(), Some("\"c\": not a container of this node"));
+    }
+
+    #[test]
+    fn a_container_that_is_odd_spoils_nothing_around_it() {
+        let deep = |levels: usize| format!("{}{}", "{\"a\":".repeat(levels) + "1", "}".repeat(levels));
+        for (odd, reason) in [
+            ("1", "expected an object, found 1"),
+            ("[{}]", "expected an object, found [{}]"),
+            ("{\"x\":1e999}", "number out of range"),
+            ("{\"x\":\"\\ud800\"}", "not JSON"),
+            (&deep(128), "nested too deep"),
+            (&deep(5_000), "nested too deep"),
+            (&deep(10_000), "longer than"),
+            (&format!("{{\"x\":\"{}\"}}", "y".repeat(MAX_ENTRY_BYTES)), "longer than"),
+        ] {
+            let (entries, left_out) = resources(&format!(r#"{{"a":{odd},"b":{{}}}}"#));
+            assert_eq!(entries, [entry("b", "{}")], "{reason}");
+            let left_out = left_out.expect("told");
+            assert!(
+                left_out.starts_with("\"a\": ") && left_out.contains(reason),
+                "{left_out}"
+            );
+        }
+        let (entries, left_out) = resources(r#"{"\ud800":{},"b":{}}"#);
+        assert_eq!(entries, [entry("b", "{}")]);
+        assert_eq!(left_out.as_deref(), Some("\"\": not a container of this node"));
+    }
+
+    #[test]
+    fn an_entry_has_at_most_16_kib() {
+        let of = |bytes: usize| format!("{{\"x\":\"{}\"}}", "y".repeat(bytes - 8));
+        let (entries, _) = resources(&format!("{{\"a\":{},\"b\":{}}}", of(16 * 1024), of(16 * 1024 + 1)));
+        assert_eq!(entries, [entry("a", &of(16 * 1024))]);
+    }
+
+    #[test]
+    fn a_body_that_is_no_object_is_refused() {
+        for body in ["", "[]", "1", "{", "<html>", "\u{feff}{}", "{}{}", "{\"a\":{}"] {
+            parse_resources(body.as_bytes(), &runs()).expect_err(body);
+        }
+        parse_resources(&[b'{'; 60_000], &runs()).expect_err("no overflow");
+        parse_resources("{\"a\":".repeat(10_000).as_bytes(), &runs()).expect_err("no overflow");
+    }
+
+    #[test]
+    fn of_support_two_fields_are_taken() {
+        let error = "ä".repeat(257);
+        let body =
+            format!(r#"{{"a":{{"supported":true,"x":1,"error":""}},"b":{{"supported":false,"error":"{error}"}}}}"#);
+        let reading = parse_support(body.as_bytes(), &runs()).expect("a body");
+        let entries = reading.entries.iter().map(|(id, text)| (id.as_str(), &**text));
+        let b = format!(r#"{{"error":"{}","supported":false}}"#, "ä".repeat(256));
+        assert_eq!(entries.collect::<Vec<_>>(), [("a", r#"{"supported":true}"#), ("b", &b)]);
+        for odd in ["{}", "{\"supported\":\"true\"}", "{\"supported\":1}", "true"] {
+            let reading = parse_support(format!("{{\"a\":{odd}}}").as_bytes(), &runs()).expect("a body");
+            assert!(reading.entries.is_empty() && reading.left_out.is_some(), "{odd}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_is_one_json_object_and_no_reason_can_forge_a_log_line(
+            body in r#"\{"a":[\PC\x00-\x1f]{0,40}\}?"#
+        ) {
+            let told = match parse_resources(body.as_bytes(), &runs()) {
+                Ok(reading) => {
+                    for (_, text) in &reading.entries {
+                        let value: serde_json::Map<String, Value> = serde_json::from_str(text).expect("an object");
+                        prop_assert_eq!(serde_json::to_string(&value).expect("JSON"), &**text);
+                    }
+                    reading.left_out
+                }
+                Err(error) => Some(error),
+            };
+            prop_assert!(!told.unwrap_or_default().chars().any(char::is_control));
+        }
+    }
+}

@@ -1,0 +1,217 @@
+use super::*;
+
+const INTERVAL: Duration = Duration::from_secs(600);
+
+fn id(text: &str) -> ContainerId {
+    ContainerId::parse(text).expect("an id")
+}
+
+/// Node `number`, listed as that.
+fn listed(number: u32) -> Available {
+    Available {
+        addr: addr(number),
+        rank: Rank::Listed(number),
+        order: 0,
+        runs: vec![id("a"), id("b")],
+    }
+}
+
+fn addr(number: u32) -> NodeAddr {
+    NodeAddr::parse(&format!("192.0.2.1:{number}")).expect("an address")
+}
+
+fn reading(ids: &[&str], bytes: usize) -> Result<Reading, Failure> {
+    let text: Arc<str> = format!("{{\"x\":\"{}\"}}", "y".repeat(bytes)).into();
+    Ok(Reading {
+        entries: ids.iter().map(|name| (id(name), Arc::clone(&text))).collect(),
+        left_out: None,
+    })
+}
+
+fn failure() -> Result<Reading, Failure> {
+    Err(Failure::Failed("timed out".to_owned()))
+}
+
+#[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
+fn nodes(count: u32) -> (Nodes, Instant) {
+    let now = Instant::now();
+    let mut nodes = Nodes::new(INTERVAL, now);
+    nodes.sync((1..=count).map(listed).collect(), now);
+    (nodes, now)
+}
+
+/// Containers known of a node.
+fn known(nodes: &Nodes, number: u32) -> Vec<&str> {
+    let node = &nodes.by_addr[&addr(number)];
+    node.entries.iter().map(|entry| entry.id.as_str()).collect()
+}
+
+/// Polls node 1, whose turn has to be now.
+#[track_caller]
+fn poll(nodes: &mut Nodes, answer: Result<Reading, Failure>, now: Instant) {
+    assert_eq!(nodes.turn(now), Turn::Poll(addr(1)));
+    nodes.polled(&addr(1), answer, now);
+}
+
+#[test]
+fn new_nodes_are_asked_at_once_fifty_a_second_and_then_each_interval() {
+    let (mut nodes, start) = nodes(120);
+    let (mut now, mut asked) = (start, Vec::new());
+    while asked.len() < 240 {
+        match nodes.turn(now) {
+            Turn::Poll(addr) => {
+                asked.push((addr.clone(), now));
+                nodes.polled(&addr, reading(&["a"], 1), now);
+            }
+            Turn::Wait(until) => now = until,
+        }
+    }
+    let (first, second) = asked.split_at(120);
+    assert!(
+        first
+            .windows(50)
+            .all(|asks| asks[49].1 - asks[0].1 >= POLL_SPACING * 49)
+    );
+    assert_eq!(first[119].1, start + POLL_SPACING * 119);
+    for (early, late) in first.iter().zip(second) {
+        assert_eq!((&early.0, early.1 + INTERVAL), (&late.0, late.1));
+    }
+}
+
+#[test]
+fn no_more_than_sixteen_are_asked_at_once_and_a_node_one_thing_at_a_time() {
+    let (mut nodes, start) = nodes(20);
+    let mut now = start;
+    for _ in 0..MAX_POLLS {
+        assert!(matches!(nodes.turn(now), Turn::Poll(_)));
+        now += POLL_SPACING;
+    }
+    assert_eq!(nodes.turn(now), Turn::Wait(now + INTERVAL));
+    assert!(!nodes.is_free(&addr(1), now), "it is being polled");
+    nodes.polled(&addr(1), failure(), now);
+    assert!(nodes.is_free(&addr(1), now));
+    // The next one in turn is asked about a model just now.
+    let busy = nodes.due.first().expect("four are left").1.clone();
+    nodes.ask_support(&busy, now);
+    let Turn::Poll(other) = nodes.turn(now) else {
+        panic!("one has ended");
+    };
+    assert_ne!(other, busy);
+    assert_eq!(nodes.by_addr[&busy].due, now + BUSY_DELAY);
+}
+
+#[test]
+fn an_entry_stays_through_three_misses() {
+    let (mut nodes, mut now) = nodes(1);
+    poll(&mut nodes, reading(&["a", "b"], 1), now);
+    for answer in [reading(&["b"], 1), failure(), reading(&["b"], 1)] {
+        now += INTERVAL;
+        poll(&mut nodes, answer, now);
+        assert_eq!(known(&nodes, 1), ["a", "b"]);
+    }
+    now += INTERVAL;
+    poll(&mut nodes, Err(Failure::Local("no descriptor".to_owned())), now);
+    assert_eq!(known(&nodes, 1), ["a", "b"], "says nothing of the node");
+    now += INTERVAL;
+    poll(&mut nodes, reading(&["b"], 1), now);
+    assert_eq!(known(&nodes, 1), ["b"]);
+    now += INTERVAL;
+    poll(&mut nodes, reading(&["a"], 1), now);
+    assert_eq!(known(&nodes, 1), ["a", "b"]);
+}
+
+#[test]
+fn a_node_without_resources_is_asked_again_after_an_hour() {
+    let (mut nodes, now) = nodes(1);
+    poll(&mut nodes, Err(Failure::NotFound), now);
+    assert_eq!(nodes.turn(now + INTERVAL), Turn::Wait(now + NOT_FOUND_INTERVAL));
+    assert!(nodes.states()[&addr(1)].contains("answered 404"));
+    poll(&mut nodes, reading(&["a"], 1), now + NOT_FOUND_INTERVAL);
+    assert_eq!(nodes.states()[&addr(1)], "1 of 2 containers");
+}
+
+#[test]
+fn a_node_that_goes_and_comes_back_loses_what_it_said_and_is_asked_once_a_minute() {
+    let (mut nodes, now) = nodes(1);
+    poll(&mut nodes, reading(&["a"], 1), now);
+    assert!(nodes.changed_view().is_some());
+    let later = now + Duration::from_secs(5);
+    nodes.sync(Vec::new(), later);
+    assert_eq!((nodes.len(), nodes.bytes, nodes.states().len()), (1, 0, 0));
+    assert!(nodes.changed_view().is_some());
+    nodes.sync(vec![listed(1)], later);
+    assert_eq!(nodes.turn(later), Turn::Wait(now + MIN_INTERVAL));
+    nodes.sync(Vec::new(), later);
+    nodes.sync(Vec::new(), now + SUPPORT_WINDOW);
+    assert_eq!((nodes.len(), nodes.due.len(), nodes.holders.len()), (0, 0, 0));
+}
+
+#[test]
+fn what_a_node_runs_no_more_goes_at_once_and_a_new_place_in_the_list_counts() {
+    let (mut nodes, now) = nodes(2);
+    poll(&mut nodes, reading(&["a", "b"], 1), now);
+    let moved = Available {
+        rank: Rank::Listed(9),
+        runs: vec![id("b")],
+        ..listed(1)
+    };
+    nodes.sync(vec![moved, listed(2)], now);
+    assert_eq!(known(&nodes, 1), ["b"]);
+    assert_eq!(nodes.holders.first().map(|(rank, _)| *rank), Some(Rank::Listed(9)));
+}
+
+#[test]
+fn when_there_is_no_room_nodes_that_come_first_keep_theirs() {
+    let (mut nodes, now) = nodes(3);
+    let size = Entry {
+        id: id("a"),
+        text: reading(&["a"], 1000).expect("one").entries[0].1.clone(),
+        misses: 0,
+    };
+    nodes.max_bytes = 2 * size.bytes();
+    for number in [3, 2, 1] {
+        nodes.polled(&addr(number), reading(&["a"], 1000), now);
+    }
+    assert_eq!([1, 2, 3].map(|number| known(&nodes, number).len()), [1, 1, 0]);
+    assert_eq!((nodes.bytes, nodes.has_shed()), (nodes.max_bytes, true));
+    assert!(nodes.states()[&addr(3)].contains("no room"));
+    nodes.polled(&addr(3), reading(&["a"], 1000), now);
+    nodes.polled(&addr(2), reading(&["a", "b"], 1000), now);
+    assert_eq!([1, 2, 3].map(|number| known(&nodes, number).len()), [1, 0, 0]);
+    nodes.polled(&addr(3), reading(&["a"], 1000), now);
+    assert_eq!(known(&nodes, 3), ["a"]);
+}
+
+#[test]
+fn six_questions_about_models_a_minute_soonest_done_first() {
+    let (mut nodes, start) = nodes(3);
+    for number in 1..=3 {
+        nodes.polled(&addr(number), reading(&["a"], 1), start);
+    }
+    let with_order = |number, order| Available {
+        order,
+        ..listed(number)
+    };
+    nodes.sync(vec![with_order(1, 5), with_order(2, 1), with_order(3, 3)], start);
+    let all = |nodes: &Nodes, most, now| nodes.soonest(most, now, |_| true);
+    assert_eq!(all(&nodes, 9, start), (vec![addr(2), addr(3), addr(1)], true));
+    assert_eq!(all(&nodes, 2, start), (vec![addr(2), addr(3)], false));
+    assert_eq!(
+        nodes.soonest(9, start, |other| *other == addr(1)),
+        (vec![addr(1)], true)
+    );
+    let mut now = start;
+    for _ in 0..MAX_SUPPORT_ASKS {
+        assert!(nodes.is_free(&addr(2), now));
+        nodes.ask_support(&addr(2), now);
+        assert!(!nodes.is_free(&addr(2), now), "one at a time");
+        nodes.support_ended(&addr(2));
+        now += Duration::from_secs(1);
+    }
+    assert!(!nodes.is_free(&addr(2), now));
+    assert_eq!(all(&nodes, 9, now), (vec![addr(3), addr(1)], false));
+    assert!(nodes.is_free(&addr(2), start + SUPPORT_WINDOW));
+    nodes.ask_support(&addr(2), start + SUPPORT_WINDOW);
+    nodes.support_ended(&addr(2));
+    assert!(!nodes.is_free(&addr(2), start + SUPPORT_WINDOW));
+}

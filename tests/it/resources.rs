@@ -1,0 +1,299 @@
+//! `/api/v1/resources`: what nodes say of their containers, and which of them support a model.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::support::{Behaviour, Fleet, Launch, PATIENCE, Router};
+use super::{available, launch};
+
+const PATH: &str = "/api/v1/resources";
+
+/// What one service says of itself, much shortened.
+fn hello() -> Value {
+    json!({"service_id": "hello-world", "compute_capability": [{"id": "ml", "task": ["text_generation"]}]})
+}
+
+fn body(value: &Value) -> Behaviour {
+    Behaviour::Body(value.to_string().into_bytes())
+}
+
+fn supports() -> Behaviour {
+    body(&json!({"hello-world": {"supported": true}}))
+}
+
+/// A fleet that can run something.
+fn fleet(nodes: usize) -> Fleet {
+    let fleet = Fleet::start(nodes);
+    fleet.set_resources(0..nodes, &body(&json!({"hello-world": hello()})), &supports());
+    fleet
+}
+
+fn asking(launch: Launch) -> Launch {
+    launch.set("RESOURCES_INTERVAL", 600).set("RUST_LOG", "debug")
+}
+
+fn addr(fleet: &Fleet, node: usize) -> String {
+    fleet.addr(node).to_string()
+}
+
+/// Waits until so many nodes are shown.
+#[track_caller]
+fn wait_shown(router: &Router, count: usize) {
+    router.until(&format!("{count} nodes are shown"), || total(router) == count);
+}
+
+#[track_caller]
+fn total(router: &Router) -> usize {
+    let answer = router.get(PATH);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer
+        .header("X-Total-Count")
+        .and_then(|total| total.parse().ok())
+        .expect("a number")
+}
+
+/// The keys of an object, in the order in which they came.
+fn keys(text: &str) -> Vec<String> {
+    let at = |key: &String| text.find(&format!("\"{key}\":{{")).expect("it is there");
+    let object: serde_json::Map<String, Value> = serde_json::from_str(text).expect("an object");
+    let mut keys: Vec<String> = object.keys().cloned().collect();
+    keys.sort_by_key(at);
+    keys
+}
+
+#[test]
+fn what_nodes_said_is_answered_without_asking_them() {
+    let fleet = fleet(3);
+    fleet.set_each(|node| match node {
+        1 => Behaviour::up(0, &["hello-world", "other"]),
+        _ => Behaviour::up(0, &["hello-world"]),
+    });
+    fleet.set_resources(1..2, &body(&json!({"hello-world": hello(), "other": {}})), &supports());
+    // In the order of ips.txt.
+    let list = format!("{}\n{}\n{}\n", fleet.addr(2), fleet.addr(0), fleet.addr(1));
+    let router = asking(launch().ips(list)).start();
+    wait_shown(&router, 3);
+    let answer = router.get(PATH);
+    assert_eq!(answer.header("Cache-Control"), Some("max-age=60"));
+    assert_eq!(answer.header("Content-Type"), Some("application/json"));
+    assert_eq!(keys(answer.text()), [2, 0, 1].map(|node| addr(&fleet, node)));
+    assert_eq!(
+        answer.json()[addr(&fleet, 1)],
+        json!({"hello-world": hello(), "other": {}})
+    );
+
+    let answer = router.get(&format!("{PATH}?container=other"));
+    assert_eq!(answer.json(), json!({addr(&fleet, 1): {"other": {}}}));
+    assert_eq!(answer.header("X-Total-Count"), Some("1"));
+    let answer = router.get(&format!("{PATH}?n=1&offset=1"));
+    assert_eq!(answer.json(), json!({addr(&fleet, 0): {"hello-world": hello()}}));
+    assert_eq!(answer.header("X-Total-Count"), Some("3"));
+    assert_eq!(router.get(&format!("{PATH}?container=none")).json(), json!({}));
+
+    let asked: Vec<_> = fleet.resource_asks();
+    assert_eq!(asked.len(), 3, "each node once: {asked:?}");
+    assert!(asked.iter().all(|(_, target, _)| target == "/resources"));
+}
+
+#[test]
+fn a_bad_query_is_told_as_for_ips() {
+    let router = asking(launch()).start();
+    for (query, error) in [
+        (
+            "n=-1",
+            "n=\"-1\": expected a whole number, 0 to 4294967295; above 1000 it counts as 1000",
+        ),
+        ("offset=a", "offset=\"a\": expected a whole number, 0 to 4294967295"),
+        ("container=%ff", "container=%ff: expected UTF-8"),
+        ("model_id=a&model_id=b", "model_id=\"b\": expected it once at most"),
+        (
+            "model_id=a%26b",
+            "model_id=\"a&b\": expected 1 to 256 bytes of A-Za-z0-9._-/:,@=+~",
+        ),
+    ] {
+        let answer = router.get(&format!("{PATH}?{query}"));
+        assert_eq!(
+            (answer.status, answer.json()),
+            (400, json!({"error": error})),
+            "{query}"
+        );
+    }
+    assert_eq!(router.get(PATH).json(), json!({}));
+    assert_eq!(router.get(&format!("{PATH}?model_id=&n=&offset=")).json(), json!({}));
+}
+
+#[test]
+fn with_an_interval_of_0_there_is_no_such_path_and_nobody_is_asked() {
+    let fleet = fleet(1);
+    let router = launch().ips(fleet.list()).set("RATELIMIT_REQS_PER_MIN", 9).start();
+    for target in [PATH, "/api/v1/resources?model_id=a"] {
+        let answer = router.get(target);
+        assert_eq!((answer.status, answer.json()), (404, json!({"error": "Not found"})));
+    }
+    assert!(!router.get("/metrics").text().contains("/api/v1/resources\",decision"));
+    assert_eq!(fleet.resource_asks(), []);
+}
+
+#[test]
+fn a_node_that_lies_hangs_or_floods_costs_nobody_else_anything() {
+    let fleet = fleet(10);
+    let deep = format!("{{\"hello-world\":{}1{}}}", "{\"a\":".repeat(3_000), "}".repeat(3_000));
+    let forged = json!({
+        "hello-world": {"x": format!("\"}}}},\"{}\":{{\"hello-world\":{{\"forged\":1", fleet.addr(0))},
+        addr(&fleet, 0): {"hello-world": {"forged": 1}},
+    });
+    let odd = [
+        Behaviour::Status(404),
+        Behaviour::Hang,
+        Behaviour::Status(500),
+        Behaviour::Endless,
+        body(&json!({"not-mine": {}})),
+        body(&forged),
+        Behaviour::Body(deep.into_bytes()),
+        Behaviour::Body("[".repeat(10_000).into_bytes()),
+        Behaviour::Body(b"\"text\"".to_vec()),
+    ];
+    for (node, behaviour) in odd.iter().enumerate() {
+        fleet.set_resources(node + 1..node + 2, behaviour, &supports());
+    }
+    let router = asking(launch().ips(fleet.list())).start();
+    for reason in [
+        "answered 404",
+        "in time",
+        "answered 500",
+        "65536 bytes",
+        "left out \"not-mine\": not a container of this node",
+        "not a container of this node",
+        "\"hello-world\": nested too deep",
+        "not JSON: EOF",
+        "expected an object of containers, found \"text\"",
+    ] {
+        router.wait_line(reason, PATIENCE);
+    }
+    // The forger's own entry is a text within it and nothing else.
+    wait_shown(&router, 2);
+    let shown = router.get(PATH).json();
+    assert_eq!(shown[addr(&fleet, 0)], json!({"hello-world": hello()}));
+    assert_eq!(shown[addr(&fleet, 6)], json!({"hello-world": forged["hello-world"]}));
+    assert_eq!(available(&router).len(), 10, "none is less available for it");
+    assert!(router.rss_kib() < 60 * 1024);
+}
+
+#[test]
+fn a_node_that_goes_takes_its_resources_with_it() {
+    let fleet = fleet(2);
+    let router = asking(launch().ips(fleet.list())).start();
+    wait_shown(&router, 2);
+    router.write_ips(fleet.list_of(1..2));
+    wait_shown(&router, 1);
+    assert_eq!(
+        router.get(PATH).json(),
+        json!({addr(&fleet, 1): {"hello-world": hello()}})
+    );
+}
+
+/// Asks until each of so many nodes has said something of the model.
+#[track_caller]
+fn wait_supported(router: &Router, target: &str, count: usize) -> Value {
+    let mut last = Value::Null;
+    router.until(&format!("{count} nodes are known for {target}"), || {
+        last = router.get(target).json();
+        last.as_object().is_some_and(|nodes| nodes.len() == count)
+    });
+    last
+}
+
+#[test]
+fn one_survey_serves_all_who_ask_for_a_model() {
+    let fleet = fleet(3);
+    let refusal = json!({"hello-world": {"supported": false, "error": "e".repeat(300), "more": 1}});
+    fleet.set_resources(1..2, &body(&json!({"hello-world": hello()})), &body(&refusal));
+    let router = asking(launch().ips(fleet.list())).start();
+    wait_shown(&router, 3);
+    let target = format!("{PATH}?model_id=huggingface/Ritual-Net/iris:iris.onnx");
+    let known = wait_supported(&router, &target, 3);
+    let supported = json!({"hello-world": {"supported": true}});
+    assert_eq!(known[addr(&fleet, 0)], supported);
+    let error = "e".repeat(256);
+    assert_eq!(
+        known[addr(&fleet, 1)],
+        json!({"hello-world": {"supported": false, "error": error}})
+    );
+    let answer = router.get(&format!("{target}&container=hello-world&offset=2"));
+    assert_eq!(answer.json(), json!({addr(&fleet, 2): supported}));
+    assert_eq!(answer.header("X-Total-Count"), Some("3"));
+    assert_eq!(answer.header("Cache-Control"), Some("no-store"));
+    for _ in 0..50 {
+        router.get(&target);
+    }
+    let asks = fleet.resource_asks();
+    let asks: Vec<_> = asks.iter().filter(|(_, target, _)| target != "/resources").collect();
+    assert_eq!(asks.len(), 3, "each node once: {asks:?}");
+    assert!(
+        asks.iter()
+            .all(|(_, target, _)| target == "/resources?model_id=huggingface%2FRitual-Net%2Firis%3Airis.onnx"),
+        "{asks:?}"
+    );
+}
+
+#[test]
+fn a_client_may_ask_for_two_new_models_a_minute_and_for_known_ones_as_it_likes() {
+    let fleet = fleet(1);
+    let router = asking(launch().ips(fleet.list())).start();
+    wait_shown(&router, 1);
+    for id in ["a", "b"] {
+        wait_supported(&router, &format!("{PATH}?model_id={id}"), 1);
+    }
+    let refused = router.get(&format!("{PATH}?model_id=c"));
+    assert_eq!(refused.status, 429);
+    assert_eq!(refused.json(), json!({"error": "Too many new values of model_id"}));
+    let wait: u64 = refused
+        .header("Retry-After")
+        .and_then(|wait| wait.parse().ok())
+        .expect("a number");
+    assert!((1..=60).contains(&wait), "{wait}");
+    assert_eq!(router.get(&format!("{PATH}?model_id=a")).status, 200);
+    let metrics = router.get("/metrics");
+    let metrics = metrics.text();
+    assert!(metrics.contains("infernet_router_resource_surveys_total{outcome=\"refused\"} 1\n"));
+    assert!(metrics.contains("infernet_router_resource_surveys_total{outcome=\"new\"} 2\n"));
+    assert!(
+        metrics.contains("infernet_router_resources_requests_total{outcome=\"ok\"} 3\n"),
+        "{metrics}"
+    );
+}
+
+#[test]
+fn nodes_that_say_odd_things_of_a_model_are_not_shown() {
+    let fleet = fleet(5);
+    let plain = body(&json!({"hello-world": hello()}));
+    let odd = [
+        body(&json!({"hello-world": {"supported": "true"}})),
+        Behaviour::Hang,
+        body(&json!({"other": {"supported": true}})),
+        Behaviour::Endless,
+    ];
+    for (node, behaviour) in odd.iter().enumerate() {
+        fleet.set_resources(node + 1..node + 2, &plain, behaviour);
+    }
+    let router = asking(launch().ips(fleet.list())).start();
+    wait_shown(&router, 5);
+    let target = format!("{PATH}?model_id=a");
+    wait_supported(&router, &target, 1);
+    router.wait_line("expected `supported` to be true or false", PATIENCE);
+    router.wait_line("support of \"a\" of \"127.1.0.3", PATIENCE);
+    let known = router.get(&target).json();
+    assert_eq!(known, json!({addr(&fleet, 0): {"hello-world": {"supported": true}}}));
+    assert_eq!(available(&router).len(), 5);
+}
+
+#[test]
+fn it_ends_in_time_while_nodes_hang() {
+    let fleet = fleet(20);
+    fleet.set_resources(0..20, &Behaviour::Hang, &Behaviour::Hang);
+    let router = asking(launch().ips(fleet.list())).start();
+    router.until("some are asked", || fleet.resource_asks().len() >= 8);
+    router.signal(super::support::Signal::TERM);
+    assert_eq!(router.wait_exit(Duration::from_secs(10)).code(), Some(0));
+}
