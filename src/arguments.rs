@@ -79,6 +79,11 @@ pub(crate) fn parse(arguments: &[&str]) -> Result<Command, String> {
         ["status"] => Ok(Command::Status(ReportFormat::Table)),
         ["status", "--json"] => Ok(Command::Status(ReportFormat::Json)),
         ["health"] => Ok(Command::Health),
+        [
+            known @ ("--print-port" | "--version" | "-V" | "--help" | "-h"),
+            unknown,
+            ..,
+        ] => Err(format!("{known} takes no {unknown:?}; see infernet-router --help")),
         [name, rest @ ..] => Err(match (command(name), rest) {
             (Ok(row), [unknown, ..]) => format!("{} takes no {unknown:?}; see infernet-router {0} --help", row.name),
             (Err(error), _) => error,
