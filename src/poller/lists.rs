@@ -84,6 +84,9 @@ impl Poller {
             if let Some((class, _)) = node.under_way {
                 self.orphans.insert(id, class);
             }
+            if let Some(asked) = node.asked {
+                self.schedule.dequeue(id, asked);
+            }
             self.count(node.counted, None);
             let line = format_args!("node {:?} is not listed any more", addr.as_listed());
             log_node(&mut self.node_lines, Level::Info, line, now);

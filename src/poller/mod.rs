@@ -216,6 +216,9 @@ impl Poller {
             return;
         };
         let class = node.class();
+        if let Some(asked) = node.asked {
+            self.schedule.dequeue(id, asked);
+        }
         let job = Job {
             id,
             probe: self.registry.begin_probe(id, now),
@@ -223,11 +226,12 @@ impl Poller {
             source: node.rank.source(),
         };
         node.is_recheck_due = false;
+        node.asked = Some(now);
         if self.pool.send(job) {
-            node.asked = Some(now);
             node.under_way = Some((class, cause));
             self.schedule.sent(class);
         } else {
+            self.schedule.enqueue(id, class, now);
             self.recheck(id, now);
         }
     }
@@ -267,15 +271,7 @@ impl Poller {
 
     fn begin_round(&mut self, now: Instant) {
         self.registry.begin_round();
-        let mut nodes: Vec<(&NodeId, &Tracked)> = self
-            .nodes
-            .iter()
-            .filter(|(_, node)| node.under_way.is_none() && node.asked.is_some())
-            .collect();
-        nodes.sort_by_key(|(_, node)| (node.asked, node.rank));
-        let (up, other): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|(_, node)| node.class() == Class::Up);
-        let ids = |nodes: Vec<(&NodeId, &Tracked)>| nodes.into_iter().map(|(id, _)| *id).collect();
-        let overdue = self.schedule.begin_round(ids(up), ids(other), now);
+        let overdue = self.schedule.begin_round(now);
         self.tell_of_pool(overdue);
         if let Some(suppressed) = self.node_lines.overdue(now) {
             log::warn!("{suppressed} changes of nodes are not in the log: there are too many");

@@ -54,10 +54,20 @@ impl Poller {
         }
         self.recount(report.id);
         self.publish(report.id, report.took, answered.as_ref(), now);
+        self.await_turn(report.id);
         if is_failure && cause == Cause::Turn && was != Health::Down {
             self.recheck(report.id, now);
         }
         self.tell_ready();
+    }
+
+    /// A node that has been asked waits for its next turn.
+    fn await_turn(&mut self, id: NodeId) {
+        if let Some(node) = self.nodes.get(&id)
+            && let Some(asked) = node.asked
+        {
+            self.schedule.enqueue(id, node.class(), asked);
+        }
     }
 
     fn count_probe(&self, report: &Report) {

@@ -1,23 +1,28 @@
-//! Whom to ask when, pure: rounds over all nodes, those that are up first, with rechecks and new nodes between.
+//! Whom to ask when, pure: each node once an interval, spread evenly over it, those that are up before those that are
+//! down, with rechecks and new nodes between.
+//!
+//! The node that was asked longest ago is next. Of n nodes one has its turn every nth part of the interval, so that each
+//! has one an interval after its last; one that has waited for an interval has it at once. So a turn may come early, as
+//! when nodes join, but nodes that come and go never delay one.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::node::Source;
 use crate::registry::NodeId;
 
-/// A failed node that was up is asked again after this; with 3 s for each of two probes it is lost within an
-/// interval and 9 s.
+/// A failed node that was up is asked again after this; with 3 s for each of two probes and `OVERDUE_AFTER` it is lost
+/// within an interval and 9 s.
 const RECHECK_AFTER: Duration = Duration::from_secs(1);
-/// A round takes this part of the interval, so that all counts are of nearly the same moment.
-const ROUND_SHARE: u32 = 10;
-/// And no longer than this, though the pool and 2,000 probes a second may need more: when nodes come and go, the slots
-/// of others move within a round, and that must not break the bound above.
-const MAX_ROUND: Duration = Duration::from_secs(3);
-/// Most probes a second in a round: a small core and a small uplink have something else to do.
-const MAX_PROBES_PER_SECOND: u32 = 2_000;
-/// A slot that is noticed late by no more than this is made up for.
+/// A turn that is late by more than this breaks the bound above: the pool is too small, or nodes are too many.
+const OVERDUE_AFTER: Duration = Duration::from_secs(2);
+/// Between two probes, but for the first ones of nodes of ips.txt, which are asked at once: 2,000 a second at most. A
+/// small core and a small uplink have something else to do.
+const MIN_SPACING: Duration = Duration::from_micros(500);
+/// A turn that is noticed late by no more than this is made up for.
 const CATCH_UP: Duration = Duration::from_millis(20);
+/// Where nodes that are up would take all probes a second, every fourth one is for the others.
+const UP_IN_A_ROW: u32 = 3;
 
 /// Whose turn it is in the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,33 +36,33 @@ pub(super) enum Class {
 /// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// Ask this node, if it is still listed.
+    /// Ask this node.
     Ask(NodeId),
     /// Ask this node, if it never was.
     New(NodeId),
     /// The same a second after a probe of it failed, unless it has been asked since.
     Recheck(NodeId),
-    /// A round begins: call `begin_round`.
+    /// An interval is over: call `begin_round`.
     Round,
     /// Nothing before this instant, unless something ends or arrives.
     Wait(Instant),
 }
 
-/// How a round ended.
+/// Nodes that have waited for longer than an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Overdue {
-    /// Nodes that are up and did not get their turn.
+    /// Nodes that are up.
     pub(super) up: usize,
-    /// Nodes that are not, and did not.
+    /// Nodes that are not.
     pub(super) other: usize,
 }
 
 /// What one class waits for, and has.
 #[derive(Debug)]
 struct ClassQueue {
-    /// Nodes that wait for their slot in the round.
-    nodes: VecDeque<NodeId>,
-    next_slot: Instant,
+    /// Nodes that wait for their turn, by when they were asked last.
+    nodes: BTreeSet<(Instant, NodeId)>,
+    last_turn: Instant,
     /// In the order in which they fall due. Each class has its own, so that one whose share of the pool is taken
     /// keeps nobody else waiting.
     rechecks: VecDeque<(Instant, NodeId)>,
@@ -69,34 +74,36 @@ pub(super) struct Schedule {
     interval: Duration,
     max_probes: usize,
     next_round: Instant,
-    /// Time between two slots of this round.
-    spacing: Duration,
     up: ClassQueue,
     other: ClassQueue,
-    /// Never asked yet: at once, without slots. Those that the operator listed don't wait behind the Explorer's.
+    /// Never asked yet. Those that the operator listed don't wait behind the Explorer's.
     new_listed: VecDeque<NodeId>,
     new_named: VecDeque<NodeId>,
     /// How many of them were there when this round began.
     new_before_round: usize,
-    /// Whose turn it is where the Explorer's new nodes and slots of the round are due: in turn, so that a flood of
+    /// When `MIN_SPACING` allows the next probe.
+    next_send: Instant,
+    up_in_a_row: u32,
+    /// Whose turn it is where the Explorer's new nodes and nodes that are down are due: in turn, so that a flood of
     /// new ones keeps none that is back from being noticed.
-    turn_of_new: bool,
+    is_turn_of_new: bool,
 }
 
 impl Schedule {
-    /// The first round begins an interval from now: what is listed first is new and asked at once.
+    /// What is listed first is new and asked at once; the first round ends an interval from now.
     pub(super) fn new(interval: Duration, max_probes: usize, now: Instant) -> Self {
         Self {
             interval,
             max_probes,
             next_round: now + interval,
-            spacing: Duration::ZERO,
             up: ClassQueue::new(now),
             other: ClassQueue::new(now),
             new_listed: VecDeque::new(),
             new_named: VecDeque::new(),
             new_before_round: 0,
-            turn_of_new: true,
+            next_send: now,
+            up_in_a_row: 0,
+            is_turn_of_new: true,
         }
     }
 
@@ -112,25 +119,32 @@ impl Schedule {
         self.max_probes = max_probes;
     }
 
-    fn new_nodes(&self) -> usize {
-        self.new_listed.len() + self.new_named.len()
+    /// A node whose probe has ended waits for its next turn.
+    pub(super) fn enqueue(&mut self, id: NodeId, class: Class, asked: Instant) {
+        self.queue(class).nodes.insert((asked, id));
+    }
+
+    /// A node that is asked out of turn, or not listed any more, waits no longer.
+    pub(super) fn dequeue(&mut self, id: NodeId, asked: Instant) {
+        self.up.nodes.remove(&(asked, id));
+        self.other.nodes.remove(&(asked, id));
     }
 
     pub(super) fn recheck(&mut self, id: NodeId, class: Class, now: Instant) {
-        self.lane(class).rechecks.push_back((now + RECHECK_AFTER, id));
+        self.queue(class).rechecks.push_back((now + RECHECK_AFTER, id));
     }
 
     /// A probe of this class was sent.
     pub(super) fn sent(&mut self, class: Class) {
-        self.lane(class).under_way += 1;
+        self.queue(class).under_way += 1;
     }
 
     /// A probe of this class ended.
     pub(super) fn ended(&mut self, class: Class) {
-        self.lane(class).under_way -= 1;
+        self.queue(class).under_way -= 1;
     }
 
-    fn lane(&mut self, class: Class) -> &mut ClassQueue {
+    fn queue(&mut self, class: Class) -> &mut ClassQueue {
         match class {
             Class::Up => &mut self.up,
             Class::Other => &mut self.other,
@@ -146,29 +160,21 @@ impl Schedule {
         self.under_way() < self.max_probes && (class == Class::Up || self.other.under_way < share)
     }
 
-    /// Nodes that wait for a place in the pool now, and those that have one: what the pool should have threads for.
+    /// Nodes that are to be asked at once, and those that are being asked: what the pool should have threads for.
     pub(super) fn demand(&self, now: Instant) -> usize {
-        self.under_way() + self.up.rechecks_due(now) + self.other.rechecks_due(now) + self.new_nodes() + 1
+        self.under_way() + self.up.rechecks_due(now) + self.other.rechecks_due(now) + self.new_listed.len() + 1
     }
 
-    /// Begins a round over these nodes, given in the order in which they were last asked, longest ago first.
-    /// Returns how many the last one left behind.
-    pub(super) fn begin_round(&mut self, up: Vec<NodeId>, other: Vec<NodeId>, now: Instant) -> Overdue {
+    /// Begins a round, and returns who did not get a turn in the last one.
+    pub(super) fn begin_round(&mut self, now: Instant) -> Overdue {
         let overdue = Overdue {
-            up: self.up.nodes.len(),
-            other: self.other.nodes.len() + self.new_before_round,
+            up: self.up.overdue(self.interval, now),
+            other: self.other.overdue(self.interval, now) + self.new_before_round,
         };
-        self.new_before_round = self.new_nodes();
+        self.new_before_round = self.new_listed.len() + self.new_named.len();
         // Late by more than an interval (the machine slept): go on from now instead of catching up.
         let next = self.next_round + self.interval;
         self.next_round = if next > now { next } else { now + self.interval };
-        let nodes = (up.len() + other.len()).max(1) as u32;
-        let fastest = Duration::from_secs(1) / MAX_PROBES_PER_SECOND;
-        self.spacing = ((self.interval / ROUND_SHARE).min(MAX_ROUND) / nodes).max(fastest);
-        self.other.next_slot = now + self.spacing * up.len() as u32;
-        self.up.next_slot = now;
-        self.up.nodes = up.into();
-        self.other.nodes = other.into();
         overdue
     }
 
@@ -178,61 +184,99 @@ impl Schedule {
             return Turn::Round;
         }
         let mut wait = self.next_round;
-        for class in [Class::Up, Class::Other] {
+        for class in self.classes() {
             if !self.has_room(class) {
                 continue;
             }
             if let Some(turn) = self.next(class, now) {
+                self.up_in_a_row = if class == Class::Up { self.up_in_a_row + 1 } else { 0 };
                 return turn;
             }
-            wait = self.lane(class).next_due().map_or(wait, |due| wait.min(due));
+            if let Some(due) = self.next_due(class) {
+                wait = wait.min(due.max(self.next_send));
+            }
         }
         Turn::Wait(wait)
     }
 
-    fn next(&mut self, class: Class, now: Instant) -> Option<Turn> {
-        let spacing = self.spacing;
-        match class {
-            Class::Up => {
-                let recheck = self.up.take_recheck(now).map(Turn::Recheck);
-                recheck.or_else(|| self.up.take(now, spacing).map(Turn::Ask))
-            }
-            // Rechecks come last: a node that was not up is still none, while one that is new or back may be.
-            Class::Other => self
-                .take_new_listed()
-                .or_else(|| self.take_slot_or_new_named(now))
-                .or_else(|| self.other.take_recheck(now).map(Turn::Recheck)),
+    fn classes(&self) -> [Class; 2] {
+        match self.up_in_a_row < UP_IN_A_ROW {
+            true => [Class::Up, Class::Other],
+            false => [Class::Other, Class::Up],
         }
     }
 
-    fn take_new_listed(&mut self) -> Option<Turn> {
-        let id = self.new_listed.pop_front()?;
-        self.new_before_round = self.new_before_round.saturating_sub(1);
-        Some(Turn::New(id))
+    fn next(&mut self, class: Class, now: Instant) -> Option<Turn> {
+        if class == Class::Other
+            && let Some(turn) = self.take_new_listed(now)
+        {
+            return Some(turn);
+        }
+        if now < self.next_send {
+            return None;
+        }
+        let turn = match class {
+            Class::Up => {
+                let recheck = self.up.take_recheck(now).map(Turn::Recheck);
+                recheck.or_else(|| self.up.take(self.interval, now).map(Turn::Ask))
+            }
+            // Rechecks come last: a node that was not up is still none, while one that is new or back may be.
+            Class::Other => self
+                .take_turn_or_new_named(now)
+                .or_else(|| self.other.take_recheck(now).map(Turn::Recheck)),
+        }?;
+        self.next_send = self.next_send.max(earlier(now)) + MIN_SPACING;
+        Some(turn)
     }
 
-    fn take_slot_or_new_named(&mut self, now: Instant) -> Option<Turn> {
-        let slot = match self.turn_of_new && !self.new_named.is_empty() {
+    /// When a node of this class is due, unless it is a new one of ips.txt.
+    fn next_due(&self, class: Class) -> Option<Instant> {
+        match class {
+            Class::Up => self.up.next_due(self.interval),
+            Class::Other if self.new_named.is_empty() => self.other.next_due(self.interval),
+            Class::Other => Some(self.next_send),
+        }
+    }
+
+    fn take_new_listed(&mut self, now: Instant) -> Option<Turn> {
+        let id = self.new_listed.pop_front()?;
+        Some(self.take_new(id, now))
+    }
+
+    fn take_turn_or_new_named(&mut self, now: Instant) -> Option<Turn> {
+        let turn = match self.is_turn_of_new && !self.new_named.is_empty() {
             true => None,
-            false => self.other.take(now, self.spacing),
+            false => self.other.take(self.interval, now),
         };
-        self.turn_of_new = slot.is_some();
-        slot.map(Turn::Ask).or_else(|| {
+        self.is_turn_of_new = turn.is_some();
+        turn.map(Turn::Ask).or_else(|| {
             let id = self.new_named.pop_front()?;
-            self.new_before_round = self.new_before_round.saturating_sub(1);
-            Some(Turn::New(id))
+            Some(self.take_new(id, now))
         })
+    }
+
+    /// The turns of all are counted from the last new node on: those that were just asked need none.
+    fn take_new(&mut self, id: NodeId, now: Instant) -> Turn {
+        self.new_before_round = self.new_before_round.saturating_sub(1);
+        self.up.last_turn = now;
+        self.other.last_turn = now;
+        Turn::New(id)
     }
 }
 
 impl ClassQueue {
     fn new(now: Instant) -> Self {
         Self {
-            nodes: VecDeque::new(),
-            next_slot: now,
+            nodes: BTreeSet::new(),
+            last_turn: now,
             rechecks: VecDeque::new(),
             under_way: 0,
         }
+    }
+
+    fn overdue(&self, interval: Duration, now: Instant) -> usize {
+        let waits = |(asked, _): &&(Instant, NodeId)| *asked + interval + OVERDUE_AFTER < now;
+        self.nodes.iter().take_while(waits).count()
     }
 
     fn rechecks_due(&self, now: Instant) -> usize {
@@ -247,23 +291,38 @@ impl ClassQueue {
         })
     }
 
-    /// The next node, if its slot has come. A slot that comes late delays the ones behind it: no burst makes up for it.
-    fn take(&mut self, now: Instant, spacing: Duration) -> Option<NodeId> {
-        if self.next_slot > now {
-            return None;
-        }
-        let id = self.nodes.pop_front()?;
-        // A timer that fires some milliseconds late is made up for, a pool that was full for long is not.
-        self.next_slot = self.next_slot.max(now.checked_sub(CATCH_UP).unwrap_or(now)) + spacing;
-        Some(id)
+    /// When the next of the evenly spread turns is.
+    fn next_turn(&self, interval: Duration) -> Instant {
+        let nodes = (self.nodes.len() + self.under_way).max(1);
+        self.last_turn + interval / nodes as u32
     }
 
-    /// When there is a next node, unless it is a new one.
-    fn next_due(&self) -> Option<Instant> {
-        let recheck = self.rechecks.front().map(|(due, _)| *due);
-        let slot = (!self.nodes.is_empty()).then_some(self.next_slot);
-        recheck.into_iter().chain(slot).min()
+    /// The node that was asked longest ago, if its turn has come.
+    fn take(&mut self, interval: Duration, now: Instant) -> Option<NodeId> {
+        let next_turn = self.next_turn(interval);
+        let (asked, _) = *self.nodes.first()?;
+        if now < next_turn && now < asked + interval {
+            return None;
+        }
+        // A timer that fires some milliseconds late is made up for, a pool that was full for long is not.
+        self.last_turn = next_turn.clamp(earlier(now), now);
+        self.nodes.pop_first().map(|(_, id)| id)
     }
+
+    /// When the next node is due, unless it is a new one.
+    fn next_due(&self, interval: Duration) -> Option<Instant> {
+        let recheck = self.rechecks.front().map(|(due, _)| *due);
+        let turn = self
+            .nodes
+            .first()
+            .map(|(asked, _)| self.next_turn(interval).min(*asked + interval));
+        recheck.into_iter().chain(turn).min()
+    }
+}
+
+/// From when on what is noticed late is made up for.
+fn earlier(now: Instant) -> Instant {
+    now.checked_sub(CATCH_UP).unwrap_or(now)
 }
 
 #[cfg(test)]

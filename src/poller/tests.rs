@@ -252,6 +252,8 @@ fn new_nodes_of_ips_txt_are_asked_before_those_of_the_explorer_and_in_its_order(
     let mut rig = rig(true);
     rig.update(Update::Explorer(nodes("9.9.9.9:9\n1.1.1.1:1")));
     rig.update(Update::Listed(nodes("8.8.8.8:8\n7.7.7.7:7")));
+    // Those of the Explorer keep to 2,000 a second.
+    rig.now += SECOND;
     let order: Vec<_> = std::iter::from_fn(|| match rig.poller.schedule.turn(rig.now) {
         Turn::New(id) => Some(rig.poller.nodes[&id].addr.to_string()),
         _ => None,
@@ -274,9 +276,9 @@ fn a_node_is_asked_by_one_probe_at_a_time() {
 }
 
 #[test]
-fn a_round_begins_with_those_that_are_up_the_longest_unasked_first() {
+fn the_node_that_was_asked_longest_ago_is_next_among_those_that_are_up_and_among_the_others() {
     let mut rig = Rig::listed("h:1\nh:2\nh:3\nh:4");
-    // What is new is asked once; the rest of the test is about the round.
+    // What is new is asked once; the rest of the test is about the turns.
     while let Turn::New(_) = rig.poller.schedule.turn(rig.now) {}
     for (addr, outcome) in [
         ("h:4", is_up()),
@@ -290,12 +292,32 @@ fn a_round_begins_with_those_that_are_up_the_longest_unasked_first() {
     rig.now += INTERVAL;
     rig.poller.begin_round(rig.now);
     let mut order = Vec::new();
-    // A tenth of the interval, in slots of 750 ms.
-    for slot in 0..4 {
-        let now = rig.now + slot * Duration::from_millis(750);
-        if let Turn::Ask(id) = rig.poller.schedule.turn(now) {
-            order.push(rig.poller.nodes[&id].addr.to_string());
-        }
+    while let Turn::Ask(id) = rig.poller.schedule.turn(rig.now) {
+        order.push(rig.poller.nodes[&id].addr.to_string());
     }
     assert_eq!(order, ["h:4", "h:3", "h:1", "h:2"]);
+}
+
+#[test]
+fn a_node_has_its_next_turn_an_interval_after_its_last_however_that_ended_and_is_in_no_queue_when_it_is_gone() {
+    for outcome in [is_up, failed, || Outcome::Limited] {
+        let mut rig = Rig::listed("h:1");
+        rig.send_due();
+        rig.report(rig.id("h:1"), outcome());
+        let first = rig.now;
+        rig.now += SECOND;
+        // A failure is asked about once more.
+        if rig.send_due() == ["h:1"] {
+            rig.report(rig.id("h:1"), outcome());
+        }
+        rig.now = first + INTERVAL - Duration::from_millis(1);
+        assert_eq!(rig.send_due(), [""; 0]);
+        rig.now = first + INTERVAL;
+        assert_eq!(rig.send_due(), ["h:1"]);
+        rig.report(rig.id("h:1"), is_up());
+        rig.update(Update::Listed(Vec::new()));
+        rig.now += INTERVAL * 3;
+        rig.poller.begin_round(rig.now);
+        assert!(matches!(rig.poller.schedule.turn(rig.now), Turn::Wait(_)));
+    }
 }

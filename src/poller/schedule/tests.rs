@@ -27,12 +27,61 @@ fn asks(schedule: &mut Schedule, class: Class, now: Instant) -> Vec<NodeId> {
     asked
 }
 
+/// Nodes of a class that were all asked at `asked` and wait for their turn.
+fn waiting(schedule: &mut Schedule, count: usize, class: Class, asked: Instant) -> Vec<NodeId> {
+    let ids = ids(count);
+    ids.iter().for_each(|id| schedule.enqueue(*id, class, asked));
+    ids
+}
+
+/// Runs from `from` to `until`, each probe ending at once, and returns who was asked when. `stays` says who is still
+/// listed, and is told the time.
+fn run(
+    schedule: &mut Schedule,
+    (from, until): (Instant, Instant),
+    mut stays: impl FnMut(&mut Schedule, NodeId, Instant) -> bool,
+) -> Vec<(NodeId, Instant)> {
+    let (mut asked, mut now) = (Vec::new(), from);
+    while now < until {
+        match schedule.turn(now) {
+            Turn::Ask(id) | Turn::New(id) => {
+                asked.push((id, now));
+                if stays(schedule, id, now) {
+                    schedule.enqueue(id, Class::Up, now);
+                }
+            }
+            Turn::Recheck(id) => asked.push((id, now)),
+            Turn::Round => drop(schedule.begin_round(now)),
+            Turn::Wait(next) => now = next,
+        }
+    }
+    asked
+}
+
+/// The longest time between two turns of one node.
+fn longest_gap(asked: &[(NodeId, Instant)]) -> Duration {
+    let mut last = std::collections::HashMap::new();
+    let gap = |(id, at): &(NodeId, Instant)| last.insert(*id, *at).map(|last| *at - last);
+    asked.iter().filter_map(gap).max().expect("somebody was asked twice")
+}
+
+/// The most turns within any second that begins with one.
+fn most_in_a_second(asked: &[(NodeId, Instant)]) -> usize {
+    let within = |from: usize| {
+        asked[from..]
+            .iter()
+            .take_while(|(_, at)| *at < asked[from].1 + SECOND)
+            .count()
+    };
+    (0..asked.len()).map(within).max().unwrap_or(0)
+}
+
 #[test]
 fn rounds_begin_an_interval_apart_however_late_each_is_noticed() {
     let (mut schedule, start) = schedule(8);
     assert_eq!(schedule.turn(start), Turn::Wait(start + INTERVAL));
     assert_eq!(schedule.turn(start + INTERVAL), Turn::Round);
-    schedule.begin_round(Vec::new(), Vec::new(), start + INTERVAL + SECOND);
+    schedule.begin_round(start + INTERVAL + SECOND);
     assert_eq!(
         schedule.turn(start + INTERVAL + SECOND),
         Turn::Wait(start + 2 * INTERVAL)
@@ -44,64 +93,98 @@ fn after_a_long_sleep_there_is_one_round_and_not_all_that_were_missed() {
     let (mut schedule, start) = schedule(8);
     let late = start + 10 * INTERVAL;
     assert_eq!(schedule.turn(late), Turn::Round);
-    schedule.begin_round(Vec::new(), Vec::new(), late);
+    schedule.begin_round(late);
     assert_eq!(schedule.turn(late), Turn::Wait(late + INTERVAL));
 }
 
 #[test]
-fn a_round_takes_a_tenth_of_the_interval_with_even_slots_and_up_before_down() {
+fn nodes_that_were_asked_all_at_once_are_asked_evenly_from_then_on() {
     let (mut schedule, start) = schedule(64);
-    let ids = ids(30);
-    let begin = start + INTERVAL;
-    schedule.begin_round(ids[..20].to_vec(), ids[20..].to_vec(), begin);
-    let mut now = begin;
-    for (i, id) in ids.iter().enumerate() {
-        assert_eq!(now, begin + 100 * MILLI * i as u32);
-        assert_eq!(schedule.turn(now), Turn::Ask(*id));
-        schedule.sent(Class::Up);
-        if let Turn::Wait(until) = schedule.turn(now) {
-            now = until;
-        }
-    }
-    assert_eq!(now, begin + INTERVAL, "nobody is left");
+    let nodes = waiting(&mut schedule, 30, Class::Up, start);
+    let asked = run(&mut schedule, (start, start + 3 * INTERVAL + MILLI), |_, _, _| true);
+    let wanted: Vec<_> = (0..90)
+        .map(|at| (nodes[at % 30], start + SECOND * (at as u32 + 1)))
+        .collect();
+    assert_eq!(asked, wanted);
 }
 
 #[test]
-fn a_round_over_many_nodes_asks_2000_a_second() {
+fn no_second_has_more_than_its_share_of_ten_thousand_nodes() {
     let (mut schedule, start) = schedule(64);
-    let ids = ids(10_000);
-    let begin = start + INTERVAL;
-    schedule.begin_round(ids.clone(), Vec::new(), begin);
-    for second in 0..5 {
-        let within = |milli| begin + SECOND * second + milli * MILLI / 2;
-        let asked: usize = (0..2000)
-            .map(|milli| {
-                let asked = asks(&mut schedule, Class::Up, within(milli)).len();
-                (0..asked).for_each(|_| schedule.ended(Class::Up));
-                asked
-            })
-            .sum();
-        assert_eq!(asked, 2000);
-    }
+    ids(10_000).iter().for_each(|id| schedule.add_new(*id, Source::IpsFile));
+    let first = run(&mut schedule, (start, start + MILLI), |_, _, _| true);
+    assert_eq!(first.len(), 10_000, "those of ips.txt at once");
+    let asked = run(&mut schedule, (start + MILLI, start + 3 * INTERVAL), |_, _, _| true);
+    assert!(asked.len() >= 29_990, "{}", asked.len());
+    assert!(longest_gap(&asked) <= INTERVAL + MILLI);
+    let share = 10_000 / 30;
+    assert!(most_in_a_second(&asked) <= share + 2, "{}", most_in_a_second(&asked));
+}
+
+#[test]
+fn when_there_are_too_many_nodes_they_are_asked_2000_a_second_and_told_as_overdue() {
+    let (mut schedule, start) = schedule(64);
+    waiting(&mut schedule, 100_000, Class::Up, start);
+    let asked = run(&mut schedule, (start, start + INTERVAL), |_, _, _| true);
+    assert!(
+        (1_900..=2_041).contains(&most_in_a_second(&asked)),
+        "{}",
+        most_in_a_second(&asked)
+    );
+    let overdue = schedule.begin_round(start + INTERVAL + OVERDUE_AFTER + Duration::from_nanos(1));
+    assert_eq!(
+        overdue,
+        Overdue {
+            up: 100_000 - asked.len(),
+            other: 0
+        }
+    );
+    assert!((40_000..45_000).contains(&overdue.up), "{overdue:?}");
+}
+
+#[test]
+fn where_nodes_that_are_up_would_take_every_probe_one_in_four_is_for_the_others() {
+    let (mut schedule, start) = schedule(64);
+    let up = waiting(&mut schedule, 12, Class::Up, start);
+    ids(16)[12..]
+        .iter()
+        .for_each(|id| schedule.add_new(*id, Source::Explorer));
+    let now = start + INTERVAL;
+    schedule.next_round = now + INTERVAL;
+    let asked = asks(&mut schedule, Class::Up, now);
+    let is_up: Vec<bool> = asked.iter().map(|id| up.contains(id)).collect();
+    assert_eq!(is_up[..8], [true, true, true, false, true, true, true, false]);
+    assert_eq!(asked.len(), 16);
 }
 
 #[test]
 fn a_timer_that_fires_late_is_made_up_for_and_a_pool_that_was_full_is_not() {
     let (mut schedule, start) = schedule(1000);
-    let begin = start + INTERVAL;
-    // Arena of 1 ms.
-    schedule.begin_round(ids(3000), Vec::new(), begin);
-    assert_eq!(asks(&mut schedule, Class::Up, begin).len(), 1);
-    assert_eq!(asks(&mut schedule, Class::Up, begin + 10 * MILLI).len(), 10);
-    assert_eq!(asks(&mut schedule, Class::Up, begin + SECOND).len(), 21);
+    waiting(&mut schedule, 3000, Class::Up, start);
+    // A turn each 10 ms.
+    assert_eq!(asks(&mut schedule, Class::Up, start + 9 * MILLI).len(), 0);
+    assert_eq!(asks(&mut schedule, Class::Up, start + 10 * MILLI).len(), 1);
+    assert_eq!(asks(&mut schedule, Class::Up, start + 29 * MILLI).len(), 1);
+    assert_eq!(asks(&mut schedule, Class::Up, start + 40 * MILLI).len(), 2);
+    assert_eq!(asks(&mut schedule, Class::Up, start + SECOND).len(), 3);
 }
 
 #[test]
-fn new_nodes_are_asked_at_once_and_in_their_order() {
+fn new_nodes_of_ips_txt_are_asked_at_once_and_in_their_order() {
     let (mut schedule, now) = schedule(8);
     let ids = ids(6);
     ids.iter().for_each(|id| schedule.add_new(*id, Source::IpsFile));
     assert_eq!(asks(&mut schedule, Class::Other, now), ids);
+}
+
+#[test]
+fn new_nodes_of_the_explorer_are_asked_2000_a_second() {
+    let (mut schedule, start) = schedule(8);
+    ids(5_000).iter().for_each(|id| schedule.add_new(*id, Source::Explorer));
+    let asked = run(&mut schedule, (start, start + 3 * SECOND), |_, _, _| true);
+    assert!(most_in_a_second(&asked) <= 2_041);
+    let seen: std::collections::HashSet<_> = asked.iter().map(|(id, _)| *id).collect();
+    assert_eq!(seen.len(), 5_000);
 }
 
 #[test]
@@ -111,7 +194,10 @@ fn new_nodes_of_the_operator_do_not_wait_behind_those_of_the_explorer() {
     ids[..3].iter().for_each(|id| schedule.add_new(*id, Source::Explorer));
     assert_eq!(schedule.turn(now), Turn::New(ids[0]));
     ids[3..].iter().for_each(|id| schedule.add_new(*id, Source::IpsFile));
-    assert_eq!(asks(&mut schedule, Class::Other, now), [3, 4, 1, 2].map(|at| ids[at]));
+    assert_eq!(
+        asks(&mut schedule, Class::Other, now + SECOND),
+        [3, 4, 1, 2].map(|at| ids[at])
+    );
 }
 
 #[test]
@@ -127,23 +213,17 @@ fn nodes_that_hang_are_asked_again_when_all_new_ones_were_asked_once() {
 }
 
 #[test]
-fn a_flood_of_new_nodes_and_the_round_over_those_that_are_down_take_turns() {
-    let (mut schedule, start) = schedule(8);
+fn a_flood_of_new_nodes_and_the_turns_of_those_that_are_down_alternate() {
+    let (mut schedule, start) = schedule(16);
     let ids = ids(8);
-    let begin = start + INTERVAL;
-    schedule.begin_round(Vec::new(), ids[..2].to_vec(), begin);
+    ids[..2]
+        .iter()
+        .for_each(|id| schedule.enqueue(*id, Class::Other, start));
     ids[2..].iter().for_each(|id| schedule.add_new(*id, Source::Explorer));
-    // Both slots of the round are due.
-    let asked = asks(&mut schedule, Class::Other, begin + MAX_ROUND);
-    assert_eq!(asked[..4], [2, 0, 3, 4].map(|at| ids[at]), "{asked:?} of {ids:?}");
-}
-
-#[test]
-fn a_round_takes_no_longer_than_three_seconds_however_long_the_interval() {
-    let now = schedule(1).1;
-    let mut schedule = Schedule::new(Duration::from_secs(86_400), 8, now);
-    schedule.begin_round(ids(3), Vec::new(), now);
-    assert_eq!(schedule.spacing, SECOND);
+    let now = start + INTERVAL + SECOND;
+    schedule.next_round = now + INTERVAL;
+    let asked = asks(&mut schedule, Class::Other, now);
+    assert_eq!(asked[..5], [2, 0, 3, 1, 4].map(|at| ids[at]), "{asked:?} of {ids:?}");
 }
 
 #[test]
@@ -152,7 +232,7 @@ fn nodes_that_are_not_up_take_three_quarters_of_the_pool_and_those_that_are_the_
         let (mut schedule, now) = schedule(max_probes);
         ids(200)
             .into_iter()
-            .for_each(|id| schedule.add_new(id, Source::Explorer));
+            .for_each(|id| schedule.add_new(id, Source::IpsFile));
         assert_eq!(asks(&mut schedule, Class::Other, now).len(), share, "of {max_probes}");
         for _ in share..max_probes {
             assert!(schedule.has_room(Class::Up), "{max_probes}");
@@ -195,43 +275,43 @@ fn rechecks_of_hanging_nodes_keep_no_recheck_of_an_up_node_waiting() {
 fn when_the_last_place_is_free_a_node_that_is_up_gets_it() {
     let (mut schedule, start) = schedule(4);
     let ids = ids(3);
-    let begin = start + INTERVAL;
-    schedule.begin_round(vec![ids[0]], Vec::new(), begin);
+    schedule.enqueue(ids[0], Class::Up, start);
+    let now = start + INTERVAL;
+    schedule.next_round = now + INTERVAL;
     schedule.recheck(ids[1], Class::Other, start);
     schedule.add_new(ids[2], Source::IpsFile);
-    assert_eq!(schedule.turn(begin), Turn::Ask(ids[0]));
+    assert_eq!(schedule.turn(now), Turn::Ask(ids[0]));
     schedule.sent(Class::Up);
     assert_eq!(
-        asks(&mut schedule, Class::Other, begin),
+        asks(&mut schedule, Class::Other, now + SECOND),
         [ids[2], ids[1]],
         "the new one first"
     );
 }
 
 #[test]
-fn who_did_not_get_a_turn_in_a_whole_round_is_overdue() {
+fn who_did_not_get_a_turn_in_an_interval_and_two_seconds_is_overdue() {
     let (mut schedule, start) = schedule(4);
-    let ids = ids(12);
-    let nobody = Overdue { up: 0, other: 0 };
-    let round = |n: u32| start + INTERVAL * n;
-    assert_eq!(
-        schedule.begin_round(ids[..3].to_vec(), ids[3..8].to_vec(), round(1)),
-        nobody
-    );
-    ids[8..].iter().for_each(|id| schedule.add_new(*id, Source::IpsFile));
+    waiting(&mut schedule, 3, Class::Up, start);
+    let ids = ids(9);
+    ids[..5]
+        .iter()
+        .for_each(|id| schedule.enqueue(*id, Class::Other, start));
+    ids[5..].iter().for_each(|id| schedule.add_new(*id, Source::IpsFile));
     (0..4).for_each(|_| schedule.sent(Class::Up));
-    assert_eq!(schedule.turn(round(1)), Turn::Wait(round(2)), "the pool is full");
-    // The four new ones came within this round, so they have waited for less than one.
-    let overdue = schedule.begin_round(Vec::new(), Vec::new(), round(2));
-    assert_eq!(overdue, Overdue { up: 3, other: 5 });
-    schedule.ended(Class::Up);
-    assert_eq!(asks(&mut schedule, Class::Other, round(2)), [ids[8]]);
-    let overdue = schedule.begin_round(Vec::new(), Vec::new(), round(3));
-    assert_eq!(overdue, Overdue { up: 0, other: 3 });
+    assert_eq!(
+        schedule.turn(start + SECOND),
+        Turn::Wait(start + INTERVAL),
+        "the pool is full"
+    );
+    let late = start + INTERVAL + OVERDUE_AFTER;
+    // The new ones have not waited for a whole round.
+    assert_eq!(schedule.begin_round(late), Overdue { up: 0, other: 0 });
+    assert_eq!(schedule.begin_round(late + MILLI), Overdue { up: 3, other: 9 });
 }
 
 #[test]
-fn demand_is_what_is_under_way_and_what_waits_and_one_to_spare() {
+fn demand_is_what_is_under_way_and_what_is_to_be_asked_at_once_and_one_to_spare() {
     let (mut schedule, now) = schedule(8);
     let ids = ids(4);
     schedule.sent(Class::Up);
@@ -244,6 +324,58 @@ fn demand_is_what_is_under_way_and_what_waits_and_one_to_spare() {
 }
 
 proptest! {
+    /// Nodes join and leave at random: nobody who stays waits for more than an interval, and there are never more than
+    /// 2,000 probes a second but for new nodes of ips.txt.
+    #[test]
+    fn nodes_that_come_and_go_delay_nobody(
+        first in 1..60_usize,
+        // After so many turns so many join, or the one that was asked leaves.
+        changes in prop::collection::vec((0..20_usize, 0..30_usize), 0..40),
+    ) {
+        let (mut schedule, start) = schedule(64);
+        let mut slots = Arena::default();
+        for _ in 0..first {
+            schedule.add_new(slots.insert(()), Source::IpsFile);
+        }
+        let mut changes = changes.into_iter();
+        let mut change = changes.next();
+        let end = start + 6 * INTERVAL;
+        let mut last: std::collections::HashMap<NodeId, Instant> = std::collections::HashMap::new();
+        let asked = run(&mut schedule, (start, end), |schedule, id, now| {
+            last.insert(id, now);
+            match &mut change {
+                Some((0, joining)) => {
+                    for _ in 0..*joining {
+                        schedule.add_new(slots.insert(()), Source::IpsFile);
+                    }
+                    let leaves = *joining == 0;
+                    change = changes.next();
+                    if leaves {
+                        last.remove(&id);
+                    }
+                    !leaves
+                }
+                Some((turns, _)) => {
+                    *turns -= 1;
+                    true
+                }
+                None => true,
+            }
+        });
+        let slack = 40 * MILLI;
+        prop_assert!(asked.len() < 2 || most_in_a_second(&asked) <= 2_041);
+        let mut previous = std::collections::HashMap::new();
+        for (id, at) in &asked {
+            if let Some(previous) = previous.insert(*id, *at) {
+                prop_assert!(*at - previous <= INTERVAL + slack, "{:?}", *at - previous);
+            }
+        }
+        // Who is still there has been asked within the last interval.
+        for at in last.values() {
+            prop_assert!(end - *at <= INTERVAL + slack);
+        }
+    }
+
     /// Each probe takes a few milliseconds; whatever is on the schedule, everybody gets exactly one turn.
     #[test]
     fn everybody_gets_a_turn_and_the_pool_is_never_overfilled(
@@ -257,10 +389,15 @@ proptest! {
         let (is_other, rest) = rest.split_at(other);
         let (is_new, is_recheck) = rest.split_at(new);
         let class_of = |id: &NodeId| if is_up.contains(id) { Class::Up } else { Class::Other };
-        let mut now = start + INTERVAL;
-        schedule.begin_round(is_up.to_vec(), is_other.to_vec(), now);
-        is_new.iter().for_each(|id| schedule.add_new(*id, Source::IpsFile));
+        let mut now = start;
+        is_up.iter().for_each(|id| schedule.enqueue(*id, Class::Up, start));
+        is_other.iter().for_each(|id| schedule.enqueue(*id, Class::Other, start));
+        is_new.iter().enumerate().for_each(|(at, id)| {
+            schedule.add_new(*id, if at % 2 == 0 { Source::IpsFile } else { Source::Explorer });
+        });
         is_recheck.iter().for_each(|id| schedule.recheck(*id, Class::Other, now));
+        // The round after this one begins when all is over.
+        schedule.next_round = start + 3 * INTERVAL;
         let mut under_way: VecDeque<(Instant, Class)> = VecDeque::new();
         let mut asked = Vec::new();
         loop {
@@ -283,10 +420,9 @@ proptest! {
             now = under_way.front().map_or(wait, |(end, _)| wait.min(*end));
         }
         prop_assert_eq!(schedule.demand(now), 1 + under_way.len());
-        let key = |id: &NodeId| id.to_bits();
-        asked.sort_by_key(key);
+        asked.sort_unstable();
         let mut all = ids.clone();
-        all.sort_by_key(key);
+        all.sort_unstable();
         prop_assert_eq!(asked, all);
     }
 }
