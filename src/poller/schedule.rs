@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 use crate::node::Source;
 use crate::registry::NodeId;
 
-/// A failed node that was up is asked again after this; with 3 s for each of two probes and `OVERDUE_AFTER` it is lost
+/// A failed node that was up is asked again after this; with 3 s for each of two probes and `MAX_DELAY` it is lost
 /// within an interval and 9 s.
 const RECHECK_AFTER: Duration = Duration::from_secs(1);
 /// A turn that is late by more than this breaks the bound above: the pool is too small, or nodes are too many.
-const OVERDUE_AFTER: Duration = Duration::from_secs(2);
+const MAX_DELAY: Duration = Duration::from_secs(2);
+/// And by more than this part of a short interval.
+const DELAY_SHARE: u32 = 16;
 /// Between two probes, but for the first ones of nodes of ips.txt, which are asked at once: 2,000 a second at most. A
 /// small core and a small uplink have something else to do.
 const MIN_SPACING: Duration = Duration::from_micros(500);
@@ -180,9 +182,6 @@ impl Schedule {
 
     /// What is to be done at `now`. Call it again after each thing done.
     pub(super) fn turn(&mut self, now: Instant) -> Turn {
-        if now >= self.next_round {
-            return Turn::Round;
-        }
         let mut wait = self.next_round;
         for class in self.classes() {
             if !self.has_room(class) {
@@ -196,7 +195,11 @@ impl Schedule {
                 wait = wait.min(due.max(self.next_send));
             }
         }
-        Turn::Wait(wait)
+        // Last, so that only those are overdue for which there is no room.
+        match now < self.next_round {
+            true => Turn::Wait(wait),
+            false => Turn::Round,
+        }
     }
 
     fn classes(&self) -> [Class; 2] {
@@ -275,7 +278,8 @@ impl ClassQueue {
     }
 
     fn overdue(&self, interval: Duration, now: Instant) -> usize {
-        let waits = |(asked, _): &&(Instant, NodeId)| *asked + interval + OVERDUE_AFTER < now;
+        let delay = MAX_DELAY.min(interval / DELAY_SHARE);
+        let waits = |(asked, _): &&(Instant, NodeId)| *asked + interval + delay < now;
         self.nodes.iter().take_while(waits).count()
     }
 

@@ -131,7 +131,7 @@ fn when_there_are_too_many_nodes_they_are_asked_2000_a_second_and_told_as_overdu
         "{}",
         most_in_a_second(&asked)
     );
-    let overdue = schedule.begin_round(start + INTERVAL + OVERDUE_AFTER + Duration::from_nanos(1));
+    let overdue = schedule.begin_round(start + INTERVAL + INTERVAL / DELAY_SHARE + Duration::from_nanos(1));
     assert_eq!(
         overdue,
         Overdue {
@@ -290,7 +290,7 @@ fn when_the_last_place_is_free_a_node_that_is_up_gets_it() {
 }
 
 #[test]
-fn who_did_not_get_a_turn_in_an_interval_and_two_seconds_is_overdue() {
+fn who_did_not_get_a_turn_in_an_interval_and_a_sixteenth_is_overdue() {
     let (mut schedule, start) = schedule(4);
     waiting(&mut schedule, 3, Class::Up, start);
     let ids = ids(9);
@@ -304,7 +304,7 @@ fn who_did_not_get_a_turn_in_an_interval_and_two_seconds_is_overdue() {
         Turn::Wait(start + INTERVAL),
         "the pool is full"
     );
-    let late = start + INTERVAL + OVERDUE_AFTER;
+    let late = start + INTERVAL + INTERVAL / DELAY_SHARE;
     // The new ones have not waited for a whole round.
     assert_eq!(schedule.begin_round(late), Overdue { up: 0, other: 0 });
     assert_eq!(schedule.begin_round(late + MILLI), Overdue { up: 3, other: 9 });
