@@ -102,6 +102,8 @@ impl From<io::Error> for StartError {
 /// A router at work; dropping it ends it: requests under way are answered, probes are cut short, threads are joined.
 pub struct Router {
     serving: Option<Serving>,
+    service: Arc<Service>,
+    shutdown_delay: Duration,
     addr: SocketAddr,
     is_ready: Receiver<()>,
     is_broken: Receiver<String>,
@@ -155,10 +157,13 @@ impl Router {
         let settings = gate::Settings {
             max_connections: room.connections,
             trusted_proxies: config.trusted_proxies.clone(),
+            idle_timeout: config.idle_timeout,
+            cors_origins: config.cors_origins.clone(),
         };
-        let open: gate::Open = Box::new(move || api::open(&service));
+        let to_serve = Arc::clone(&service);
+        let spawn: gate::Spawn = Box::new(move || api::spawn(&to_serve));
         let addr = gate.addr();
-        let serving = gate.prepare(settings, open, Arc::clone(&metrics), &alarm)?;
+        let serving = gate.prepare(settings, spawn, Arc::clone(&metrics), &alarm)?;
 
         let (updates, news) = bounded(MAX_UPDATES);
 
@@ -206,6 +211,8 @@ impl Router {
 
         Ok(Self {
             serving: Some(serving),
+            service,
+            shutdown_delay: config.shutdown_delay,
             addr,
             is_ready,
             is_broken,
@@ -248,6 +255,16 @@ impl Router {
         if self.serving.as_mut().is_some_and(Serving::begin) {
             log::info!("serving on http://{}", self.addr);
         }
+    }
+
+    /// How long to go on serving after [`Router::announce_end`].
+    pub fn shutdown_delay(&self) -> Duration {
+        self.shutdown_delay
+    }
+
+    /// From now on `/health` and `/` answer 503, so that balancers send their clients elsewhere; all else goes on.
+    pub fn announce_end(&self) {
+        self.service.announce_end();
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal, Write as _};
 use std::process::ExitCode;
 
 use arguments::{Command, PortReport, ReportFormat, parse};
-use crossbeam_channel::{Receiver, after, bounded, select};
+use crossbeam_channel::{Receiver, after, bounded, never, select};
 use infernet_router::Router;
 use infernet_router::commands::{check, health, status};
 use infernet_router::config::{Config, LogFormat};
@@ -80,10 +80,19 @@ fn serve(config: Config, port_report: PortReport) -> Result<(), Box<dyn std::err
         }
     }
     router.serve();
+    let (mut end, mut delay) = (signals.end, never());
     loop {
         select! {
             // A closed channel means that the signals' thread is gone; then there is nothing left to wait for.
-            recv(signals.end) -> _ => break log::info!("ending: requests under way are answered"),
+            recv(end) -> _ => {
+                let serves_on = router.shutdown_delay();
+                if !serves_on.is_zero() {
+                    router.announce_end();
+                    log::info!("ending in {serves_on:?}: until then /health answers 503 and all else goes on");
+                }
+                (end, delay) = (never(), after(serves_on));
+            }
+            recv(delay) -> _ => break log::info!("ending: requests under way are answered"),
             recv(signals.reread) -> _ => router.reread_list(),
             recv(router.broken()) -> thread => {
                 return Err(format!("the {:?} thread has ended: the router can't go on", thread.unwrap_or_default()).into());

@@ -8,6 +8,7 @@ mod workers;
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -21,7 +22,7 @@ use crate::registry::{Purpose, Registry, Summary};
 use crate::resources::{Listing, Resources, Step};
 use crate::response::Response;
 use crate::status::{self, Board, Report};
-pub(crate) use workers::open;
+pub(crate) use workers::spawn;
 
 /// The description of this API, OpenAPI 3.1.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -33,6 +34,8 @@ pub(crate) struct Asked<'a> {
     /// Path and query, or `*`.
     pub(crate) target: &'a str,
     pub(crate) client: IpAddr,
+    /// False where it came through a proxy that is not trusted: who the client is, nobody knows.
+    pub(crate) is_direct: bool,
 }
 
 /// Answers requests; shared by the workers.
@@ -46,6 +49,7 @@ pub(crate) struct Service {
     limits: Option<Limits>,
     metrics_from: Vec<IpNet>,
     metrics: Arc<Metrics>,
+    is_ending: AtomicBool,
 }
 
 /// The endpoints with a limit, each with one of its own.
@@ -83,7 +87,13 @@ impl Service {
             limits,
             metrics_from,
             metrics,
+            is_ending: AtomicBool::new(false),
         }
+    }
+
+    /// From now on health checks are told that the router is about to end, so that balancers send their clients elsewhere.
+    pub(crate) fn announce_end(&self) {
+        self.is_ending.store(true, Ordering::Relaxed);
     }
 
     /// The answer to one request.
@@ -99,7 +109,7 @@ impl Service {
 
     fn route(&self, endpoint: Endpoint, query: &str, asked: Asked<'_>, now: Instant) -> Response {
         let is_private = matches!(endpoint, Endpoint::Metrics | Endpoint::Status | Endpoint::StatusJson);
-        let is_hidden = is_private && !self.metrics_from.iter().any(|net| net.contains(&asked.client))
+        let is_hidden = is_private && !self.may_look_inside(asked)
             || endpoint == Endpoint::Resources && self.resources.is_none();
         if (endpoint == Endpoint::Other && asked.target != "*") || is_hidden {
             return Response::error(404, "Not found");
@@ -115,12 +125,25 @@ impl Service {
             Endpoint::Ips => self.limited(endpoint, client, now, || self.ips(query, client, purpose, now)),
             Endpoint::Containers => self.limited(endpoint, client, now, || self.containers()),
             Endpoint::Resources => self.limited(endpoint, client, now, || self.resources(query, client, now)),
-            Endpoint::Health => Response::json(br#"{"status":"healthy"}"#.to_vec()),
+            Endpoint::Root | Endpoint::Health => self.health(),
             Endpoint::OpenApi => Response::new(200, "application/json", OPENAPI.as_bytes()),
             Endpoint::Metrics => self.metrics_text(),
             Endpoint::Status => self.status(query, now),
             Endpoint::StatusJson => self.status_json(query, now),
             Endpoint::Other => Response::method_not_allowed(),
+        }
+    }
+
+    /// Whether `METRICS_FROM` names the client. One whose address only an untrusted proxy knows may be anybody.
+    fn may_look_inside(&self, asked: Asked<'_>) -> bool {
+        asked.is_direct && self.metrics_from.iter().any(|net| net.contains(&asked.client))
+    }
+
+    /// What health checks read, and default checks of balancers, which ask for `/`.
+    fn health(&self) -> Response {
+        match self.is_ending.load(Ordering::Relaxed) {
+            false => Response::json(br#"{"status":"healthy"}"#.to_vec()),
+            true => Response::new(503, "application/json", &br#"{"status":"ending"}"#[..]),
         }
     }
 

@@ -17,13 +17,13 @@ use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketTy
 use tiny_http::{Request, Server};
 
 use super::{Asked, Service};
-use crate::gate::{CLIENT_FIELD, Inside, PERSISTENCE_FIELD, Workers};
+use crate::gate::{CLIENT_FIELD, DIRECT_FIELD, PERSISTENCE_FIELD, WorkerPool};
 use crate::response::{Body, Persistence, Response};
 use crate::util::threads;
 
 /// Private connections. tiny_http has a thread for each; its pool starts with four, so that none waits for one.
-const LANES: usize = 2;
-/// Threads that answer. An answer takes some microseconds, so they are here for the lanes, not for the cores.
+const CONNECTIONS: usize = 2;
+/// Threads that answer. An answer takes some microseconds, so they are here for the connections, not for the cores.
 const WORKERS: usize = 2;
 /// tiny_http's own: one that accepts, and a pool of at least four.
 const TINY_HTTP_THREADS: usize = 5;
@@ -35,34 +35,35 @@ const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a name is tried before it is given up.
 const MAX_ATTEMPTS: usize = 8;
 
-/// Starts workers and opens the private connections to them.
+/// Starts workers and opens private connections to them.
 ///
 /// # Errors
 /// When the system has no room for a socket or a thread.
-pub(crate) fn open(service: &Arc<Service>) -> io::Result<Inside> {
+pub(crate) fn spawn(service: &Arc<Service>) -> io::Result<WorkerPool> {
     threads::check_room(TINY_HTTP_THREADS + WORKERS)?;
-    let (listener, lanes) = private_listener()?;
+    let (listener, connections) = private_listener()?;
     // It starts threads, and panics where there is no room for them: another process may have taken it meanwhile.
     let server = catch_unwind(|| Server::from_listener(listener, None))
         .map_err(|_| io::Error::other("tiny_http did not start"))?
         .map_err(io::Error::other)?;
     // Never dropped: tiny_http's `drop` wakes its accept thread through a path name, and panics where the listener has
     // none. Ours has none, and its accept thread ended when the listener was shut. What stays behind is a queue of
-    // some hundred bytes, each time the inside is lost.
+    // some hundred bytes, each time the workers are lost.
     let server: &'static Server = Box::leak(Box::new(server));
     let closing = Arc::new(AtomicBool::new(false));
     let is_closing = Arc::clone(&closing);
-    let mut workers = Workers::new(move || {
+    let mut pool = WorkerPool::new(move || {
         is_closing.store(true, Ordering::Release);
         // Each call wakes one.
         (0..WORKERS).for_each(|_| server.unblock());
     });
     for _ in 0..WORKERS {
         let (closing, service) = (Arc::clone(&closing), Arc::clone(service));
-        workers.push(threads::spawn("worker", move || run(server, &closing, &service))?);
+        pool.push(threads::spawn("worker", move || run(server, &closing, &service))?);
     }
-    lanes.iter().try_for_each(greet)?;
-    Ok(Inside { lanes, workers })
+    connections.iter().try_for_each(greet)?;
+    pool.connect(connections);
+    Ok(pool)
 }
 
 /// Waits until a private connection is served: tiny_http's threads begin at their own time, and whatever else takes
@@ -73,6 +74,7 @@ fn greet(mut stream: &UnixStream) -> io::Result<()> {
     stream.write_all(GREETING)?;
     let mut answer = [0; GREETING_ANSWER.len()];
     stream.read_exact(&mut answer)?;
+    stream.set_nonblocking(true)?;
     match answer == GREETING_ANSWER {
         true => Ok(()),
         false => Err(io::Error::other("tiny_http does not answer as it should")),
@@ -106,6 +108,7 @@ fn respond(request: Request, service: &Service) {
         method: &method,
         target: request.url(),
         client,
+        is_direct: field(DIRECT_FIELD) == "yes",
     };
     let reply = catch_unwind(AssertUnwindSafe(|| service.answer(asked, Instant::now())))
         .unwrap_or_else(|_| Response::error(500, "Internal error"));
@@ -134,17 +137,17 @@ fn private_listener() -> io::Result<(UnixListener, Vec<UnixStream>)> {
         let addr = SocketAddrUnix::new_abstract_name(random_name().as_bytes())?;
         rustix::net::bind(&listener, &addr)?;
         // The kernel lets one more wait than it is told.
-        rustix::net::listen(&listener, LANES as i32 - 1)?;
+        rustix::net::listen(&listener, CONNECTIONS as i32 - 1)?;
         let connect = |_| {
             let stream = socket(SocketFlags::NONBLOCK)?;
             rustix::net::connect(&stream, &addr)?;
             Ok(UnixStream::from(stream))
         };
-        let lanes: Result<Vec<UnixStream>, Errno> = (0..LANES).map(connect).collect();
+        let connections: Result<Vec<UnixStream>, Errno> = (0..CONNECTIONS).map(connect).collect();
         // No one else gets in from here on; those that are in will be accepted.
         rustix::net::shutdown(&listener, Shutdown::Both)?;
-        match lanes {
-            Ok(lanes) => return Ok((UnixListener::from(listener), lanes)),
+        match connections {
+            Ok(connections) => return Ok((UnixListener::from(listener), connections)),
             Err(Errno::AGAIN) => log::error!("another process has tried to reach the workers; trying another name"),
             Err(error) => return Err(error.into()),
         }

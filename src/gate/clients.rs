@@ -1,22 +1,24 @@
-//! Every client connection: who holds how many, and what is done to one. No word of the workers here.
+//! Every client connection with its socket: who holds how many, who makes room, and what its state machine asks for.
+//! No word of the workers here.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
-use std::net::{IpAddr, TcpStream};
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-use super::connection::{Connection, Holder, Input, Linger, Stage};
-use super::head::Refusal;
-use super::lane::UnderWay;
-use super::{Settings, forwarded};
+use super::Settings;
+use super::connection::{Action, Connection, Event, Forward};
+use super::refusal::Refusal;
 use crate::client::Client;
 use crate::metrics::{Label, Metrics, Refused};
-use crate::response::{Body, Persistence};
+use crate::response::Persistence;
 use crate::util::arena::{Arena, Key};
+use crate::util::log_throttle::{LogThrottle, ONE_A_MINUTE};
 
 /// One client, an IPv4 address or an IPv6 /64, may hold this part of the connections.
 const CLIENT_SHARE: usize = 4;
@@ -25,80 +27,77 @@ const CLIENT_SHARE: usize = 4;
 const MIN_WAIT: Duration = Duration::from_millis(20);
 /// The same for an answer that is not taken: or else those who never read would keep all others out.
 const MIN_WRITE: Duration = Duration::from_secs(1);
+/// Connections that are looked at to find the one that makes room: all of them where there are no more, the next so many
+/// where there are, so that a flood of newcomers costs no scan of 65,536 each.
+const MAX_CANDIDATES: usize = 1024;
 /// Connections beyond the cap that are kept for a moment, so that their 503 is read before the reset.
-const MAX_REFUSED: usize = 64;
-/// Answers that clients have not taken yet, in bytes, all together; beyond it the slowest reader is cut off.
+const MAX_REJECTED: usize = 64;
+/// Answers that clients have not taken yet, in bytes, all together; beyond it those who hold most are cut off.
 const MAX_UNSENT_BYTES: usize = 16 * 1024 * 1024;
-/// Least time between two lines about one kind of trouble, which tends to come in floods.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Whose share of the connections one takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    Client(Client),
+    /// A proxy speaks for many: it has no share.
+    TrustedProxy,
+    /// It was rejected and is only here until its 503 is read.
+    Nobody,
+}
+
+#[derive(Debug)]
+struct Socket {
+    stream: TcpStream,
+    holder: Holder,
+    /// What epoll tells us of it.
+    interest: EventFlags,
+    connection: Connection,
+}
 
 pub(super) struct Clients {
     pub(super) epoll: OwnedFd,
-    pub(super) settings: Settings,
+    settings: Arc<Settings>,
     metrics: Arc<Metrics>,
-    connections: Arena<Connection>,
-    held: HashMap<Client, usize>,
-    /// Connections that were refused and linger beyond the cap.
-    refused: usize,
+    sockets: Arena<Socket>,
+    held: HashMap<Client, Vec<Key>>,
+    /// Complete heads for which no worker connection has room, first come first.
+    waiting: VecDeque<Key>,
+    /// Connections that were rejected and linger beyond the cap.
+    rejected: usize,
     /// Bytes of answers that wait for their clients.
     unsent: usize,
-    /// Connections that were answered and have sent more already.
-    again: Vec<Key>,
-    /// When each kind of trouble was last told, in the order of [`Refused`].
-    complained: [Option<Instant>; Refused::ALL.len()],
+    /// Where the next search for one that makes room begins.
+    next_candidate: usize,
+    /// For each kind of trouble, in the order of [`Refused`].
+    throttles: [LogThrottle; Refused::ALL.len()],
+    has_met_stranger: bool,
 }
 
 impl Clients {
     pub(super) fn new(epoll: OwnedFd, settings: Settings, metrics: Arc<Metrics>) -> Self {
         Self {
             epoll,
-            settings,
+            settings: Arc::new(settings),
             metrics,
-            connections: Arena::default(),
+            sockets: Arena::default(),
             held: HashMap::new(),
-            refused: 0,
+            waiting: VecDeque::new(),
+            rejected: 0,
             unsent: 0,
-            again: Vec::new(),
-            complained: [None; Refused::ALL.len()],
+            next_candidate: 0,
+            throttles: std::array::from_fn(|_| LogThrottle::new(ONE_A_MINUTE)),
+            has_met_stranger: false,
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.connections.len() == 0
+        self.sockets.len() == 0
     }
 
-    pub(super) fn any(&self, is: impl Fn(&Connection) -> bool) -> bool {
-        self.connections.iter().any(|(_, connection)| is(connection))
-    }
-
-    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Connection> {
-        self.connections.get_mut(key)
-    }
-
-    /// The connections whose next request may be here already.
-    pub(super) fn take_again(&mut self) -> Vec<Key> {
-        std::mem::take(&mut self.again)
-    }
-
-    /// Takes a new connection in, or turns it away.
-    pub(super) fn admit(&mut self, stream: TcpStream, peer: IpAddr, now: Instant) {
-        self.metrics.connections.add(1);
-        let holder = match forwarded::is_trusted(peer, &self.settings.trusted_proxies) {
-            true => Holder::TrustedProxy,
-            false => Holder::Client(Client::from(peer)),
-        };
-        let connection = Connection::new(stream, peer, holder, now);
-        if self.held_by(holder) >= self.share() {
-            let what = format!("{peer} holds its whole share of the connections");
-            self.complain(Refused::Share, &what, now);
-            return self.turn_away(connection, Refused::Share, now);
-        }
-        if self.connections.len() - self.refused >= self.settings.max_connections && !self.make_room(holder, now) {
-            let what = "all connections are being answered: MAX_CONNECTIONS is too small for so many";
-            self.complain(Refused::Full, what, now);
-            return self.turn_away(connection, Refused::Full, now);
-        }
-        self.take_in(connection);
+    /// Whether any of them has to be waited for at the end, where those to whom nothing is owed count or don't.
+    pub(super) fn any_left(&self, idle_counts: bool) -> bool {
+        let mut all = self.sockets.iter();
+        all.any(|(_, socket)| idle_counts || !socket.connection.owes_nothing())
     }
 
     /// Connections that one client may hold.
@@ -109,32 +108,76 @@ impl Clients {
     /// Connections of a client; none of a proxy, for which there is no share.
     fn held_by(&self, holder: Holder) -> usize {
         match holder {
-            Holder::Client(client) => self.held.get(&client).copied().unwrap_or(0),
+            Holder::Client(client) => self.held.get(&client).map_or(0, Vec::len),
             Holder::TrustedProxy | Holder::Nobody => 0,
         }
     }
 
-    fn take_in(&mut self, connection: Connection) {
-        let holder = connection.holder;
-        let interest = connection.interest;
-        let key = self.connections.insert(connection);
+    /// Takes a new connection in, or rejects it.
+    pub(super) fn admit(&mut self, stream: TcpStream, peer: IpAddr, now: Instant) {
+        self.metrics.connections.add(1);
+        let holder = match self.settings.trusts(peer) {
+            true => Holder::TrustedProxy,
+            false => Holder::Client(Client::from(peer)),
+        };
+        let mut socket = Socket {
+            stream,
+            holder,
+            interest: EventFlags::IN,
+            connection: Connection::new(peer, Arc::clone(&self.settings), now),
+        };
+        let refusal = if self.held_by(holder) >= self.share() && !self.close_own_idle(holder) {
+            let what = format!("{peer} holds its whole share of the connections");
+            self.warn(Refused::Share, &what, now);
+            Refusal::Share
+        } else if self.sockets.len() - self.rejected >= self.settings.max_connections && !self.make_room(holder, now) {
+            let what = "all connections are being answered: MAX_CONNECTIONS is too small for so many";
+            self.warn(Refused::Full, what, now);
+            Refusal::Full
+        } else {
+            self.register(socket);
+            return;
+        };
+        // It is kept for a moment, so that the client gets to read its 503; a fresh socket takes all of that at once.
+        socket.holder = Holder::Nobody;
+        let key = self.register(socket);
+        self.pump(key, Event::Rejected(refusal), now);
+        if self.rejected > MAX_REJECTED {
+            self.close(key, None);
+        }
+    }
+
+    fn register(&mut self, socket: Socket) -> Key {
+        let (holder, interest) = (socket.holder, socket.interest);
+        let key = self.sockets.insert(socket);
         match holder {
-            Holder::Client(client) => *self.held.entry(client).or_default() += 1,
-            Holder::Nobody => self.refused += 1,
+            Holder::Client(client) => self.held.entry(client).or_default().push(key),
+            Holder::Nobody => self.rejected += 1,
             Holder::TrustedProxy => {}
         }
-        let added = self.connections.get(key).map(|connection| {
-            epoll::add(
-                &self.epoll,
-                &connection.stream,
-                EventData::new_u64(key.to_bits()),
-                interest,
-            )
+        let added = self.sockets.get(key).map(|socket| {
+            let data = EventData::new_u64(key.to_bits());
+            epoll::add(&self.epoll, &socket.stream, data, interest)
         });
         if !matches!(added, Some(Ok(()))) {
             self.close(key, Some(Refused::Accept));
         }
-        self.tell_open();
+        self.metrics.connections_open.set(self.sockets.len() as u64);
+        key
+    }
+
+    /// At its share, a client's own connection that has been idle longest gives way.
+    fn close_own_idle(&mut self, holder: Holder) -> bool {
+        let Holder::Client(client) = holder else {
+            return false;
+        };
+        let own = self.held.get(&client).into_iter().flatten().take(MAX_CANDIDATES);
+        let idle = own
+            .filter_map(|key| Some((*key, &self.sockets.get(*key)?.connection)))
+            .filter(|(_, connection)| connection.is_idle());
+        let longest = idle.min_by_key(|(_, connection)| connection.since());
+        let longest = longest.map(|(key, _)| key);
+        longest.is_some_and(|key| self.close(key, Some(Refused::MadeRoom)))
     }
 
     /// Closes the connection that has waited longest for its head, or to be read, of the client that holds most. One that
@@ -142,228 +185,211 @@ impl Clients {
     /// that holds more.
     fn make_room(&mut self, newcomer: Holder, now: Instant) -> bool {
         let holds = self.held_by(newcomer);
-        let waits = |connection: &Connection| {
-            let least = match connection.stage {
-                Stage::Reading | Stage::Lingering => MIN_WAIT,
-                Stage::Writing => MIN_WRITE,
-                Stage::Waiting => Duration::MAX,
-                Stage::Inside => return false,
+        let gives_way = |socket: &Socket| {
+            let connection = &socket.connection;
+            let least = match connection.is_reading() {
+                true => MIN_WAIT,
+                false if connection.is_writing() => MIN_WRITE,
+                false => Duration::MAX,
             };
-            let theirs = self.held_by(connection.holder);
-            let is_long = now.saturating_duration_since(connection.since) >= least;
-            (theirs > holds + 1 || (theirs >= holds && is_long)) && connection.holder != Holder::Nobody
+            let theirs = self.held_by(socket.holder);
+            let is_long = now.saturating_duration_since(connection.since()) >= least;
+            (least < Duration::MAX || connection.is_waiting())
+                && (theirs > holds + 1 || (theirs >= holds && is_long))
+                && socket.holder != Holder::Nobody
         };
-        let waiting = self.connections.iter().filter(|(_, connection)| waits(connection));
-        let victim = waiting
-            .max_by_key(|(_, connection)| {
-                let holds = self.held_by(connection.holder);
-                (holds, connection.stage != Stage::Waiting, Reverse(connection.since))
+        let candidates = self.sockets.iter_from(self.next_candidate).take(MAX_CANDIDATES);
+        let victim = candidates
+            .filter(|(_, socket)| gives_way(socket))
+            .max_by_key(|(_, socket)| {
+                let connection = &socket.connection;
+                let holds = self.held_by(socket.holder);
+                (holds, !connection.is_waiting(), Reverse(connection.since()))
             })
             .map(|(key, _)| key);
+        self.next_candidate = (self.next_candidate + MAX_CANDIDATES) % self.settings.max_connections;
         let Some(victim) = victim else {
             return false;
         };
-        if let Some(connection) = self.connections.get_mut(victim)
-            && connection.stage == Stage::Waiting
+        if self
+            .sockets
+            .get(victim)
+            .is_some_and(|socket| socket.connection.is_waiting())
         {
-            // As much of it as the socket takes: the connection ends here.
-            let _ = connection.answer(&refusal_bytes(Refusal::Busy, Body::Send), now);
-            connection.forget_output();
+            self.pump(victim, Event::Rejected(Refusal::Busy), now);
         }
-        self.close(victim, Some(Refused::MadeRoom));
-        true
+        self.close(victim, Some(Refused::MadeRoom))
     }
 
-    /// Sends a 503 and keeps the connection for a moment, so that the client gets to read it.
-    fn turn_away(&mut self, mut connection: Connection, why: Refused, now: Instant) {
-        self.count(why);
-        connection.holder = Holder::Nobody;
-        let refusal = match why {
-            Refused::Share => Refusal::Share,
-            _ => Refusal::Busy,
+    /// Does what the kernel's news of a connection asks for.
+    pub(super) fn on_client_event(&mut self, key: Key, flags: EventFlags, scratch: &mut [u8], now: Instant) {
+        let Some(Socket { stream, connection, .. }) = self.sockets.get_mut(key) else {
+            return;
         };
-        let refusal = refusal_bytes(refusal, Body::Send);
-        // A fresh socket takes 300 bytes at once; where it doesn't, the client is gone.
-        let is_sent = matches!(connection.answer(&refusal, now), Ok(true));
-        if is_sent && self.refused < MAX_REFUSED && connection.after_answer(now) {
-            self.take_in(connection);
-        }
-    }
-
-    /// Does what the kernel's news of a connection asks for. True when bytes of a head came.
-    pub(super) fn turn_to(&mut self, key: Key, flags: EventFlags, scratch: &mut [u8], now: Instant) -> bool {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return false;
-        };
+        let unwanted = flags - connection.interest();
+        let room = connection.room().min(scratch.len());
         // A connection that lingers has hung up when its client does too; what still came is read even then, or the
         // reset of its unread bytes could overtake the answer.
-        let is_broken = flags.contains(EventFlags::ERR)
-            || (flags.contains(EventFlags::HUP) && connection.stage != Stage::Lingering);
-        if is_broken {
-            self.close(key, None);
-            return false;
+        let is_broken =
+            flags.contains(EventFlags::ERR) || (flags.contains(EventFlags::HUP) && !connection.is_lingering());
+        let event = match room > 0 && flags.intersects(EventFlags::IN | EventFlags::HUP) {
+            _ if is_broken => Err(ErrorKind::BrokenPipe.into()),
+            true => stream.read(&mut scratch[..room]).map(|got| match got {
+                0 => Event::Ended,
+                got => Event::Received(&scratch[..got]),
+            }),
+            false => Ok(Event::Writable),
+        };
+        match event {
+            Ok(event) => self.pump(key, event, now),
+            Err(error) if is_for_later(&error) => {}
+            Err(_) => drop(self.close(key, None)),
         }
-        match connection.stage {
-            Stage::Reading => match connection.read(scratch, now) {
-                Ok(Input::Some) => return true,
-                // The end is told again when its requests have been answered.
-                Ok(Input::End) if connection.has_unscanned_input() => return true,
-                Ok(Input::End) if connection.has_input() => {
-                    self.refuse(key, Refusal::Malformed("it ended within the head"), now);
+        self.listen(key, unwanted);
+    }
+
+    /// Lets a connection have an event and does what it asks for, until that is to wait for another one.
+    pub(super) fn pump(&mut self, key: Key, event: Event<'_>, now: Instant) {
+        let Some(Socket { stream, connection, .. }) = self.sockets.get_mut(key) else {
+            return;
+        };
+        let before = connection.unsent().len();
+        let mut action = connection.on(event, now);
+        let over = loop {
+            action = match action {
+                Action::Nothing | Action::Forward(_) => break None,
+                Action::Queue => {
+                    self.waiting.push_back(key);
+                    break None;
                 }
-                Ok(Input::End) | Err(_) => self.close(key, None),
-            },
-            Stage::Lingering => match connection.linger(scratch) {
-                Linger::More => {}
-                Linger::Enough => self.listen_for(key, EventFlags::empty()),
-                Linger::Over => self.close(key, None),
-            },
-            Stage::Writing if flags.contains(EventFlags::OUT) => self.write_on(key, now),
-            // What comes now is read when its turn has come.
-            Stage::Waiting | Stage::Inside => self.listen_for(key, EventFlags::empty()),
-            // The same, and room to write is waited for already.
-            Stage::Writing => {}
+                Action::Refuse(refusal, body) => {
+                    self.metrics.refused[refusal.into()].add(1);
+                    let answer = refusal.reply().to_bytes(body, Persistence::Close, SystemTime::now());
+                    connection.on(Event::Refused(&answer), now)
+                }
+                Action::Send => match send(stream, connection.unsent()) {
+                    Ok(sent) => connection.on(Event::Sent(sent), now),
+                    Err(_) => Action::Close(None),
+                },
+                Action::Shutdown => match stream.shutdown(Shutdown::Write) {
+                    Ok(()) => Action::Nothing,
+                    Err(_) => Action::Close(None),
+                },
+                Action::Close(why) => break Some(why),
+            };
+        };
+        let after = connection.unsent().len();
+        self.unsent = self.unsent + after - before;
+        match over {
+            Some(why) => drop(self.close(key, why)),
+            None => self.listen(key, EventFlags::empty()),
         }
-        false
+        if after > before {
+            self.cut_greediest_readers(key);
+        }
     }
 
-    pub(super) fn listen_for(&mut self, key: Key, interest: EventFlags) {
-        let Some(connection) = self.connections.get_mut(key) else {
+    /// Tells the kernel what to tell of a connection, where it would not or has told what was unwanted: what it might tell
+    /// besides costs nothing until it does.
+    fn listen(&mut self, key: Key, unwanted: EventFlags) {
+        let Some(socket) = self.sockets.get_mut(key) else {
             return;
         };
-        if connection.interest != interest {
-            connection.interest = interest;
-            let data = EventData::new_u64(key.to_bits());
-            if epoll::modify(&self.epoll, &connection.stream, data, interest).is_err() {
-                self.close(key, None);
+        let wanted = socket.connection.interest();
+        if socket.interest.contains(wanted) && !(socket.interest - wanted).intersects(unwanted) {
+            return;
+        }
+        socket.interest = wanted;
+        let data = EventData::new_u64(key.to_bits());
+        if epoll::modify(&self.epoll, &socket.stream, data, wanted).is_err() {
+            self.close(key, None);
+        }
+    }
+
+    /// The next request for the workers and whose it is; none when none waits.
+    pub(super) fn next_waiting(&mut self, now: Instant) -> Option<(Key, Forward)> {
+        while let Some(key) = self.waiting.pop_front() {
+            let action = self
+                .sockets
+                .get_mut(key)
+                .map(|socket| socket.connection.on(Event::Dispatched, now));
+            if let Some(Action::Forward(request)) = action {
+                self.warn_of_stranger(&request);
+                return Some((key, request));
             }
         }
+        None
     }
 
-    /// Tells the client why not, and ends the connection.
-    pub(super) fn refuse(&mut self, key: Key, refusal: Refusal, now: Instant) {
-        self.count(refusal.into());
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.close_after();
-            let body = if connection.is_head { Body::Count } else { Body::Send };
-            self.answer(key, &refusal_bytes(refusal, body), now);
-        }
-    }
-
-    /// Passes on what the workers answered, if the client is still there.
-    pub(super) fn deliver(&mut self, under_way: UnderWay, answer: &[u8], now: Instant) {
-        self.metrics.request_time.observe(now.duration_since(under_way.sent));
-        let is_inside = |connection: &Connection| connection.stage == Stage::Inside;
-        if self.connections.get(under_way.connection).is_some_and(is_inside) {
-            self.answer(under_way.connection, answer, now);
-        }
-    }
-
-    fn answer(&mut self, key: Key, answer: &[u8], now: Instant) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        match connection.answer(answer, now) {
-            Ok(true) => self.after_answer(key, now),
-            Ok(false) => {
-                self.unsent += connection.unsent();
-                self.listen_for(key, EventFlags::OUT);
-                self.cut_slow_readers(key);
-            }
-            Err(_) => self.close(key, None),
-        }
-    }
-
-    fn write_on(&mut self, key: Key, now: Instant) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        let before = connection.unsent();
-        let written = connection.write_on();
-        self.unsent -= before - connection.unsent();
-        match written {
-            Ok(true) => self.after_answer(key, now),
-            Ok(false) => {}
-            Err(_) => self.close(key, None),
-        }
-    }
-
-    fn after_answer(&mut self, key: Key, now: Instant) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        if !connection.after_answer(now) {
-            return self.close(key, None);
-        }
-        if connection.has_input() {
-            self.again.push(key);
-        } else {
-            self.listen_for(key, EventFlags::IN);
+    /// Once: a proxy that is not trusted is a mistake of the operator, or else a client that claims to be one.
+    fn warn_of_stranger(&mut self, request: &Forward) {
+        if let Some(peer) = request.stranger
+            && !std::mem::replace(&mut self.has_met_stranger, true)
+        {
+            log::warn!(
+                "requests from {peer} came through a proxy that is not in TRUSTED_PROXIES: all its clients share one limit, \
+                 and none may read /metrics and /status; this is said once"
+            );
         }
     }
 
     /// Keeps the answers that nobody takes within bounds; the newest one stays.
-    fn cut_slow_readers(&mut self, newest: Key) {
+    fn cut_greediest_readers(&mut self, newest: Key) {
         while self.unsent > MAX_UNSENT_BYTES {
-            let unsent = |(key, connection): &(Key, &Connection)| *key != newest && connection.unsent() > 0;
-            let slowest = self
-                .connections
-                .iter()
-                .filter(unsent)
-                .min_by_key(|(_, connection)| connection.since);
-            match slowest.map(|(key, _)| key) {
-                Some(key) => self.close(key, Some(Refused::SlowReader)),
-                None => return,
+            let others = self.sockets.iter().filter(|(key, _)| *key != newest);
+            let unsent = others.map(|(key, socket)| (socket.connection.unsent().len(), key));
+            match unsent.max_by_key(|(unsent, _)| *unsent) {
+                Some((1.., key)) => drop(self.close(key, Some(Refused::SlowReader))),
+                _ => return,
             }
         }
     }
 
-    /// Ends what is past its deadline.
-    pub(super) fn end_late(&mut self, now: Instant) {
-        let late = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| now >= connection.deadline);
-        let late: Vec<(Key, Stage, bool)> = late
-            .map(|(key, connection)| (key, connection.stage, connection.is_idle()))
-            .collect();
-        for (key, stage, is_idle) in late {
-            match stage {
-                Stage::Reading if is_idle => self.close(key, None),
-                Stage::Reading => self.refuse(key, Refusal::Late, now),
-                Stage::Waiting => self.refuse(key, Refusal::Busy, now),
-                Stage::Inside => self.refuse(key, Refusal::Lost, now),
-                Stage::Writing => self.close(key, Some(Refused::SlowReader)),
-                Stage::Lingering => self.close(key, None),
-            }
-        }
+    /// Lets all connections know that the router is about to end.
+    pub(super) fn drain(&mut self, now: Instant) {
+        self.each(|_| true, Event::Draining, now);
     }
 
-    fn close(&mut self, key: Key, why: Option<Refused>) {
-        let Some(connection) = self.connections.remove(key) else {
-            return;
+    /// Ends what is past its deadline, and forgets those who waited until then.
+    pub(super) fn expire(&mut self, now: Instant) {
+        self.each(|connection| connection.is_late(now), Event::Ticked, now);
+        let is_waiting = |key: &Key| {
+            self.sockets
+                .get(*key)
+                .is_some_and(|socket| socket.connection.is_waiting())
         };
-        self.unsent -= connection.unsent();
-        match connection.holder {
+        self.waiting.retain(is_waiting);
+    }
+
+    fn each(&mut self, is: impl Fn(&Connection) -> bool, event: Event<'_>, now: Instant) {
+        let keys = self.sockets.iter().filter(|(_, socket)| is(&socket.connection));
+        let keys: Vec<Key> = keys.map(|(key, _)| key).collect();
+        keys.into_iter().for_each(|key| self.pump(key, event, now));
+    }
+
+    /// True, for it is gone then.
+    fn close(&mut self, key: Key, why: Option<Refused>) -> bool {
+        let Some(socket) = self.sockets.remove(key) else {
+            return true;
+        };
+        self.unsent -= socket.connection.unsent().len();
+        match socket.holder {
             Holder::Client(client) => {
                 if let Some(held) = self.held.get_mut(&client) {
-                    *held -= 1;
-                    if *held == 0 {
+                    held.retain(|other| *other != key);
+                    if held.is_empty() {
                         self.held.remove(&client);
                     }
                 }
             }
-            Holder::Nobody => self.refused -= 1,
+            Holder::Nobody => self.rejected -= 1,
             Holder::TrustedProxy => {}
         }
         if let Some(why) = why {
             self.count(why);
         }
-        self.tell_open();
-    }
-
-    fn tell_open(&self) {
-        self.metrics.connections_open.set(self.connections.len() as u64);
+        self.metrics.connections_open.set(self.sockets.len() as u64);
+        true
     }
 
     pub(super) fn count(&self, why: Refused) {
@@ -371,17 +397,43 @@ impl Clients {
     }
 
     /// Logs trouble, unless some of its kind was logged lately.
-    pub(super) fn complain(&mut self, kind: Refused, what: &str, now: Instant) {
-        let last = &mut self.complained[kind as usize];
-        if last.is_none_or(|last| now.duration_since(last) >= COMPLAINT_INTERVAL) {
-            *last = Some(now);
-            log::warn!("{what}; more of this kind is counted in /metrics and not logged for a minute");
+    pub(super) fn warn(&mut self, kind: Refused, what: &str, now: Instant) {
+        if let Some(left_out) = self.throttles[kind.index()].admit(now) {
+            log::warn!("{what}{left_out}; more of this kind is counted in /metrics and not logged for a minute");
         }
     }
 }
 
-fn refusal_bytes(refusal: Refusal, body: Body) -> Vec<u8> {
-    refusal.reply().to_bytes(body, Persistence::Close, SystemTime::now())
+#[cfg(test)]
+impl Clients {
+    /// Connections whose request waits for a worker.
+    pub(super) fn waiting(&self) -> usize {
+        let all = self.sockets.iter();
+        all.filter(|(_, socket)| socket.connection.is_waiting()).count()
+    }
+
+    pub(super) fn unsent(&self) -> usize {
+        self.unsent
+    }
+}
+
+fn is_for_later(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+/// Sends what goes without waiting and returns how much that was.
+fn send(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match stream.write(&bytes[sent..]) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(more) => sent += more,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sent)
 }
 
 #[cfg(test)]

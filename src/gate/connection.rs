@@ -1,289 +1,416 @@
-//! One client connection: where it stands between its head and its answer. It moves bytes; the gate decides.
+//! One client connection as a state machine: what it does with what comes from its client, the workers and the clock.
+//! Pure: it has no socket and reads no clock. Whoever drives it does what each [`Action`] says.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown, TcpStream};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
 
-use super::head::{MAX_HEAD_BYTES, Refusal, Request, Scanner, parse};
-use crate::client::Client;
-use crate::response::Persistence;
+use super::head::{self, MAX_HEAD_BYTES, Request, Scanner, without_empty_lines};
+use super::refusal::Refusal;
+use super::worker_connection::ANSWER_TIMEOUT;
+use super::{CLIENT_FIELD, DIRECT_FIELD, PERSISTENCE_FIELD, Settings, cors, forwarded};
+use crate::metrics::Refused;
+use crate::response::{Body, Persistence};
 
 /// For the whole head, from the first byte or the accept; not for each read.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// A kept-alive connection that says nothing. Clients' own pools keep theirs 5 to 30 s.
-pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// For a client to take an answer: a megabyte at 100 KiB/s.
+/// For a client to take an answer, before [`MIN_BYTES_PER_SECOND`] counts.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A complete head waits this long at most for a place inside.
+/// A reader that is slower than this, on average since its answer began and after [`WRITE_TIMEOUT`], is cut off.
+pub(super) const MIN_BYTES_PER_SECOND: usize = 10 * 1024;
+/// A complete head waits this long at most for room on a worker connection.
 pub(super) const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// After the last answer, what a client still sends is thrown away for so long, so that no reset overtakes the answer
 /// (RFC 9112, section 9.6).
 pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Thrown away at most; what comes then is left unread until the time is over.
 const MAX_LINGER_BYTES: usize = 256 * 1024;
-/// Requests on one connection, as nginx has it: whoever comes back is counted again.
+/// Requests on one connection, as nginx has it: a client that comes back is counted again.
 pub(super) const MAX_REQUESTS: u32 = 1_000;
 /// An idle connection keeps no buffer larger than this.
-const SPARE_BYTES: usize = 1024;
+const MAX_SPARE_BYTES: usize = 1024;
 
-/// Where a connection stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// Between requests, or in a head.
+/// Where a connection stands, with all that belongs to it there.
+#[derive(Debug)]
+enum Stage {
+    /// Between requests, or in a head that is not complete.
     Reading,
-    /// Its head is complete; no lane has room.
-    Waiting,
+    /// Its head is complete; no worker connection has room for the request yet.
+    Waiting(Forward, InFlight),
     /// Its request is with the workers.
-    Inside,
+    Inside(InFlight),
+    /// It is told why not, with these header lines of [`cors`].
+    Refusing(String),
     /// Its answer is on the way.
-    Writing,
-    /// Answered for the last time; what still comes is thrown away.
-    Lingering,
+    Writing { answer: Vec<u8>, sent: usize, then: Then },
+    /// Answered for the last time; so many bytes that came then were thrown away.
+    Lingering(usize),
 }
 
-/// Whose share of the connections one takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Holder {
-    Client(Client),
-    /// A proxy speaks for many: it has no share.
-    TrustedProxy,
-    /// It was turned away and is only here until its 503 is read.
-    Nobody,
+/// A request that the workers are to answer.
+#[derive(Debug)]
+struct InFlight {
+    number: u32,
+    is_head: bool,
+    then: Then,
+    /// Header lines of [`cors`] for its answer.
+    cors: String,
+}
+
+/// What comes after an answer.
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    NextRequest,
+    /// The connection ends, and there may be bytes that nobody will read.
+    Linger,
+    Close,
+}
+
+/// What has happened to a connection. What does not concern it where it stands changes nothing.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Event<'a> {
+    /// Its client has sent this.
+    Received(&'a [u8]),
+    /// Its client will send nothing more.
+    Ended,
+    /// A worker connection has room.
+    Dispatched,
+    /// The workers' answer to the request with this number.
+    Answered(u32, &'a [u8]),
+    /// The request with this number is lost.
+    Failed(u32),
+    /// What an [`Action::Refuse`] asked for, as bytes.
+    Refused(&'a [u8]),
+    /// There may be room to send.
+    Writable,
+    /// So many bytes were sent.
+    Sent(usize),
+    /// Time has passed.
+    Ticked,
+    /// It has no place, or no longer one.
+    Rejected(Refusal),
+    /// The router is about to end.
+    Draining,
+}
+
+/// What is to be done for a connection.
+#[derive(Debug)]
+pub(super) enum Action {
+    Nothing,
+    /// Let it have [`Event::Dispatched`] when a worker connection has room and all that asked before had theirs.
+    Queue,
+    /// Send this request to the workers.
+    Forward(Forward),
+    /// Let it have [`Event::Refused`].
+    Refuse(Refusal, Body),
+    /// Send of [`Connection::unsent`] what goes, and tell it.
+    Send,
+    /// Tell the client that nothing more will be sent.
+    Shutdown,
+    /// It is over; counted as refused where there is a reason.
+    Close(Option<Refused>),
+}
+
+/// A request for the workers.
+#[derive(Debug)]
+pub(super) struct Forward {
+    pub(super) bytes: Vec<u8>,
+    pub(super) number: u32,
+    /// The answer to a HEAD has no body, whatever its length says.
+    pub(super) is_head: bool,
+    /// When its head was complete.
+    pub(super) begun: Instant,
+    /// Whose proxy it came through, where that one is not trusted: nobody knows whose request it is.
+    pub(super) stranger: Option<IpAddr>,
 }
 
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) stream: TcpStream,
-    pub(super) peer: IpAddr,
-    pub(super) holder: Holder,
-    pub(super) stage: Stage,
+    peer: IpAddr,
+    settings: Arc<Settings>,
+    stage: Stage,
     /// Since when it stands there.
-    pub(super) since: Instant,
-    pub(super) deadline: Instant,
-    /// What epoll tells us of it.
-    pub(super) interest: EventFlags,
-    /// The request that waits, as the workers read it.
-    pub(super) request: Vec<u8>,
-    pub(super) is_head: bool,
-    pub(super) served: u32,
-    persistence: Persistence,
-    /// Whether more may come that nobody will read.
-    lingers: bool,
-    lingered: usize,
+    since: Instant,
+    deadline: Instant,
+    /// Requests that were read.
+    requests: u32,
+    /// While it reads, the beginning of a head; else what was sent ahead.
     input: Vec<u8>,
     scanner: Scanner,
-    output: Vec<u8>,
-    written: usize,
-}
-
-/// How reading went.
-pub(super) enum Input {
-    /// There may be more later.
-    Some,
-    /// The client will send nothing more.
-    End,
-}
-
-/// How lingering went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Linger {
-    /// There may be more to throw away.
-    More,
-    /// No more is thrown away.
-    Enough,
-    /// The client is done too.
-    Over,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, peer: IpAddr, holder: Holder, now: Instant) -> Self {
+    pub(super) fn new(peer: IpAddr, settings: Arc<Settings>, now: Instant) -> Self {
         Self {
-            stream,
             peer,
-            holder,
+            settings,
             stage: Stage::Reading,
             since: now,
             deadline: now + HEAD_TIMEOUT,
-            interest: EventFlags::IN,
-            request: Vec::new(),
-            is_head: false,
-            served: 0,
-            persistence: Persistence::Close,
-            lingers: true,
-            lingered: 0,
+            requests: 0,
             input: Vec::new(),
             scanner: Scanner::default(),
-            output: Vec::new(),
-            written: 0,
         }
     }
 
-    pub(super) fn enter(&mut self, stage: Stage, timeout: Duration, now: Instant) {
+    /// Since when it stands where it stands.
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Whether it was answered and has not begun to ask again.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.stage, Stage::Reading) && self.requests > 0 && self.input.is_empty()
+    }
+
+    /// Whether its head is not complete, or nothing is left but to see its end.
+    pub(super) fn is_reading(&self) -> bool {
+        matches!(self.stage, Stage::Reading | Stage::Lingering(_))
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.stage, Stage::Waiting(..))
+    }
+
+    pub(super) fn is_writing(&self) -> bool {
+        matches!(self.stage, Stage::Writing { .. })
+    }
+
+    pub(super) fn is_lingering(&self) -> bool {
+        matches!(self.stage, Stage::Lingering(_))
+    }
+
+    /// Whether nobody waits for it: no request was begun, or the last one was answered.
+    pub(super) fn owes_nothing(&self) -> bool {
+        self.is_reading() && self.input.is_empty()
+    }
+
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        now >= self.deadline
+    }
+
+    /// What is to be told of its socket.
+    pub(super) fn interest(&self) -> EventFlags {
+        match self.stage {
+            Stage::Reading | Stage::Lingering(..MAX_LINGER_BYTES) => EventFlags::IN,
+            Stage::Writing { .. } => EventFlags::OUT,
+            _ => EventFlags::empty(),
+        }
+    }
+
+    /// How many bytes may be read now. What comes while a request is under way stays in the socket.
+    pub(super) fn room(&self) -> usize {
+        match self.stage {
+            Stage::Reading => MAX_HEAD_BYTES + 1 - self.input.len(),
+            Stage::Lingering(_) => usize::MAX,
+            _ => 0,
+        }
+    }
+
+    /// What is left of its answer.
+    pub(super) fn unsent(&self) -> &[u8] {
+        match &self.stage {
+            Stage::Writing { answer, sent, .. } => &answer[*sent..],
+            _ => &[],
+        }
+    }
+
+    /// The only way in which it changes.
+    pub(super) fn on(&mut self, event: Event<'_>, now: Instant) -> Action {
+        match (event, &mut self.stage) {
+            (Event::Received(bytes), Stage::Reading) => {
+                if self.is_idle() {
+                    self.enter(Stage::Reading, HEAD_TIMEOUT, now);
+                }
+                self.input.extend_from_slice(bytes);
+                self.parse_next(now)
+            }
+            (Event::Received(bytes), Stage::Lingering(dropped)) => {
+                *dropped += bytes.len();
+                Action::Nothing
+            }
+            (Event::Ended, Stage::Reading) if !self.input.is_empty() => {
+                self.refuse(Refusal::Malformed("it ended within the head"), now)
+            }
+            (Event::Ended, Stage::Reading | Stage::Lingering(_)) => Action::Close(None),
+            (Event::Dispatched, _) => self.forward(now),
+            (Event::Answered(number, answer), Stage::Inside(in_flight)) if in_flight.number == number => {
+                let (then, cors) = (in_flight.then, std::mem::take(&mut in_flight.cors));
+                self.answer(answer, &cors, then, now)
+            }
+            (Event::Failed(number), Stage::Inside(in_flight)) if in_flight.number == number => {
+                self.refuse(Refusal::Lost, now)
+            }
+            (Event::Refused(answer), Stage::Refusing(cors)) => {
+                let cors = std::mem::take(cors);
+                self.answer(answer, &cors, Then::Linger, now)
+            }
+            (Event::Writable, Stage::Writing { .. }) => Action::Send,
+            (Event::Sent(more), Stage::Writing { answer, sent, then }) => {
+                *sent += more;
+                let earned = Duration::from_millis((*sent * 1_000 / MIN_BYTES_PER_SECOND) as u64);
+                self.deadline = self.since + WRITE_TIMEOUT + earned;
+                match *sent < answer.len() {
+                    true => Action::Nothing,
+                    false => {
+                        let then = *then;
+                        self.after_answer(then, now)
+                    }
+                }
+            }
+            (Event::Ticked, _) if now >= self.deadline => self.expire(now),
+            (Event::Rejected(refusal), Stage::Reading | Stage::Waiting(..)) => self.refuse(refusal, now),
+            (Event::Draining, _) => {
+                // Its next answer is its last one.
+                self.requests = self.requests.max(MAX_REQUESTS - 1);
+                Action::Nothing
+            }
+            _ => Action::Nothing,
+        }
+    }
+
+    fn enter(&mut self, stage: Stage, timeout: Duration, now: Instant) {
         self.stage = stage;
         self.since = now;
         self.deadline = now + timeout;
     }
 
-    /// Bytes of an answer that the client has not taken yet.
-    pub(super) fn unsent(&self) -> usize {
-        self.output.len() - self.written
-    }
-
-    pub(super) fn is_idle(&self) -> bool {
-        self.stage == Stage::Reading && self.served > 0 && self.input.is_empty()
-    }
-
-    /// Whether bytes of a next request are here already.
-    pub(super) fn has_input(&self) -> bool {
-        !self.input.is_empty()
-    }
-
-    /// Whether some of those bytes were not looked at yet: there may be requests in them.
-    pub(super) fn has_unscanned_input(&self) -> bool {
-        !self.scanner.has_seen_all_of(&self.input)
-    }
-
-    /// Reads what has come, up to the longest head and a byte.
-    ///
-    /// # Errors
-    /// When the connection is broken.
-    pub(super) fn read(&mut self, scratch: &mut [u8], now: Instant) -> io::Result<Input> {
-        let room = (MAX_HEAD_BYTES + 1).saturating_sub(self.input.len()).min(scratch.len());
-        match self.stream.read(&mut scratch[..room]) {
-            Ok(0) => Ok(Input::End),
-            Ok(got) => {
-                if self.is_idle() {
-                    self.enter(Stage::Reading, HEAD_TIMEOUT, now);
-                }
-                self.input.extend_from_slice(&scratch[..got]);
-                Ok(Input::Some)
-            }
-            Err(error) if is_for_later(&error) => Ok(Input::Some),
-            Err(error) => Err(error),
+    /// Looks for a complete request in what was sent, once it is read. None is under way then.
+    fn parse_next(&mut self, now: Instant) -> Action {
+        let parsed = self.scanner.scan(&self.input).and_then(|end| match end {
+            Some(end) => head::parse(&self.input[..end]).map(|request| Some((end, request))),
+            None => Ok(None),
+        });
+        match parsed {
+            Ok(Some((end, request))) => self.wait(end, request, now),
+            Ok(None) => Action::Nothing,
+            Err(refusal) => self.refuse(refusal, now),
         }
     }
 
-    /// The next complete request, if there is one.
-    ///
-    /// # Errors
-    /// When the connection has to end with a refusal.
-    pub(super) fn next_request(&mut self) -> Result<Option<Request>, Refusal> {
-        self.lingers = true;
-        self.persistence = Persistence::Close;
-        // A refusal has no body either, also that of a head which isn't complete.
-        self.is_head = self.input.trim_ascii_start().starts_with(b"HEAD ");
-        let Some(end) = self.scanner.scan(&self.input)? else {
-            return Ok(None);
-        };
-        let request = parse(&self.input[..end])?;
+    fn wait(&mut self, end: usize, request: Request, now: Instant) -> Action {
+        let cors = cors::lines(&self.settings.cors_origins, &self.input[..end]);
         self.scanner = Scanner::default();
         self.input.drain(..end);
-        if self.input.is_empty() && self.input.capacity() > SPARE_BYTES {
+        if self.input.is_empty() && self.input.capacity() > MAX_SPARE_BYTES {
             self.input = Vec::new();
         }
-        self.served += 1;
-        let asked_to_close = request.persistence == Persistence::Close;
-        self.lingers = request.has_body || !asked_to_close || !self.input.is_empty();
-        self.persistence = request.persistence;
-        if self.served >= MAX_REQUESTS {
-            self.persistence = Persistence::Close;
+        self.requests += 1;
+        let persistence = match self.requests < MAX_REQUESTS {
+            true => request.persistence,
+            false => Persistence::Close,
+        };
+        let then = match (persistence, request.persistence) {
+            (Persistence::Close, Persistence::Close) if !request.has_body && self.input.is_empty() => Then::Close,
+            (Persistence::Close, _) => Then::Linger,
+            _ => Then::NextRequest,
+        };
+        let is_head = request.method == "HEAD";
+        let stranger = Some(self.peer).filter(|peer| request.is_forwarded && !self.settings.trusts(*peer));
+        let client = forwarded::client(self.peer, &request.forwarded_for, &self.settings.trusted_proxies);
+        let forward = Forward {
+            bytes: canonical(&request, client, stranger.is_none(), persistence),
+            number: self.requests,
+            is_head,
+            begun: now,
+            stranger,
+        };
+        let in_flight = InFlight {
+            number: self.requests,
+            is_head,
+            then,
+            cors,
+        };
+        self.enter(Stage::Waiting(forward, in_flight), WAIT_TIMEOUT, now);
+        Action::Queue
+    }
+
+    fn forward(&mut self, now: Instant) -> Action {
+        match std::mem::replace(&mut self.stage, Stage::Reading) {
+            Stage::Waiting(request, in_flight) => {
+                self.enter(Stage::Inside(in_flight), ANSWER_TIMEOUT * 2, now);
+                Action::Forward(request)
+            }
+            other => {
+                self.stage = other;
+                Action::Nothing
+            }
         }
-        Ok(Some(request))
     }
 
-    pub(super) fn persistence(&self) -> Persistence {
-        self.persistence
+    fn answer(&mut self, answer: &[u8], cors: &str, then: Then, now: Instant) -> Action {
+        let status_line = answer.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let (status_line, rest) = answer.split_at(status_line);
+        let stage = Stage::Writing {
+            answer: [status_line, cors.as_bytes(), rest].concat(),
+            sent: 0,
+            then,
+        };
+        self.enter(stage, WRITE_TIMEOUT, now);
+        Action::Send
     }
 
-    /// Makes the answer under way the last one.
-    pub(super) fn close_after(&mut self) {
-        self.persistence = Persistence::Close;
-    }
-
-    /// Sends an answer, as far as it goes without waiting. True when all of it went.
-    ///
-    /// # Errors
-    /// When the connection is broken.
-    pub(super) fn answer(&mut self, answer: &[u8], now: Instant) -> io::Result<bool> {
-        self.enter(Stage::Writing, WRITE_TIMEOUT, now);
-        let sent = send(&mut self.stream, answer)?;
-        self.output.extend_from_slice(&answer[sent..]);
-        self.written = 0;
-        Ok(self.output.is_empty())
-    }
-
-    /// Gives up what was not sent at once.
-    pub(super) fn forget_output(&mut self) {
-        (self.output, self.written) = (Vec::new(), 0);
-    }
-
-    /// Goes on sending. True when all of it went.
-    ///
-    /// # Errors
-    /// When the connection is broken.
-    pub(super) fn write_on(&mut self) -> io::Result<bool> {
-        self.written += send(&mut self.stream, &self.output[self.written..])?;
-        let done = self.written == self.output.len();
-        if done {
-            self.forget_output();
-        }
-        Ok(done)
-    }
-
-    /// What comes after an answer. False when the connection is over.
-    pub(super) fn after_answer(&mut self, now: Instant) -> bool {
-        match (self.persistence, self.lingers) {
-            (Persistence::Close, false) => false,
-            (Persistence::Close, true) => {
-                self.input = Vec::new();
-                self.enter(Stage::Lingering, LINGER_TIMEOUT, now);
-                self.stream.shutdown(Shutdown::Write).is_ok()
+    /// Tells the client why not, after which the connection ends. A refusal of a HEAD has no body either, also where it is
+    /// not complete.
+    fn refuse(&mut self, refusal: Refusal, now: Instant) -> Action {
+        let (is_head, cors) = match &mut self.stage {
+            Stage::Waiting(_, in_flight) | Stage::Inside(in_flight) => {
+                (in_flight.is_head, std::mem::take(&mut in_flight.cors))
             }
             _ => {
-                let timeout = if self.input.is_empty() {
-                    IDLE_TIMEOUT
-                } else {
-                    HEAD_TIMEOUT
+                let is_head = without_empty_lines(&self.input).starts_with(b"HEAD ");
+                (is_head, cors::lines(&self.settings.cors_origins, &self.input))
+            }
+        };
+        self.enter(Stage::Refusing(cors), WRITE_TIMEOUT, now);
+        Action::Refuse(refusal, if is_head { Body::Count } else { Body::Send })
+    }
+
+    fn after_answer(&mut self, then: Then, now: Instant) -> Action {
+        match then {
+            Then::Close => Action::Close(None),
+            Then::Linger => {
+                self.input = Vec::new();
+                self.enter(Stage::Lingering(0), LINGER_TIMEOUT, now);
+                Action::Shutdown
+            }
+            Then::NextRequest => {
+                let timeout = match self.input.is_empty() {
+                    true => self.settings.idle_timeout,
+                    false => HEAD_TIMEOUT,
                 };
                 self.enter(Stage::Reading, timeout, now);
-                true
+                self.parse_next(now)
             }
         }
     }
 
-    /// Throws away what comes after the last answer.
-    pub(super) fn linger(&mut self, scratch: &mut [u8]) -> Linger {
-        match self.stream.read(scratch) {
-            Ok(0) => Linger::Over,
-            Ok(got) => {
-                self.lingered += got;
-                match self.lingered < MAX_LINGER_BYTES {
-                    true => Linger::More,
-                    false => Linger::Enough,
-                }
-            }
-            Err(error) if is_for_later(&error) => Linger::More,
-            Err(_) => Linger::Over,
+    fn expire(&mut self, now: Instant) -> Action {
+        match self.stage {
+            Stage::Reading if self.is_idle() => Action::Close(None),
+            Stage::Reading => self.refuse(Refusal::Late, now),
+            Stage::Waiting(..) => self.refuse(Refusal::Busy, now),
+            Stage::Inside(_) => self.refuse(Refusal::Lost, now),
+            Stage::Refusing(_) | Stage::Lingering(_) => Action::Close(None),
+            Stage::Writing { .. } => Action::Close(Some(Refused::SlowReader)),
         }
     }
 }
 
-fn is_for_later(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
-}
-
-fn send(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    let mut sent = 0;
-    while sent < bytes.len() {
-        match stream.write(&bytes[sent..]) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(more) => sent += more,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(sent)
+/// A request as the workers read it: nothing else of what a client sent.
+pub(super) fn canonical(request: &Request, client: IpAddr, is_direct: bool, persistence: Persistence) -> Vec<u8> {
+    let Request { method, target, .. } = request;
+    let direct = if is_direct { "yes" } else { "no" };
+    let persistence = match persistence {
+        Persistence::Persist => "persist",
+        Persistence::KeepAlive => "keep-alive",
+        Persistence::Close => "close",
+    };
+    format!(
+        "{method} {target} HTTP/1.1\r\n{CLIENT_FIELD}: {client}\r\n{DIRECT_FIELD}: {direct}\r\n\
+         {PERSISTENCE_FIELD}: {persistence}\r\n\r\n"
+    )
+    .into_bytes()
 }

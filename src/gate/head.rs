@@ -3,75 +3,16 @@
 //! What it judges a head to be depends on the bytes alone, never on how they were cut into packets: the scanner stops
 //! at the first byte that decides.
 
-use std::fmt;
+use std::fmt::Write;
+use std::net::Ipv6Addr;
 
-use crate::response::{Persistence, Response};
+use super::refusal::Refusal;
+use crate::response::Persistence;
 
 /// Longest head, as nginx has it. Real ones are a few hundred bytes; 64 container ids fit.
 pub(crate) const MAX_HEAD_BYTES: usize = 8 * 1024;
 /// Most header lines, as HAProxy has it.
-const MAX_HEADERS: usize = 100;
-
-/// Why a request is not handed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// 400, with what is wrong.
-    Malformed(&'static str),
-    /// 408
-    Late,
-    /// 413
-    Body,
-    /// 431
-    TooLong,
-    /// 503: no worker was free for long, or all places are taken.
-    Busy,
-    /// 503: the client holds its whole share of the connections.
-    Share,
-    /// 502: what was to answer is gone.
-    Lost,
-    /// 505
-    Version,
-}
-
-impl Refusal {
-    pub(crate) fn reply(self) -> Response {
-        let error = Response::error(self.status(), &self.to_string());
-        match self {
-            Refusal::Busy | Refusal::Share | Refusal::Lost => error.with("Retry-After", "1"),
-            _ => error,
-        }
-    }
-
-    pub(crate) fn status(self) -> u16 {
-        match self {
-            Refusal::Malformed(_) => 400,
-            Refusal::Late => 408,
-            Refusal::Body => 413,
-            Refusal::TooLong => 431,
-            Refusal::Lost => 502,
-            Refusal::Busy | Refusal::Share => 503,
-            Refusal::Version => 505,
-        }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Refusal::Malformed(what) => write!(f, "Malformed request: {what}"),
-            Refusal::Late => f.write_str("The request was not complete in time"),
-            Refusal::Body => f.write_str("A request with this method has no body"),
-            Refusal::TooLong => write!(
-                f,
-                "A request head has at most {MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers"
-            ),
-            Refusal::Busy => f.write_str("The router is busy"),
-            Refusal::Share => f.write_str("Too many connections from this address"),
-            Refusal::Lost => f.write_str("The answer was lost"),
-            Refusal::Version => f.write_str("Expected HTTP/1.1 or HTTP/1.0"),
-        }
-    }
-}
+pub(crate) const MAX_HEADERS: usize = 100;
 
 /// Finds the end of a head in bytes that arrive in pieces.
 #[derive(Clone, Copy, Debug, Default)]
@@ -86,10 +27,6 @@ pub(crate) struct Scanner {
 }
 
 impl Scanner {
-    pub(crate) fn has_seen_all_of(&self, bytes: &[u8]) -> bool {
-        self.at == bytes.len()
-    }
-
     /// Goes on where it stopped. `bytes` are all bytes since the end of the last head.
     ///
     /// # Errors
@@ -97,7 +34,10 @@ impl Scanner {
     pub(crate) fn scan(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
         while let Some(byte) = bytes.get(self.at) {
             if self.at == MAX_HEAD_BYTES {
-                return Err(Refusal::TooLong);
+                return Err(match self.begun || self.line == 0 {
+                    true => Refusal::TooLong,
+                    false => Refusal::TargetTooLong,
+                });
             }
             self.at += 1;
             match (self.cr, *byte) {
@@ -121,13 +61,16 @@ impl Scanner {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
     pub(crate) method: String,
-    /// Origin form (path and query), or `*`; printable ASCII without spaces.
+    /// Origin form (path and query), or `*`; printable ASCII without spaces. In the path doubled slashes are one and
+    /// what need not be percent-encoded is not (RFC 3986, section 6.2.2).
     pub(crate) target: String,
     pub(crate) persistence: Persistence,
     /// A body follows, which nobody reads.
     pub(crate) has_body: bool,
     /// All lines of `X-Forwarded-For`, joined by commas.
-    pub(crate) forwarded: Vec<u8>,
+    pub(crate) forwarded_for: Vec<u8>,
+    /// A proxy has left its mark: `Forwarded` (RFC 7239), `Via` (RFC 9110), `X-Real-IP` or a field `X-Forwarded-…`.
+    pub(crate) is_forwarded: bool,
 }
 
 /// Parses and judges a complete head.
@@ -135,17 +78,25 @@ pub(crate) struct Request {
 /// # Errors
 /// What the client is to be told; the connection ends there.
 pub(crate) fn parse(head: &[u8]) -> Result<Request, Refusal> {
-    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut parsed = httparse::Request::new(&mut headers);
-    match parsed.parse(head) {
-        Ok(status) if status.is_complete() => {}
-        Ok(_) => return Err(Refusal::Malformed("incomplete head")),
-        Err(error) => return Err(refusal(error)),
-    }
-    let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
-        return Err(Refusal::Malformed("incomplete request line"));
+    let head = without_empty_lines(head);
+    let end = head.iter().position(|byte| *byte == b'\r').unwrap_or(head.len());
+    let (line, lines) = head.split_at(end);
+    let parts: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    let [method, target, version] = parts[..] else {
+        return Err(Refusal::Malformed("request line"));
     };
-    let fields = Fields::read(parsed.headers)?;
+    let minor = minor_version(version)?;
+    let method = str::from_utf8(method).ok().filter(|method| is_token(method));
+    let method = method.ok_or(Refusal::Malformed("request method"))?;
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let headers = match httparse::parse_headers(lines.strip_prefix(b"\r\n").unwrap_or(lines), &mut headers) {
+        Ok(httparse::Status::Complete((_, headers))) => headers,
+        Ok(httparse::Status::Partial) => return Err(Refusal::Malformed("incomplete head")),
+        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooLong),
+        Err(httparse::Error::HeaderValue) => return Err(Refusal::Malformed("header value")),
+        Err(_) => return Err(Refusal::Malformed("header name")),
+    };
+    let fields = Fields::read(headers)?;
     fields.check_host(minor)?;
     let has_body = fields.has_body(minor)?;
     if has_body && matches!(method, "GET" | "HEAD" | "OPTIONS") {
@@ -158,21 +109,34 @@ pub(crate) fn parse(head: &[u8]) -> Result<Request, Refusal> {
     };
     Ok(Request {
         method: method.to_owned(),
-        target: origin_form(method, target)?,
+        target: canonical_target(method, target)?,
         persistence,
         has_body,
-        forwarded: fields.forwarded,
+        forwarded_for: fields.forwarded_for,
+        is_forwarded: fields.is_forwarded,
     })
 }
 
-fn refusal(error: httparse::Error) -> Refusal {
-    match error {
-        httparse::Error::Version => Refusal::Version,
-        httparse::Error::TooManyHeaders => Refusal::TooLong,
-        httparse::Error::HeaderName => Refusal::Malformed("header name"),
-        httparse::Error::HeaderValue => Refusal::Malformed("header value"),
-        _ => Refusal::Malformed("request line"),
+/// What follows the empty lines that a client may send before a request (RFC 9112, section 2.2).
+pub(super) fn without_empty_lines(head: &[u8]) -> &[u8] {
+    let begin = head.iter().position(|byte| !b"\r\n".contains(byte));
+    &head[begin.unwrap_or(head.len())..]
+}
+
+/// `HTTP/1.` and a digit (RFC 9112, section 2.3). A higher minor version is served as the highest we know; another major
+/// one, also where its minor one is left out, is not ours to serve.
+fn minor_version(version: &[u8]) -> Result<u8, Refusal> {
+    match version.strip_prefix(b"HTTP/") {
+        Some([b'1', b'.', minor @ b'0'..=b'9']) => Ok(minor - b'0'),
+        Some([b'0' | b'2'..=b'9', b'.', b'0'..=b'9'] | [b'2'..=b'9']) => Err(Refusal::Version),
+        _ => Err(Refusal::Malformed("HTTP version")),
     }
+}
+
+/// RFC 9110, section 5.6.2.
+fn is_token(text: &str) -> bool {
+    let is_token_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_token_byte)
 }
 
 /// The header lines that decide anything.
@@ -183,38 +147,42 @@ struct Fields<'a> {
     encoding: Option<&'a [u8]>,
     close: bool,
     keep_alive: bool,
-    forwarded: Vec<u8>,
+    forwarded_for: Vec<u8>,
+    is_forwarded: bool,
 }
 
 impl<'a> Fields<'a> {
     fn read(headers: &[httparse::Header<'a>]) -> Result<Self, Refusal> {
         let mut fields = Self::default();
         for header in headers {
-            let name = |name: &str| header.name.eq_ignore_ascii_case(name);
-            if name("host") {
-                once(&mut fields.host, header.value, "two Host headers")?;
-            } else if name("content-length") {
-                once(&mut fields.length, header.value, "two lengths")?;
-            } else if name("transfer-encoding") {
-                once(&mut fields.encoding, header.value, "two transfer encodings")?;
-            } else if name("connection") {
-                fields.close |= has_token(header.value, "close");
-                fields.keep_alive |= has_token(header.value, "keep-alive");
-            } else if name("x-forwarded-for") {
-                if !fields.forwarded.is_empty() {
-                    fields.forwarded.push(b',');
+            match &*header.name.to_ascii_lowercase() {
+                "host" => once(&mut fields.host, header.value, "two Host headers")?,
+                "content-length" => once(&mut fields.length, header.value, "two lengths")?,
+                "transfer-encoding" => once(&mut fields.encoding, header.value, "two transfer encodings")?,
+                "connection" => {
+                    fields.close |= has_token(header.value, "close");
+                    fields.keep_alive |= has_token(header.value, "keep-alive");
                 }
-                fields.forwarded.extend_from_slice(header.value);
+                name => {
+                    let is_list = name == "x-forwarded-for";
+                    if is_list && fields.forwarded_for.is_empty() {
+                        fields.forwarded_for.extend_from_slice(header.value);
+                    } else if is_list {
+                        fields.forwarded_for.extend([b",", header.value].concat());
+                    }
+                    fields.is_forwarded |=
+                        matches!(name, "forwarded" | "via" | "x-real-ip") || name.starts_with("x-forwarded-");
+                }
             }
         }
         Ok(fields)
     }
 
-    /// RFC 9112, section 3.2.
+    /// RFC 9112, section 3.2. It may be empty.
     fn check_host(&self, minor: u8) -> Result<(), Refusal> {
         match self.host {
             None if minor > 0 => Err(Refusal::Malformed("no Host header")),
-            Some(host) if !host.iter().all(|byte| is_host_byte(*byte)) => Err(Refusal::Malformed("Host header")),
+            Some(host) if !host.is_empty() && !is_authority(host) => Err(Refusal::Malformed("Host header")),
             _ => Ok(()),
         }
     }
@@ -262,46 +230,94 @@ fn ends_chunked(encoding: &[u8]) -> bool {
         .is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"))
 }
 
-/// Bytes of `uri-host [":" port]` (RFC 3986, section 3.2.2).
-fn is_host_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte)
+/// `uri-host [":" port]` with a host (RFC 3986, section 3.2.2), without a comma: two of them are none.
+fn is_authority(authority: &[u8]) -> bool {
+    let Ok(authority) = str::from_utf8(authority) else {
+        return false;
+    };
+    let (is_host, port) = match authority.strip_prefix('[').map(|inner| inner.split_once(']')) {
+        Some(None) => return false,
+        Some(Some((address, port))) => (address.parse::<Ipv6Addr>().is_ok(), port),
+        None => {
+            let (name, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
+            (is_reg_name(name.as_bytes()), port)
+        }
+    };
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    is_host && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+}
+
+fn is_reg_name(mut name: &[u8]) -> bool {
+    let is_some = !name.is_empty();
+    while let [byte, rest @ ..] = name {
+        name = match (byte, rest) {
+            (b'%', [high, low, rest @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => rest,
+            _ if is_unreserved(*byte) || b"!$&'()*+;=".contains(byte) => rest,
+            _ => return false,
+        };
+    }
+    is_some
+}
+
+/// RFC 3986, section 2.3.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
 
 /// The target as `api` routes it (RFC 9112, section 3.2). curl sends what is typed, so bytes above ASCII are encoded.
-fn origin_form(method: &str, target: &str) -> Result<String, Refusal> {
-    let origin = match target {
+fn canonical_target(method: &str, target: &[u8]) -> Result<String, Refusal> {
+    const WRONG: Refusal = Refusal::Malformed("request target");
+    match (method, target) {
         // Nothing that we have a path for: the router answers 405.
-        _ if method == "CONNECT" => "*",
-        "*" if method == "OPTIONS" => "*",
-        _ if target.starts_with('/') => target,
-        _ => path_of_absolute(target).ok_or(Refusal::Malformed("request target"))?,
-    };
-    let mut encoded = String::with_capacity(origin.len());
-    for byte in origin.bytes() {
-        match byte {
-            b'#' | ..=b' ' | 127 => return Err(Refusal::Malformed("request target")),
-            b'!'..=b'~' => encoded.push(char::from(byte)),
-            128.. => encoded.extend(["%", HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
+        ("CONNECT", _) if is_authority(target) => Ok("*".to_owned()),
+        ("OPTIONS", b"*") => Ok("*".to_owned()),
+        (_, [b'/', ..]) => normalized(target),
+        _ => {
+            let end = target.iter().position(|byte| *byte == b':').ok_or(WRONG)?;
+            let (scheme, rest) = target.split_at(end);
+            let is_known = scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"https");
+            let rest = rest.strip_prefix(b"://").filter(|_| is_known).ok_or(WRONG)?;
+            let end = rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len());
+            match rest.split_at(end) {
+                (authority, _) if !is_authority(authority) => Err(WRONG),
+                (_, b"") if method == "OPTIONS" => Ok("*".to_owned()),
+                (_, path @ [b'/', ..]) => normalized(path),
+                (_, query) => normalized(&[b"/", query].concat()),
+            }
         }
     }
-    Ok(encoded)
 }
 
-const HEX: [&str; 16] = [
-    "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "A", "B", "C", "D", "E", "F",
-];
-
-/// What stands behind the authority of an absolute URI; `/` where nothing does.
-fn path_of_absolute(target: &str) -> Option<&str> {
-    let (scheme, rest) = target.split_once("://")?;
-    let known = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    match (known && end > 0, &rest[end..]) {
-        (false, _) => None,
-        (true, path) if path.starts_with('/') => Some(path),
-        // A query without a path is one of "/", for which there is nothing either.
-        (true, _) => Some("/"),
+/// Path and query, the path in its plainest form.
+fn normalized(target: &[u8]) -> Result<String, Refusal> {
+    let mut plain = String::with_capacity(target.len());
+    let (mut rest, mut is_path) = (target, true);
+    while let [byte, more @ ..] = rest {
+        is_path &= *byte != b'?';
+        let escaped = if *byte == b'%' { escaped(more) } else { None };
+        rest = more;
+        match byte {
+            b'%' if is_path && escaped.is_none() => plain.push_str("%25"),
+            b'%' if is_path && escaped.is_some_and(is_unreserved) => {
+                plain.extend(escaped.map(char::from));
+                rest = &more[2..];
+            }
+            b'/' if is_path && plain.ends_with('/') => {}
+            b'#' | ..=b' ' | 127 => return Err(Refusal::Malformed("request target")),
+            b'!'..=b'~' => plain.push(char::from(*byte)),
+            // Writing to a String can't fail.
+            128.. => drop(write!(plain, "%{byte:02X}")),
+        }
     }
+    Ok(plain)
+}
+
+/// The byte whose two hexadecimal digits stand at the beginning.
+fn escaped(bytes: &[u8]) -> Option<u8> {
+    let digits = bytes.get(..2)?.iter();
+    digits
+        .map(|digit| char::from(*digit).to_digit(16))
+        .try_fold(0, |byte, digit| Some(byte << 4 | digit? as u8))
 }
 
 #[cfg(test)]

@@ -7,55 +7,57 @@
 
 mod clients;
 mod connection;
-mod desk;
+mod cors;
+mod event_loop;
 mod forwarded;
 mod head;
-mod inside;
-mod lane;
+mod refusal;
+mod worker_connection;
+mod worker_pool;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
 use ipnet::IpNet;
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::metrics::{Metrics, Refused};
+use crate::config::CorsOrigins;
+use crate::metrics::Metrics;
 use crate::util::threads::{self, Alarm, Joined};
-use desk::Desk;
-use head::Refusal;
-pub(crate) use inside::{Inside, Open, Workers};
+use event_loop::EventLoop;
+pub(crate) use worker_pool::{Spawn, WorkerPool};
 
-/// Connections that wait to be accepted. Those beyond it are a second late: their clients must knock again. After the
+/// Connections that wait to be accepted. Those beyond it are a second late: their clients have to try again. After the
 /// signal to end no more than these are accepted, since a flood has no end.
 const BACKLOG: usize = 4096;
+/// Bytes that the kernel takes of an answer before its client does, which it doubles for its own needs. Without a bound it
+/// takes megabytes, and whether a client reads would be seen late.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
 
-/// Header fields of a canonical request: whose it is, and what the answer has to say of the connection.
+/// Header fields of a canonical request: whose it is, whether that is known (`no` where it came through a proxy that is
+/// not trusted), and what the answer has to say of the connection.
 pub(crate) const CLIENT_FIELD: &str = "Client";
+pub(crate) const DIRECT_FIELD: &str = "Direct";
 pub(crate) const PERSISTENCE_FIELD: &str = "Persistence";
-
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Malformed(_) => Refused::Malformed,
-            Refusal::Late => Refused::Late,
-            Refusal::Body => Refused::Body,
-            Refusal::TooLong => Refused::TooLong,
-            Refusal::Busy => Refused::Busy,
-            Refusal::Share => Refused::Share,
-            Refusal::Lost => Refused::Lost,
-            Refusal::Version => Refused::Version,
-        }
-    }
-}
 
 /// What the gate goes by.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) max_connections: usize,
     pub(crate) trusted_proxies: Vec<IpNet>,
+    /// How long a kept-alive connection may say nothing.
+    pub(crate) idle_timeout: Duration,
+    pub(crate) cors_origins: CorsOrigins,
+}
+
+impl Settings {
+    fn trusts(&self, peer: IpAddr) -> bool {
+        forwarded::is_trusted(peer, &self.trusted_proxies)
+    }
 }
 
 /// A bound port at which nobody is served yet; connections wait in the kernel's backlog.
@@ -71,9 +73,9 @@ pub(crate) struct Gate {
 pub(crate) struct Serving {
     /// Dropped instead of used, it ends a thread that was not told to begin.
     begin: Option<Sender<()>>,
-    /// Joined before the bell goes: a descriptor that is closed is news of nothing.
+    /// Joined before the shutdown event is closed: a descriptor that is closed is news of nothing.
     _thread: Joined,
-    bell: OwnedFd,
+    shutdown: OwnedFd,
 }
 
 impl Serving {
@@ -86,8 +88,8 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         self.begin = None;
-        // A bell that was rung too often to be rung again has been heard.
-        let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+        // It is written once, and so has room.
+        let _ = rustix::io::write(&self.shutdown, &1_u64.to_ne_bytes());
     }
 }
 
@@ -103,6 +105,7 @@ impl Gate {
         rustix::net::listen(&listener, BACKLOG as i32)?;
         // Accepted connections inherit it.
         rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
+        rustix::net::sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER_BYTES)?;
         let addr = listener.local_addr()?;
         Ok(Self { listener, addr })
     }
@@ -115,26 +118,26 @@ impl Gate {
     /// kernel's backlog.
     ///
     /// # Errors
-    /// When the inside can't be opened or the system has no room for a thread.
+    /// When the workers can't be started or the system has no room for a thread.
     pub(crate) fn prepare(
         self,
         settings: Settings,
-        open: Open,
+        spawn: Spawn,
         metrics: Arc<Metrics>,
         alarm: &Alarm,
     ) -> io::Result<Serving> {
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let desk = Desk::new(self.listener, &bell, settings, open, metrics)?;
+        let shutdown = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let event_loop = EventLoop::new(self.listener, &shutdown, settings, spawn, metrics)?;
         let (begin, begun) = bounded(1);
         let thread = threads::spawn_vital("gate", alarm, move || {
             if begun.recv().is_ok() {
-                desk.run();
+                event_loop.run();
             }
         })?;
         Ok(Serving {
             begin: Some(begin),
             _thread: thread,
-            bell,
+            shutdown,
         })
     }
 }

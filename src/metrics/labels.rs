@@ -74,6 +74,7 @@ labels! {
         Ips = "/api/v1/ips",
         Containers = "/api/v1/containers",
         Resources = "/api/v1/resources",
+        Root = "/",
         Health = "/health",
         Metrics = "/metrics",
         Status = "/status",
@@ -93,6 +94,7 @@ labels! {
         S405 = "405",
         S429 = "429",
         S500 = "500",
+        S503 = "503",
     }
 }
 

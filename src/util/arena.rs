@@ -104,7 +104,14 @@ impl<T> Arena<T> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        self.slots.iter().enumerate().filter_map(|(index, slot)| {
+        self.iter_from(0)
+    }
+
+    /// All of them in the order of their places, from this place on and then from the first one.
+    pub(crate) fn iter_from(&self, index: usize) -> impl Iterator<Item = (Key, &T)> {
+        let (before, behind) = self.slots.split_at(index.min(self.slots.len()));
+        let slots = (index..).zip(behind).chain((0..).zip(before));
+        slots.filter_map(|(index, slot)| {
             let (generation, value) = slot.as_ref()?;
             let key = Key {
                 index: index as u32,

@@ -290,7 +290,8 @@ fn answers_are_json_with_a_length_and_those_that_change_are_not_to_be_stored() {
         ("/health", 200, true),
         ("/openapi.json", 200, true),
         ("/api/v1/ips", 400, true),
-        ("/", 404, true),
+        ("/", 200, true),
+        ("/x", 404, true),
     ] {
         let answer = router.get(target);
         assert_eq!(answer.status, status, "{target}");
@@ -375,13 +376,12 @@ fn other_methods_are_told_which_ones_there_are() {
 fn unknown_paths_are_404_whatever_the_method() {
     let router = launch().start();
     for target in [
-        "/",
         "/api",
         "/api/v1",
         "/api/v1/ips/",
         "/API/v1/ips",
         "/api/v1/ips%20",
-        "//api/v1/ips",
+        "/%2Fapi/v1/ips",
         "/health/x",
     ] {
         for method in ["GET", "POST", "OPTIONS"] {
@@ -391,4 +391,31 @@ fn unknown_paths_are_404_whatever_the_method() {
         }
         assert_eq!(http::call(router.addr(), "HEAD", target).status, 404);
     }
+}
+
+#[test]
+fn a_path_is_read_in_its_plainest_form() {
+    let (_fleet, router) = three();
+    for target in [
+        "//api/v1/ips?container=a",
+        "/api//v1///ips?container=a",
+        "/api/v1/%69ps?container=a",
+    ] {
+        assert_eq!(
+            router.get(target).strings(),
+            router.get("/api/v1/ips?container=a").strings(),
+            "{target}"
+        );
+    }
+}
+
+#[test]
+fn the_root_is_healthy_for_the_default_checks_of_balancers() {
+    let router = launch().start();
+    for method in ["GET", "HEAD"] {
+        assert_eq!(http::call(router.addr(), method, "/").status, 200);
+    }
+    assert_eq!(router.get("/").json(), json!({"status": "healthy"}));
+    assert_eq!(http::call(router.addr(), "OPTIONS", "/").status, 204);
+    assert_eq!(http::call(router.addr(), "POST", "/").status, 405);
 }

@@ -1,16 +1,33 @@
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener};
 
-use super::super::connection::{HEAD_TIMEOUT, IDLE_TIMEOUT, LINGER_TIMEOUT, WAIT_TIMEOUT, WRITE_TIMEOUT};
+use super::super::connection::{HEAD_TIMEOUT, LINGER_TIMEOUT, WRITE_TIMEOUT};
 use super::*;
 
 /// The share of one client is then four.
 const MAX_CONNECTIONS: usize = 16;
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 const BUSY: &str = "The router is busy";
 const SHARE: &str = "Too many connections from this address";
+const GET: &[u8] = b"GET /a HTTP/1.1\r\nHost: b\r\n\r\n";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]";
+/// More than the sockets between the gate and a client hold.
+const LONG: usize = 20 * 1024 * 1024;
 
 /// Longer than anything may take before it makes room.
 const PATIENT: Duration = Duration::from_secs(2);
+
+/// Where a test wants a connection to stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// Accepted, and silent.
+    Reading,
+    Waiting,
+    Inside,
+    Idle,
+    Writing,
+    Lingering,
+}
 
 struct Rig {
     clients: Clients,
@@ -23,6 +40,8 @@ fn rig() -> Rig {
     let settings = Settings {
         max_connections: MAX_CONNECTIONS,
         trusted_proxies: vec!["10.0.0.0/8".parse().expect("a block")],
+        idle_timeout: IDLE_TIMEOUT,
+        cors_origins: Default::default(),
     };
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll");
     Rig {
@@ -37,7 +56,7 @@ fn ip(last: u8) -> IpAddr {
 }
 
 impl Rig {
-    /// A connection from there, and its key unless it was turned away. By then the last one has had its time.
+    /// A connection from there, and its key unless it was rejected. By then the last one has had its time.
     fn admit(&mut self, peer: IpAddr) -> (TcpStream, Option<Key>) {
         let before: Vec<Key> = self.keys();
         let client = TcpStream::connect(self.listener.local_addr().expect("bound")).expect("a connection");
@@ -54,44 +73,62 @@ impl Rig {
         (client, key.expect("it is taken in"))
     }
 
+    /// A connection from there that was brought to that stage.
+    fn admitted_at(&mut self, peer: IpAddr, at: At) -> (TcpStream, Key) {
+        let (client, key) = self.admitted(peer);
+        self.bring(key, at);
+        (client, key)
+    }
+
     /// All that have a place.
     fn keys(&self) -> Vec<Key> {
-        let all = self.clients.connections.iter();
-        let held = all.filter(|(_, connection)| connection.holder != Holder::Nobody);
+        let all = self.clients.sockets.iter();
+        let held = all.filter(|(_, socket)| socket.holder != Holder::Nobody);
         held.map(|(key, _)| key).collect()
     }
 
-    fn put(&mut self, key: Key, stage: Stage) {
-        let now = self.now;
+    /// Lets a connection that was just accepted or is idle come so far, by what happens on the way there.
+    #[track_caller]
+    fn bring(&mut self, key: Key, at: At) {
+        let request = match at {
+            At::Reading => return,
+            // There may be more than it says.
+            At::Lingering => &b"POST /a HTTP/1.1\r\nHost: b\r\nContent-Length: 5\r\n\r\n"[..],
+            _ => GET,
+        };
+        self.clients.pump(key, Event::Received(request), self.now);
+        if at == At::Waiting {
+            return;
+        }
+        let (client, request) = self.clients.next_waiting(self.now).expect("it waits");
+        assert_eq!(client, key);
+        let answer = match at {
+            At::Inside => return,
+            At::Writing => [OK, &vec![b'x'; LONG]].concat(),
+            _ => OK.to_vec(),
+        };
         self.clients
-            .get_mut(key)
-            .expect("it is there")
-            .enter(stage, HEAD_TIMEOUT, now);
+            .pump(key, Event::Answered(request.number, &answer), self.now);
     }
 
     fn refused(&self, why: Refused) -> u64 {
         self.clients.metrics.refused[why].get()
     }
 
-    fn stage(&mut self, key: Key) -> Option<Stage> {
-        self.clients.get_mut(key).map(|connection| connection.stage)
+    fn is_there(&self, key: Key) -> bool {
+        self.clients.sockets.get(key).is_some()
     }
 
-    fn deliver(&mut self, key: Key, answer: &[u8]) {
-        self.put(key, Stage::Inside);
-        let under_way = UnderWay {
-            connection: key,
-            sent: self.now,
-            is_head: false,
-        };
-        self.clients.deliver(under_way, answer, self.now);
+    fn expire_after(&mut self, time: Duration) {
+        self.clients.expire(self.now + time);
     }
 }
 
+/// All that the client is sent until the connection ends, however it does.
 fn all(mut client: TcpStream) -> String {
-    let mut got = String::new();
-    client.read_to_string(&mut got).expect("text, and then the end");
-    got
+    let mut got = Vec::new();
+    let _ = client.read_to_end(&mut got);
+    String::from_utf8(got).expect("text")
 }
 
 fn is_prepared_503(answer: &str, why: &str) -> bool {
@@ -114,6 +151,34 @@ fn a_client_has_a_quarter_of_the_connections_and_a_503_past_it() {
     rig.clients.close(held[0].1, None);
     rig.admitted(ip(1));
     assert_eq!(rig.admit(ip(1)).1, None);
+}
+
+#[test]
+fn at_its_share_a_clients_own_connection_that_is_idle_longest_gives_way() {
+    let mut rig = rig();
+    let busy = rig.admitted_at(ip(1), At::Inside);
+    let idle: Vec<_> = (0..3).map(|_| rig.admitted_at(ip(1), At::Idle)).collect();
+    let other = rig.admitted_at(ip(2), At::Idle);
+    // It is answered once more, and so idle least.
+    rig.bring(idle[0].1, At::Idle);
+    let _new: Vec<_> = (0..3).map(|_| rig.admitted_at(ip(1), At::Inside)).collect();
+    assert!([busy.1, other.1].into_iter().all(|key| rig.is_there(key)));
+    assert!(!idle.iter().any(|(_, key)| rig.is_there(*key)));
+    assert_eq!((rig.refused(Refused::MadeRoom), rig.refused(Refused::Share)), (3, 0));
+    assert_eq!(rig.admit(ip(1)).1, None, "none is idle");
+    assert_eq!(rig.refused(Refused::Share), 1);
+}
+
+#[test]
+fn the_one_that_is_idle_longest_goes_first() {
+    let mut rig = rig();
+    let idle: Vec<_> = (0..4).map(|_| rig.admitted_at(ip(1), At::Idle)).collect();
+    rig.bring(idle[0].1, At::Idle);
+    rig.now += MIN_WAIT;
+    rig.bring(idle[1].1, At::Idle);
+    rig.admitted(ip(1));
+    let there: Vec<bool> = idle.iter().map(|(_, key)| rig.is_there(*key)).collect();
+    assert_eq!(there, [true, true, false, true]);
 }
 
 #[test]
@@ -146,7 +211,7 @@ fn at_the_cap_the_longest_wait_of_the_client_that_holds_most_makes_room() {
         held.push(rig.admitted(ip(last)));
     }
     rig.admitted(ip(6));
-    assert_eq!(rig.stage(held[1].1), None);
+    assert!(!rig.is_there(held[1].1));
     assert_eq!(all(held.swap_remove(1).0), "");
     assert_eq!((rig.refused(Refused::MadeRoom), rig.keys().len()), (1, MAX_CONNECTIONS));
 }
@@ -154,94 +219,92 @@ fn at_the_cap_the_longest_wait_of_the_client_that_holds_most_makes_room() {
 #[test]
 fn requests_that_are_being_answered_make_no_room_and_a_503_is_left_for_when_all_are() {
     let mut rig = rig();
-    let held: Vec<_> = (0..16_u8).map(|n| rig.admitted(ip(n / 4))).collect();
-    for (_, key) in held.iter().skip(1) {
-        rig.put(*key, Stage::Inside);
-    }
-    let (_newcomer, newest) = rig.admitted(ip(100));
-    assert_eq!(rig.stage(held[0].1), None);
-    rig.put(newest, Stage::Inside);
+    let mut held: Vec<_> = (0..15_u8).map(|n| rig.admitted_at(ip(n / 4), At::Inside)).collect();
+    held.push(rig.admitted(ip(3)));
+    let (_newcomer, newest) = rig.admitted_at(ip(100), At::Inside);
+    assert!(!rig.is_there(held[15].1) && rig.is_there(newest));
     let (refused, key) = rig.admit(ip(101));
     assert_eq!(key, None);
     assert!(is_prepared_503(&all(refused), BUSY));
     assert_eq!((rig.refused(Refused::Full), rig.keys().len()), (1, MAX_CONNECTIONS));
+    assert_eq!((rig.refused(Refused::Busy), rig.refused(Refused::MadeRoom)), (0, 1));
 }
 
 #[test]
 fn a_head_has_a_moment_and_an_answer_a_second_before_they_make_room_for_a_client_that_holds_as_many() {
-    for (stage, least) in [
-        (Stage::Reading, MIN_WAIT),
-        (Stage::Lingering, MIN_WAIT),
-        (Stage::Writing, MIN_WRITE),
+    for (at, least) in [
+        (At::Reading, MIN_WAIT),
+        (At::Lingering, MIN_WAIT),
+        (At::Writing, MIN_WRITE),
     ] {
         let mut rig = rig();
-        let held: Vec<_> = (0..16_u8).map(|n| rig.admitted(ip(n))).collect();
-        for (_, key) in &held {
-            rig.put(*key, Stage::Inside);
-        }
-        rig.put(held[7].1, stage);
+        let _held: Vec<_> = (0..15_u8).map(|n| rig.admitted_at(ip(n), At::Inside)).collect();
+        let (_client, key) = rig.admitted_at(ip(15), at);
         let begin = rig.now;
         rig.now = begin + least - Duration::from_millis(1) - MIN_WAIT;
-        assert_eq!(rig.admit(ip(100)).1, None, "{stage:?}");
-        assert_eq!(rig.stage(held[7].1), Some(stage));
+        assert_eq!(rig.admit(ip(100)).1, None, "{at:?}");
+        assert!(rig.is_there(key), "{at:?}");
         rig.now = begin + least - MIN_WAIT;
         rig.admitted(ip(100));
-        assert_eq!(rig.stage(held[7].1), None, "{stage:?}");
+        assert!(!rig.is_there(key), "{at:?}");
     }
 }
 
 #[test]
 fn a_request_that_waits_for_a_worker_gives_way_to_one_of_a_client_that_holds_less() {
     let mut rig = rig();
-    let mut held: Vec<_> = (0..16_u8).map(|n| rig.admitted(ip(n / 4))).collect();
-    for (at, (_, key)) in held.iter().enumerate() {
-        rig.now += Duration::from_millis(1);
-        rig.put(*key, if at % 4 == 2 { Stage::Waiting } else { Stage::Inside });
-    }
-    rig.put(held[15].1, Stage::Reading);
-    let (_one, newest) = rig.admitted(ip(100));
-    assert_eq!(rig.stage(held[15].1), None, "one that has no request goes before");
-    rig.put(newest, Stage::Waiting);
+    let head = b"HEAD /a HTTP/1.1\r\nHost: b\r\n\r\n";
+    let mut held: Vec<_> = (0..11_u8).map(|n| rig.admitted_at(ip(n / 4), At::Inside)).collect();
+    let reading = rig.admitted(ip(3));
+    let (first, key) = rig.admitted(ip(3));
+    rig.clients.pump(key, Event::Received(head), rig.now);
+    rig.now += Duration::from_millis(1);
+    held.extend((0..3).map(|n| rig.admitted_at(ip(3 + n % 2), At::Waiting)));
+    let _newcomer = rig.admitted_at(ip(100), At::Waiting);
+    assert!(
+        !rig.is_there(reading.1) && rig.is_there(key),
+        "one that has no request goes before"
+    );
     rig.admitted(ip(101));
-    assert_eq!(rig.stage(held[2].1), None);
-    assert!(is_prepared_503(&all(held.swap_remove(2).0), BUSY));
-    assert!(rig.stage(newest).is_some());
+    assert!(!rig.is_there(key));
+    let answer = all(first);
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("\r\n\r\n"),
+        "a HEAD gets no body: {answer}"
+    );
     assert_eq!(rig.clients.unsent, 0);
+    assert_eq!(held.iter().filter(|(_, key)| rig.is_there(*key)).count(), 14);
 }
 
 #[test]
 fn nobody_makes_room_for_a_client_that_holds_more() {
     let mut rig = rig();
+    let at = |n| if n == 2 { At::Reading } else { At::Inside };
     let held: Vec<_> = [1, 1, 1, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5]
-        .map(|n| rig.admitted(ip(n)))
+        .map(|n| rig.admitted_at(ip(n), at(n)))
         .into();
-    for (at, (_, key)) in held.iter().enumerate() {
-        rig.put(*key, if at == 3 { Stage::Reading } else { Stage::Inside });
-    }
     rig.now += PATIENT;
     assert_eq!(rig.admit(ip(1)).1, None);
-    assert_eq!(rig.stage(held[3].1), Some(Stage::Reading));
+    assert!(rig.is_there(held[3].1));
     rig.admitted(ip(2));
-    assert_eq!(rig.stage(held[3].1), None, "its own may go");
+    assert!(!rig.is_there(held[3].1), "its own may go");
 }
 
 #[test]
 fn a_client_that_would_still_hold_as_many_as_the_newcomer_makes_room_at_once() {
-    for stage in [Stage::Reading, Stage::Lingering, Stage::Writing] {
+    for at in [At::Reading, At::Lingering, At::Writing] {
         let mut rig = rig();
-        let held: Vec<_> = (0..16_u8).map(|n| rig.admitted(ip(n / 2))).collect();
-        for (_, key) in &held {
-            rig.put(*key, Stage::Inside);
-        }
-        rig.now += MIN_WRITE;
-        rig.put(held[7].1, stage);
+        let _held: Vec<_> = (0..15_u8).map(|n| rig.admitted_at(ip(n / 2), At::Inside)).collect();
+        let (_client, key) = rig.admitted_at(ip(7), At::Inside);
+        rig.clients.close(key, None);
+        let (_client, key) = rig.admitted_at(ip(6), at);
         rig.now -= MIN_WAIT;
-        // Whoever holds one already would then hold more.
-        let (_one, one) = rig.admitted(ip(100));
-        assert_eq!(rig.stage(held[7].1), None, "{stage:?}");
-        rig.put(one, stage);
+        // One that holds one already would then hold more.
+        let (_one, one) = rig.admitted_at(ip(100), at);
+        assert!(!rig.is_there(key), "{at:?}");
         rig.now -= MIN_WAIT;
-        assert_eq!(rig.admit(ip(101)).1, None, "{stage:?}");
+        assert_eq!(rig.admit(ip(101)).1, None, "{at:?}");
+        assert!(rig.is_there(one), "{at:?}");
     }
 }
 
@@ -251,147 +314,128 @@ fn a_proxys_connections_make_room_when_nobody_elses_do() {
     let proxy: IpAddr = "10.0.0.1".parse().expect("an address");
     let held: Vec<_> = (0..15).map(|_| rig.admitted(proxy)).collect();
     let (_client, own) = rig.admitted(ip(1));
-    rig.admitted(ip(2));
-    assert_eq!((rig.stage(own), rig.stage(held[0].1)), (None, Some(Stage::Reading)));
-    let (_, newest) = rig.admitted(proxy);
-    for key in rig.keys() {
-        let is_own = rig
-            .clients
-            .get_mut(key)
-            .is_some_and(|c| c.holder != Holder::TrustedProxy);
-        if is_own {
-            rig.put(key, Stage::Inside);
-        }
-    }
+    rig.admitted_at(ip(2), At::Inside);
+    assert!(!rig.is_there(own) && rig.is_there(held[0].1));
     rig.admitted(proxy);
-    assert_eq!(rig.stage(held[0].1), None);
-    assert!(rig.stage(newest).is_some());
+    assert!(!rig.is_there(held[0].1));
 }
 
 #[test]
-fn those_turned_away_linger_beyond_the_cap_up_to_a_bound() {
+fn a_newcomer_at_the_cap_looks_at_so_many_and_the_next_one_at_others() {
+    let mut arena = Arena::default();
+    let keys: Vec<Key> = (0..5).map(|n| arena.insert(n)).collect();
+    arena.remove(keys[3]);
+    let from = |start| arena.iter_from(start).map(|(_, n)| *n).collect::<Vec<_>>();
+    assert_eq!(
+        (from(0), from(2), from(4)),
+        (vec![0, 1, 2, 4], vec![2, 4, 0, 1], vec![4, 0, 1, 2])
+    );
+    assert_eq!(from(9), [0, 1, 2, 4], "past the end");
+    assert!(arena.iter_from(2).all(|(key, n)| arena.get(key) == Some(n)));
+}
+
+#[test]
+fn those_rejected_linger_beyond_the_cap_up_to_a_bound() {
     let mut rig = rig();
     let _held: Vec<_> = (0..4).map(|_| rig.admitted(ip(1))).collect();
-    let refused: Vec<_> = (0..MAX_REFUSED + 3).map(|_| rig.admit(ip(1)).0).collect();
-    assert_eq!(rig.clients.refused, MAX_REFUSED);
-    assert_eq!(rig.refused(Refused::Share), MAX_REFUSED as u64 + 3);
+    let refused: Vec<_> = (0..MAX_REJECTED + 3).map(|_| rig.admit(ip(1)).0).collect();
+    assert_eq!(rig.clients.rejected, MAX_REJECTED);
+    assert_eq!(rig.refused(Refused::Share), MAX_REJECTED as u64 + 3);
     for client in refused {
         assert!(is_prepared_503(&all(client), SHARE), "also those that do not linger");
     }
-    rig.clients.end_late(rig.now + LINGER_TIMEOUT);
-    assert_eq!((rig.clients.refused, rig.clients.connections.len()), (0, 4));
+    rig.now += LINGER_TIMEOUT;
+    rig.clients.expire(rig.now);
+    assert_eq!(rig.clients.rejected, 0);
     // The cap is what it was.
     let _more: Vec<_> = (4..16).map(|n| rig.admitted(ip(n))).collect();
     assert_eq!(rig.refused(Refused::MadeRoom), 0);
 }
 
 #[test]
-fn each_stage_ends_at_its_deadline_and_not_before() {
-    let rows = [
-        (Stage::Reading, HEAD_TIMEOUT, "HTTP/1.1 408 ", Some(Refused::Late)),
-        (Stage::Waiting, WAIT_TIMEOUT, "HTTP/1.1 503 ", Some(Refused::Busy)),
-        (Stage::Inside, HEAD_TIMEOUT, "HTTP/1.1 502 ", Some(Refused::Lost)),
-        (Stage::Writing, WRITE_TIMEOUT, "", Some(Refused::SlowReader)),
-        (Stage::Lingering, LINGER_TIMEOUT, "", None),
-    ];
-    for (stage, timeout, says, why) in rows {
-        let mut rig = rig();
-        let (client, key) = rig.admitted(ip(1));
-        let now = rig.now;
-        rig.clients.get_mut(key).expect("there").enter(stage, timeout, now);
-        rig.clients.end_late(now + timeout - Duration::from_millis(1));
-        assert_eq!(rig.stage(key), Some(stage));
-        rig.clients.end_late(now + timeout);
-        assert_ne!(rig.stage(key), Some(stage), "{stage:?}");
-        rig.clients.end_late(now + timeout + LINGER_TIMEOUT);
-        assert_eq!(rig.stage(key), None);
-        let answer = all(client);
-        assert!(
-            answer.starts_with(says) && answer.is_empty() == says.is_empty(),
-            "{stage:?}: {answer}"
-        );
-        assert_eq!(
-            why.map_or(0, |why| rig.refused(why)),
-            u64::from(why.is_some()),
-            "{stage:?}"
-        );
-    }
+fn a_kept_connection_that_says_nothing_is_closed_without_a_word_and_a_new_one_with_a_408() {
+    let mut rig = rig();
+    let (silent, new) = rig.admitted(ip(2));
+    let (client, key) = rig.admitted_at(ip(1), At::Idle);
+    rig.expire_after(HEAD_TIMEOUT);
+    rig.expire_after(HEAD_TIMEOUT + LINGER_TIMEOUT);
+    assert!(!rig.is_there(new) && rig.is_there(key));
+    assert!(all(silent).starts_with("HTTP/1.1 408 "));
+    rig.expire_after(IDLE_TIMEOUT - Duration::from_millis(1));
+    assert!(rig.is_there(key));
+    rig.expire_after(IDLE_TIMEOUT);
+    assert!(!rig.is_there(key));
+    assert_eq!(all(client).as_bytes(), OK);
 }
 
 #[test]
-fn a_kept_connection_that_says_nothing_is_closed_without_a_word() {
+fn a_reader_that_has_stopped_is_cut_off() {
     let mut rig = rig();
-    let (mut client, key) = rig.admitted(ip(1));
-    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
-    let now = rig.now;
-    while !rig.clients.get_mut(key).expect("there").has_input() {
-        rig.clients.turn_to(key, EventFlags::IN, &mut [0; 1024], now);
-    }
-    let request = rig.clients.get_mut(key).expect("there").next_request();
-    assert!(matches!(request, Ok(Some(_))));
-    rig.deliver(key, b"answer");
-    rig.clients.end_late(now + IDLE_TIMEOUT - Duration::from_millis(1));
-    assert_eq!(rig.stage(key), Some(Stage::Reading));
-    rig.clients.end_late(now + IDLE_TIMEOUT);
-    assert_eq!((rig.stage(key), &*all(client)), (None, "answer"));
+    let (_client, key) = rig.admitted_at(ip(1), At::Writing);
+    let sent = OK.len() + LONG - rig.clients.unsent();
+    let earned = Duration::from_secs_f64(sent as f64 / (10.0 * 1024.0));
+    rig.expire_after(WRITE_TIMEOUT + earned - Duration::from_millis(2));
+    assert!(rig.is_there(key));
+    rig.expire_after(WRITE_TIMEOUT + earned + Duration::from_millis(2));
+    assert!(!rig.is_there(key));
+    assert_eq!((rig.refused(Refused::SlowReader), rig.clients.unsent()), (1, 0));
 }
 
 #[test]
-fn the_slowest_readers_are_cut_off_when_too_much_is_unsent() {
+fn the_reader_that_holds_most_unread_is_cut_off_when_too_much_is_unsent() {
     let mut rig = rig();
-    let answer = vec![b'x'; MAX_UNSENT_BYTES];
-    let (_one, first) = rig.admitted(ip(1));
-    rig.deliver(first, &answer);
-    assert_eq!(rig.stage(first), Some(Stage::Writing), "the newest one stays");
-    rig.now += Duration::from_millis(1);
-    let (_other, second) = rig.admitted(ip(2));
-    rig.deliver(second, &answer);
-    assert_eq!((rig.stage(first), rig.stage(second)), (None, Some(Stage::Writing)));
-    assert_eq!(rig.refused(Refused::SlowReader), 1);
-    rig.clients.close(second, None);
+    let (mut client, first) = rig.admitted_at(ip(1), At::Writing);
+    // It has taken some, and so holds less than the next one.
+    let (mut buffer, before) = (vec![0; LONG / 2], rig.clients.unsent());
+    while rig.clients.unsent() > before - LONG / 4 {
+        let _ = client.read(&mut buffer).expect("there is more");
+        rig.clients.pump(first, Event::Writable, rig.now);
+    }
+    let (_other, second) = rig.admitted_at(ip(2), At::Inside);
+    rig.clients
+        .pump(second, Event::Answered(1, &[OK, &vec![b'x'; LONG]].concat()), rig.now);
+    assert!(!rig.is_there(first), "the newest one stays");
+    let (_third, third) = rig.admitted_at(ip(3), At::Inside);
+    let short = [OK, &vec![b'x'; LONG / 2]].concat();
+    rig.clients.pump(third, Event::Answered(1, &short), rig.now);
+    assert!(!rig.is_there(second) && rig.is_there(third));
+    assert_eq!(rig.refused(Refused::SlowReader), 2);
+    rig.clients.close(third, None);
     assert_eq!(rig.clients.unsent, 0);
 }
 
 #[test]
 fn an_answer_that_is_taken_in_pieces_is_all_there() {
     let mut rig = rig();
-    let (mut client, key) = rig.admitted(ip(1));
-    let answer: Vec<u8> = (0..8_000_000_u32).map(|n| n as u8).collect();
-    rig.deliver(key, &answer);
-    assert_eq!(rig.stage(key), Some(Stage::Writing));
+    let (mut client, key) = rig.admitted_at(ip(1), At::Inside);
+    let body: Vec<u8> = (0..LONG).map(|n| n as u8).collect();
+    let answer = [OK, &body].concat();
+    rig.clients.pump(key, Event::Answered(1, &answer), rig.now);
     let mut got = Vec::new();
     client.set_nonblocking(true).expect("set");
-    while rig.stage(key).is_some() {
+    while got.len() < answer.len() {
         let _ = std::io::Read::by_ref(&mut client).take(100_000).read_to_end(&mut got);
-        let now = rig.now;
-        match rig.stage(key) {
-            Some(Stage::Writing) => drop(rig.clients.turn_to(key, EventFlags::OUT, &mut [0; 1024], now)),
-            _ => rig.clients.close(key, None),
-        }
+        rig.clients.pump(key, Event::Writable, rig.now);
     }
-    client.set_nonblocking(false).expect("set");
-    client.read_to_end(&mut got).expect("the rest");
     assert!(got == answer);
     assert_eq!(rig.clients.unsent, 0);
 }
 
 #[test]
-fn trouble_is_told_once_a_minute_and_kind() {
+fn a_client_behind_a_proxy_that_is_not_trusted_is_told_of_once() {
     let mut rig = rig();
-    let start = rig.now;
-    let told = |rig: &Rig, kind: Refused| rig.clients.complained[kind as usize];
-    rig.clients.complain(Refused::Share, "a", start);
-    assert_eq!(
-        (told(&rig, Refused::Share), told(&rig, Refused::Full)),
-        (Some(start), None)
-    );
-    let later = start + COMPLAINT_INTERVAL - Duration::from_millis(1);
-    rig.clients.complain(Refused::Full, "b", later);
-    rig.clients.complain(Refused::Share, "a", later);
-    assert_eq!(
-        (told(&rig, Refused::Share), told(&rig, Refused::Full)),
-        (Some(start), Some(later))
-    );
-    rig.clients.complain(Refused::Share, "a", start + COMPLAINT_INTERVAL);
-    assert_eq!(told(&rig, Refused::Share), Some(start + COMPLAINT_INTERVAL));
+    let forwarded = b"GET /a HTTP/1.1\r\nHost: b\r\nX-Forwarded-For: 198.51.100.1\r\n\r\n";
+    for (peer, client, direct) in [
+        ("192.0.2.1", "192.0.2.1", "no"),
+        ("10.0.0.1", "198.51.100.1", "yes"),
+        ("192.0.2.2", "192.0.2.2", "no"),
+    ] {
+        let (_client, key) = rig.admitted(peer.parse().expect("an address"));
+        rig.clients.pump(key, Event::Received(forwarded), rig.now);
+        let (_, request) = rig.clients.next_waiting(rig.now).expect("it waits");
+        let text = String::from_utf8(request.bytes).expect("text");
+        let lines = format!("\r\nClient: {client}\r\nDirect: {direct}\r\n");
+        assert!(text.contains(&lines), "{text}");
+        assert!(rig.clients.has_met_stranger);
+    }
 }

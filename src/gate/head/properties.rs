@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::super::desk::canonical;
+use super::super::connection::canonical;
 use super::MAX_HEAD_BYTES;
 use super::tests::{accepted, judge, judge_in_pieces};
 
@@ -147,13 +147,13 @@ proptest! {
         };
         prop_assert!(len <= MAX_HEAD_BYTES);
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let handed_on = canonical(&request, client, request.persistence);
+        let handed_on = canonical(&request, client, true, request.persistence);
         let (method, target, lines) = as_tiny_http_reads(&handed_on);
         prop_assert_eq!((&method, &target), (&request.method, &request.target));
         prop_assert!(bytes[..len].windows(method.len()).any(|part| part == method.as_bytes()));
         prop_assert!(target == "*" || target.starts_with('/'));
         prop_assert!(target.bytes().all(|byte| byte.is_ascii_graphic()));
-        prop_assert_eq!(lines.len(), 2);
+        prop_assert_eq!(lines.len(), 3);
         prop_assert_eq!(&lines[0], "Client: 127.0.0.1");
         let again = accepted(format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
         prop_assert_eq!((again.method, again.target), (method, target));

@@ -55,7 +55,8 @@ fn a_usual_request_is_method_target_and_what_becomes_of_the_connection() {
         target: "/api/v1/ips?container=a&n=1".to_owned(),
         persistence: Persistence::Persist,
         has_body: false,
-        forwarded: Vec::new(),
+        forwarded_for: Vec::new(),
+        is_forwarded: false,
     };
     assert_eq!(request, expected);
 }
@@ -89,7 +90,11 @@ fn a_head_of_8192_bytes_is_read_and_one_of_8193_is_too_long() {
     accepted(longest);
     assert_eq!(refused(longer), Refusal::TooLong);
     assert_eq!(judge(&vec![b'x'; 8_192]), Ok(None));
-    assert_eq!(refused(vec![b'x'; 8_193]), Refusal::TooLong);
+    assert_eq!(refused(vec![b'x'; 8_193]), Refusal::TargetTooLong);
+    assert_eq!(
+        refused(format!("GET /{} HTTP/1.1\r\n", "x".repeat(10_000))),
+        Refusal::TargetTooLong
+    );
     assert_eq!(refused("\r\n".repeat(4_097)), Refusal::TooLong);
 }
 
@@ -122,8 +127,13 @@ fn http_1_1_persists_unless_any_connection_header_says_close() {
 }
 
 #[test]
-fn other_versions_get_505_and_what_is_no_version_too() {
-    for version in ["HTTP/2.0", "HTTP/1.2", "HTTP/3.0", "HTTP/0.9"] {
+fn a_higher_minor_version_is_served_and_another_major_one_is_not() {
+    for version in ["HTTP/1.2", "HTTP/1.9"] {
+        let request = accepted(format!("GET / {version}\r\nHost: a\r\n\r\n"));
+        assert_eq!(request.persistence, Persistence::Persist, "{version}");
+        malformed(format!("GET / {version}\r\n\r\n"), "no Host header");
+    }
+    for version in ["HTTP/2.0", "HTTP/3.0", "HTTP/0.9", "HTTP/2"] {
         let head = format!("GET / {version}\r\nHost: a\r\n\r\n");
         assert_eq!(refused(head), Refusal::Version, "{version}");
     }
@@ -131,14 +141,79 @@ fn other_versions_get_505_and_what_is_no_version_too() {
 }
 
 #[test]
+fn what_is_no_version_is_malformed() {
+    for version in [
+        "HTTP/1.x",
+        "HTTP/1",
+        "HTTP/1.10",
+        "HTTP/11.1",
+        "http/1.1",
+        "HTTP/",
+        "HTTP",
+        "HTTPS/1.1",
+        "HTTP/1.1x",
+    ] {
+        malformed(format!("GET / {version}\r\nHost: a\r\n\r\n"), "HTTP version");
+    }
+    malformed("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", "request line");
+}
+
+#[test]
+fn the_path_is_read_in_its_plainest_form_and_the_query_as_it_stands() {
+    for (target, read) in [
+        ("/api/v1/%69ps", "/api/v1/ips"),
+        ("//api///v1/ips", "/api/v1/ips"),
+        ("/%7Ea%2D%2e%5f", "/~a-._"),
+        ("/a%2Fb%20", "/a%2Fb%20"),
+        ("/a?b=//%69", "/a?b=//%69"),
+        ("/%", "/%25"),
+        ("/%6", "/%256"),
+        ("/%zz", "/%25zz"),
+        ("/%%36%39", "/%2569"),
+        ("//", "/"),
+    ] {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(accepted(head).target, read, "{target}");
+    }
+}
+
+#[test]
 fn http_1_1_has_one_host_of_host_bytes() {
     malformed("GET / HTTP/1.1\r\n\r\n", "no Host header");
     malformed(get("Host: a\r\n"), "two Host headers");
     malformed("GET / HTTP/1.0\r\nHost: a\r\nhost: b\r\n\r\n", "two Host headers");
-    for host in ["a/b", "a b", "a,b", "a@b", "a\"b", "\u{e4}"] {
+    for host in [
+        "a/b",
+        "a b",
+        "a,b",
+        "a@b",
+        "a\"b",
+        "\u{e4}",
+        "a:b:c",
+        "[::1",
+        "a:-1",
+        "u:p@a",
+        ":80",
+        "::1",
+        "[::1]x",
+        "[::1]80",
+        "[a]",
+        "a%2",
+        "a%zz",
+        "a:+1",
+        "[::1%25eth0]",
+    ] {
         malformed(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"), "Host header");
     }
-    for host in ["", "router", "192.0.2.1:4000", "[2001:db8::1]:4000", "a.b-c_d~%20"] {
+    for host in [
+        "a:",
+        "[::ffff:192.0.2.1]",
+        "",
+        "router",
+        "192.0.2.1:4000",
+        "[2001:db8::1]:4000",
+        "a.b-c_d~%20",
+    ] {
         accepted(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
     }
 }
@@ -281,9 +356,10 @@ fn an_absolute_target_is_the_path_it_has() {
         ("http://a/b?c=d", "/b?c=d"),
         ("HTTPS://a:1/b", "/b"),
         ("http://a", "/"),
-        ("http://a?c", "/"),
-        ("http://a//b", "//b"),
-        ("//a/b", "//a/b"),
+        ("http://a?c", "/?c"),
+        ("http://a//b", "/b"),
+        ("http://[2001:db8::1]:80/b", "/b"),
+        ("//a/b", "/a/b"),
     ] {
         assert_eq!(
             accepted(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")).target,
@@ -300,6 +376,10 @@ fn an_absolute_target_is_the_path_it_has() {
         "?a",
         "/a#b",
         "http://a/b#c",
+        "http://a#c",
+        "http://u:p@a/b",
+        "http://a:b/c",
+        "http://:80/",
     ] {
         malformed(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"), "request target");
     }
@@ -308,6 +388,8 @@ fn an_absolute_target_is_the_path_it_has() {
 #[test]
 fn options_may_ask_of_the_whole_server_and_connect_of_nothing() {
     assert_eq!(accepted("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").target, "*");
+    assert_eq!(accepted("OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n").target, "*");
+    assert_eq!(accepted("OPTIONS http://a/ HTTP/1.1\r\nHost: a\r\n\r\n").target, "/");
     assert_eq!(accepted("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n").target, "*");
 }
 
@@ -322,7 +404,18 @@ fn all_lines_of_x_forwarded_for_are_one_list() {
     let request = accepted(get(
         "X-Forwarded-For: 192.0.2.1\r\nA: b\r\nx-forwarded-for: 192.0.2.2, c\r\n",
     ));
-    assert_eq!(request.forwarded, b"192.0.2.1,192.0.2.2, c");
+    assert_eq!(request.forwarded_for, b"192.0.2.1,192.0.2.2, c");
+    assert!(request.is_forwarded);
+    for lines in [
+        "Forwarded: for=a\r\n",
+        "Via: 1.1 a\r\n",
+        "X-Real-IP: a\r\n",
+        "X-Forwarded-For:\r\n",
+        "X-Forwarded-Host: a\r\n",
+    ] {
+        assert!(accepted(get(lines)).is_forwarded, "{lines}");
+    }
+    assert!(!accepted(get("X-Forwarder: a\r\n")).is_forwarded);
 }
 
 #[test]
@@ -331,6 +424,8 @@ fn each_refusal_says_what_it_is() {
         (Refusal::Malformed("this"), 400, "Malformed request: this"),
         (Refusal::Late, 408, "not complete in time"),
         (Refusal::Body, 413, "no body"),
+        (Refusal::TargetTooLong, 414, "8192 bytes"),
+        (Refusal::Full, 503, "busy"),
         (Refusal::TooLong, 431, "8192 bytes and 100 headers"),
         (Refusal::Lost, 502, "lost"),
         (Refusal::Busy, 503, "busy"),

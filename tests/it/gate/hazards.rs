@@ -49,7 +49,7 @@ fn six_bodies_announced_as_a_gigabyte_take_no_memory() {
     let (_fleet, router) = with_ten_nodes();
     under_attack(&router, || {
         let post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n";
-        each_is_answered(&router, 6, post, 404);
+        each_is_answered(&router, 6, post, 405);
         each_is_answered(&router, 6, &head("Content-Length: 1000000000\r\n"), 413);
     });
     stayed_small(&router);

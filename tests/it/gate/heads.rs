@@ -65,7 +65,10 @@ fn a_head_that_ends_half_way_is_answered_with_400() {
 fn versions_that_are_not_spoken_get_505() {
     let (_fleet, router) = with_ten_nodes();
     refused(&router, "GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505);
-    refused(&router, "GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505);
+    refused(&router, "GET / HTTP/1.x\r\nHost: a\r\n\r\n", 400);
+    let mut connection = Connection::open(router.addr());
+    connection.send("GET / HTTP/1.9\r\nHost: a\r\n\r\n");
+    assert_eq!(connection.receive().status, 200);
     refused(&router, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505);
 }
 

@@ -38,11 +38,14 @@ fn is_503(connection: &mut Connection) {
 fn a_client_has_a_quarter_of_the_connections_and_gets_a_503_past_it() {
     let (_fleet, router) = with_16_places();
     let mut held = kept(&router, 1, 4);
+    // One that is idle would make room.
+    held.iter_mut().for_each(|connection| connection.send("GET "));
     // Without a request: it is refused before it has sent one.
     is_503(&mut Connection::from(source(1), router.addr()));
     assert_eq!(get_from(source(2), router.addr(), IPS).status, 200);
     for connection in &mut held {
-        assert_eq!(connection.get(IPS).status, 200, "those that are here stay");
+        connection.send(format!("{IPS} HTTP/1.1\r\nHost: a\r\n\r\nGET "));
+        assert_eq!(connection.receive().status, 200, "those that are here stay");
     }
     held.pop();
     router.until("a place is free again", || {

@@ -1,54 +1,55 @@
-//! The way inside: private connections to the workers, each with a few requests under way, answered in order.
+//! A private connection to the workers, with a few requests under way, answered in order.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use rustix::event::epoll::EventFlags;
+use rustix::event::epoll::{self, EventData, EventFlags};
 
+use super::connection::Forward;
 use crate::util::arena::Key;
 
 /// Requests under way on one private connection. More would only wait inside instead of at the gate, where they can
 /// still be refused.
-const MAX_UNDER_WAY: usize = 32;
-/// An answer takes microseconds. One that takes this long is lost, and its lane with it.
+const MAX_IN_FLIGHT: usize = 32;
+/// An answer takes microseconds. One that takes this long is lost, and its connection with it.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// A lane keeps no buffer larger than this.
-const SPARE_BYTES: usize = 256 * 1024;
+/// A worker connection keeps no buffer larger than this.
+const MAX_SPARE_BYTES: usize = 256 * 1024;
 
-/// A request that was sent inside.
+/// A request that was sent to the workers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct UnderWay {
-    pub(super) connection: Key,
-    pub(super) sent: Instant,
-    /// The answer to a HEAD has no body, whatever its length says.
-    pub(super) is_head: bool,
+pub(super) struct Sent {
+    pub(super) client: Key,
+    pub(super) number: u32,
+    pub(super) begun: Instant,
+    is_head: bool,
 }
 
-/// One private connection.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(crate) struct WorkerConnection {
     stream: UnixStream,
     /// What epoll tells us of it.
-    pub(super) interest: EventFlags,
+    interest: EventFlags,
     out: Vec<u8>,
     /// The beginning of an answer whose end has not come yet.
     input: Vec<u8>,
-    under_way: VecDeque<UnderWay>,
-    /// When the lane last brought some of an answer, or was sent a request while it had nothing to do.
+    in_flight: VecDeque<Sent>,
+    /// When it last brought some of an answer, or was sent a request while it had nothing to do.
     moved: Option<Instant>,
 }
 
-impl Lane {
-    /// Takes over a connection that does not block.
+impl WorkerConnection {
+    /// Takes over a stream that does not block.
     pub(super) fn new(stream: UnixStream) -> Self {
         Self {
             stream,
             interest: EventFlags::IN,
             out: Vec::new(),
             input: Vec::new(),
-            under_way: VecDeque::with_capacity(MAX_UNDER_WAY),
+            in_flight: VecDeque::with_capacity(MAX_IN_FLIGHT),
             moved: None,
         }
     }
@@ -57,49 +58,60 @@ impl Lane {
         &self.stream
     }
 
+    /// Requests under way.
     pub(super) fn load(&self) -> usize {
-        self.under_way.len()
+        self.in_flight.len()
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.under_way.len() < MAX_UNDER_WAY
+        self.load() < MAX_IN_FLIGHT
     }
 
-    /// Puts a request on the lane; `flush` sends it.
-    pub(super) fn push(&mut self, request: &[u8], under_way: UnderWay) {
-        if self.under_way.is_empty() {
-            self.moved = Some(under_way.sent);
+    /// Takes a request; `flush` sends it.
+    pub(super) fn push(&mut self, client: Key, request: &Forward, now: Instant) {
+        if self.in_flight.is_empty() {
+            self.moved = Some(now);
         }
-        self.out.extend_from_slice(request);
-        self.under_way.push_back(under_way);
+        self.out.extend_from_slice(&request.bytes);
+        self.in_flight.push_back(Sent {
+            client,
+            number: request.number,
+            begun: request.begun,
+            is_head: request.is_head,
+        });
     }
 
-    /// Sends what was put on the lane, as far as it goes without waiting, and returns what to wait for.
+    /// Sends what was taken, as far as it goes without waiting, and has the rest waited for by this number.
     ///
     /// # Errors
-    /// When the lane is lost.
-    pub(super) fn flush(&mut self) -> io::Result<EventFlags> {
-        while !self.out.is_empty() {
+    /// When the connection is lost.
+    pub(super) fn flush(&mut self, epoll: &OwnedFd, number: u64) -> io::Result<()> {
+        let mut interest = EventFlags::IN;
+        while !self.out.is_empty() && interest == EventFlags::IN {
             match self.stream.write(&self.out) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(sent) => drop(self.out.drain(..sent)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(EventFlags::IN | EventFlags::OUT),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => interest |= EventFlags::OUT,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(EventFlags::IN)
+        if self.interest != interest {
+            self.interest = interest;
+            epoll::modify(epoll, &self.stream, EventData::new_u64(number), interest)?;
+        }
+        Ok(())
     }
 
     /// Reads what has come and hands over each complete answer.
     ///
     /// # Errors
-    /// When the lane is lost.
+    /// When the connection is lost.
     pub(super) fn receive(
         &mut self,
         scratch: &mut [u8],
         now: Instant,
-        mut deliver: impl FnMut(UnderWay, &[u8]),
+        mut deliver: impl FnMut(Sent, &[u8]),
     ) -> io::Result<()> {
         let got = match self.stream.read(scratch) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
@@ -116,11 +128,11 @@ impl Lane {
             input.extend_from_slice(got);
             let taken = self.hand_over(&input, &mut deliver)?;
             input.drain(..taken);
-            if !input.is_empty() || input.capacity() <= SPARE_BYTES {
+            if !input.is_empty() || input.capacity() <= MAX_SPARE_BYTES {
                 self.input = input;
             }
         }
-        match self.under_way.is_empty() && !self.input.is_empty() {
+        match self.in_flight.is_empty() && !self.input.is_empty() {
             true => Err(io::Error::new(
                 ErrorKind::InvalidData,
                 "an answer that nobody asked for",
@@ -130,28 +142,28 @@ impl Lane {
     }
 
     /// Hands over each complete answer in `bytes` and returns how long they are together.
-    fn hand_over(&mut self, bytes: &[u8], deliver: &mut impl FnMut(UnderWay, &[u8])) -> io::Result<usize> {
+    fn hand_over(&mut self, bytes: &[u8], deliver: &mut impl FnMut(Sent, &[u8])) -> io::Result<usize> {
         let mut taken = 0;
-        while let Some(under_way) = self.under_way.front().copied() {
-            let Some(len) = answer_len(&bytes[taken..], under_way.is_head)? else {
+        while let Some(request) = self.in_flight.front().copied() {
+            let Some(len) = answer_len(&bytes[taken..], request.is_head)? else {
                 break;
             };
-            self.under_way.pop_front();
-            deliver(under_way, &bytes[taken..taken + len]);
+            self.in_flight.pop_front();
+            deliver(request, &bytes[taken..taken + len]);
             taken += len;
         }
         Ok(taken)
     }
 
-    /// Whether an answer is long overdue. Requests that wait for others on their lane are not: it moves.
+    /// Whether an answer is long overdue. Requests that wait for others before them are not: those move.
     pub(super) fn is_stuck(&self, now: Instant) -> bool {
         let waits = |moved| now.saturating_duration_since(moved) > ANSWER_TIMEOUT;
-        !self.under_way.is_empty() && self.moved.is_some_and(waits)
+        !self.in_flight.is_empty() && self.moved.is_some_and(waits)
     }
 
-    /// The requests that are lost with the lane.
-    pub(super) fn into_under_way(self) -> VecDeque<UnderWay> {
-        self.under_way
+    /// The requests that are lost with it.
+    pub(super) fn into_in_flight(self) -> VecDeque<Sent> {
+        self.in_flight
     }
 }
 
@@ -187,64 +199,69 @@ mod tests {
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]";
 
     #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
-    fn lane() -> (Lane, UnixStream, UnderWay) {
+    fn pair() -> (WorkerConnection, UnixStream, Instant) {
         let (outside, inside) = UnixStream::pair().expect("a pair");
         outside.set_nonblocking(true).expect("set");
-        let under_way = UnderWay {
-            connection: Key::default(),
-            sent: Instant::now(),
+        (WorkerConnection::new(outside), inside, Instant::now())
+    }
+
+    fn push(connection: &mut WorkerConnection, now: Instant) {
+        let request = Forward {
+            bytes: b"GET".to_vec(),
+            number: 1,
             is_head: false,
+            begun: now,
+            stranger: None,
         };
-        (Lane::new(outside), inside, under_way)
+        connection.push(Key::default(), &request, now);
     }
 
     #[test]
     fn an_answer_is_handed_over_when_it_is_complete_whatever_its_pieces() {
         for cut in 1..ANSWER.len() {
-            let (mut lane, mut inside, under_way) = lane();
-            lane.push(b"GET", under_way);
+            let (mut connection, mut inside, now) = pair();
+            push(&mut connection, now);
             inside.write_all(&ANSWER[..cut]).expect("sent");
-            lane.receive(&mut [0; 4096], under_way.sent, |_, _| panic!("not complete at {cut}"))
+            connection
+                .receive(&mut [0; 4096], now, |_, _| panic!("not complete at {cut}"))
                 .expect("alive");
             inside.write_all(&ANSWER[cut..]).expect("sent");
             let mut got = Vec::new();
-            lane.receive(&mut [0; 4096], under_way.sent, |_, answer| got.push(answer.to_vec()))
+            connection
+                .receive(&mut [0; 4096], now, |_, answer| got.push(answer.to_vec()))
                 .expect("alive");
-            assert_eq!((got, lane.load()), (vec![ANSWER.to_vec()], 0));
+            assert_eq!((got, connection.load()), (vec![ANSWER.to_vec()], 0));
         }
     }
 
     #[test]
-    fn a_lane_that_closes_or_talks_nonsense_is_lost() {
-        let (mut lane, inside, under_way) = lane();
-        lane.push(b"GET", under_way);
+    fn a_connection_that_closes_or_talks_nonsense_is_lost() {
+        let (mut connection, inside, now) = pair();
+        push(&mut connection, now);
         drop(inside);
-        assert!(lane.receive(&mut [0; 4096], under_way.sent, |_, _| ()).is_err());
-        assert_eq!(lane.into_under_way().len(), 1);
+        assert!(connection.receive(&mut [0; 4096], now, |_, _| ()).is_err());
+        assert_eq!(connection.into_in_flight().len(), 1);
 
-        let (mut lane, mut inside, under_way) = self::lane();
+        let (mut connection, mut inside, now) = pair();
         inside.write_all(ANSWER).expect("sent");
-        assert!(
-            lane.receive(&mut [0; 4096], under_way.sent, |_, _| panic!("to whom?"))
-                .is_err()
-        );
+        let received = connection.receive(&mut [0; 4096], now, |_, _| panic!("to whom?"));
+        assert!(received.is_err());
     }
 
     #[test]
     fn takes_so_many_and_is_stuck_when_nothing_comes_for_long() {
-        let (mut lane, mut inside, under_way) = lane();
-        while lane.has_room() {
-            lane.push(b"GET", under_way);
+        let (mut connection, mut inside, now) = pair();
+        while connection.has_room() {
+            push(&mut connection, now);
         }
-        assert_eq!(lane.load(), MAX_UNDER_WAY);
-        let sent = under_way.sent;
-        assert!(!lane.is_stuck(sent + ANSWER_TIMEOUT));
-        assert!(lane.is_stuck(sent + ANSWER_TIMEOUT + Duration::from_millis(1)));
+        assert_eq!(connection.load(), MAX_IN_FLIGHT);
+        assert!(!connection.is_stuck(now + ANSWER_TIMEOUT));
+        assert!(connection.is_stuck(now + ANSWER_TIMEOUT + Duration::from_millis(1)));
         // One answer, though all others still wait.
         inside.write_all(ANSWER).expect("sent");
-        let later = sent + ANSWER_TIMEOUT;
-        lane.receive(&mut [0; 4096], later, |_, _| ()).expect("alive");
-        assert!(!lane.is_stuck(later + ANSWER_TIMEOUT));
-        assert!(lane.is_stuck(later + ANSWER_TIMEOUT + Duration::from_millis(1)));
+        let later = now + ANSWER_TIMEOUT;
+        connection.receive(&mut [0; 4096], later, |_, _| ()).expect("alive");
+        assert!(!connection.is_stuck(later + ANSWER_TIMEOUT));
+        assert!(connection.is_stuck(later + ANSWER_TIMEOUT + Duration::from_millis(1)));
     }
 }

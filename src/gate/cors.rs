@@ -1,0 +1,119 @@
+//! What web pages of other origins may read: the header lines of an answer that tell a browser (Fetch, section 3.2). Pure.
+
+use super::head::without_empty_lines;
+use crate::config::CorsOrigins;
+use crate::response::ALLOW;
+
+/// What a page may read of an answer besides its body.
+const EXPOSED: &str = "RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, X-Total-Count";
+/// A preflight holds for so many seconds; Chrome believes two hours at most.
+const MAX_AGE: &str = "7200";
+
+/// The lines for the answer to a request with this head, which may be the beginning of one or malformed.
+pub(super) fn lines(origins: &CorsOrigins, head: &[u8]) -> String {
+    let (allowed, vary) = match origins {
+        CorsOrigins::None => return String::new(),
+        CorsOrigins::Any => (Some("*"), ""),
+        CorsOrigins::Listed(listed) => {
+            let origin = origin(head).unwrap_or_default();
+            let allowed = listed
+                .iter()
+                .find(|listed| listed.as_bytes().eq_ignore_ascii_case(origin));
+            (allowed.map(String::as_str), "Vary: Origin\r\n")
+        }
+    };
+    let Some(allowed) = allowed else {
+        return vary.to_owned();
+    };
+    let more = match without_empty_lines(head).starts_with(b"OPTIONS ") {
+        // `*` does not cover the one after it.
+        true => format!(
+            "Access-Control-Allow-Methods: {ALLOW}\r\nAccess-Control-Allow-Headers: *, Authorization\r\n\
+             Access-Control-Max-Age: {MAX_AGE}\r\n"
+        ),
+        false => format!("Access-Control-Expose-Headers: {EXPOSED}\r\n"),
+    };
+    format!("Access-Control-Allow-Origin: {allowed}\r\n{more}{vary}")
+}
+
+fn origin(head: &[u8]) -> Option<&[u8]> {
+    head.split(|byte| *byte == b'\n').find_map(|line| {
+        let (name, value) = line.split_at_checked("origin:".len())?;
+        name.eq_ignore_ascii_case(b"origin:").then(|| value.trim_ascii())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed() -> CorsOrigins {
+        CorsOrigins::Listed(vec!["https://a.example".to_owned(), "http://b.example:8080".to_owned()])
+    }
+
+    #[test]
+    fn unset_says_nothing() {
+        assert_eq!(
+            lines(
+                &CorsOrigins::None,
+                b"GET / HTTP/1.1\r\nOrigin: https://a.example\r\n\r\n"
+            ),
+            ""
+        );
+    }
+
+    #[test]
+    fn any_origin_may_read_whatever_is_answered() {
+        for head in [
+            "",
+            "nonsense",
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nOrigin: https://x.example\r\n\r\n",
+        ] {
+            let lines = lines(&CorsOrigins::Any, head.as_bytes());
+            assert!(
+                lines.starts_with("Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: RateLimit-Limit")
+            );
+            assert!(!lines.contains("Vary"));
+        }
+    }
+
+    #[test]
+    fn a_listed_origin_may_read_and_no_other_and_caches_are_told_why() {
+        for origin in ["https://a.example", "HTTPS://A.example", "http://b.example:8080"] {
+            let lines = lines(
+                &listed(),
+                format!("GET / HTTP/1.1\r\norigin:{origin} \r\n\r\n").as_bytes(),
+            );
+            let expected = format!("Access-Control-Allow-Origin: {}\r\n", origin.to_ascii_lowercase());
+            assert!(
+                lines.starts_with(&expected) && lines.ends_with("\r\nVary: Origin\r\n"),
+                "{lines}"
+            );
+        }
+        for origin in [
+            "https://a.example.evil",
+            "http://a.example",
+            "https://a.example:443",
+            "null",
+            "",
+        ] {
+            let head = format!("GET / HTTP/1.1\r\nOrigin: {origin}\r\nX-Origin: https://a.example\r\n\r\n");
+            assert_eq!(lines(&listed(), head.as_bytes()), "Vary: Origin\r\n", "{origin}");
+        }
+        assert_eq!(lines(&listed(), b"GET / HTTP/1.1\r\nOri"), "Vary: Origin\r\n");
+    }
+
+    #[test]
+    fn a_preflight_is_told_methods_fields_and_for_how_long() {
+        let lines = lines(
+            &listed(),
+            b"\r\nOPTIONS /x HTTP/1.1\r\nOrigin: https://a.example\r\n\r\n",
+        );
+        assert_eq!(
+            lines,
+            "Access-Control-Allow-Origin: https://a.example\r\nAccess-Control-Allow-Methods: GET, HEAD, OPTIONS\r\n\
+             Access-Control-Allow-Headers: *, Authorization\r\nAccess-Control-Max-Age: 7200\r\nVary: Origin\r\n"
+        );
+    }
+}
