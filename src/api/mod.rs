@@ -109,8 +109,8 @@ impl Service {
 
     fn route(&self, endpoint: Endpoint, query: &str, asked: Asked<'_>, now: Instant) -> Response {
         let is_private = matches!(endpoint, Endpoint::Metrics | Endpoint::Status | Endpoint::StatusJson);
-        let is_hidden = is_private && !self.may_look_inside(asked)
-            || endpoint == Endpoint::Resources && self.resources.is_none();
+        let is_hidden =
+            is_private && !self.may_look_inside(asked) || endpoint == Endpoint::Resources && self.resources.is_none();
         if (endpoint == Endpoint::Other && asked.target != "*") || is_hidden {
             return Response::error(404, "Not found");
         }
