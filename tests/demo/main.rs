@@ -21,6 +21,12 @@ const NODES: [(u64, &[&str]); 3] = [
     (0, &["hello-world", "classifier", "summarizer"]),
 ];
 
+/// The services that tell what they can run, each with the engine that it runs models in. As with real nodes, one that
+/// has no such endpoint is missing.
+const ENGINES: [(&str, &str); 2] = [("classifier", "onnx"), ("summarizer", "hf_inference_client")];
+/// The one kind of model that a service supports.
+const MODEL_SUFFIX: &str = ".onnx";
+
 /// All of 127.0.0.0/8 is this machine; the other nodes have the addresses that follow.
 const FIRST_NODE: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 1);
 
@@ -114,9 +120,16 @@ fn answer(client: TcpStream, pending: u64, containers: &[&str]) -> io::Result<()
         .map_while(Result::ok)
         .take_while(|line| !line.is_empty())
         .for_each(drop);
-    let path = request.split([' ', '?']).nth(1).unwrap_or_default();
-    let (status, body) = match path {
-        "/info" => ("200 OK", info(pending, containers)),
+    let target = request.split(' ').nth(1).unwrap_or_default();
+    let (status, body) = match target.split_once("?model_id=").unwrap_or((target, "")) {
+        ("/info", _) => ("200 OK", info(pending, containers)),
+        ("/resources", "") => ("200 OK", resources(containers, resource)),
+        ("/resources", model_id) => (
+            "200 OK",
+            resources(containers, |_, engine| {
+                support(engine, model_id.ends_with(MODEL_SUFFIX))
+            }),
+        ),
         _ => ("404 Not Found", r#"{"error":"not found"}"#.to_owned()),
     };
     write!(
@@ -141,6 +154,30 @@ fn info(pending: u64, containers: &[&str]) -> String {
     )
 }
 
+/// What the services say, by container.
+fn resources(containers: &[&str], say: impl Fn(&str, &str) -> String) -> String {
+    let services = ENGINES.iter().filter(|(id, _)| containers.contains(id));
+    let said: Vec<String> = services
+        .map(|(id, engine)| format!(r#""{id}":{}"#, say(id, engine)))
+        .collect();
+    format!("{{{}}}", said.join(","))
+}
+
+/// As infernet-ml 2.0.0 has it, with the hardware left out.
+fn resource(id: &str, engine: &str) -> String {
+    format!(
+        r#"{{"version":"0.1.0","service_id":"{id}","hardware_capabilities":[],"compute_capability":[{{"id":"ml","type":"{engine}","task":[],"models":[],"cached_models":[],"inference_engine":null,"inference_engine_version":null}}]}}"#
+    )
+}
+
+fn support(engine: &str, is_onnx: bool) -> String {
+    match (engine, is_onnx) {
+        ("onnx", true) => r#"{"supported":true}"#.to_owned(),
+        ("onnx", false) => r#"{"supported":false,"error":"expected an ONNX model"}"#.to_owned(),
+        _ => r#"{"supported":false}"#.to_owned(),
+    }
+}
+
 fn help(port: &str) -> String {
     let addr = match port {
         "0" => "127.0.0.1:PORT".to_owned(),
@@ -151,6 +188,8 @@ fn help(port: &str) -> String {
          curl 'http://{addr}/api/v1/ips?container=hello-world'\n  \
          curl 'http://{addr}/api/v1/ips?container=hello-world&container=summarizer&n=1'\n  \
          curl http://{addr}/api/v1/containers\n  \
+         curl http://{addr}/api/v1/resources\n  \
+         curl 'http://{addr}/api/v1/resources?model_id=huggingface/Ritual-Net/iris-classification:iris.onnx'\n  \
          curl http://{addr}/metrics\n\n\
          Ctrl-C ends it.\n"
     )

@@ -23,4 +23,26 @@ expect containers '.*classifier.*hello-world.*summarizer.*' "$client" containers
 expect 'find, one container' ".*$node.*$node.*" "$client" find -c hello-world
 expect 'find, two containers' ".*127\.1\.0\.3:[0-9]+.*127\.1\.0\.1:[0-9]+.*" "$client" find -c hello-world -c summarizer
 expect 'find, the second of two' ".*127\.1\.0\.1:[0-9]+.*" "$client" find -c hello-world -c summarizer -n 1 --skip 1
+
+# until_known COUNT COMMAND…: nodes are asked for their resources soon after they came up.
+until_known() {
+    count=$1
+    shift
+    for _ in $(seq 50); do
+        [ "$("$@" 2>&1 | grep -oE "\"$node\"" | wc -l)" = "$count" ] && return
+        sleep 0.2
+    done
+    "$@"
+    echo "expected $count nodes" >&2
+    exit 1
+}
+
+until_known 2 "$client" resources
+engine='"compute_capability": \[ \{ [^}]*"type": "onnx" \} \]'
+expect resources "\\{ \"$node\": \\{ \"summarizer\": .*\"$node\": \\{ \"classifier\": .*$engine.*" "$client" resources
+model=huggingface/Ritual-Net/iris-classification:iris.onnx
+until_known 2 "$client" check-model -m "$model"
+one="\"$node\": \\{ \"summarizer\": \\{ \"supported\": false \\} \\}"
+two="\"$node\": \\{ \"classifier\": \\{ \"supported\": true \\}, \"summarizer\": \\{ \"supported\": false \\} \\}"
+expect check-model "\\{ $one, $two \\}" "$client" check-model -m "$model"
 echo "the Python client works"
