@@ -121,6 +121,7 @@ pub(crate) fn help() -> String {
          It answers:\n  \
          GET /api/v1/ips?container=ID    addresses of nodes that run the container\n  \
          GET /api/v1/containers          what runs\n  \
+         GET /api/v1/resources           what it can do; ?model_id=ID: whether it supports a model\n  \
          GET /health, /metrics, /status, /openapi.json\n\n\
          Settings, from the environment or from .env in the working directory:\n",
     );

@@ -9,6 +9,10 @@
 //! between → bounded channel → `probe` thread: one `GET /info` under one deadline → bounded channel → `poller`: what
 //! changed → `registry` → log only flips. `lists` tells the poller which nodes there are.
 //!
+//! **Resources.** `resources`, a thread of its own: which nodes are available → whom to ask when → bounded channel → its own
+//! few threads: one `GET /resources` under one deadline → bounded channel → a view that answers are made from. A request
+//! with a `model_id` begins a survey, or shares one.
+//!
 //! **Invariants**
 //! - `config`, `node`, `limiter`, `registry` open no socket, start no thread, read no clock.
 //! - Only the poller writes what nodes are; only an answer adds a promise. The registry's lock is held for
