@@ -22,8 +22,8 @@
 //! - Without a thread that it can't do without (gate, poller, lists), the router ends instead of living on.
 //! - No queue, pool, table, buffer or wait without a named limit that says why it is that number.
 //! - Text from clients and nodes is never logged or echoed unescaped or at unbounded length.
-//! - No thread outlives [`Router`] but look-ups of host names, which can't be cut short, and tiny_http's own, which
-//!   end within 5 s. A panic in one request or one probe is that one's 500 or "down".
+//! - No thread outlives [`Router`] but look-ups of host names and the one that reads ips.txt, which can't be cut short
+//!   (a disk may hang), and tiny_http's own, which end within 5 s. A panic in one request or one probe is that one's 500 or "down".
 //! - tiny_http sees no byte that a client chose, except method, path and query that the gate has checked.
 
 #[cfg(not(target_os = "linux"))]
@@ -61,7 +61,7 @@ use api::Service;
 use config::Config;
 use fetch::Fetcher;
 use gate::{Gate, Serving};
-use lists::{Explorer, File, Update};
+use lists::Explorer;
 use metrics::Metrics;
 use registry::{PromisePolicy, Registry};
 use status::Board;
@@ -171,11 +171,12 @@ impl Router {
 
         let (updates, news) = bounded(MAX_UPDATES);
 
+        let has_explorer = config.api_url.is_some();
         let poller = poller::Settings {
             interval: config.refresh_interval,
             max_probes: room.probes,
             weights: config.weights.clone(),
-            expects_explorer: config.api_url.is_some(),
+            expects_explorer: has_explorer,
         };
         let outputs = poller::Outputs {
             registry: Arc::clone(&registry),
@@ -185,33 +186,21 @@ impl Router {
         let (thread, is_ready) = poller::start(poller, fetcher.clone(), outputs, news, stopped.clone(), &alarm)?;
         threads.push(thread);
 
-        let mut file = File::new(&config.ips_file, Arc::clone(&board), now);
-        let listed = first_list(&mut file, &config);
-        let (reread, rereads) = bounded(1);
-        threads.push(lists::watch(
-            file,
-            updates.clone(),
-            rereads,
-            stopped.clone(),
-            Arc::clone(&metrics),
-            &alarm,
-        )?);
+        let outputs = lists::Outputs {
+            updates,
+            metrics,
+            board,
+        };
         if let Some(url) = config.api_url {
             let explorer = Explorer::new(url, &fetcher);
-            let (interval, metrics) = (config.refresh_interval, Arc::clone(&metrics));
-            let follow = lists::follow(
-                explorer,
-                interval,
-                updates.clone(),
-                stopped,
-                metrics,
-                Arc::clone(&board),
-                &alarm,
-            );
+            let interval = config.refresh_interval;
+            let follow = lists::follow(explorer, interval, outputs.clone(), stopped.clone(), &alarm);
             threads.push(follow?);
         }
-        // Last: probes begin with it, and what they need must not be wanting elsewhere. The channel has room.
-        let _ = updates.send(Update::Listed(listed));
+        // Last: probes begin with the first list, and what they need must not be wanting elsewhere.
+        let (reread, rereads) = bounded(1);
+        let watch = lists::watch(&config.ips_file, has_explorer, outputs, rereads, stopped, &alarm);
+        threads.push(watch?);
 
         Ok(Self {
             serving: Some(serving),
@@ -297,30 +286,5 @@ fn policy(config: &Config) -> PromisePolicy {
             max_speedup: config.max_speedup,
         },
         false => PromisePolicy::Off,
-    }
-}
-
-/// The list as it is at the start; an empty one where there is none.
-fn first_list(file: &mut File, config: &Config) -> Vec<node::NodeAddr> {
-    let path = config.ips_file.display();
-    match (file.load(), &config.api_url) {
-        (Ok(nodes), None) if nodes.is_empty() => {
-            log::warn!("{path} lists no node and API_URL is not set: there is nothing to route to until the file does");
-            nodes
-        }
-        (Ok(nodes), _) => {
-            log::info!("{path}: {} nodes", nodes.len());
-            nodes
-        }
-        (Err(trouble), None) => {
-            log::warn!(
-                "{path}: {trouble}; API_URL is not set either: there is nothing to route to until the file can be read"
-            );
-            Vec::new()
-        }
-        (Err(trouble), Some(_)) => {
-            log::warn!("{path}: {trouble}; nodes come from the Explorer alone until it can be read");
-            Vec::new()
-        }
     }
 }

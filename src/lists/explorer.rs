@@ -2,15 +2,14 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::Update;
+use super::{Outputs, Update};
 use crate::config::ApiUrl;
 use crate::fetch::{Bounds, Fetcher};
-use crate::metrics::{Metrics, Success, unix_seconds};
+use crate::metrics::{Success, unix_seconds};
 use crate::node::{self, NetworkScope, NodeAddr};
 use crate::status::Board;
 use crate::util::threads::{self, Alarm, Joined};
@@ -21,15 +20,23 @@ const EXPLORER_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_EXPLORER_BYTES: u64 = 16 * 1024 * 1024;
 /// The Explorer is asked once an interval, and no more often than this.
 const MIN_EXPLORER_INTERVAL: Duration = Duration::from_secs(1);
-/// The Explorer, and what was last said of it.
+/// How often in a row the Explorer has to list no node after a list with nodes before that is believed: a database that
+/// is being restored lists none either, and five minutes of that should cost no fleet its nodes.
+const EMPTY_LISTS_BELIEVED: u32 = 10;
+
+/// The Explorer, and what was last logged of it.
 pub(crate) struct Explorer {
     url: ApiUrl,
     fetcher: Fetcher,
-    said: Option<Said>,
+    last_reported: Option<Reported>,
+    /// Whether the list that was believed last has nodes.
+    has_nodes: bool,
+    /// Lists without a node that have come in a row and were not believed.
+    empty_lists: u32,
 }
 
 #[derive(PartialEq, Eq)]
-enum Said {
+enum Reported {
     Failed(String),
     Lists { skipped: usize, refused: usize },
 }
@@ -47,35 +54,56 @@ impl Explorer {
         Self {
             url,
             fetcher: fetcher.clone(),
-            said: None,
+            last_reported: None,
+            has_nodes: false,
+            empty_lists: 0,
         }
     }
 
     /// Asks once, and tells the board what came of it. Takes no longer than ten seconds.
     ///
     /// # Errors
-    /// Why there is no list.
+    /// Why there is no list that is believed.
     pub(crate) fn ask(&mut self, board: &Board) -> Result<Vec<NodeAddr>, String> {
-        let list = self.fetch();
+        let answer = self.fetch();
+        if answer.is_err() {
+            self.empty_lists = 0;
+        }
+        let list = answer.and_then(|list| self.believe(list));
         match &list {
             Ok(list) => board.explorer_answered(list),
             Err(trouble) => board.explorer_failed(trouble),
         }
-        let says = match &list {
-            Ok(list) => Said::Lists {
+        let report = match &list {
+            Ok(list) => Reported::Lists {
                 skipped: list.skipped,
                 refused: list.refused.len(),
             },
-            Err(error) => Said::Failed(error.clone()),
+            Err(error) => Reported::Failed(error.clone()),
         };
-        if self.said.as_ref() != Some(&says) {
-            self.say(&says, list.as_ref().map_or(0, |list| list.nodes.len()));
-            self.said = Some(says);
+        if self.last_reported.as_ref() != Some(&report) {
+            self.log(&report, list.as_ref().map_or(0, |list| list.nodes.len()));
+            self.last_reported = Some(report);
         }
         list.map(|list| list.nodes)
     }
 
-    /// One request, of which nothing is said.
+    /// A list without a node after one with nodes is believed when it has come often enough in a row.
+    fn believe(&mut self, list: node::ExplorerList) -> Result<node::ExplorerList, String> {
+        self.empty_lists = match list.nodes.is_empty() && self.has_nodes {
+            true => self.empty_lists + 1,
+            false => 0,
+        };
+        if (1..EMPTY_LISTS_BELIEVED).contains(&self.empty_lists) {
+            return Err(format!(
+                "lists no node any more, which is believed when it has come {EMPTY_LISTS_BELIEVED} times in a row"
+            ));
+        }
+        self.has_nodes = !list.nodes.is_empty();
+        Ok(list)
+    }
+
+    /// One request, of which nothing is logged.
     ///
     /// # Errors
     /// Why there is no list.
@@ -97,11 +125,11 @@ impl Explorer {
         node::parse_explorer(&body, before.min(after)).map_err(|error| error.to_string())
     }
 
-    fn say(&self, says: &Said, nodes: usize) {
-        match says {
-            Said::Failed(error) => log::warn!("Explorer {}: {error}; its last good list stays", self.url),
-            Said::Lists { skipped: 0, refused: 0 } => log::info!("Explorer {}: lists {nodes} nodes", self.url),
-            Said::Lists { skipped, refused } => log::warn!(
+    fn log(&self, report: &Reported, nodes: usize) {
+        match report {
+            Reported::Failed(error) => log::warn!("Explorer {}: {error}; its last good list stays", self.url),
+            Reported::Lists { skipped: 0, refused: 0 } => log::info!("Explorer {}: lists {nodes} nodes", self.url),
+            Reported::Lists { skipped, refused } => log::warn!(
                 "Explorer {}: lists {nodes} nodes; {skipped} entries are no address with a port, \
                  {refused} are addresses that it may not name",
                 self.url
@@ -117,10 +145,8 @@ impl Explorer {
 pub(crate) fn follow(
     mut explorer: Explorer,
     interval: Duration,
-    updates: Sender<Update>,
+    outputs: Outputs,
     stop: Receiver<()>,
-    metrics: Arc<Metrics>,
-    board: Arc<Board>,
     alarm: &Alarm,
 ) -> io::Result<Joined> {
     let interval = interval.max(MIN_EXPLORER_INTERVAL);
@@ -128,18 +154,18 @@ pub(crate) fn follow(
         loop {
             #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
             let begin = Instant::now();
-            let update = match explorer.ask(&board) {
+            let update = match explorer.ask(&outputs.board) {
                 Ok(nodes) => {
-                    metrics.explorer_requests[Success::Ok].add(1);
-                    metrics.explorer_success.set(unix_seconds());
+                    outputs.metrics.explorer_requests[Success::Ok].add(1);
+                    outputs.metrics.explorer_success.set(unix_seconds());
                     Update::Explorer(nodes)
                 }
                 Err(_) => {
-                    metrics.explorer_requests[Success::Failed].add(1);
+                    outputs.metrics.explorer_requests[Success::Failed].add(1);
                     Update::ExplorerFailed
                 }
             };
-            if updates.send(update).is_err() {
+            if outputs.updates.send(update).is_err() {
                 return;
             }
             let left = interval.saturating_sub(begin.elapsed());

@@ -1,37 +1,32 @@
-//! ips.txt, looked at again and again and read when it changed.
+//! ips.txt: what it lists, read when it changed and has settled. When to look at it is `ips_watch`'s business.
 
 use std::fs::{self, Metadata};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, select_biased};
-
-use super::Update;
 use crate::fetch;
-use crate::metrics::{Metrics, Success};
 use crate::node::{self, NodeAddr, NodeList};
 use crate::status::Board;
-use crate::util::threads::{self, Alarm, Joined};
+use crate::util::files;
 
-/// How often the file is looked at: four `stat` calls a second cost nothing.
-const LOOK: Duration = Duration::from_millis(250);
 /// How long a changed file must have stayed the same: a half-written list counts for nothing.
 const SETTLED: Duration = Duration::from_secs(1);
-/// Longest ips.txt: 100,000 lines of 160 bytes.
-const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
+/// Longest ips.txt: 100,000 lines of 320 bytes. A million short ones fit, so that it can be said how many are too many.
+const MAX_FILE_BYTES: u64 = 32 * 1024 * 1024;
 /// Bad lines of one list that are logged one by one.
 const MAX_BAD_LINES: usize = 20;
 
 /// The file as it was last seen: one that is the same in all of this is not read again.
-type Stamp = Option<(u64, u64, u64, i64, i64, i64, i64)>;
+type Stamp = Option<(u64, u64, u64, u64, i64, i64, i64, i64)>;
 
 fn stamp(meta: &Metadata) -> Stamp {
     Some((
         meta.dev(),
         meta.ino(),
+        meta.nlink(),
         meta.size(),
         meta.mtime(),
         meta.mtime_nsec(),
@@ -40,15 +35,18 @@ fn stamp(meta: &Metadata) -> Stamp {
     ))
 }
 
-/// ips.txt, read when it changed and has settled.
+/// ips.txt, read when it changed and has settled. The path is resolved anew each time, so a symlink that comes to point
+/// elsewhere (Kubernetes swaps a ConfigMap like that) is a change.
 #[derive(Debug)]
 pub(crate) struct File {
     path: PathBuf,
     seen: Stamp,
-    /// When it was first seen like that, or last read in vain.
+    /// When it was first seen like that, or last read without success.
     since: Instant,
     /// Whether what was seen last has been read.
     is_read: bool,
+    /// Whether the list that was read last has nodes, so that one without any may be an accident.
+    has_nodes: bool,
     /// The last trouble that was reported.
     trouble: Option<Trouble>,
     board: Arc<Board>,
@@ -58,13 +56,16 @@ pub(crate) struct File {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Trouble {
     text: String,
-    /// A lack of ours, such as descriptors: the file need not change for it to pass.
+    /// A lack of this machine, such as descriptors: the file need not change for it to pass.
     is_local: bool,
 }
 
 impl Trouble {
-    fn of_file(text: String) -> Self {
-        Self { text, is_local: false }
+    fn of_file(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            is_local: false,
+        }
     }
 }
 
@@ -76,30 +77,26 @@ impl File {
             seen: None,
             since: now,
             is_read: false,
+            has_nodes: false,
             trouble: None,
             board,
         }
     }
 
-    /// Reads the file as it is, settled or not: for the start.
+    /// The list as it stands, changed and settled or not: at the start, and where somebody says that it is whole.
     ///
     /// # Errors
     /// Why there is no list.
-    pub(crate) fn load(&mut self) -> Result<Vec<NodeAddr>, String> {
-        self.seen = self.stamp();
-        let read = try_read(&self.path);
-        self.note(&read);
-        self.told(read)
-    }
-
-    /// The list as it stands, changed and settled or not: somebody says that it is whole.
-    fn reread(&mut self, now: Instant) -> Result<Vec<NodeAddr>, String> {
+    pub(super) fn load(&mut self, now: Instant) -> Result<Vec<NodeAddr>, String> {
         self.since = now;
-        self.load()
+        self.seen = self.stamp();
+        let read = self.try_read();
+        self.note(&read);
+        self.listed(read)
     }
 
     /// The list, if it changed since it was read and then stayed the same for a second.
-    fn look(&mut self, now: Instant) -> Option<Result<Vec<NodeAddr>, String>> {
+    pub(super) fn look(&mut self, now: Instant) -> Option<Result<Vec<NodeAddr>, String>> {
         let stamp = self.stamp();
         if stamp != self.seen {
             (self.seen, self.since, self.is_read) = (stamp, now, false);
@@ -107,7 +104,7 @@ impl File {
         if self.is_read || now.duration_since(self.since) < SETTLED {
             return None;
         }
-        let read = try_read(&self.path);
+        let read = self.try_read();
         // It changed while it was read, so that may be half of it; the next look sees the change.
         if self.stamp() != self.seen {
             return None;
@@ -120,7 +117,7 @@ impl File {
         self.note(&read);
         self.since = now;
         let is_news = read.is_ok() || self.trouble != before;
-        is_news.then(|| self.told(read))
+        is_news.then(|| self.listed(read))
     }
 
     fn note(&mut self, read: &Result<NodeList, Trouble>) {
@@ -130,10 +127,13 @@ impl File {
         }
         self.trouble = read.as_ref().err().cloned();
         self.is_read = !self.trouble.as_ref().is_some_and(|trouble| trouble.is_local);
+        if let Ok(list) = read {
+            self.has_nodes = !list.nodes.is_empty();
+        }
     }
 
-    /// The nodes; bad lines are logged.
-    fn told(&self, read: Result<NodeList, Trouble>) -> Result<Vec<NodeAddr>, String> {
+    /// The nodes; what is left out of them is logged.
+    fn listed(&self, read: Result<NodeList, Trouble>) -> Result<Vec<NodeAddr>, String> {
         let list = read.map_err(|trouble| trouble.text)?;
         let path = self.path.display();
         for bad in list.bad.iter().take(MAX_BAD_LINES) {
@@ -142,7 +142,26 @@ impl File {
         if let Some(more) = list.bad_count.checked_sub(MAX_BAD_LINES).filter(|more| *more > 0) {
             log::warn!("{path}: {more} more bad lines; skipped");
         }
+        if list.left_out > 0 {
+            let (nodes, more) = (list.nodes.len(), list.left_out);
+            log::warn!("{path}: {nodes} nodes are as many as there may be; {more} lines with more of them; skipped");
+        }
         Ok(list.nodes)
+    }
+
+    fn try_read(&self) -> Result<NodeList, Trouble> {
+        if self.has_nodes && fs::metadata(&self.path).is_ok_and(|meta| meta.nlink() == 0) {
+            return Err(Trouble::of_file(
+                "replaced on the host, where this file alone is mounted, so that its successor can't be seen: mount the \
+                 directory and name the file by IPS_FILE, or write it in place",
+            ));
+        }
+        let bytes = read_bytes(&self.path)?;
+        let list = parse(&bytes)?;
+        if self.has_nodes && list.nodes.is_empty() {
+            refuse_accident(&bytes, &list)?;
+        }
+        Ok(list)
     }
 
     fn stamp(&self) -> Stamp {
@@ -150,36 +169,37 @@ impl File {
     }
 }
 
-/// The list as it stands in a file, of which nothing is said.
+/// The list as it stands in a file, of which nothing is logged.
 ///
 /// # Errors
 /// Why there is none.
 pub(crate) fn read(path: &Path) -> Result<NodeList, String> {
-    try_read(path).map_err(|trouble| trouble.text)
+    let list = read_bytes(path).and_then(|bytes| parse(&bytes));
+    list.map_err(|trouble| trouble.text)
 }
 
-fn try_read(path: &Path) -> Result<NodeList, Trouble> {
-    let bytes = read_bytes(path).map_err(|error| Trouble {
+fn read_bytes(path: &Path) -> Result<Vec<u8>, Trouble> {
+    files::read_regular(path, MAX_FILE_BYTES).map_err(|error| Trouble {
         text: trouble(&error),
         is_local: fetch::is_local(&error),
-    })?;
-    node::parse_list_bytes(&bytes).map_err(|error| Trouble::of_file(error.to_string()))
+    })
 }
 
-fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
-    let meta = fs::metadata(path)?;
-    if meta.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
+fn parse(bytes: &[u8]) -> Result<NodeList, Trouble> {
+    node::parse_list(bytes).map_err(|error| Trouble::of_file(error.to_string()))
+}
+
+/// A list without a node is one on purpose when it is there and holds blank lines and comments alone: a shell empties a
+/// file long before the tool behind `>` has written anything, or an error page, or nothing.
+fn refuse_accident(bytes: &[u8], list: &NodeList) -> Result<(), Trouble> {
+    if bytes.is_empty() {
+        let text = "empty, as a tool that failed leaves it (a comment alone makes a list that is empty on purpose)";
+        return Err(Trouble::of_file(text));
     }
-    if !meta.is_file() {
-        return Err(io::Error::other("not a regular file"));
+    match list.bad.first() {
+        Some(bad) => Err(Trouble::of_file(format!("none of its lines is an address; {bad}"))),
+        None => Ok(()),
     }
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(io::Error::other(format!("longer than {MAX_FILE_BYTES} bytes")));
-    }
-    Ok(bytes)
 }
 
 fn trouble(error: &io::Error) -> String {
@@ -193,45 +213,6 @@ fn trouble(error: &io::Error) -> String {
         }
         _ => error.to_string(),
     }
-}
-
-/// Watches the file until `stop` closes; what comes by `reread` has it read at once.
-///
-/// # Errors
-/// When no thread can be started.
-pub(crate) fn watch(
-    mut file: File,
-    updates: Sender<Update>,
-    reread: Receiver<()>,
-    stop: Receiver<()>,
-    metrics: Arc<Metrics>,
-    alarm: &Alarm,
-) -> io::Result<Joined> {
-    threads::spawn_vital("ips", alarm, move || {
-        #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
-        let clock = Instant::now;
-        loop {
-            let news = select_biased! {
-                recv(stop) -> _ => return,
-                recv(reread) -> _ => Some(file.reread(clock())),
-                default(LOOK) => file.look(clock()),
-            };
-            match news {
-                Some(Ok(nodes)) => {
-                    metrics.file_reads[Success::Ok].add(1);
-                    log::info!("{}: read again, {} nodes", file.path.display(), nodes.len());
-                    if updates.send(Update::Listed(nodes)).is_err() {
-                        return;
-                    }
-                }
-                Some(Err(trouble)) => {
-                    metrics.file_reads[Success::Failed].add(1);
-                    log::warn!("{}: {trouble}; the list that was read last stays", file.path.display());
-                }
-                None => {}
-            }
-        }
-    })
 }
 
 #[cfg(test)]
@@ -257,7 +238,7 @@ mod tests {
     #[test]
     fn a_change_counts_when_it_has_stayed_the_same_for_a_second() {
         let (_dir, mut file, now) = file(b"1.1.1.1:1\n");
-        assert_eq!(listed(&file.load().expect("a list")), ["1.1.1.1:1"]);
+        assert_eq!(listed(&file.load(now).expect("a list")), ["1.1.1.1:1"]);
         assert!(file.look(now + SECOND).is_none());
         fs::write(&file.path, "1.1.1.1:1\n2.2.2.2:22").expect("written");
         assert!(file.look(now + 2 * SECOND).is_none());
@@ -278,7 +259,7 @@ mod tests {
                 is_local: true,
             })
         };
-        file.load().expect("a list");
+        file.load(now).expect("a list");
         assert_eq!(file.take(lack(), now), Some(Err("too many open files".to_owned())));
         assert_eq!(file.take(lack(), now + SECOND), None);
         assert_eq!(file.look(now + 3 * SECOND / 2), None, "tried once a second");
@@ -290,7 +271,7 @@ mod tests {
     #[test]
     fn a_file_that_goes_away_and_comes_back_the_same_is_read_again() {
         let (dir, mut file, now) = file(b"1.1.1.1:1\n");
-        file.load().expect("a list");
+        file.load(now).expect("a list");
         let away = dir.path().join("away");
         fs::rename(&file.path, &away).expect("moved");
         assert_eq!(file.look(now), None);
@@ -302,15 +283,15 @@ mod tests {
 
     #[test]
     fn what_is_no_regular_file_is_not_opened() {
-        let (_dir, mut file, _) = file(b"");
+        let (_dir, mut file, now) = file(b"");
         file.path = "/dev/zero".into();
-        assert_eq!(file.load(), Err("not a regular file".to_owned()));
+        assert_eq!(file.load(now), Err("not a regular file".to_owned()));
     }
 
     #[test]
     fn each_trouble_is_told_once() {
-        let (_dir, mut file, now) = file(b"\xff\xfe");
-        assert!(file.load().is_err());
+        let (_dir, mut file, now) = file(b"a\0");
+        assert!(file.load(now).is_err());
         fs::remove_file(&file.path).expect("removed");
         assert!(file.look(now + SECOND).is_none());
         assert_eq!(file.look(now + 3 * SECOND), Some(Err("no such file".to_owned())));
@@ -323,10 +304,33 @@ mod tests {
     }
 
     #[test]
+    fn after_a_list_with_nodes_one_without_any_is_believed_only_when_it_is_one_on_purpose() {
+        let (_dir, mut file, now) = file(b"");
+        assert_eq!(file.load(now), Ok(Vec::new()), "there was none before");
+        let mut load = |text: &str| {
+            fs::write(&file.path, text).expect("written");
+            file.load(now).map(|list| list.len())
+        };
+        assert_eq!(load("<html>"), Ok(0));
+        assert_eq!(load("a\n"), Ok(1));
+        assert!(load("").expect_err("an accident").starts_with("empty, as a tool"));
+        let told = load("<html>\n<b>").expect_err("an accident");
+        assert!(
+            told.starts_with("none of its lines is an address; line 1: \"<html>\": "),
+            "{told}"
+        );
+        assert_eq!(load("<html>\na"), Ok(1));
+        assert_eq!(load("# nobody\n"), Ok(0));
+        assert_eq!(load(""), Ok(0), "there was none before");
+        assert_eq!(load("a"), Ok(1));
+        assert_eq!(load("\n"), Ok(0), "blank lines alone");
+    }
+
+    #[test]
     fn a_file_that_is_too_long_is_no_list() {
-        let (_dir, mut file, _) = file(&vec![b'#'; MAX_FILE_BYTES as usize]);
-        assert_eq!(file.load().expect("at the limit"), []);
+        let (_dir, mut file, now) = file(&vec![b'#'; MAX_FILE_BYTES as usize]);
+        assert_eq!(file.load(now).expect("at the limit"), []);
         fs::write(&file.path, vec![b'#'; MAX_FILE_BYTES as usize + 1]).expect("written");
-        assert!(file.load().expect_err("past it").contains("longer"));
+        assert!(file.load(now).expect_err("past it").contains("longer"));
     }
 }

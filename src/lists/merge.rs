@@ -25,8 +25,12 @@ mod tests {
 
     #[test]
     fn a_node_in_both_lists_is_as_ips_txt_has_it_and_names_are_for_ips_txt_alone() {
-        let listed = parse_list("node.example:1\nhttp://1.1.1.1:1\n").nodes;
-        let explorer = parse_list("1.1.1.1:1\n2.2.2.2:2\nother.example:1\n").nodes;
+        let listed = parse_list("node.example:1\nhttp://1.1.1.1:1\n".as_bytes())
+            .expect("a list")
+            .nodes;
+        let explorer = parse_list("1.1.1.1:1\n2.2.2.2:2\nother.example:1\n".as_bytes())
+            .expect("a list")
+            .nodes;
         let mut merged: Vec<_> = merge(&listed, &explorer).into_iter().collect();
         merged.sort_unstable_by_key(|(_, rank)| *rank);
         let merged: Vec<_> = merged.iter().map(|(addr, rank)| (addr.as_listed(), *rank)).collect();

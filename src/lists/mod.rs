@@ -3,12 +3,28 @@
 
 mod explorer;
 mod ips_file;
+mod ips_watch;
 mod merge;
 
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+
+use crate::metrics::Metrics;
 use crate::node::NodeAddr;
+use crate::status::Board;
 pub(crate) use explorer::{Explorer, follow};
-pub(crate) use ips_file::{File, read, watch};
+pub(crate) use ips_file::read;
+pub(crate) use ips_watch::watch;
 pub(crate) use merge::merge;
+
+/// Where what becomes of a list goes.
+#[derive(Clone, Debug)]
+pub(crate) struct Outputs {
+    pub(crate) updates: Sender<Update>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) board: Arc<Board>,
+}
 
 /// News of a list.
 #[derive(Debug)]

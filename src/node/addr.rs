@@ -46,15 +46,19 @@ enum Scheme {
 impl NodeAddr {
     /// Parses one address, without spaces or a comment around it: `ip:port`, `[v6]:port`, `host`,
     /// `host:port`, or one of them behind `http://` or `https://`. Without a port it is 80, or 443
-    /// for https.
+    /// for https. A slash at the end is dropped.
     ///
     /// # Errors
     ///
-    /// Anything else: a path (a final `/` too: clients append theirs to what `/ips` returns), a
-    /// query, a user name, a bad port, a bare IPv6 address or one with a zone, something that looks
+    /// Anything else: a path, a query, a user name, a bad port, a bare IPv6 address or one with a zone, something that looks
     /// like an IPv4 address and is none, a host name beyond letters, digits, `-` and `_`.
     pub fn parse(text: &str) -> Result<NodeAddr, AddrError> {
         let (scheme, authority) = split_scheme(text)?;
+        // Clients append a path to what they are given, so the slash is not part of it.
+        let (text, authority) = match (text.strip_suffix('/'), authority.strip_suffix('/')) {
+            (Some(text), Some(authority)) => (text, authority),
+            _ => (text, authority),
+        };
         if authority.contains(['/', '\\']) {
             return Err(AddrError::Path);
         }
@@ -285,6 +289,17 @@ mod tests {
     }
 
     #[test]
+    fn a_slash_at_the_end_is_dropped() {
+        for (text, listed) in [
+            ("a/", "a"),
+            ("http://a:80/", "http://a:80"),
+            ("https://[::1]/", "https://[::1]"),
+        ] {
+            assert_eq!(addr(text).as_listed(), listed);
+        }
+    }
+
+    #[test]
     fn what_is_no_address_is_told_apart() {
         use AddrError::*;
         for (text, wanted) in [
@@ -292,7 +307,8 @@ mod tests {
             (":80", NoHost),
             ("http://", NoHost),
             ("ftp://a", Scheme),
-            ("a/", Path),
+            ("a//", Path),
+            ("a/ ", Path),
             ("http://a/info", Path),
             ("http:/a", Path),
             ("a\\b", Path),
@@ -371,7 +387,7 @@ mod tests {
         #[test]
         fn no_text_panics_and_what_parses_parses_again(text in "\\PC*|[a:./@0-9\\[\\]%x-]{0,12}") {
             if let Ok(node) = NodeAddr::parse(&text) {
-                prop_assert_eq!(node.as_listed(), text);
+                prop_assert_eq!(node.as_listed(), text.strip_suffix('/').unwrap_or(&text));
                 prop_assert_eq!(&addr(node.as_listed()), &node);
                 prop_assert!(node.info_url().parse::<ureq::http::Uri>().is_ok());
             }

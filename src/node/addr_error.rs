@@ -10,7 +10,7 @@ pub enum AddrError {
     NoHost,
     /// A scheme other than http and https.
     Scheme,
-    /// A path, be it only `/`.
+    /// A path other than a slash.
     Path,
     /// A query.
     Query,
@@ -28,6 +28,8 @@ pub enum AddrError {
     Ipv4,
     /// Not a host name.
     HostName,
+    /// Bytes that are not UTF-8.
+    NotUtf8,
 }
 
 impl AddrError {
@@ -42,6 +44,7 @@ impl AddrError {
             AddrError::Port => "a port, 1 to 65535, behind the colon",
             AddrError::BareIpv6 => "one colon, or an IPv6 address in brackets",
             AddrError::Ipv6 => "[IPv6 address] or [IPv6 address]:port",
+            AddrError::NotUtf8 => "UTF-8",
             AddrError::Zone => "an IPv6 address without a zone",
             AddrError::Ipv4 => "an IPv4 address, four numbers from 0 to 255",
             AddrError::HostName => {

@@ -1,4 +1,4 @@
-//! The list of pre-specified nodes: the text of `ips.txt` in, nodes and bad lines out.
+//! The list of pre-specified nodes: the bytes of `ips.txt` in, nodes and bad lines out.
 //! Reading the file, and telling about bad lines, is left to others.
 
 use super::addr::NodeAddr;
@@ -7,6 +7,8 @@ use std::collections::HashSet;
 use std::error::Error;
 use std::fmt;
 
+/// Most nodes of a list: as many as the router is made for.
+const MAX_NODES: usize = 100_000;
 /// Bad lines kept to be reported. A list with more of them is another kind of file.
 const MAX_BAD_LINES: usize = 100;
 /// Characters of a bad line that are kept: enough to find it, next to its number.
@@ -15,8 +17,10 @@ const MAX_LINE_CHARS: usize = 100;
 /// What a list of nodes says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeList {
-    /// Each node once, in the order and under the spelling of its first line.
+    /// Each node once, in the order and under the spelling of its first line; at most 100,000.
     pub nodes: Vec<NodeAddr>,
+    /// Lines with nodes that are left out, since there are 100,000 before them.
+    pub left_out: usize,
     /// The first 100 lines that are no address.
     pub bad: Vec<BadLine>,
     /// How many lines are no address, those beyond `bad` too.
@@ -28,7 +32,7 @@ pub struct NodeList {
 pub struct BadLine {
     /// The number of the line, from 1.
     pub number: usize,
-    /// The line without the spaces around it, at most 100 characters of it.
+    /// The line without the spaces around it and without a password, at most 100 characters of it.
     pub text: String,
     /// Why it is no address.
     pub reason: AddrError,
@@ -40,65 +44,81 @@ impl fmt::Display for BadLine {
     }
 }
 
-/// The list is not UTF-8, so nothing of it counts.
+/// The file is another kind of file than a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotUtf8 {
-    /// The first line, from 1, with a byte that is not UTF-8.
-    pub line: usize,
-}
+pub struct NoList;
 
-impl fmt::Display for NotUtf8 {
+impl fmt::Display for NoList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: expected UTF-8", self.line)
+        f.write_str("expected text in UTF-8, not a binary file or UTF-16")
     }
 }
 
-impl Error for NotUtf8 {}
+impl Error for NoList {}
 
-/// Parses a list: one address a line. Spaces around it, CRLF, a byte order mark, blank lines and
-/// `#` comments, also behind an address, are fine. Other lines are skipped and reported.
-pub fn parse_list(text: &str) -> NodeList {
-    let mut list = NodeList::default();
-    let mut seen = HashSet::new();
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    for (index, line) in text.lines().enumerate() {
-        // No address contains a "#", so a comment needs no space in front.
-        let address = line.split('#').next().unwrap_or_default().trim();
-        if address.is_empty() {
-            continue;
-        }
-        match NodeAddr::parse(address) {
-            Ok(node) if seen.insert(node.clone()) => list.nodes.push(node),
-            Ok(_) => {}
-            Err(reason) => list.add_bad(index + 1, line, reason),
-        }
-    }
-    list
-}
-
-/// Parses a list as it was read from a file.
+/// Parses a list as it was read from a file: one address a line. Spaces around it, CRLF, a byte order mark, blank lines
+/// and `#` comments, also behind an address, are fine. Other lines are skipped and reported, those that are not UTF-8
+/// too.
 ///
 /// # Errors
-///
-/// A byte that is not UTF-8, be it in a comment.
-pub fn parse_list_bytes(bytes: &[u8]) -> Result<NodeList, NotUtf8> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Ok(parse_list(text)),
-        Err(error) => {
-            let good = bytes.iter().take(error.valid_up_to());
-            let line = 1 + good.filter(|b| **b == b'\n').count();
-            Err(NotUtf8 { line })
+/// When it is binary as a whole: a NUL byte (which UTF-16 is full of), or more than half of its lines not UTF-8.
+pub fn parse_list(bytes: &[u8]) -> Result<NodeList, NoList> {
+    if bytes.contains(&0) {
+        return Err(NoList);
+    }
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let (mut list, mut seen) = (NodeList::default(), HashSet::new());
+    let (mut texts, mut others) = (0, 0);
+    for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+        match std::str::from_utf8(line) {
+            Ok(line) => {
+                texts += usize::from(!line.trim().is_empty());
+                list.add(index + 1, line, &mut seen);
+            }
+            Err(_) => {
+                others += 1;
+                list.add_bad(index + 1, &String::from_utf8_lossy(line), AddrError::NotUtf8);
+            }
         }
     }
+    if others > texts { Err(NoList) } else { Ok(list) }
 }
 
 impl NodeList {
+    fn add(&mut self, number: usize, line: &str, seen: &mut HashSet<NodeAddr>) {
+        // No address contains a "#", so a comment needs no space in front.
+        let address = line.split('#').next().unwrap_or_default().trim();
+        if address.is_empty() {
+            return;
+        }
+        match NodeAddr::parse(address) {
+            Ok(node) if seen.contains(&node) => {}
+            Ok(_) if self.nodes.len() == MAX_NODES => self.left_out += 1,
+            Ok(node) => {
+                seen.insert(node.clone());
+                self.nodes.push(node);
+            }
+            Err(reason) => self.add_bad(number, line, reason),
+        }
+    }
+
     fn add_bad(&mut self, number: usize, line: &str, reason: AddrError) {
         self.bad_count += 1;
         if self.bad.len() < MAX_BAD_LINES {
-            let text = line.trim().chars().take(MAX_LINE_CHARS).collect();
+            let text = without_password(line.trim()).chars().take(MAX_LINE_CHARS).collect();
             self.bad.push(BadLine { number, text, reason });
         }
+    }
+}
+
+/// A line with `***` for what stands between the colon of a user name and the last `@`.
+fn without_password(line: &str) -> String {
+    let begin = line.find("://").map_or(0, |at| at + 3);
+    let end = line.rfind('@').filter(|end| *end > begin);
+    let colon = end.and_then(|end| line[begin..end].find(':'));
+    match (colon, end) {
+        (Some(colon), Some(end)) => format!("{}:***{}", &line[..begin + colon], &line[end..]),
+        _ => line.to_owned(),
     }
 }
 
@@ -107,8 +127,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn parse(text: impl AsRef<[u8]>) -> NodeList {
+        parse_list(text.as_ref()).expect("a list")
+    }
+
     fn listed(text: &str) -> Vec<String> {
-        let list = parse_list(text);
+        let list = parse(text);
         assert_eq!(list.bad, []);
         list.nodes.iter().map(NodeAddr::to_string).collect()
     }
@@ -123,7 +147,7 @@ mod tests {
     #[test]
     fn an_empty_list_is_an_empty_list() {
         for text in ["", "\u{feff}", "\n\n", "# nobody", " \r\n"] {
-            assert_eq!(parse_list(text), NodeList::default());
+            assert_eq!(parse(text), NodeList::default());
         }
     }
 
@@ -135,7 +159,7 @@ mod tests {
 
     #[test]
     fn other_lines_are_reported_and_skipped() {
-        let list = parse_list("a\r\n\r\n foo/bar # x \r\nb\n\"\u{1b}[2J");
+        let list = parse("a\r\n\r\n foo/bar # x \r\nb\n\"\u{1b}[2J");
         assert_eq!(list.nodes.len(), 2);
         assert_eq!(list.bad_count, 2);
         let told: Vec<_> = list.bad.iter().map(BadLine::to_string).collect();
@@ -146,7 +170,7 @@ mod tests {
     #[test]
     fn a_bad_line_is_cut_at_100_characters() {
         for (chars, kept) in [(100, 100), (101, 100)] {
-            let list = parse_list(&"ä".repeat(chars));
+            let list = parse("ä".repeat(chars));
             assert_eq!(list.bad[0].text.chars().count(), kept);
         }
     }
@@ -154,34 +178,63 @@ mod tests {
     #[test]
     fn a_hundred_bad_lines_are_kept_and_all_are_counted() {
         for (lines, kept) in [(100, 100), (101, 100)] {
-            let list = parse_list(&"?\n".repeat(lines));
+            let list = parse("?\n".repeat(lines));
             assert_eq!((list.bad.len(), list.bad_count), (kept, lines));
         }
     }
 
     #[test]
-    fn a_list_that_is_not_utf8_names_its_line() {
-        assert_eq!(parse_list_bytes(b"a\n# caf\xe9\n"), Err(NotUtf8 { line: 2 }));
-        // As Windows writes "Unicode".
-        assert_eq!(parse_list_bytes(b"\xff\xfea\0"), Err(NotUtf8 { line: 1 }));
-        assert_eq!(
-            parse_list_bytes(b"a").map(|list| list.nodes.len()),
-            Ok(1),
-            "UTF-8 is fine"
-        );
+    fn a_line_that_is_not_utf8_is_a_bad_line() {
+        let list = parse(b"a\n# caf\xe9\nb\n");
+        assert_eq!((list.nodes.len(), list.bad_count), (2, 1));
+        assert_eq!(list.bad[0].to_string(), "line 2: \"# caf\u{fffd}\": expected UTF-8");
+    }
+
+    #[test]
+    fn a_binary_file_is_no_list() {
+        // As Windows writes "Unicode"; an image; half of the lines and more.
+        for bytes in [
+            &b"\xff\xfea\x00:\x008\x000\x00"[..],
+            b"\x89PNG\r\n\x1a\n\x00\x00",
+            b"\xff\na\n\xfe\n",
+        ] {
+            assert_eq!(parse_list(bytes), Err(NoList), "{bytes:?}");
+        }
+        assert_eq!(parse(b"\xff\na\n").nodes.len(), 1, "half of them");
+    }
+
+    #[test]
+    fn a_hundred_thousand_nodes_are_listed_and_the_rest_is_counted() {
+        let text: String = (0..100_002).map(|n| format!("n{n}\n")).collect();
+        let list = parse(text + "n0\nn100001\n?\n");
+        assert_eq!((list.nodes.len(), list.left_out, list.bad_count), (100_000, 3, 1));
+    }
+
+    #[test]
+    fn a_password_is_no_part_of_what_is_told() {
+        for (line, told) in [
+            ("http://me:secret@a:80", "http://me:***@a:80"),
+            ("me:se:c@ret@a", "me:***@a"),
+            ("https://:secret@a # b", "https://:***@a # b"),
+            ("me@a:80", "me@a:80"),
+            ("@", "@"),
+            ("http://@:", "http://@:"),
+        ] {
+            assert_eq!(parse(line).bad[0].text, told);
+        }
     }
 
     proptest! {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>) {
-            let _ = parse_list_bytes(&bytes);
+            let _ = parse_list(&bytes);
         }
 
         #[test]
         fn what_was_listed_lists_the_same(text in "([aA]:?[0-9]{0,2} ?#?\r?\n){0,20}") {
-            let list = parse_list(&text);
+            let list = parse(&text);
             let again: String = list.nodes.iter().map(|node| format!("{node}\n")).collect();
-            prop_assert_eq!(parse_list(&again).nodes, list.nodes);
+            prop_assert_eq!(parse(&again).nodes, list.nodes);
         }
     }
 }

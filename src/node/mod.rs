@@ -19,7 +19,7 @@ pub use addr::NodeAddr;
 pub use addr_error::AddrError;
 pub use explorer::{ExplorerError, ExplorerList, parse_explorer};
 pub use info::{ContainerId, IdError, InfoError, NodeInfo, Running};
-pub use list::{BadLine, NodeList, NotUtf8, parse_list, parse_list_bytes};
+pub use list::{BadLine, NoList, NodeList, parse_list};
 pub use network_scope::{NetworkScope, deny_reason};
 pub use resources::{Entries, Reading, parse_resources, parse_support};
 pub use source::{Rank, Source};

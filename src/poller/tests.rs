@@ -47,7 +47,7 @@ fn rig(expects_explorer: bool) -> Rig {
 }
 
 fn nodes(list: &str) -> Vec<NodeAddr> {
-    parse_list(list).nodes
+    parse_list(list.as_bytes()).expect("a list").nodes
 }
 
 fn is_up() -> Outcome {

@@ -21,8 +21,40 @@ fn its_nodes_appear_and_drop() {
     assert_eq!(explorer.last_target(), "/api/nodes?minutes_past=60");
     explorer.set(nodes(&fleet, 1..3));
     wait_available(&router, &fleet, 1..3);
+}
+
+#[test]
+fn a_list_without_a_node_is_believed_when_it_has_come_ten_times_in_a_row() {
+    let fleet = Fleet::start(2);
+    let explorer = Explorer::start(nodes(&fleet, 0..2));
+    let router = launch()
+        .set("API_URL", explorer.url())
+        .set("REFRESH_INTERVAL", 1)
+        .start();
+    let both = addresses(&fleet, 0..2);
+    assert_eq!(available(&router), both);
+    let line = "lists no node any more, which is believed when it has come 10 times in a row; its last good list stays";
+    // Twice it is an accident, in one or the other shape; each begins with a warning.
+    for (warnings, odd) in [(1, r#"{"data":[]}"#), (2, r#"{"data":[{"ip":"169.254.169.254"},7]}"#)] {
+        explorer.set(Listing::Body(odd.into()));
+        explorer.wait_asked(explorer.asked() + 4, PATIENCE);
+        assert_eq!(router.count_lines(line), warnings);
+        assert_eq!(available(&router), both);
+        let mark = router.log_len();
+        explorer.set(nodes(&fleet, 0..2));
+        router.wait_line_after(mark, "lists 2 nodes", PATIENCE);
+    }
     explorer.set(Listing::Nodes(Vec::new()));
+    let asked = explorer.asked();
+    router.wait_line("lists 0 nodes", PATIENCE);
+    // One may have been under way.
+    assert!(
+        (10..=12).contains(&(explorer.asked() - asked)),
+        "{asked}, {}",
+        explorer.asked()
+    );
     wait_available(&router, &fleet, []);
+    assert_eq!(router.count_lines(line), 3);
 }
 
 #[test]
@@ -130,7 +162,7 @@ fn a_node_in_both_lists_is_one_and_stays_while_either_has_it() {
     assert_eq!(available(&router), [plain[1].clone(), listed]);
     explorer.set(nodes(&fleet, 0..2));
     explorer.wait_asked(explorer.asked() + 2, PATIENCE);
-    router.write_ips("");
+    router.write_ips("# nobody\n");
     router.until("it is as the Explorer has it", || available(&router) == plain);
     assert_eq!(router.count_lines("is not listed any more"), 0, "{:?}", router.log());
     assert_eq!(router.count_lines("is up"), 2);

@@ -1,9 +1,14 @@
 //! ips.txt: all its forms, and what happens to it while the router runs.
 
 use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::support::{Behaviour, Fleet, PATIENCE, Router};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+use super::support::{Behaviour, Fleet, PATIENCE, Router, Signal};
 use super::{addresses, available, launch, wait_available};
 
 /// So long that nobody is asked a second time.
@@ -178,11 +183,21 @@ fn a_list_that_can_not_be_read_is_reported_once_and_the_last_one_stays() {
         "a directory (docker makes one when the file to mount is missing",
     );
     fs::remove_dir(&path).expect("removed");
-    router.write_ips(b"127.0.0.1:1\n# caf\xe9\n");
+    // As Windows writes "Unicode".
+    router.write_ips(b"\xff\xfe1\x002\x00\n\x00");
     wait_trouble(
         &router,
         &fleet,
-        "line 2: expected UTF-8; the list that was read last stays",
+        "expected text in UTF-8, not a binary file or UTF-16; the list that was read last stays",
+    );
+    // The shell empties a file before the tool behind `>` has written anything.
+    router.write_ips("");
+    wait_trouble(&router, &fleet, "empty, as a tool that failed leaves it");
+    router.write_ips("<!doctype html>\n<title>502 Bad Gateway</title>\n");
+    wait_trouble(
+        &router,
+        &fleet,
+        r#"none of its lines is an address; line 1: "<!doctype html>": "#,
     );
     router.write_ips(fleet.list());
     wait_available(&router, &fleet, 0..2);
@@ -203,9 +218,103 @@ fn a_list_without_permission_is_reported_with_the_uid() {
     router.wait_line(&format!("ips.txt: permission denied to uid {uid}"), PATIENCE);
 }
 
+/// Makes a FIFO that nobody writes.
+fn make_fifo(path: &Path) {
+    let mode = Mode::RUSR | Mode::WUSR;
+    mknodat(CWD, path, FileType::Fifo, mode, 0).expect("the directory is ours");
+}
+
 #[test]
 fn what_is_no_regular_file_is_no_list_and_holds_nobody_up() {
-    let router = launch().set("IPS_FILE", "/dev/zero").start();
+    let launch = launch().set("SSL_CERT_FILE", "fifo").set("IPS_FILE", "fifo");
+    make_fifo(&launch.directory().join("fifo"));
+    let router = launch.start();
     assert_eq!(available(&router), [""; 0]);
-    assert_eq!(router.count_lines("/dev/zero: not a regular file"), 1);
+    assert_eq!(router.count_lines("fifo: not a regular file"), 1);
+    assert_eq!(router.count_lines("SSL_CERT_FILE=\"fifo\": not a regular file"), 1);
+    router.signal(Signal::TERM);
+    assert_eq!(router.wait_exit(Duration::from_secs(5)).code(), Some(0));
+}
+
+#[test]
+fn a_line_that_is_not_utf8_is_skipped_like_any_other_bad_one() {
+    let fleet = Fleet::start(2);
+    let [a, b] = [0, 1].map(|node| fleet.addr(node).to_string());
+    let list = [b"# caf\xe9\n", a.as_bytes(), b"\n", b.as_bytes(), b"\n\xff:80\n"].concat();
+    let router = launch().ips(list).start();
+    assert_eq!(available(&router), [a, b]);
+    for (number, text) in [(1, "# caf\u{fffd}"), (4, "\u{fffd}:80")] {
+        let line = format!(r#"ips.txt: line {number}: "{text}": expected UTF-8; skipped"#);
+        assert_eq!(router.count_lines(&line), 1, "{:?}", router.log());
+    }
+}
+
+#[test]
+fn a_slash_at_the_end_is_dropped_and_a_password_is_masked() {
+    let fleet = Fleet::start(1);
+    let list = format!("http://{}/\nhttp://me:secret@127.0.0.1:1\n", fleet.addr(0));
+    let router = launch().ips(&list).start();
+    assert_eq!(available(&router), [format!("http://{}", fleet.addr(0))]);
+    assert_eq!(
+        router.count_lines(r#"line 2: "http://me:***@127.0.0.1:1": "#),
+        1,
+        "{:?}",
+        router.log()
+    );
+    assert_eq!(router.count_lines("secret"), 0);
+    let ended = launch().ips(list).arg("check").run();
+    assert!(ended.stdout.contains("http://me:***@127.0.0.1:1"), "{ended:?}");
+    assert!(!format!("{ended:?}").contains("secret"), "{ended:?}");
+}
+
+#[test]
+fn of_more_than_a_hundred_thousand_nodes_the_rest_is_reported_and_costs_no_memory() {
+    // 1,000,001 lines; nothing listens there.
+    let line = |n: u32| format!("127.{}.{}.{}:9\n", 100 + (n >> 16), n >> 8 & 255, n & 255);
+    let list: String = (0..1_000_001).map(line).collect();
+    let router = launch().ips(list).start();
+    router.wait_line(
+        "ips.txt: 100000 nodes are as many as there may be; 900001 lines with more of them; skipped",
+        PATIENCE,
+    );
+    router.addr();
+    let peak = router.peak_rss_kib();
+    assert!(peak < 200 * 1024, "{peak} KiB");
+}
+
+#[test]
+fn a_file_that_is_replaced_where_it_alone_is_mounted_is_told_as_that() {
+    let fleet = Fleet::start(1);
+    let launch = launch().set("REFRESH_INTERVAL", 1);
+    let path = launch.directory().join("mounted");
+    fs::write(&path, fleet.list()).expect("the directory is ours");
+    let file = fs::File::open(&path).expect("it is there");
+    // Names the file itself, as a mount of it does, whatever becomes of its entry in the directory.
+    let mounted = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    let router = launch.set("IPS_FILE", &mounted).start();
+    assert_eq!(available(&router), addresses(&fleet, [0]));
+    fs::remove_file(&path).expect("the directory is ours");
+    let line = format!("{mounted}: replaced on the host, where this file alone is mounted");
+    router.wait_line(&line, PATIENCE);
+    fleet.wait_asked(0, fleet.asked(0) + 2, PATIENCE);
+    assert_eq!((router.count_lines(&line), router.count_lines("read again")), (1, 0));
+    assert_eq!(available(&router), addresses(&fleet, [0]));
+}
+
+#[test]
+fn a_symlink_that_comes_to_point_elsewhere_is_followed() {
+    let fleet = Fleet::start(2);
+    let launch = launch()
+        .file("..1/ips.txt", fleet.list_of(0..1))
+        .file("..2/ips.txt", fleet.list_of(1..2));
+    let directory = launch.directory().to_owned();
+    let link = |to: &str, name: &str| symlink(to, directory.join(name)).expect("the directory is ours");
+    // As Kubernetes mounts a ConfigMap, and as it changes it.
+    link("..1", "..data");
+    link("..data/ips.txt", "ips.txt");
+    let router = launch.start();
+    assert_eq!(available(&router), addresses(&fleet, [0]));
+    link("..2", "..data_tmp");
+    fs::rename(directory.join("..data_tmp"), directory.join("..data")).expect("the directory is ours");
+    wait_available(&router, &fleet, [1]);
 }
