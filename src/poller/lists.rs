@@ -88,6 +88,7 @@ impl Poller {
                 self.schedule.dequeue(id, asked);
             }
             self.count(node.counted, None);
+            self.mass_failure.removed(id);
             let line = format_args!("node {:?} is not listed any more", addr.as_listed());
             log_node(&mut self.node_lines, Level::Info, line, now);
         }

@@ -3,6 +3,7 @@
 //! One thread, one `select!`: news of the lists, reports of probes, the clock. It never waits for a probe to be taken
 //! (it counts those under way, and the pool has room for all of them) and never for a list.
 
+mod doubt;
 mod lists;
 mod publish;
 mod reports;
@@ -28,6 +29,7 @@ use crate::registry::{NodeId, Registry};
 use crate::status::Board;
 use crate::util::log_throttle::{LogRate, LogThrottle, ONE_A_MINUTE};
 use crate::util::threads::{self, Alarm, Joined};
+use doubt::MassFailure;
 use schedule::{Class, Overdue, Schedule, Turn};
 use tracked::{Cause, Counted, Tracked};
 
@@ -122,6 +124,9 @@ struct Poller {
     /// Probes of nodes that left the lists meanwhile.
     orphans: HashMap<NodeId, Class>,
     ready: Option<Sender<()>>,
+    mass_failure: MassFailure,
+    /// How many nodes clients are sent to.
+    available: usize,
     /// Nodes of the first lists that have not been asked yet.
     unanswered: usize,
     warned_of_pool: bool,
@@ -138,7 +143,6 @@ impl Poller {
     fn new(settings: Settings, outputs: Outputs, pool: Pool, ready: Sender<()>, now: Instant) -> Self {
         Self {
             schedule: Schedule::new(settings.interval, settings.max_probes, now),
-            settings,
             registry: outputs.registry,
             board: outputs.board,
             metrics: outputs.metrics,
@@ -149,6 +153,9 @@ impl Poller {
             explorer: None,
             orphans: HashMap::new(),
             ready: Some(ready),
+            mass_failure: MassFailure::new(settings.interval),
+            available: 0,
+            settings,
             unanswered: 0,
             warned_of_pool: false,
             warned_of_catalogue: false,
@@ -162,8 +169,10 @@ impl Poller {
 
     /// Does all that is due and returns when there is more to do.
     fn act(&mut self, now: Instant) -> Instant {
+        self.end_doubt(now);
         self.grow_pool(now);
-        self.send_due(now)
+        let wake = self.send_due(now);
+        self.mass_failure.until().map_or(wake, |until| until.min(wake))
     }
 
     /// Sees to it that there are threads for all that is due; where there can't be, no more is sent than there are
@@ -255,16 +264,18 @@ impl Poller {
         }
     }
 
-    fn count(&self, before: Option<Counted>, now: Option<Counted>) {
+    fn count(&mut self, before: Option<Counted>, now: Option<Counted>) {
         let Metrics {
             nodes, pending_jobs, ..
         } = &*self.metrics;
         if let Some(now) = now {
             nodes[now.source][now.state].add(1);
+            self.available += usize::from(now.is_available);
             pending_jobs.add(now.pending);
         }
         if let Some(before) = before {
             nodes[before.source][before.state].sub(1);
+            self.available -= usize::from(before.is_available);
             pending_jobs.sub(before.pending);
         }
     }

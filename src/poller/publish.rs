@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Poller;
 use super::tracked::{Health, Tracked};
-use crate::metrics::unix_seconds;
+use crate::metrics::{self, unix_seconds};
 use crate::node::NodeInfo;
 use crate::registry::NodeId;
 use crate::status::{Change, NodeState, Probed};
@@ -25,6 +25,14 @@ impl Poller {
         };
         let changes = self.board.probed(id, probed, answered.map(|info| &info.containers[..]));
         self.log_conflicts(changes, now);
+    }
+
+    /// A node is in another state, by no probe of its own.
+    pub(super) fn publish_state(&mut self, id: NodeId, now: Instant) {
+        if let Some(node) = self.nodes.get(&id) {
+            let changes = self.board.moved(id, node.board_state());
+            self.log_conflicts(changes, now);
+        }
     }
 
     /// Logs that an id has come to stand for several images, or does so no more.
@@ -53,10 +61,11 @@ impl Tracked {
     /// As the board names it.
     fn board_state(&self) -> NodeState {
         match self.health {
-            _ if self.is_limited => NodeState::Limited,
+            _ if self.state() == metrics::NodeState::Limited => NodeState::Limited,
             Health::New => NodeState::New,
             Health::Up => NodeState::Up,
             Health::Suspect => NodeState::Suspect,
+            Health::Doubted => NodeState::Doubted,
             Health::Down => NodeState::Down,
         }
     }

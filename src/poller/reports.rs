@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use log::Level;
 
+use super::doubt::{MAX_DOUBT_INTERVALS, Verdict};
 use super::tracked::{Cause, Health, log_node};
 use super::{LIMITED_INTERVALS, Poller};
 use crate::metrics::ProbeOutcome;
@@ -96,13 +97,14 @@ impl Poller {
         };
         node.pending = info.load(|_| 1);
         let was_limited = node.answered_otherwise();
-        if was_limited || matches!(node.health, Health::New | Health::Down) {
+        if was_limited || !matches!(node.health, Health::Up | Health::Suspect) {
             node.reason.clear();
             let (addr, running) = (node.addr.as_listed(), info.containers.len());
             let line = format_args!("node {addr:?} is up: {running} containers, {pending} pending");
             log_node(&mut self.node_lines, Level::Info, line, now);
         }
         node.health = Health::Up;
+        self.mass_failure.answered(id);
     }
 
     /// A 429 says nothing of how the node is; one that was never up has to wait for a better answer.
@@ -125,13 +127,79 @@ impl Poller {
                 node.health = Health::Suspect;
                 node.explain(reason, &mut self.node_lines, now);
             }
-            Health::Suspect => {
-                // Before the word of it, which may have to wait for whoever reads the log.
-                self.registry.down(id);
+            Health::Suspect => self.lose(id, reason, now),
+            Health::New => node.give_up(reason, &mut self.node_lines, now),
+            Health::Doubted | Health::Down => node.explain(reason, &mut self.node_lines, now),
+        }
+    }
+
+    /// A node that was available has failed twice: it is lost, unless too many others are.
+    fn lose(&mut self, id: NodeId, reason: String, now: Instant) {
+        match self.mass_failure.judge(id, self.available, now) {
+            Verdict::Lost => {
+                let withdrawn = self.registry.down(id);
+                if let Some(withdrawn) = withdrawn {
+                    self.mass_failure.lost(id, withdrawn, now);
+                }
+                if let Some(node) = self.nodes.get_mut(&id) {
+                    node.give_up(reason, &mut self.node_lines, now);
+                }
+            }
+            Verdict::Doubted => self.doubt(id, &reason, now),
+            Verdict::DoubtBegins(lost) => {
+                let failed = lost.len() + 1;
+                log::warn!(
+                    "{failed} of {} nodes failed within an interval: that is doubted. They stay for {} s at most, behind \
+                     all that answer. Look at this machine's network first; the last one: {reason}",
+                    self.available + lost.len(),
+                    (self.settings.interval * MAX_DOUBT_INTERVALS).as_secs_f64()
+                );
+                self.board.doubt_begins();
+                for (id, withdrawn) in lost {
+                    self.registry.put_back(id, &withdrawn);
+                    self.set_doubted(id, now);
+                }
+                self.doubt(id, &reason, now);
+            }
+        }
+    }
+
+    fn doubt(&mut self, id: NodeId, reason: &str, now: Instant) {
+        self.registry.doubt(id);
+        self.set_doubted(id, now);
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.explain(reason.to_owned(), &mut self.node_lines, now);
+        }
+    }
+
+    fn set_doubted(&mut self, id: NodeId, now: Instant) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.health = Health::Doubted;
+            self.recount(id);
+            self.publish_state(id, now);
+        }
+    }
+
+    /// Ends the doubt when its time is over: what has not answered is lost.
+    pub(super) fn end_doubt(&mut self, now: Instant) {
+        let Some(missing) = self.mass_failure.end(now) else {
+            return;
+        };
+        self.board.doubt_ends();
+        let is_doubted = |id: &NodeId| self.nodes.get(id).is_some_and(|node| node.health == Health::Doubted);
+        let lost: Vec<NodeId> = missing.into_iter().filter(is_doubted).collect();
+        match lost.len() {
+            0 => log::info!("the nodes that failed together have all answered again"),
+            lost => log::warn!("{lost} nodes of those that failed together have not answered since: they are down"),
+        }
+        for id in lost {
+            let _ = self.registry.down(id);
+            if let Some(node) = self.nodes.get_mut(&id) {
+                let reason = std::mem::take(&mut node.reason);
                 node.give_up(reason, &mut self.node_lines, now);
             }
-            Health::New => node.give_up(reason, &mut self.node_lines, now),
-            Health::Down => node.explain(reason, &mut self.node_lines, now),
+            self.recount(id);
+            self.publish_state(id, now);
         }
     }
 }

@@ -23,6 +23,8 @@ pub(super) enum Health {
     Up,
     /// Up, but its last probe failed: one more and it is down.
     Suspect,
+    /// Up, though its probes fail: so do those of too many others at once.
+    Doubted,
     Down,
 }
 
@@ -64,6 +66,8 @@ pub(super) struct Tracked {
 pub(super) struct Counted {
     pub(super) source: Source,
     pub(super) state: NodeState,
+    /// A node in state limited may be or not.
+    pub(super) is_available: bool,
     pub(super) pending: u64,
 }
 
@@ -87,11 +91,12 @@ impl Tracked {
 
     /// Whether clients are sent to it.
     pub(super) fn is_available(&self) -> bool {
-        matches!(self.health, Health::Up | Health::Suspect)
+        matches!(self.health, Health::Up | Health::Suspect | Health::Doubted)
     }
 
     pub(super) fn state(&self) -> NodeState {
         match self.health {
+            Health::Doubted => NodeState::Doubted,
             _ if self.is_limited => NodeState::Limited,
             Health::Up | Health::Suspect => NodeState::Up,
             Health::New | Health::Down => NodeState::Down,
@@ -102,6 +107,7 @@ impl Tracked {
         Counted {
             source: self.rank.source(),
             state: self.state(),
+            is_available: self.is_available(),
             pending: if self.is_available() {
                 self.pending.min(MAX_COUNTED_PENDING)
             } else {
@@ -113,7 +119,7 @@ impl Tracked {
     pub(super) fn class(&self) -> Class {
         match self.health {
             Health::Up | Health::Suspect => Class::Up,
-            Health::New | Health::Down => Class::Other,
+            Health::New | Health::Doubted | Health::Down => Class::Other,
         }
     }
 

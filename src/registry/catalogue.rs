@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::order::{Order, Place};
 use super::{NodeId, Rank};
-use crate::node::ContainerId;
+use crate::node::{ContainerId, Running};
 use crate::util::arena::{Arena, Key};
 
 /// Most distinct container ids that nodes of the Explorer may add to. Real fleets have some dozens.
@@ -69,6 +69,17 @@ impl Catalogue {
     /// The id of a container.
     pub(super) fn id(&self, index: Index) -> Option<ContainerId> {
         Some(self.containers.get(index)?.id.clone())
+    }
+
+    /// A container as this node described it; its image is not kept here.
+    pub(super) fn running(&self, index: Index, node: NodeId) -> Option<Running> {
+        let container = self.containers.get(index)?;
+        let text = container.texts.iter().find(|candidate| candidate.node == node);
+        Some(Running {
+            id: container.id.clone(),
+            description: text.map(|candidate| Arc::clone(&candidate.text)),
+            image: None,
+        })
     }
 
     /// Summaries of at most `most` containers behind `after`, by id.

@@ -32,6 +32,7 @@ use select::select;
 pub use select::{MAX_PAGE, Page};
 use speed::{Time, typical_and_fast};
 pub use standing::Runners;
+pub use state::Withdrawn;
 use state::{Report, State};
 
 /// How often an answer is chosen again because its first node changed meanwhile; then it is given as it is.
@@ -189,9 +190,21 @@ impl Registry {
         state.up(id, report, self.time(now))
     }
 
-    /// A node is not available any more. What was promised on it stays until it reports again.
-    pub fn down(&self, id: NodeId) {
-        self.lock().mark_down(id);
+    /// A node is not available any more. What was promised on it stays until it reports again. Returns what
+    /// [`Registry::put_back`] needs; none when it was not available.
+    pub fn down(&self, id: NodeId) -> Option<Withdrawn> {
+        self.lock().mark_down(id)
+    }
+
+    /// A node that was taken for down may be none: it is available again, behind all that are not doubted, until it
+    /// reports.
+    pub fn put_back(&self, id: NodeId, withdrawn: &Withdrawn) {
+        self.lock().put_back(id, withdrawn);
+    }
+
+    /// An available node may be down: it stays, behind all that are not doubted, until it reports.
+    pub fn doubt(&self, id: NodeId) {
+        self.lock().doubt(id);
     }
 
     /// The nodes of a page that run all of `containers`, soonest done first. The first address of a first page is

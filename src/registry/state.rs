@@ -45,6 +45,8 @@ pub(super) struct Node {
     promises: Option<Box<Promises>>,
     /// Present while the node is available; then it stands there in the order of each container that it runs.
     place: Option<Place>,
+    /// Whether it stands behind all nodes that are not doubted.
+    is_doubted: bool,
     /// Sorted.
     pub(super) runs: Box<[Index]>,
 }
@@ -59,6 +61,16 @@ pub(super) struct Report<'a> {
     /// Which of equal nodes comes first.
     pub(super) tie: u32,
 }
+
+/// What a node had in the registry before it was marked down: enough to put it back as it was.
+#[derive(Clone, Debug)]
+pub struct Withdrawn {
+    tie: u32,
+    running: Vec<Running>,
+}
+
+/// The keys of doubted nodes begin here. Others stay below: as nanoseconds it is 292 years.
+const BEHIND: u64 = 1 << 63;
 
 impl State {
     pub(super) fn new(policy: PromisePolicy, interval: Duration) -> Self {
@@ -184,12 +196,13 @@ impl State {
             work: Work::new(&self.fleet),
             promises: None,
             place: None,
+            is_doubted: false,
             runs: Box::default(),
         })
     }
 
     pub(super) fn remove(&mut self, id: NodeId) {
-        self.mark_down(id);
+        let _ = self.mark_down(id);
         if let Some(node) = self.nodes.remove(id) {
             self.removal_epoch += 1;
             self.count(node.rank, usize::wrapping_sub);
@@ -219,26 +232,36 @@ impl State {
         let Some(node) = self.nodes.get_mut(id) else {
             return 0;
         };
-        let rank = node.rank;
         if node.place.is_some() {
             self.pending -= u128::from(node.pending);
         }
-        self.pending += u128::from(report.pending);
         node.take_over(&report, self.weight, &mut self.fleet, now);
+        node.is_doubted = false;
+        self.enter(id, report.tie, report.running)
+    }
+
+    /// Gives a node whose pending jobs are not in the sum its place in the orders of exactly these containers. Returns
+    /// for how many of them the full catalogue had no room.
+    fn enter(&mut self, id: NodeId, tie: u32, containers: &[Running]) -> usize {
+        let Some(node) = self.nodes.get(id) else {
+            return 0;
+        };
+        self.pending += u128::from(node.pending);
+        let rank = node.rank;
         let place = Place {
             key: node.key(self.is_on),
-            tie: report.tie,
+            tie,
             node: id.index(),
         };
-        let mut running: Vec<(Index, Option<&Arc<str>>)> = Vec::with_capacity(report.running.len());
-        for container in report.running {
+        let mut running: Vec<(Index, Option<&Arc<str>>)> = Vec::with_capacity(containers.len());
+        for container in containers {
             if let Some(index) = self.catalogue.enter(&container.id, rank) {
                 running.push((index, container.description.as_ref()));
             }
         }
         running.sort_unstable_by_key(|(index, _)| *index);
         self.set_place(id, place, &running);
-        report.running.len() - running.len()
+        containers.len() - running.len()
     }
 
     /// Moves a node to `place` in the orders of exactly these containers.
@@ -268,18 +291,37 @@ impl State {
         }
     }
 
-    /// Takes a node out of all orders.
-    pub(super) fn mark_down(&mut self, id: NodeId) {
-        let Some(node) = self.nodes.get_mut(id) else {
-            return;
-        };
+    /// Takes a node out of all orders, and returns what it had there.
+    pub(super) fn mark_down(&mut self, id: NodeId) -> Option<Withdrawn> {
+        let node = self.nodes.get_mut(id)?;
+        let old_place = node.place.take()?;
         let (rank, runs) = (node.rank, std::mem::take(&mut node.runs));
-        if let Some(old_place) = node.place.take() {
-            self.pending -= u128::from(node.pending);
-            for index in runs {
-                self.catalogue.leave(index, id, rank, old_place);
-            }
-            self.count_up(rank, usize::wrapping_sub);
+        self.pending -= u128::from(node.pending);
+        let running = runs
+            .iter()
+            .filter_map(|index| self.catalogue.running(*index, id))
+            .collect();
+        for index in runs {
+            self.catalogue.leave(index, id, rank, old_place);
+        }
+        self.count_up(rank, usize::wrapping_sub);
+        let tie = old_place.tie;
+        Some(Withdrawn { tie, running })
+    }
+
+    /// Gives a node that was marked down its place again, behind all that are not doubted.
+    pub(super) fn put_back(&mut self, id: NodeId, withdrawn: &Withdrawn) {
+        if let Some(node) = self.nodes.get_mut(id).filter(|node| node.place.is_none()) {
+            node.is_doubted = true;
+            self.enter(id, withdrawn.tie, &withdrawn.running);
+        }
+    }
+
+    /// Puts an available node behind all that are not doubted, until it reports again.
+    pub(super) fn doubt(&mut self, id: NodeId) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.is_doubted = true;
+            self.update_key(id);
         }
     }
 
@@ -309,7 +351,7 @@ impl State {
         node.is_open(promise.last_sent).then_some(Adjusted {
             actual,
             seen: Place {
-                key: promise.old_place.key,
+                key: node.behind(promise.old_place.key),
                 ..actual
             },
         })
@@ -350,7 +392,7 @@ impl State {
         }
         node.work.promise(now);
         self.totals.promises += 1;
-        let old_place = self.move_by_promise(id);
+        let old_place = self.update_key(id);
         let promise = old_place.map(|old_place| ClientPromise {
             node: id,
             last_sent,
@@ -359,8 +401,8 @@ impl State {
         self.clients.set(client, promise);
     }
 
-    /// Moves a node that was promised to where it is due now, and returns where it was.
-    fn move_by_promise(&mut self, id: NodeId) -> Option<Place> {
+    /// Moves a node to where it is due now, and returns where it was.
+    fn update_key(&mut self, id: NodeId) -> Option<Place> {
         let node = self.nodes.get_mut(id)?;
         let key = node.key(self.is_on);
         let place = node.place.as_mut()?;
@@ -394,9 +436,17 @@ impl Node {
     }
 
     fn key(&self, is_on: bool) -> u64 {
-        match is_on {
+        self.behind(match is_on {
             true => self.work.next_done().0,
             false => self.pending,
+        })
+    }
+
+    /// The key, and where the node is doubted one behind all keys of nodes that are not.
+    fn behind(&self, key: u64) -> u64 {
+        match self.is_doubted {
+            true => key | BEHIND,
+            false => key.min(BEHIND - 1),
         }
     }
 

@@ -185,6 +185,27 @@ impl Board {
         }
     }
 
+    /// A node is in another state, by no probe of its own.
+    #[must_use = "conflicts that end are told"]
+    pub(crate) fn moved(&self, id: NodeId, to: NodeState) -> Vec<Change> {
+        let mut state = self.lock();
+        state.nodes.moved(id, to, unix_seconds());
+        match to {
+            NodeState::Down => state.images.remove(id),
+            _ => Vec::new(),
+        }
+    }
+
+    /// From now on a mass failure is doubted.
+    pub(crate) fn doubt_begins(&self) {
+        self.lock().doubted_since = Some(unix_seconds());
+    }
+
+    /// No mass failure is doubted any more.
+    pub(crate) fn doubt_ends(&self) {
+        self.lock().doubted_since = None;
+    }
+
     /// Container ids that available nodes run with different images.
     pub(crate) fn conflict_count(&self) -> usize {
         self.lock().images.conflict_count()

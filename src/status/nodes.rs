@@ -219,6 +219,18 @@ impl Nodes {
         });
     }
 
+    /// A node is in another state, by no probe of its own.
+    pub(crate) fn moved(&mut self, id: NodeId, state: NodeState, at: u64) {
+        let Some(known) = self.take(id) else {
+            return;
+        };
+        self.put(NodeStatus {
+            state,
+            since: if known.state == state { known.since } else { at },
+            ..NodeStatus::clone(&known)
+        });
+    }
+
     fn take(&mut self, id: NodeId) -> Option<Arc<NodeStatus>> {
         let known = self.by_id.remove(&id)?;
         self.shown.remove(&Entry(Arc::clone(&known)));

@@ -152,6 +152,81 @@ fn a_node_that_answers_nothing_but_429_is_limited_until_it_answers_otherwise() {
     );
 }
 
+/// A doubt of this fleet lasts for three intervals, and the first answers of its tests come well within.
+const DOUBT_INTERVAL: u32 = 4;
+
+#[test]
+fn a_mass_failure_is_doubted_and_what_answers_comes_first() {
+    let fleet = Fleet::start(6);
+    let router = launch()
+        .ips(fleet.list())
+        .set("REFRESH_INTERVAL", DOUBT_INTERVAL)
+        .start();
+    wait_available(&router, &fleet, 0..6);
+    // One is busy, so that it would come last.
+    fleet.set(5, Behaviour::up(1_000, &["hello-world"]));
+    fleet.wait_asked(5, fleet.asked(5) + 2, PATIENCE);
+    fleet.set_range(0..5, Behaviour::Status(500));
+    router.wait_line("of 6 nodes failed within an interval: that is doubted", PATIENCE);
+    assert_eq!(
+        available(&router),
+        addresses(&fleet, 0..6),
+        "those that were lost are back"
+    );
+    router.until("five are doubted", || nodes(&router, "doubted") == 5);
+    assert_eq!(
+        router.get("/api/v1/ips?container=hello-world&n=1").strings(),
+        addresses(&fleet, [5])
+    );
+    // What answers ends the doubt for itself.
+    fleet.set(0, Behaviour::up(0, &["hello-world"]));
+    router.until("one is not doubted any more", || nodes(&router, "up") == 2);
+    router.wait_line("have not answered since: they are down", PATIENCE);
+    assert_eq!(available(&router), addresses(&fleet, [0, 5]));
+    assert_eq!(
+        [nodes(&router, "up"), nodes(&router, "doubted"), nodes(&router, "down")],
+        [2, 0, 4]
+    );
+}
+
+#[test]
+fn an_uplink_that_is_gone_for_a_while_loses_nobody() {
+    let fleet = Fleet::start(6);
+    let router = launch()
+        .ips(fleet.list())
+        .set("REFRESH_INTERVAL", DOUBT_INTERVAL)
+        .start();
+    wait_available(&router, &fleet, 0..6);
+    fleet.refuse();
+    router.wait_line("that is doubted", PATIENCE);
+    router.until("all are doubted", || nodes(&router, "doubted") == 6);
+    assert_eq!(available(&router), addresses(&fleet, 0..6));
+    fleet.listen();
+    router.until("all are up", || nodes(&router, "up") == 6);
+    router.wait_line("the nodes that failed together have all answered again", PATIENCE);
+    assert_eq!(available(&router), addresses(&fleet, 0..6));
+    // Half of them and more have been back, so it is doubted again.
+    let mark = router.log_len();
+    fleet.refuse();
+    router.wait_line_after(mark, "that is doubted", PATIENCE);
+    router.wait_line_after(
+        mark,
+        "6 nodes of those that failed together have not answered since",
+        PATIENCE,
+    );
+    assert_eq!(available(&router), [""; 0]);
+}
+
+#[test]
+fn three_nodes_that_fail_together_are_lost() {
+    let fleet = Fleet::start(3);
+    let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1).start();
+    wait_available(&router, &fleet, 0..3);
+    fleet.refuse();
+    wait_available(&router, &fleet, 0..0);
+    assert_eq!((router.count_lines("is down"), router.count_lines("doubted")), (3, 0));
+}
+
 /// How many nodes of ips.txt are in this state, by `/metrics`.
 #[track_caller]
 fn nodes(router: &Router, state: &str) -> usize {

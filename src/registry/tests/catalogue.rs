@@ -117,7 +117,7 @@ fn when_the_nodes_whose_descriptions_are_kept_leave_the_next_probe_brings_anothe
     (0..6).rev().for_each(|node| assert_eq!(report(nodes[node], node), 0));
     let description = || registry.containers()[0].description.as_deref().map(str::to_owned);
     assert_eq!(description().as_deref(), Some("by 0"));
-    nodes[..4].iter().for_each(|id| registry.down(*id));
+    nodes[..4].iter().for_each(|id| drop(registry.down(*id)));
     report(nodes[5], 5);
     assert_eq!(description().as_deref(), Some("by 5"));
     report(nodes[4], 4);

@@ -1,6 +1,7 @@
 //! The registry as the poller and the workers use it.
 
 mod catalogue;
+mod doubt;
 mod model;
 mod promises;
 
