@@ -4,4 +4,6 @@
 venv schemathesis schemathesis==4.32.5
 touch "$venv/complete"
 demo
-"$venv/bin/schemathesis" run "$url/openapi.json" --checks all --max-examples 200 --workers 2 --seed 1 "$@"
+# It is not told to find what should be refused: an empty parameter counts as absent, which a schema can't say.
+"$venv/bin/schemathesis" run "$url/openapi.json" --checks all --exclude-checks negative_data_rejection \
+    --max-examples 200 --workers 2 --seed 1 "$@"

@@ -100,6 +100,7 @@ fn every_path_refuses_as_documented() {
         for method in ["GET", "HEAD", "OPTIONS"] {
             for (head, status) in [
                 (format!("{method} {path} HTTP/2.0\r\nHost: a\r\n\r\n"), 505),
+                (format!("{method} {path}?{long} HTTP/1.1\r\nHost: a\r\n\r\n"), 414),
                 (format!("{method} {path} HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n"), 431),
                 (format!("{method} {path} HTTP/1.1\r\n\r\n"), 400),
                 (
