@@ -1,9 +1,11 @@
 //! Looks host names up, on a few threads of its own, and keeps the last answer for when a look-up fails.
 //!
-//! A look-up of the system can't be cut short and may take half a minute; whoever needs a name waits for it no longer
-//! than its own deadline, or a second when an older answer is known. These threads are the only ones not joined.
+//! A look-up of the system can't be cut short and may take half a minute; a probe that needs a name waits for it no
+//! longer than its own deadline, or a second when an older answer is known. So these threads are not joined, and names
+//! that are slow wait behind those that are not.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,8 +19,14 @@ use ureq::unversioned::transport::NextTimeout;
 
 use crate::util::threads;
 
-/// Look-ups under way at once. One broken name server holds a thread for up to half a minute.
-const THREADS: usize = 4;
+/// Look-ups under way at once. A silent name server holds a thread for ten seconds a name and more.
+const MAX_THREADS: usize = 48;
+/// Of these, for names that were slow the last time: the others have threads left however many of them there are.
+const MAX_SLOW_THREADS: usize = 24;
+/// A look-up that took as long as this was slow. A name server that answers does so in a tenth of it.
+const SLOW: Duration = Duration::from_secs(1);
+/// A thread that has had nothing to do for so long ends.
+const THREAD_IDLE: Duration = Duration::from_secs(30);
 /// How long an answer is used without asking again: below it, a round asks once for a name that many nodes share.
 const FRESH: Duration = Duration::from_secs(5);
 /// How long to wait for a new answer when an older one is known.
@@ -29,22 +37,31 @@ const MAX_NAMES: usize = 100_000;
 const IDLE: Duration = Duration::from_secs(600);
 
 /// The names that were looked up, shared by all probes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub(crate) struct HostResolver(Arc<Shared>);
 
-#[derive(Debug, Default)]
+/// Looks a name up, for as long as that takes.
+type LookUp = Box<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync>;
+
 struct Shared {
     state: Mutex<State>,
     answered: Condvar,
     asked: Condvar,
+    look_up: LookUp,
 }
 
 #[derive(Debug, Default)]
 struct State {
     names: HashMap<String, Entry>,
     queue: VecDeque<String>,
+    /// Names that were slow the last time.
+    slow_queue: VecDeque<String>,
     threads: usize,
     idle_threads: usize,
+    /// Threads that look up a name of the slow queue.
+    slow_threads: usize,
+    /// Names that were slow the last time, queued or not.
+    slow_names: usize,
     closed: bool,
 }
 
@@ -55,9 +72,36 @@ struct Entry {
     tried: Option<Instant>,
     asked: Instant,
     queued: bool,
+    /// Whether the last look-up was slow.
+    slow: bool,
+}
+
+impl fmt::Debug for HostResolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("HostResolver").field(&*self.lock()).finish()
+    }
+}
+
+impl Default for HostResolver {
+    /// Asks the system, as its files and name servers have it.
+    fn default() -> Self {
+        Self::new(Box::new(|host| {
+            let addrs = (host, 0).to_socket_addrs()?;
+            Ok(addrs.map(|addr| addr.ip()).collect())
+        }))
+    }
 }
 
 impl HostResolver {
+    fn new(look_up: LookUp) -> Self {
+        Self(Arc::new(Shared {
+            state: Mutex::default(),
+            answered: Condvar::new(),
+            asked: Condvar::new(),
+            look_up,
+        }))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -121,11 +165,12 @@ impl HostResolver {
 
     /// Threads are started when there is a name to look up that no idle one takes.
     fn start_threads(&self, state: &mut State) {
-        if state.threads < THREADS && state.queue.len() > state.idle_threads {
+        if state.threads < MAX_THREADS && state.takeable() > state.idle_threads {
             let names = self.clone();
             match threads::spawn_detached("names", move || names.run()) {
                 Ok(_) => state.threads += 1,
-                Err(error) => log::warn!("no thread to look up host names: {error}"),
+                // Those that are there go on; the next name tries again.
+                Err(error) => log::debug!("no thread to look up host names: {error}"),
             }
         }
     }
@@ -134,34 +179,81 @@ impl HostResolver {
     fn run(&self) {
         let mut state = self.lock();
         while !state.closed {
-            let Some(host) = state.queue.pop_front() else {
+            let Some((host, was_slow)) = state.next() else {
                 state.idle_threads += 1;
-                state = self.0.asked.wait(state).unwrap_or_else(PoisonError::into_inner);
+                let waited = self.0.asked.wait_timeout(state, THREAD_IDLE);
+                let (waited, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                state = waited;
                 state.idle_threads -= 1;
+                if timeout.timed_out() && state.takeable() == 0 {
+                    break;
+                }
                 continue;
             };
             drop(state);
-            let found = (host.as_str(), 0)
-                .to_socket_addrs()
-                .map(|addrs| addrs.map(|addr| addr.ip()).collect());
+            let begin = Instant::now();
+            let found = (self.0.look_up)(&host);
             state = self.lock();
-            if let Some(entry) = state.names.get_mut(&host) {
-                entry.queued = false;
-                entry.tried = Some(Instant::now());
-                entry.addrs = found.unwrap_or_else(|_| std::mem::take(&mut entry.addrs));
-            }
+            state.slow_threads -= usize::from(was_slow);
+            state.looked_up(&host, found, begin, Instant::now());
             self.0.answered.notify_all();
         }
+        state.threads -= 1;
     }
 }
 
 impl State {
+    /// How many queued names a thread may take now.
+    fn takeable(&self) -> usize {
+        let slow = self.slow_queue.len().min(MAX_SLOW_THREADS - self.slow_threads);
+        self.queue.len() + slow
+    }
+
+    /// The next name to look up, and whether it is one of the slow ones.
+    fn next(&mut self) -> Option<(String, bool)> {
+        if let Some(host) = self.queue.pop_front() {
+            return Some((host, false));
+        }
+        if self.slow_threads == MAX_SLOW_THREADS {
+            return None;
+        }
+        let host = self.slow_queue.pop_front()?;
+        self.slow_threads += 1;
+        Some((host, true))
+    }
+
+    fn looked_up(&mut self, host: &str, found: io::Result<Vec<IpAddr>>, begin: Instant, now: Instant) {
+        let Some(entry) = self.names.get_mut(host) else {
+            return;
+        };
+        let took = now.duration_since(begin);
+        let was_slow = std::mem::replace(&mut entry.slow, took >= SLOW);
+        entry.queued = false;
+        entry.tried = Some(now);
+        entry.addrs = found.unwrap_or_else(|_| std::mem::take(&mut entry.addrs));
+        match (was_slow, entry.slow) {
+            (false, true) => self.slow_names += 1,
+            (true, false) => self.slow_names -= 1,
+            _ => {}
+        }
+        match (was_slow, self.slow_names) {
+            (false, 1) => log::warn!(
+                "looking up the host name {host:?} took {:.1} s: its name server is slow or silent; others that are slow \
+                 are not told of until all are fast again",
+                took.as_secs_f64()
+            ),
+            (true, 0) => log::info!("host names are looked up fast again"),
+            _ => {}
+        }
+    }
+
     /// Queues a host unless its answer is fresh. False when there is no room for another name.
     fn enqueue(&mut self, host: &str, now: Instant) -> bool {
         if !self.names.contains_key(host) {
             if self.names.len() >= MAX_NAMES {
                 self.names
                     .retain(|_, entry| entry.queued || now.duration_since(entry.asked) < IDLE);
+                self.slow_names = self.names.values().filter(|entry| entry.slow).count();
             }
             if self.names.len() >= MAX_NAMES {
                 return false;
@@ -172,12 +264,18 @@ impl State {
             tried: None,
             asked: now,
             queued: false,
+            slow: false,
         });
         entry.asked = now;
         let fresh = entry.tried.is_some_and(|tried| now.duration_since(tried) < FRESH);
         if !fresh && !entry.queued {
             entry.queued = true;
-            self.queue.push_back(host.to_owned());
+            let queue = if entry.slow {
+                &mut self.slow_queue
+            } else {
+                &mut self.queue
+            };
+            queue.push_back(host.to_owned());
         }
         true
     }
@@ -229,128 +327,4 @@ fn has_route(addr: &SocketAddr) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
-    fn the_last_answer_stays_when_a_look_up_fails() {
-        let names = HostResolver::default();
-        learn(&names, "no-such-host.invalid", [127, 0, 0, 1], None, Instant::now());
-        let found = names.look_up("no-such-host.invalid", Duration::from_secs(30));
-        assert_eq!(found, [IpAddr::from([127, 0, 0, 1])]);
-        names.close();
-    }
-
-    #[test]
-    fn finds_localhost_and_not_what_does_not_exist() {
-        let names = HostResolver::default();
-        assert!(
-            names
-                .look_up("localhost", Duration::from_secs(30))
-                .iter()
-                .all(IpAddr::is_loopback)
-        );
-        assert!(!names.known("localhost").is_empty());
-        assert!(
-            names
-                .look_up("no-such-host.invalid", Duration::from_secs(30))
-                .is_empty()
-        );
-        names.close();
-    }
-
-    /// HostResolver whose threads are all held by a broken name server.
-    fn stuck() -> HostResolver {
-        let names = HostResolver::default();
-        names.lock().threads = THREADS;
-        names
-    }
-
-    fn learn(names: &HostResolver, host: &str, addr: [u8; 4], tried: Option<Instant>, now: Instant) {
-        let entry = Entry {
-            addrs: vec![IpAddr::from(addr)],
-            tried,
-            asked: now,
-            queued: false,
-        };
-        names.lock().names.insert(host.to_owned(), entry);
-    }
-
-    #[test]
-    fn an_unknown_name_is_waited_for_as_long_as_its_asker_can() {
-        let names = stuck();
-        assert!(names.look_up("a.example", Duration::from_millis(20)).is_empty());
-        assert!(names.look_up("a.example", Duration::ZERO).is_empty());
-        assert_eq!(names.lock().queue, ["a.example"], "waits for a thread only once");
-    }
-
-    #[test]
-    #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
-    fn a_known_name_is_not_waited_for_much_longer_than_a_second() {
-        let names = stuck();
-        learn(&names, "a.example", [192, 0, 2, 1], None, Instant::now());
-        // Only an answer that is not used would take an hour.
-        let found = names.look_up("a.example", Duration::from_secs(3600));
-        assert_eq!(found, [IpAddr::from([192, 0, 2, 1])]);
-    }
-
-    #[test]
-    #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
-    fn a_fresh_answer_is_used_without_asking_again() {
-        let names = stuck();
-        let now = Instant::now();
-        learn(&names, "a.example", [192, 0, 2, 1], Some(now), now);
-        let found = names.look_up("a.example", Duration::from_secs(3600));
-        assert_eq!(found, [IpAddr::from([192, 0, 2, 1])]);
-        assert!(names.lock().queue.is_empty());
-        assert!(names.lock().enqueue("a.example", now + FRESH));
-        assert_eq!(names.lock().queue, ["a.example"]);
-    }
-
-    #[test]
-    fn nobody_waits_for_names_that_are_closed() {
-        let names = stuck();
-        std::thread::scope(|scope| {
-            let asker = scope.spawn(|| names.look_up("a.example", Duration::from_secs(3600)));
-            while names.lock().queue.is_empty() {
-                std::thread::yield_now();
-            }
-            names.close();
-            assert!(asker.join().expect("no panic").is_empty());
-        });
-        assert!(names.look_up("b.example", Duration::from_secs(3600)).is_empty());
-    }
-
-    #[test]
-    #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
-    fn names_that_nobody_asks_for_make_room_for_new_ones() {
-        let names = stuck();
-        let now = Instant::now();
-        let mut state = names.lock();
-        for i in 0..MAX_NAMES {
-            state.names.insert(
-                i.to_string(),
-                Entry {
-                    addrs: Vec::new(),
-                    tried: None,
-                    asked: now,
-                    queued: i == 0,
-                },
-            );
-        }
-        assert!(state.enqueue("1", now), "known");
-        assert!(!state.enqueue("a.example", now), "no room");
-        assert!(state.enqueue("a.example", now + IDLE), "room");
-        let mut left: Vec<_> = state.names.keys().map(String::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["0", "1", "a.example"], "those that are being looked up stay");
-    }
-
-    #[test]
-    fn a_literal_needs_no_look_up() {
-        let names = HostResolver::default();
-        assert_eq!(names.known("::1"), [IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])]);
-        assert_eq!(names.lock().threads, 0);
-    }
-}
+mod tests;
