@@ -172,9 +172,10 @@ def each_client_has_its_own_limit(port):
 
 
 def strangers_see_what_is_public(port):
-    for target in ("/health", "/openapi.json", "/api/v1/containers"):
+    for target in ("/health", "/openapi.json", "/api/v1/containers", "//api/v1/ips?container=hello-world", "/"):
         assert get(port, target=target) == 200, target
-    hidden = ["/metrics", "/status", "/status.json", "//metrics", "/%6detrics", "/%73tatus", "/status?q=a", "/./metrics"]
+    spellings = ["//metrics", "/%6detrics", "/%73tatus", "/status?q=a", "/./metrics", "/api/../metrics"]
+    hidden = ["/metrics", "/status", "/status.json", *spellings]
     assert {get(port, target=target) for target in hidden} <= {400, 404}
 
 
