@@ -47,7 +47,7 @@ mod response;
 mod status;
 mod util;
 
-pub use util::logger;
+pub use util::{address_space, logger};
 
 use std::fmt;
 use std::io;

@@ -1,5 +1,6 @@
 //! How many descriptors there are, and what that allows.
 
+use super::address_space;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors beside connections and probes: standard streams, epoll, lists, the Explorer, look-ups, refused
@@ -17,6 +18,7 @@ pub(crate) struct Room {
 
 /// Raises the limit where it is too low and that is permitted; lowers the wishes, with a warning, where it isn't.
 pub(crate) fn make_room(connections: usize, probes: usize) -> Room {
+    let probes = address_space::fit(probes, MIN_USABLE);
     let wanted = connections as u64 + probes as u64 + RESERVED_FDS;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let current = current.unwrap_or(u64::MAX);

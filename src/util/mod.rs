@@ -1,5 +1,6 @@
-//! What any program has: an arena, the calendar, threads, descriptor limits, files, a log that holds nobody up.
+//! What any program has: an arena, the calendar, threads, limits of descriptors and addresses, files, a log that holds nobody up.
 
+pub mod address_space;
 pub(crate) mod arena;
 pub(crate) mod calendar;
 pub(crate) mod descriptors;

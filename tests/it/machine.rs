@@ -1,0 +1,122 @@
+//! A machine that has little to give: threads, address space.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use super::support::{Behaviour, Fleet, Launch, PATIENCE, Signal};
+use super::{addresses, available, launch, line, wait_available};
+
+/// What the contract gives it to end.
+const END: Duration = Duration::from_secs(5);
+/// Nodes that hang beside one that doesn't, which is listed first.
+const HANGING: usize = 60;
+
+fn fleet(hanging: usize) -> Fleet {
+    let fleet = Fleet::start(1 + hanging);
+    fleet.set_range(1..1 + hanging, Behaviour::Hang);
+    fleet
+}
+
+/// A launch under a user of its own that may have so many threads; none where that can't be had, with a word of it.
+/// `number` keeps the users of two tests apart.
+fn with_threads(launch: Launch, threads: usize, number: u32) -> Option<Launch> {
+    let has = |program: &str| {
+        ["/usr/bin", "/bin"]
+            .iter()
+            .any(|dir| fs::exists(format!("{dir}/{program}")).unwrap_or(false))
+    };
+    if !rustix::process::geteuid().is_root() || !has("setpriv") || !has("prlimit") {
+        eprintln!("skipped: a limit on threads wants root, setpriv and prlimit");
+        return None;
+    }
+    // The user can't read what only we can.
+    let directory = launch.directory();
+    fs::copy(env!("CARGO_BIN_EXE_infernet-router"), directory.join("router")).expect("the directory is ours");
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).expect("the directory is ours");
+    let uid = 400_000 + std::process::id() % 100_000 * 10 + number;
+    let user = format!("setpriv --reuid={uid} --regid={uid} --clear-groups");
+    Some(launch.shell(&format!("exec {user} prlimit --nproc={threads} ./router \"$@\"")))
+}
+
+#[test]
+fn with_few_threads_the_front_door_has_its_own_and_probes_share_the_rest() {
+    let fleet = fleet(HANGING);
+    let launch = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1);
+    let Some(launch) = with_threads(launch, 25, 1) else {
+        return;
+    };
+    let router = launch.start();
+    wait_available(&router, &fleet, 0..1);
+    router.wait_line("threads for probes where", PATIENCE);
+    router.wait_line(
+        &line("node", fleet.addr(1), "is down: no complete answer in time"),
+        PATIENCE,
+    );
+    assert!(router.threads() <= 25, "{}", router.threads());
+    assert_eq!(available(&router), addresses(&fleet, 0..1));
+    assert_eq!(router.count_lines("panicked"), 0, "{:?}", router.log());
+    assert_eq!(router.count_lines("threads for probes where"), 1, "{:?}", router.log());
+    router.signal(Signal::TERM);
+    assert_eq!(router.wait_exit(END).code(), Some(0));
+}
+
+#[test]
+fn with_too_few_threads_it_says_so_and_ends() {
+    let fleet = fleet(0);
+    let Some(launch) = with_threads(launch().ips(fleet.list()), 12, 2) else {
+        return;
+    };
+    let ended = launch.run();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(
+        ended.stderr.contains("can't start: no room for 16 more threads"),
+        "{ended:?}"
+    );
+    assert!(!ended.stderr.contains("panicked"), "{ended:?}");
+}
+
+#[test]
+fn threads_that_have_nothing_to_do_end() {
+    let fleet = fleet(HANGING);
+    let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 86_400).start();
+    fleet.wait_asked_total(1 + HANGING as u64, PATIENCE);
+    router.until("there is a thread for each", || router.threads() > HANGING as u64);
+    fleet.set_all(Behaviour::up(0, &["hello-world"]));
+    router.until("they have ended", || router.threads() < HANGING as u64 / 2);
+    // Each was asked once more when it had hung.
+    wait_available(&router, &fleet, 0..fleet.len());
+}
+
+#[test]
+fn under_a_limit_of_address_space_hanging_nodes_end_nothing() {
+    let fleet = fleet(200);
+    let launch = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1);
+    let router = launch.ulimit("-v 300000").start();
+    wait_available(&router, &fleet, 0..1);
+    router.wait_line("of address space (ulimit -v) allows", PATIENCE);
+    fleet.wait_asked_total(120, PATIENCE);
+    assert_eq!(available(&router), addresses(&fleet, 0..1));
+    router.signal(Signal::TERM);
+    assert_eq!(router.wait_exit(END).code(), Some(0), "{:?}", router.log());
+}
+
+#[test]
+fn serving_begins_before_a_client_gives_up_though_nodes_hang() {
+    let fleet = fleet(5);
+    let router = launch().ips(fleet.list()).start();
+    let begin = router.wait_line("ips.txt: 6 nodes", PATIENCE);
+    let serving = router.wait_line("serving on http://", PATIENCE);
+    let seconds = |line: &str| {
+        let time = line
+            .split('T')
+            .nth(1)
+            .and_then(|rest| rest.split('Z').next())
+            .expect("a time");
+        let parts: Vec<f64> = time.split(':').map(|part| part.parse().expect("a number")).collect();
+        parts[0] * 3600.0 + parts[1] * 60.0 + parts[2]
+    };
+    let waited = (seconds(&serving) - seconds(&begin)).rem_euclid(86_400.0);
+    assert!((1.0..3.0).contains(&waited), "{waited} s");
+    assert_eq!(available(&router), addresses(&fleet, 0..1));
+}
