@@ -184,6 +184,8 @@ impl Report {
 impl Row {
     fn new(node: &NodeStatus, standing: Option<(Standing, Vec<ContainerId>)>, room: &mut usize) -> Self {
         let (standing, containers) = standing.unzip();
+        // Of a node that clients are not sent to, only what was promised is still true.
+        let working = standing.filter(|_| !matches!(node.state, NodeState::Down | NodeState::New));
         let mut containers = containers.unwrap_or_default();
         let all = containers.len();
         containers.retain(|id| {
@@ -200,8 +202,8 @@ impl Row {
             latency: node.probed.map(|(_, took)| millis(took)),
             pending: node.pending.clone(),
             promises: standing.map_or(0, |standing| standing.promises),
-            speed: standing.and_then(ShownSpeed::of),
-            finish: standing.and_then(|standing| Some(rounded(standing.finish?.as_secs_f64(), 10.0))),
+            speed: working.and_then(ShownSpeed::of),
+            finish: working.and_then(|standing| Some(rounded(standing.finish?.as_secs_f64(), 10.0))),
             containers_left_out: all - containers.len(),
             containers,
             reason: (!node.reason.is_empty()).then(|| node.reason.to_string()),

@@ -19,7 +19,7 @@ use super::report::{Row, ShownSpeed};
 use super::{Board, Filter, NodeState, PendingByType, Report};
 use crate::registry::Registry;
 use crate::status::shown_time;
-use text::{age, attribute, grouped, lasting, shown, when};
+use text::{age, attribute, grouped, lasting, shown, span, when};
 use wrong::wrong;
 
 pub(crate) const CONTENT_TYPE: &str = "text/html; charset=utf-8";
@@ -165,7 +165,7 @@ fn cells(row: &Row, now: u64) -> [String; COLUMNS.len()] {
         row.pending.as_ref().map_or(String::new(), pending),
         row.promises.to_string(),
         row.speed.map_or(String::new(), speed),
-        row.finish.map_or(String::new(), |seconds| format!("{seconds:.1} s")),
+        row.finish.map_or(String::new(), through_in),
         containers(row),
         row.reason
             .as_deref()
@@ -181,6 +181,13 @@ fn pending(by_type: &PendingByType) -> String {
     match jobs.is_empty() {
         true => "0".to_owned(),
         false => jobs.join(", "),
+    }
+}
+
+fn through_in(seconds: f64) -> String {
+    match seconds {
+        ..120.0 => format!("{seconds:.1} s"),
+        _ => span(seconds as u64),
     }
 }
 
