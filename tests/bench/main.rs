@@ -6,6 +6,7 @@ mod answers;
 mod load;
 mod requests;
 mod rounds;
+mod status;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -39,7 +40,7 @@ struct Part {
 }
 
 /// In the order in which they run.
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     Part {
         name: "answers",
         what: "what an answer costs in the registry alone",
@@ -63,6 +64,12 @@ const PARTS: [Part; 8] = [
         what: "latencies while nodes are probed",
         seconds: (25, Some(5)),
         run: requests::while_probing,
+    },
+    Part {
+        name: "status",
+        what: "what /status costs, and those who ask for addresses meanwhile",
+        seconds: (110, Some(50)),
+        run: status::beside_answers,
     },
     Part {
         name: "rounds",
