@@ -234,20 +234,23 @@ fn pages(page: &mut String, report: &Report, filter: &Filter, is_paused: bool) {
 
 fn foot(page: &mut String, report: &Report) {
     let file = &report.ips_file;
-    let at = |at: Option<u64>| at.map_or("never".to_owned(), |at| when(report.now, at));
+    let last = |what: &str, at: Option<u64>| match at {
+        Some(at) => format!("{what} {}", when(report.now, at)),
+        None => format!("never {what}"),
+    };
     put!(
         page,
-        "<h2>Where the nodes come from</h2><dl><dt>{}<dd>{} nodes, read {}",
+        "<h2>Where the nodes come from</h2><dl><dt>{}<dd>{} nodes, {}",
         shown(&file.path, SHORT),
         grouped(file.nodes),
-        at(file.read_at)
+        last("read", file.read_at)
     );
     if let Some(explorer) = &report.explorer {
         let (url, nodes) = (shown(&explorer.url, SHORT), grouped(explorer.nodes));
         put!(
             page,
-            "<dt>Explorer {url}<dd>{nodes} nodes, answered {}",
-            at(explorer.last_success)
+            "<dt>Explorer {url}<dd>{nodes} nodes, {}",
+            last("answered", explorer.last_success)
         );
     }
     page.push_str("</dl><h2>Settings that differ from their defaults</h2><dl>");

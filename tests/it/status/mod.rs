@@ -167,6 +167,29 @@ fn a_node_that_answers_nothing_but_429_is_limited() {
 }
 
 #[test]
+fn a_mass_failure_is_told_with_its_beginning_until_it_is_over() {
+    let fleet = Fleet::start(6);
+    let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 5).start();
+    wait_available(&router, &fleet, 0..6);
+    fleet.set_range(1..6, Behaviour::Status(500));
+    router.until("it is doubted", || report(&router, "")["totals"]["doubted"] == 5);
+    let told = report(&router, "?state=doubted&n=1");
+    assert!(
+        told["doubt"]["active"] == true && is_time(&told["doubt"]["since"]),
+        "{told}"
+    );
+    assert_eq!((&told["totals"]["available"], &told["matched"]), (&json!(6), &json!(5)));
+    let node = &told["nodes"][0];
+    assert_eq!(
+        (&node["reason"], &node["containers"]),
+        (&json!("answered 500"), &json!(["hello-world"]))
+    );
+    assert!(router.get("/status").text().contains("A mass failure is doubted"));
+    router.until("it is over", || report(&router, "")["totals"]["down"] == 5);
+    assert_eq!(report(&router, "")["doubt"], json!({"active": false, "since": null}));
+}
+
+#[test]
 fn a_node_that_is_listed_no_more_is_gone() {
     let fleet = Fleet::start(2);
     let router = quick().ips(fleet.list()).start();
@@ -272,9 +295,14 @@ fn it_is_for_metrics_from_alone() {
             assert_eq!(http::call(router.addr(), method, path).status, 404, "{method} {path}");
         }
     }
-    let router = launch().set("TRUSTED_PROXIES", "127.0.0.1").start();
-    let forwarded = get_with(router.addr(), "/status.json", &[("X-Forwarded-For", "203.0.113.9")]);
-    assert_eq!(forwarded.status, 404);
+    // From a client elsewhere by a proxy that is trusted; by one that is not, from anywhere.
+    for (trusted, client) in [("127.0.0.1", "203.0.113.9"), ("192.0.2.1", "127.0.0.1")] {
+        let router = launch().set("TRUSTED_PROXIES", trusted).start();
+        for path in ["/status", "/status.json"] {
+            let forwarded = get_with(router.addr(), path, &[("X-Forwarded-For", client)]);
+            assert_eq!(forwarded.status, 404, "{trusted} {path}");
+        }
+    }
 }
 
 #[test]
