@@ -94,10 +94,22 @@ impl Limiter {
         }
     }
 
-    /// Takes a token of this client, if there is one.
-    pub fn try_take(&mut self, client: Client, now: Instant) -> Decision {
+    /// How a client stands that has taken its token before.
+    pub fn standing(&mut self, client: Client, now: Instant) -> Decision {
+        self.advance(now);
+        let own = self.full_at.get(&client).copied();
+        let full_at = own.unwrap_or_else(|| *self.groups.full_at(client));
+        self.quota.decision(full_at.max(self.latest) - self.latest, None)
+    }
+
+    fn advance(&mut self, now: Instant) {
         let micros = now.saturating_duration_since(self.start).as_micros();
         self.latest = self.latest.max(self.quota.units(micros));
+    }
+
+    /// Takes a token of this client, if there is one.
+    pub fn try_take(&mut self, client: Client, now: Instant) -> Decision {
+        self.advance(now);
         self.forget_full();
         let own = self.full_at.get(&client).copied();
         // A newcomer owes what its group owes, or a group that is over the limit would be forgiven
@@ -196,15 +208,18 @@ impl Quota {
             0 => (None, full_at.saturating_add(TOKEN)),
             _ => (Some(self.time(missing)), full_at),
         };
-        let debt = full_at - now;
+        (self.decision(full_at - now, retry_after), full_at)
+    }
+
+    /// What a client is told that owes so much.
+    fn decision(self, debt: Units, retry_after: Option<Duration>) -> Decision {
         let spent = u32::try_from(debt.div_ceil(TOKEN)).unwrap_or(u32::MAX);
-        let decision = Decision {
+        Decision {
             limit: self.limit,
             remaining: self.limit.saturating_sub(spent),
             full_in: self.time(debt),
             retry_after,
-        };
-        (decision, full_at)
+        }
     }
 
     /// The time in which so many units flow back, rounded up.

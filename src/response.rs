@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
@@ -25,6 +25,11 @@ pub(crate) enum Body {
     Send,
     Count,
 }
+
+/// A worker's word that the answer had better be asked for again in a moment; no client gets it.
+pub(crate) const DEFERRED: &[u8] = b"HTTP/1.1 102 ";
+/// How long an answer may be put off in this way, after the request was read: the client gives an answer 3 s.
+pub(crate) const MAX_DEFERRAL: Duration = Duration::from_secs(2);
 
 /// One answer.
 #[derive(Clone, Debug)]
@@ -56,6 +61,11 @@ impl Response {
             headers: Vec::new(),
             body: body.into(),
         }
+    }
+
+    /// More will be known soon. See [`DEFERRED`].
+    pub(crate) fn deferred() -> Self {
+        Self::new(102, "", &b""[..])
     }
 
     /// 204 to an OPTIONS.
@@ -109,6 +119,7 @@ impl Response {
 
 fn phrase(status: u16) -> &'static str {
     match status {
+        102 => "Processing",
         200 => "OK",
         204 => "No Content",
         400 => "Bad Request",

@@ -27,6 +27,17 @@ pub(crate) use workers::spawn;
 /// The description of this API, OpenAPI 3.1.
 const OPENAPI: &str = include_str!("openapi.json");
 
+/// Whether the answer may be put off until more is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deferral {
+    /// It may; this is the first time that the request is here.
+    First,
+    /// It may; it was before.
+    More,
+    /// It was, and may not any more.
+    Over,
+}
+
 /// What a worker is asked, all of it checked by the gate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked<'a> {
@@ -36,6 +47,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) client: IpAddr,
     /// False where it came through a proxy that is not trusted: who the client is, nobody knows.
     pub(crate) is_direct: bool,
+    pub(crate) deferral: Deferral,
 }
 
 /// Answers requests; shared by the workers.
@@ -122,9 +134,9 @@ impl Service {
         };
         let client = Client::from(asked.client);
         match endpoint {
-            Endpoint::Ips => self.limited(endpoint, client, now, || self.ips(query, client, purpose, now)),
-            Endpoint::Containers => self.limited(endpoint, client, now, || self.containers()),
-            Endpoint::Resources => self.limited(endpoint, client, now, || self.resources(query, client, now)),
+            Endpoint::Ips => self.limited(endpoint, asked, now, || self.ips(query, client, purpose, now)),
+            Endpoint::Containers => self.limited(endpoint, asked, now, || self.containers()),
+            Endpoint::Resources => self.limited(endpoint, asked, now, || self.resources(query, asked, now)),
             Endpoint::Root | Endpoint::Health => self.health(),
             Endpoint::OpenApi => Response::new(200, "application/json", OPENAPI.as_bytes()),
             Endpoint::Metrics => self.metrics_text(),
@@ -148,13 +160,24 @@ impl Service {
     }
 
     /// Answers if the client's limit allows, and tells it how it stands.
-    fn limited(&self, endpoint: Endpoint, client: Client, now: Instant, answer: impl FnOnce() -> Response) -> Response {
+    fn limited(
+        &self,
+        endpoint: Endpoint,
+        asked: Asked<'_>,
+        now: Instant,
+        answer: impl FnOnce() -> Response,
+    ) -> Response {
         let Some(limits) = &self.limits else {
             return answer();
         };
         let Some((_, limiter)) = limits.limiters.iter().find(|(limited, _)| *limited == endpoint) else {
             return answer();
         };
+        let client = Client::from(asked.client);
+        if asked.deferral != Deferral::First {
+            let decision = lock(limiter).standing(client, now);
+            return with_limit(answer(), limits.requests_per_minute, &decision);
+        }
         let decision = lock(limiter).try_take(client, now);
         let (verdict, response) = match decision.retry_after_seconds() {
             None => (Verdict::Granted, answer()),
@@ -206,7 +229,7 @@ impl Service {
         }
     }
 
-    fn resources(&self, query: &str, client: Client, now: Instant) -> Response {
+    fn resources(&self, query: &str, asked: Asked<'_>, now: Instant) -> Response {
         let query = match query::parse_resources(query) {
             Ok(query) => query,
             Err(error) => return Response::error(400, &error.to_string()),
@@ -218,10 +241,19 @@ impl Service {
             let listing = resources.listing(&query.containers, query.page);
             return with_total(listing).with("Cache-Control", "max-age=60");
         };
-        if let Step::Refused(wait) = resources.ask(&model_id, client, now) {
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            let response = Response::error(429, "Too many new values of model_id");
-            return response.with("Retry-After", seconds.to_string());
+        let step = match asked.deferral {
+            Deferral::First => resources.ask(&model_id, Client::from(asked.client), now),
+            Deferral::More if resources.is_waited_for(&model_id) => Step::Later,
+            Deferral::More | Deferral::Over => Step::Ready,
+        };
+        match step {
+            Step::Later => return Response::deferred(),
+            Step::Refused(wait) => {
+                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                let response = Response::error(429, "Too many new values of model_id");
+                return response.with("Retry-After", seconds.to_string());
+            }
+            Step::Ready => {}
         }
         with_total(resources.support(&model_id, &query.containers, query.page, now)).with("Cache-Control", "no-store")
     }

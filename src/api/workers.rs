@@ -16,8 +16,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
 use tiny_http::{Request, Server};
 
-use super::{Asked, Service};
-use crate::gate::{CLIENT_FIELD, DIRECT_FIELD, PERSISTENCE_FIELD, WorkerPool};
+use super::{Asked, Deferral, Service};
+use crate::gate::{CLIENT_FIELD, DEFERRAL_FIELD, DIRECT_FIELD, PERSISTENCE_FIELD, WorkerPool};
 use crate::response::{Body, Persistence, Response};
 use crate::util::threads;
 
@@ -109,6 +109,11 @@ fn respond(request: Request, service: &Service) {
         target: request.url(),
         client,
         is_direct: field(DIRECT_FIELD) == "yes",
+        deferral: match field(DEFERRAL_FIELD) {
+            "more" => Deferral::More,
+            "over" => Deferral::Over,
+            _ => Deferral::First,
+        },
     };
     let reply = catch_unwind(AssertUnwindSafe(|| service.answer(asked, Instant::now())))
         .unwrap_or_else(|_| Response::error(500, "Internal error"));

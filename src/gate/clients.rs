@@ -32,6 +32,8 @@ const MIN_WRITE: Duration = Duration::from_secs(1);
 const MAX_CANDIDATES: usize = 1024;
 /// Connections beyond the cap that are kept for a moment, so that their 503 is read before the reset.
 const MAX_REJECTED: usize = 64;
+/// Requests whose answers are put off, each asked again ten times a second; past it they are answered at once.
+pub(super) const MAX_DEFERRED: usize = 100;
 /// Answers that clients have not taken yet, in bytes, all together; beyond it those who hold most are cut off.
 const MAX_UNSENT_BYTES: usize = 16 * 1024 * 1024;
 
@@ -64,6 +66,8 @@ pub(super) struct Clients {
     waiting: VecDeque<Key>,
     /// Connections that were rejected and linger beyond the cap.
     rejected: usize,
+    /// Requests whose answers were put off.
+    deferred: usize,
     /// Bytes of answers that wait for their clients.
     unsent: usize,
     /// Where the next search for one that makes room begins.
@@ -83,6 +87,7 @@ impl Clients {
             held: HashMap::new(),
             waiting: VecDeque::new(),
             rejected: 0,
+            deferred: 0,
             unsent: 0,
             next_candidate: 0,
             throttles: std::array::from_fn(|_| LogThrottle::new(ONE_A_MINUTE)),
@@ -254,6 +259,7 @@ impl Clients {
             return;
         };
         let before = connection.unsent().len();
+        self.deferred -= usize::from(connection.is_deferred());
         let mut action = connection.on(event, now);
         let over = loop {
             action = match action {
@@ -279,6 +285,7 @@ impl Clients {
             };
         };
         let after = connection.unsent().len();
+        self.deferred += usize::from(connection.is_deferred());
         self.unsent = self.unsent + after - before;
         match over {
             Some(why) => drop(self.close(key, why)),
@@ -373,6 +380,7 @@ impl Clients {
             return true;
         };
         self.unsent -= socket.connection.unsent().len();
+        self.deferred -= usize::from(socket.connection.is_deferred());
         match socket.holder {
             Holder::Client(client) => {
                 if let Some(held) = self.held.get_mut(&client) {
@@ -390,6 +398,11 @@ impl Clients {
         }
         self.metrics.connections_open.set(self.sockets.len() as u64);
         true
+    }
+
+    /// Whether there is room for one more whose answer is put off.
+    pub(super) fn may_defer(&self) -> bool {
+        self.deferred < MAX_DEFERRED
     }
 
     pub(super) fn count(&self, why: Refused) {
@@ -410,6 +423,10 @@ impl Clients {
     pub(super) fn waiting(&self) -> usize {
         let all = self.sockets.iter();
         all.filter(|(_, socket)| socket.connection.is_waiting()).count()
+    }
+
+    pub(super) fn deferred(&self) -> usize {
+        self.deferred
     }
 
     pub(super) fn unsent(&self) -> usize {

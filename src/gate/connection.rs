@@ -10,9 +10,9 @@ use rustix::event::epoll::EventFlags;
 use super::head::{self, MAX_HEAD_BYTES, Request, Scanner, without_empty_lines};
 use super::refusal::Refusal;
 use super::worker_connection::ANSWER_TIMEOUT;
-use super::{CLIENT_FIELD, DIRECT_FIELD, PERSISTENCE_FIELD, Settings, cors, forwarded};
+use super::{CLIENT_FIELD, DEFERRAL_FIELD, DIRECT_FIELD, PERSISTENCE_FIELD, Settings, cors, forwarded};
 use crate::metrics::Refused;
-use crate::response::{Body, Persistence};
+use crate::response::{Body, MAX_DEFERRAL, Persistence};
 
 /// For the whole head, from the first byte or the accept; not for each read.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,6 +22,8 @@ pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const MIN_BYTES_PER_SECOND: usize = 10 * 1024;
 /// A complete head waits this long at most for room on a worker connection.
 pub(super) const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A request whose answer was put off is asked again after this, by the clock of the event loop, which has 100 ms more.
+const DEFERRAL_INTERVAL: Duration = Duration::from_millis(50);
 /// After the last answer, what a client still sends is thrown away for so long, so that no reset overtakes the answer
 /// (RFC 9112, section 9.6).
 pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -41,6 +43,8 @@ enum Stage {
     Waiting(Forward, InFlight),
     /// Its request is with the workers.
     Inside(InFlight),
+    /// The workers have put the answer off.
+    Deferred(InFlight),
     /// It is told why not, with these header lines of [`cors`].
     Refusing(String),
     /// Its answer is on the way.
@@ -52,6 +56,9 @@ enum Stage {
 /// A request that the workers are to answer.
 #[derive(Debug)]
 struct InFlight {
+    /// Without a field that says that its answer was put off.
+    request: Vec<u8>,
+    begun: Instant,
     number: u32,
     is_head: bool,
     then: Then,
@@ -79,6 +86,12 @@ pub(super) enum Event<'a> {
     Dispatched,
     /// The workers' answer to the request with this number.
     Answered(u32, &'a [u8]),
+    /// The workers have put the answer to the request with this number off.
+    Deferred {
+        number: u32,
+        /// Whether there is room for one more that waits.
+        may_wait: bool,
+    },
     /// The request with this number is lost.
     Failed(u32),
     /// What an [`Action::Refuse`] asked for, as bytes.
@@ -174,6 +187,10 @@ impl Connection {
         matches!(self.stage, Stage::Waiting(..))
     }
 
+    pub(super) fn is_deferred(&self) -> bool {
+        matches!(self.stage, Stage::Deferred(_))
+    }
+
     pub(super) fn is_writing(&self) -> bool {
         matches!(self.stage, Stage::Writing { .. })
     }
@@ -239,6 +256,9 @@ impl Connection {
             (Event::Answered(number, answer), Stage::Inside(in_flight)) if in_flight.number == number => {
                 let (then, cors) = (in_flight.then, std::mem::take(&mut in_flight.cors));
                 self.answer(answer, &cors, then, now)
+            }
+            (Event::Deferred { number, may_wait }, Stage::Inside(in_flight)) if in_flight.number == number => {
+                self.defer(may_wait, now)
             }
             (Event::Failed(number), Stage::Inside(in_flight)) if in_flight.number == number => {
                 self.refuse(Refusal::Lost, now)
@@ -310,14 +330,17 @@ impl Connection {
         let is_head = request.method == "HEAD";
         let stranger = Some(self.peer).filter(|peer| request.is_forwarded && !self.settings.trusts(*peer));
         let client = forwarded::client(self.peer, &request.forwarded_for, &self.settings.trusted_proxies);
+        let canonical = canonical(&request, client, stranger.is_none(), persistence);
         let forward = Forward {
-            bytes: canonical(&request, client, stranger.is_none(), persistence),
+            bytes: canonical.clone(),
             number: self.requests,
             is_head,
             begun: now,
             stranger,
         };
         let in_flight = InFlight {
+            request: canonical,
+            begun: now,
             number: self.requests,
             is_head,
             then,
@@ -340,6 +363,38 @@ impl Connection {
         }
     }
 
+    /// Keeps a request for a moment, or has it answered at once where it may not wait.
+    fn defer(&mut self, may_wait: bool, now: Instant) -> Action {
+        match std::mem::replace(&mut self.stage, Stage::Reading) {
+            Stage::Inside(in_flight) if may_wait => {
+                self.enter(Stage::Deferred(in_flight), DEFERRAL_INTERVAL, now);
+                Action::Nothing
+            }
+            Stage::Inside(in_flight) | Stage::Deferred(in_flight) => self.ask_again(in_flight, may_wait, now),
+            other => {
+                self.stage = other;
+                Action::Nothing
+            }
+        }
+    }
+
+    /// Lets a request that was put off have another go, the last one where it may not wait any more.
+    fn ask_again(&mut self, in_flight: InFlight, may_wait: bool, now: Instant) -> Action {
+        let is_over = now + DEFERRAL_INTERVAL * 3 >= in_flight.begun + MAX_DEFERRAL;
+        let deferral = if may_wait && !is_over { "more" } else { "over" };
+        let end = in_flight.request.len() - b"\r\n".len();
+        let field = format!("{DEFERRAL_FIELD}: {deferral}\r\n\r\n");
+        let forward = Forward {
+            bytes: [&in_flight.request[..end], field.as_bytes()].concat(),
+            number: in_flight.number,
+            is_head: in_flight.is_head,
+            begun: in_flight.begun,
+            stranger: None,
+        };
+        self.enter(Stage::Waiting(forward, in_flight), WAIT_TIMEOUT, now);
+        Action::Queue
+    }
+
     fn answer(&mut self, answer: &[u8], cors: &str, then: Then, now: Instant) -> Action {
         let status_line = answer.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let (status_line, rest) = answer.split_at(status_line);
@@ -356,7 +411,7 @@ impl Connection {
     /// not complete.
     fn refuse(&mut self, refusal: Refusal, now: Instant) -> Action {
         let (is_head, cors) = match &mut self.stage {
-            Stage::Waiting(_, in_flight) | Stage::Inside(in_flight) => {
+            Stage::Waiting(_, in_flight) | Stage::Inside(in_flight) | Stage::Deferred(in_flight) => {
                 (in_flight.is_head, std::mem::take(&mut in_flight.cors))
             }
             _ => {
@@ -393,6 +448,7 @@ impl Connection {
             Stage::Reading => self.refuse(Refusal::Late, now),
             Stage::Waiting(..) => self.refuse(Refusal::Busy, now),
             Stage::Inside(_) => self.refuse(Refusal::Lost, now),
+            Stage::Deferred(_) => self.defer(true, now),
             Stage::Refusing(_) | Stage::Lingering(_) => Action::Close(None),
             Stage::Writing { .. } => Action::Close(Some(Refused::SlowReader)),
         }

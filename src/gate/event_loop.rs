@@ -18,6 +18,7 @@ use super::worker_connection::WorkerConnection;
 use super::worker_pool::{Spawn, WorkerPool};
 use super::{BACKLOG, Settings};
 use crate::metrics::{Metrics, Refused};
+use crate::response::DEFERRED;
 use crate::util::arena::Key;
 
 /// How exact deadlines are, and how long accepting pauses when descriptors or memory run out.
@@ -206,7 +207,15 @@ impl EventLoop {
         let Some(connection) = connection else {
             return log::trace!("news of worker connection {number}, which is gone");
         };
+        let is_draining = self.draining.is_some();
         let received = connection.receive(&mut self.scratch, now, |request, answer| {
+            if answer.starts_with(DEFERRED) {
+                let event = Event::Deferred {
+                    number: request.number,
+                    may_wait: !is_draining && self.clients.may_defer(),
+                };
+                return self.clients.pump(request.client, event, now);
+            }
             self.metrics.request_time.observe(now.duration_since(request.begun));
             self.clients
                 .pump(request.client, Event::Answered(request.number, answer), now);

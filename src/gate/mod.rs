@@ -43,6 +43,8 @@ const SEND_BUFFER_BYTES: usize = 128 * 1024;
 pub(crate) const CLIENT_FIELD: &str = "Client";
 pub(crate) const DIRECT_FIELD: &str = "Direct";
 pub(crate) const PERSISTENCE_FIELD: &str = "Persistence";
+/// A request whose answer was put off says whether that may be done again (`more`) or not (`over`).
+pub(crate) const DEFERRAL_FIELD: &str = "Deferral";
 
 /// What the gate goes by.
 #[derive(Clone, Debug)]

@@ -398,3 +398,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn looking_at_how_a_client_stands_takes_no_token() {
+    let (mut limiter, start) = limiter(10);
+    assert_eq!(limiter.standing(A, start).remaining, 10);
+    let taken = limiter.try_take(A, start);
+    assert_eq!(limiter.standing(A, start), taken);
+    assert_eq!(limiter.standing(A, start).remaining, 9);
+    assert_eq!(limiter.standing(A, start + MINUTE / 10).remaining, 10);
+    exhaust(&mut limiter, A, start + MINUTE);
+    let standing = limiter.standing(A, start + MINUTE);
+    assert_eq!((standing.remaining, standing.is_granted()), (0, true));
+}

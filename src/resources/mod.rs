@@ -129,6 +129,11 @@ impl Resources {
         step
     }
 
+    /// Whether one who asked may wait for more.
+    pub(crate) fn is_waited_for(&self, model_id: &str) -> bool {
+        lock(&self.shared.surveys).is_waited_for(model_id)
+    }
+
     /// A page of what nodes said of a model until now.
     pub(crate) fn support(&self, model_id: &str, containers: &[String], page: Page, now: Instant) -> Listing {
         let view = self.view();

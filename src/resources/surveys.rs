@@ -11,6 +11,7 @@ use super::fetching::Failure;
 use super::nodes::Nodes;
 use crate::client::Client;
 use crate::node::{Entries, NodeAddr, Reading, Source};
+use crate::response::MAX_DEFERRAL;
 
 /// Ids kept. More than the new ones of ten minutes, so that those that are asked for again and again stay.
 const MAX_IDS: usize = 256;
@@ -23,8 +24,6 @@ const MAX_NEW_IDS: usize = 10;
 /// New ids in a minute for a client, so that it takes five to use them up.
 const MAX_NEW_IDS_OF_CLIENT: usize = 2;
 const NEW_IDS_WINDOW: Duration = Duration::from_secs(60);
-/// Somebody who asks waits this long at most: the client gives an answer 3 s.
-pub(crate) const MAX_WAIT: Duration = Duration::from_secs(2);
 /// Nodes asked while somebody waits; asking again asks others.
 const MAX_ASKED: usize = 32;
 /// Questions in `RATE_WINDOW`, to all nodes together: ten a second.
@@ -120,7 +119,7 @@ impl Surveys {
         survey.last_used = now;
         if survey.round.is_none() && survey.complete_until.is_none_or(|until| until <= now) {
             survey.round = Some(Round {
-                until: now + MAX_WAIT,
+                until: now + MAX_DEFERRAL,
                 has_begun: false,
                 queue: Vec::new(),
                 is_all: false,
@@ -222,7 +221,6 @@ impl Surveys {
     }
 
     /// Whether there is a round of this id to wait for.
-    #[cfg(test)]
     pub(super) fn is_waited_for(&self, id: &str) -> bool {
         self.by_id.get(id).is_some_and(|survey| survey.round.is_some())
     }

@@ -1,10 +1,11 @@
 //! `/api/v1/resources`: what nodes say of their containers, and which of them support a model.
 
-use std::time::Duration;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::support::{Behaviour, Fleet, Launch, PATIENCE, Router};
+use super::support::{Behaviour, Connection, Fleet, Launch, PATIENCE, Router};
 use super::{available, launch};
 
 const PATH: &str = "/api/v1/resources";
@@ -193,17 +194,6 @@ fn a_node_that_goes_takes_its_resources_with_it() {
     );
 }
 
-/// Asks until each of so many nodes has said something of the model.
-#[track_caller]
-fn wait_supported(router: &Router, target: &str, count: usize) -> Value {
-    let mut last = Value::Null;
-    router.until(&format!("{count} nodes are known for {target}"), || {
-        last = router.get(target).json();
-        last.as_object().is_some_and(|nodes| nodes.len() == count)
-    });
-    last
-}
-
 #[test]
 fn one_survey_serves_all_who_ask_for_a_model() {
     let fleet = fleet(3);
@@ -212,7 +202,15 @@ fn one_survey_serves_all_who_ask_for_a_model() {
     let router = asking(launch().ips(fleet.list())).start();
     wait_shown(&router, 3);
     let target = format!("{PATH}?model_id=huggingface/Ritual-Net/iris:iris.onnx");
-    let known = wait_supported(&router, &target, 3);
+    // The first one who asks waits for them, and the others with it.
+    let mut others: Vec<Connection> = (0..20).map(|_| Connection::open(router.addr())).collect();
+    let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+    others.iter_mut().for_each(|other| other.send(&head));
+    let known = router.get(&target).json();
+    others
+        .iter_mut()
+        .for_each(|other| assert_eq!(other.receive().json(), known));
+    assert_eq!(known.as_object().map(|nodes| nodes.len()), Some(3));
     let supported = json!({"hello-world": {"supported": true}});
     assert_eq!(known[addr(&fleet, 0)], supported);
     let error = "e".repeat(256);
@@ -243,7 +241,8 @@ fn a_client_may_ask_for_two_new_models_a_minute_and_for_known_ones_as_it_likes()
     let router = asking(launch().ips(fleet.list())).start();
     wait_shown(&router, 1);
     for id in ["a", "b"] {
-        wait_supported(&router, &format!("{PATH}?model_id={id}"), 1);
+        let known = router.get(&format!("{PATH}?model_id={id}"));
+        assert_eq!(known.header("X-Total-Count"), Some("1"));
     }
     let refused = router.get(&format!("{PATH}?model_id=c"));
     assert_eq!(refused.status, 429);
@@ -265,6 +264,7 @@ fn a_client_may_ask_for_two_new_models_a_minute_and_for_known_ones_as_it_likes()
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "how long an answer takes is the point")]
 fn nodes_that_say_odd_things_of_a_model_are_not_shown() {
     let fleet = fleet(5);
     let plain = body(&json!({"hello-world": hello()}));
@@ -280,12 +280,64 @@ fn nodes_that_say_odd_things_of_a_model_are_not_shown() {
     let router = asking(launch().ips(fleet.list())).start();
     wait_shown(&router, 5);
     let target = format!("{PATH}?model_id=a");
-    wait_supported(&router, &target, 1);
+    let begin = Instant::now();
+    let known = router.get(&target).json();
+    assert!(begin.elapsed() >= Duration::from_millis(1_500), "one of them hangs");
+    assert_eq!(known, json!({addr(&fleet, 0): {"hello-world": {"supported": true}}}));
     router.wait_line("expected `supported` to be true or false", PATIENCE);
     router.wait_line("support of \"a\" of \"127.1.0.3", PATIENCE);
     let known = router.get(&target).json();
     assert_eq!(known, json!({addr(&fleet, 0): {"hello-world": {"supported": true}}}));
     assert_eq!(available(&router).len(), 5);
+}
+
+/// Answers with 200 so far.
+#[track_caller]
+fn answered(router: &Router) -> u64 {
+    let sample = "infernet_router_requests_total{endpoint=\"/api/v1/resources\",status=\"200\"} ";
+    let metrics = router.get("/metrics");
+    let count = metrics.text().lines().find_map(|line| line.strip_prefix(sample));
+    count.and_then(|count| count.parse().ok()).expect("some were answered")
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "how long an answer takes is the point")]
+fn one_who_waits_for_a_survey_delays_nobody() {
+    let fleet = fleet(4);
+    let plain = body(&json!({"hello-world": hello()}));
+    fleet.set_resources(1..4, &plain, &Behaviour::Hang);
+    let router = asking(launch().ips(fleet.list()))
+        .set("RATELIMIT_REQS_PER_MIN", 1000)
+        .start();
+    wait_shown(&router, 4);
+    let before = answered(&router);
+    let head = format!("GET {PATH}?model_id=a HTTP/1.1\r\nHost: a\r\n\r\n");
+    // More than may wait: the last ones are answered at once with what there is.
+    let sources = (1..=150_u8).map(|client| IpAddr::from([127, 7, 7, client]));
+    let mut waiting: Vec<Connection> = sources.map(|source| Connection::from(source, router.addr())).collect();
+    waiting.iter_mut().for_each(|connection| connection.send(&head));
+    let begin = Instant::now();
+    for _ in 0..200 {
+        assert_eq!(available(&router).len(), 4);
+    }
+    assert!(
+        fleet
+            .resource_asks()
+            .iter()
+            .any(|(_, target, _)| target.ends_with("=a"))
+    );
+    let known = json!({addr(&fleet, 0): {"hello-world": {"supported": true}}});
+    for (number, connection) in waiting.iter_mut().enumerate() {
+        let answer = connection.receive();
+        let had = answer.json();
+        assert!(had == known || (number >= 100 && had == json!({})), "{number}: {had}");
+        let left = answer
+            .header("RateLimit-Remaining")
+            .and_then(|left| left.parse::<u32>().ok());
+        assert!(left.is_some_and(|left| left >= 999), "it took one token: {left:?}");
+    }
+    assert!(begin.elapsed() >= Duration::from_millis(1_500), "nodes hang");
+    assert_eq!(answered(&router) - before, 150, "each counts once");
 }
 
 #[test]

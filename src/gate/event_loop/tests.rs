@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::super::Gate;
+use super::super::clients::MAX_DEFERRED;
 use super::super::connection::WAIT_TIMEOUT;
 use super::super::worker_connection::ANSWER_TIMEOUT;
 use super::*;
@@ -172,6 +173,17 @@ impl Rig {
         client
     }
 
+    /// The next request that comes to these workers, and the worker it is on.
+    #[track_caller]
+    fn next_request(&mut self, workers: &mut [UnixStream]) -> (usize, String) {
+        let mut next = None;
+        self.until("a request is inside", |_| {
+            next = find_request(workers);
+            next.is_some()
+        });
+        next.expect("waited for")
+    }
+
     /// What the client is sent until it has that many bytes' worth of it, or the connection ends.
     #[track_caller]
     fn read(&mut self, client: &mut TcpStream, is_all: impl Fn(&str) -> bool) -> String {
@@ -214,14 +226,16 @@ fn load(event_loop: &EventLoop) -> usize {
 
 /// The one request that is on these workers, and the worker it is on.
 fn take_request(workers: &mut [UnixStream]) -> (usize, String) {
-    for (number, worker) in workers.iter_mut().enumerate() {
+    find_request(workers).expect("a request is inside")
+}
+
+fn find_request(workers: &mut [UnixStream]) -> Option<(usize, String)> {
+    workers.iter_mut().enumerate().find_map(|(number, worker)| {
         worker.set_nonblocking(true).expect("set");
         let mut buffer = [0; 4096];
-        if let Ok(got) = worker.read(&mut buffer) {
-            return (number, String::from_utf8_lossy(&buffer[..got]).into_owned());
-        }
-    }
-    panic!("no request is inside");
+        let got = worker.read(&mut buffer).ok()?;
+        Some((number, String::from_utf8_lossy(&buffer[..got]).into_owned()))
+    })
 }
 
 #[test]
@@ -562,4 +576,74 @@ fn requests_sent_ahead_are_answered_though_the_client_closes_its_half_in_the_bat
     assert_eq!(request, CANONICAL);
     workers[number].write_all(OK).expect("sent");
     assert_eq!(rig.last_answer(&mut client).as_bytes(), OK);
+}
+
+#[test]
+fn an_answer_that_is_put_off_is_asked_for_again_until_it_may_wait_no_longer() {
+    let deferred = [DEFERRED, b"Processing\r\nContent-Length: 0\r\n\r\n"].concat();
+    let mut rig = rig();
+    let mut workers = rig.workers();
+    let mut client = rig.ask();
+    let mut requests = Vec::new();
+    let begin = rig.now;
+    loop {
+        let (number, request) = take_request(&mut workers);
+        let is_last = request.contains("\r\nDeferral: over\r\n\r\n");
+        requests.push(request);
+        workers[number]
+            .write_all(if is_last { OK } else { &deferred })
+            .expect("sent");
+        if is_last {
+            break;
+        }
+        rig.until("it is put off", |event_loop| event_loop.clients.deferred() == 1);
+        // Another one is not behind it.
+        let mut other = rig.ask();
+        let (number, request) = take_request(&mut workers);
+        assert_eq!(request, CANONICAL);
+        workers[number].write_all(OK).expect("sent");
+        assert_eq!(rig.answer(&mut other).as_bytes(), OK);
+        rig.tick_after(TICK);
+    }
+    assert_eq!(rig.answer(&mut client).as_bytes(), OK);
+    assert_eq!(requests[0], CANONICAL);
+    let again = CANONICAL.replace("\r\n\r\n", "\r\nDeferral: more\r\n\r\n");
+    assert!(requests[1..requests.len() - 1].iter().all(|request| *request == again));
+    let waited = rig.now - begin;
+    assert!(
+        waited <= Duration::from_secs(2) && waited > Duration::from_millis(1_700),
+        "{waited:?}"
+    );
+    assert_eq!(rig.event_loop.clients.deferred(), 0);
+}
+
+#[test]
+fn so_many_answers_are_put_off_and_the_next_one_is_wanted_at_once_as_is_one_at_the_end() {
+    let deferred = [DEFERRED, b"Processing\r\nContent-Length: 0\r\n\r\n"].concat();
+    let mut rig = rig();
+    let mut workers = rig.workers();
+    let mut clients = Vec::new();
+    for _ in 0..MAX_DEFERRED {
+        clients.push(rig.ask());
+        let (number, _) = take_request(&mut workers);
+        workers[number].write_all(&deferred).expect("sent");
+        let count = clients.len();
+        rig.until("it is put off", |event_loop| event_loop.clients.deferred() == count);
+    }
+    let one_more = rig.ask();
+    let (number, _) = take_request(&mut workers);
+    workers[number].write_all(&deferred).expect("sent");
+    let (number, request) = rig.next_request(&mut workers);
+    assert!(request.ends_with("\r\nDeferral: over\r\n\r\n"), "{request}");
+    workers[number].write_all(OK).expect("sent");
+    drop((clients, one_more));
+
+    let mut rig = self::rig();
+    let mut workers = rig.workers();
+    let _client = rig.ask();
+    let (number, _) = take_request(&mut workers);
+    rig.event_loop.drain(rig.now);
+    workers[number].write_all(&deferred).expect("sent");
+    let (_, last) = rig.next_request(&mut workers);
+    assert!(last.ends_with("\r\nDeferral: over\r\n\r\n"), "{last}");
 }

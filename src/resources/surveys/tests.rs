@@ -98,7 +98,7 @@ fn a_failure_is_forgotten_after_two_minutes_and_one_of_this_machine_at_once() {
     };
     nodes.support_ended(&question.addr);
     surveys.answered("m", &question.addr, Source::IpsFile, local, later);
-    let again = later + MAX_WAIT + COMPLETE_FOR;
+    let again = later + MAX_DEFERRAL + COMPLETE_FOR;
     surveys.next(&mut nodes, later).expect_err("it was asked");
     surveys.ask("m", client(1), again);
     assert_eq!(send(&mut surveys, &mut nodes, again, &said("{}")).len(), 1);
@@ -114,7 +114,10 @@ fn a_round_asks_32_nodes_and_ends_after_two_seconds() {
         sent.extend(send(&mut surveys, &mut nodes, now, &said("{}")));
         now += Duration::from_millis(100);
     }
-    assert_eq!((sent.len(), now), (20, start + MAX_WAIT + Duration::from_millis(100)));
+    assert_eq!(
+        (sent.len(), now),
+        (20, start + MAX_DEFERRAL + Duration::from_millis(100))
+    );
     // With time enough.
     let (mut surveys, mut nodes, now) = self::surveys(50);
     surveys.ask("m", client(1), now);
