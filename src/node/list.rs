@@ -61,7 +61,8 @@ impl Error for NoList {}
 /// too.
 ///
 /// # Errors
-/// When it is binary as a whole: a NUL byte (which UTF-16 is full of), or more than half of its lines not UTF-8.
+/// When it is binary as a whole: a NUL byte (which UTF-16 is full of), or no address and more than half of its lines not
+/// UTF-8.
 pub fn parse_list(bytes: &[u8]) -> Result<NodeList, NoList> {
     if bytes.contains(&0) {
         return Err(NoList);
@@ -81,7 +82,10 @@ pub fn parse_list(bytes: &[u8]) -> Result<NodeList, NoList> {
             }
         }
     }
-    if others > texts { Err(NoList) } else { Ok(list) }
+    match others > texts && list.nodes.is_empty() {
+        true => Err(NoList),
+        false => Ok(list),
+    }
 }
 
 impl NodeList {
@@ -192,15 +196,16 @@ mod tests {
 
     #[test]
     fn a_binary_file_is_no_list() {
-        // As Windows writes "Unicode"; an image; half of the lines and more.
+        // As Windows writes "Unicode"; an image; more than half of the lines.
         for bytes in [
             &b"\xff\xfea\x00:\x008\x000\x00"[..],
             b"\x89PNG\r\n\x1a\n\x00\x00",
-            b"\xff\na\n\xfe\n",
+            b"\xff\n?\n\xfe\n",
         ] {
             assert_eq!(parse_list(bytes), Err(NoList), "{bytes:?}");
         }
-        assert_eq!(parse(b"\xff\na\n").nodes.len(), 1, "half of them");
+        assert_eq!(parse(b"\xff\na\n\xfe\n").nodes.len(), 1, "an address makes it a list");
+        assert_eq!(parse(b"\xff\n?\n").bad_count, 2, "half of them");
     }
 
     #[test]
