@@ -16,7 +16,7 @@ LOCKED ?=
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: test run demo bench bench-short sim soak static install deb test-static test-api test-client test-proxy clean
+.PHONY: test run demo bench bench-short sim soak soak-accidents static install deb test-static test-api test-client test-proxy clean
 
 # What a change has to pass.
 test:
@@ -55,6 +55,11 @@ sim:
 soak:
 	cargo build $(LOCKED) --release
 	cargo run $(LOCKED) --release --example soak -- $(SECONDS)
+
+# The operators' own bad days beside an honest client: lists cut, emptied or replaced, nodes that vanish, a log unread.
+soak-accidents:
+	cargo build $(LOCKED) --release
+	cargo run $(LOCKED) --release --example soak -- accidents $(SECONDS)
 
 # One binary that needs nothing else, for this machine's architecture.
 static:

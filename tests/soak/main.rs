@@ -1,10 +1,12 @@
 //! `make soak`: all attacks at once for ten minutes, or as many seconds as the argument says, while an honest client is
 //! measured. The exit code says whether all its requests were answered, nothing panicked, and threads and descriptors
-//! are what they were.
+//! are what they were. `make soak-accidents`: the operators' own bad days instead.
 #![allow(clippy::print_stdout, clippy::disallowed_methods, missing_docs, unreachable_pub)]
 
 #[path = "../support/mod.rs"]
 mod support;
+
+mod accidents;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -217,13 +219,17 @@ fn tell(seen: &Seen) {
 }
 
 fn main() -> ExitCode {
-    let seconds = std::env::args()
-        .nth(1)
-        .map(|text| text.parse().expect("a number of seconds"));
-    let lasting = seconds.map_or(LASTING, Duration::from_secs);
-    let nodes = std::env::args()
-        .nth(2)
-        .map_or(10, |text| text.parse().expect("a number of nodes"));
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (has_accidents, numbers) = match arguments.split_first() {
+        Some((first, rest)) if first == "accidents" => (true, rest),
+        _ => (false, &arguments[..]),
+    };
+    let number = |at: usize| numbers.get(at).map(|text| text.parse::<u32>().expect("a number"));
+    let lasting = number(0).map_or(LASTING, |seconds| Duration::from_secs(seconds.into()));
+    if has_accidents {
+        return accidents::run(lasting);
+    }
+    let nodes = number(1).unwrap_or(10) as usize;
     let fleet = Fleet::start(nodes);
     let router = Launch::beside_this_program()
         .ips(fleet.list())

@@ -24,6 +24,8 @@ pub struct Honest {
 #[derive(Debug, Default)]
 pub struct Seen {
     pub answered: usize,
+    /// Those of them that named no node.
+    pub empty: usize,
     /// What it got instead of an answer with status 200.
     pub unanswered: Vec<String>,
     latencies: Vec<Duration>,
@@ -68,6 +70,7 @@ impl Seen {
         match answer(from, addr, request) {
             Ok(answer) if answer.starts_with("HTTP/1.1 200 OK\r\n") => {
                 self.answered += 1;
+                self.empty += usize::from(answer.ends_with("\r\n\r\n[]"));
                 self.latencies.push(begin.elapsed());
             }
             Ok(other) => self.unanswered.push(format!("{other:?} after {:?}", begin.elapsed())),
