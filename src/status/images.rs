@@ -1,7 +1,7 @@
 //! Which image each container id stands for on available nodes, pure: the router takes an id for one service, so one
 //! that several images share sends jobs to the wrong one.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -85,7 +85,10 @@ pub(crate) struct Images {
     by_id: HashMap<ContainerId, Vec<Key>>,
     /// Ids with more than one image.
     conflicts: BTreeSet<ContainerId>,
-    of_node: HashMap<NodeId, Box<[Key]>>,
+    /// By the place of the node in the registry; none where it runs nothing that has an image.
+    of_node: Vec<Option<Arc<[Key]>>>,
+    /// What nodes run, each list once: the nodes of a fleet are much alike.
+    lists: HashSet<Arc<[Key]>>,
 }
 
 impl Images {
@@ -102,14 +105,11 @@ impl Images {
     pub(crate) fn set(&mut self, node: NodeId, running: &[Running]) -> Vec<Change> {
         let mut changes = Vec::new();
         // What it still runs is entered before it leaves, so that nothing ends and begins again.
-        let entered: Box<[Key]> = running
+        let entered: Vec<Key> = running
             .iter()
             .filter_map(|container| self.enter(&container.id, container.image.as_ref()?, &mut changes))
             .collect();
-        let left = match entered.is_empty() {
-            true => self.of_node.remove(&node),
-            false => self.of_node.insert(node, entered),
-        };
+        let left = self.replace(node, &entered);
         self.leave(left, &mut changes);
         changes
     }
@@ -117,9 +117,31 @@ impl Images {
     /// A node is not available any more.
     pub(crate) fn remove(&mut self, node: NodeId) -> Vec<Change> {
         let mut changes = Vec::new();
-        let left = self.of_node.remove(&node);
+        let left = self.replace(node, &[]);
         self.leave(left, &mut changes);
         changes
+    }
+
+    /// Remembers what a node runs and returns what it ran.
+    fn replace(&mut self, node: NodeId, runs: &[Key]) -> Option<Arc<[Key]>> {
+        let at = node.index() as usize;
+        if at >= self.of_node.len() && !runs.is_empty() {
+            self.of_node.resize(at + 1, None);
+        }
+        let runs = (!runs.is_empty()).then(|| match self.lists.get(runs) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let list: Arc<[Key]> = runs.into();
+                self.lists.insert(Arc::clone(&list));
+                list
+            }
+        });
+        let ran = std::mem::replace(self.of_node.get_mut(at)?, runs)?;
+        // One in `lists`, one here.
+        if Arc::strong_count(&ran) == 2 {
+            self.lists.remove(&ran);
+        }
+        Some(ran)
     }
 
     /// How many ids have more than one image.
@@ -171,8 +193,8 @@ impl Images {
         Some(key)
     }
 
-    fn leave(&mut self, keys: Option<Box<[Key]>>, changes: &mut Vec<Change>) {
-        for key in keys.unwrap_or_default() {
+    fn leave(&mut self, keys: Option<Arc<[Key]>>, changes: &mut Vec<Change>) {
+        for key in keys.as_deref().unwrap_or_default().iter().copied() {
             let Some(variant) = self.variants.get_mut(key) else {
                 continue;
             };
@@ -269,7 +291,7 @@ mod tests {
         assert_eq!(images.set(b, &running(&[("x", "")])), []);
         assert_eq!(images.remove(a), []);
         assert_eq!(
-            (images.by_id.len(), images.variants.len(), images.of_node.len()),
+            (images.by_id.len(), images.variants.len(), images.lists.len()),
             (0, 0, 0)
         );
     }
@@ -286,7 +308,7 @@ mod tests {
         );
         keys.iter().for_each(|node| drop(images.remove(*node)));
         assert_eq!(
-            (images.by_id.len(), images.variants.len(), images.of_node.len()),
+            (images.by_id.len(), images.variants.len(), images.lists.len()),
             (0, 0, 0)
         );
         let mut keys = Arena::default();

@@ -145,7 +145,8 @@ impl Ord for Entry {
 /// All listed nodes.
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
-    by_id: HashMap<NodeId, Arc<NodeStatus>>,
+    /// By the place of the node in the registry.
+    by_place: Vec<Option<Arc<NodeStatus>>>,
     shown: BTreeSet<Entry>,
     counts: [usize; NodeState::ALL.len()],
     type_names: HashMap<Box<str>, Arc<str>>,
@@ -232,7 +233,8 @@ impl Nodes {
     }
 
     fn take(&mut self, id: NodeId) -> Option<Arc<NodeStatus>> {
-        let known = self.by_id.remove(&id)?;
+        let place = self.by_place.get_mut(id.index() as usize)?;
+        let known = place.take_if(|known| known.id == id)?;
         self.shown.remove(&Entry(Arc::clone(&known)));
         self.counts[known.state as usize] -= 1;
         Some(known)
@@ -241,7 +243,11 @@ impl Nodes {
     fn put(&mut self, node: NodeStatus) {
         self.counts[node.state as usize] += 1;
         let node = Arc::new(node);
-        self.by_id.insert(node.id, Arc::clone(&node));
+        let place = node.id.index() as usize;
+        if place >= self.by_place.len() {
+            self.by_place.resize(place + 1, None);
+        }
+        self.by_place[place] = Some(Arc::clone(&node));
         self.shown.insert(Entry(node));
     }
 

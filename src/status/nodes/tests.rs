@@ -26,6 +26,10 @@ fn listed<const N: usize>(addrs: [&str; N]) -> (Nodes, [NodeId; N]) {
     (nodes, ids)
 }
 
+fn status_of(nodes: &Nodes, id: NodeId) -> &NodeStatus {
+    nodes.by_place[id.index() as usize].as_ref().expect("it is listed")
+}
+
 fn shown(nodes: &Nodes) -> Vec<String> {
     let (mut shown, mut last) = (Vec::new(), None);
     loop {
@@ -73,7 +77,7 @@ fn a_state_is_since_it_began_and_pending_jobs_stay_until_the_node_is_down() {
     };
     nodes.probed(id, told);
     nodes.probed(id, probed(NodeState::Up, 20));
-    let now = |nodes: &Nodes| NodeStatus::clone(&nodes.by_id[&id]);
+    let now = |nodes: &Nodes| NodeStatus::clone(status_of(nodes, id));
     let pending = |nodes: &Nodes| now(nodes).pending.map(|pending| pending.0.to_vec());
     assert_eq!(
         (now(&nodes).since, now(&nodes).probed.map(|(at, _)| at)),
@@ -103,7 +107,7 @@ fn types_that_only_hostile_nodes_have_are_counted_together() {
                 ..probed(NodeState::Up, 1)
             },
         );
-        nodes.by_id[&id]
+        status_of(nodes, id)
             .pending
             .as_ref()
             .map(|pending| pending.0.to_vec())
