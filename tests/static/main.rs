@@ -1,5 +1,5 @@
 //! `make test-static`: the static binary, named by the argument, in a root with nothing else in it but `resolv.conf`,
-//! the lists and a certificate: it routes, resolves host names and calls an https node. Ends with 0 and a word where
+//! the lists and a certificate: it routes, resolves host names and calls an https node; `status` asks it there. Ends with 0 and a word where
 //! `chroot` or port 53 is not permitted, as for users other than root.
 #![allow(clippy::print_stdout, missing_docs, unreachable_pub)]
 
@@ -37,7 +37,7 @@ fn main() {
     let named = format!("node.test:{}", fleet.addr(0).port());
     let by_tls = format!("https://tls.test:{}", tls.addr().port());
 
-    let launch = Launch::of(binary)
+    let launch = Launch::of(&binary)
         .ips(format!("{named}\n{}\n{by_tls}\n", fleet.addr(1)))
         .file("ca.pem", tls.ca_pem())
         .file("etc/resolv.conf", format!("nameserver {}\n", dns.ip()))
@@ -53,8 +53,14 @@ fn main() {
         "nodes by address and by name"
     );
     let listed = router.get("/api/v1/ips?container=tls").strings();
-    assert_eq!(listed, [by_tls], "a node by https");
+    assert_eq!(listed, [&*by_tls], "a node by https");
     assert!(dns.asked() > 0, "names were looked up");
+    let asks = Launch::of(binary)
+        .set("PORT", router.addr().port())
+        .in_empty_root(chroot);
+    let told = asks.command().arg("status").output().expect("it runs");
+    let table = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.status.success() && table.contains(&by_tls), "{told:?}");
     router.signal(support::process::Signal::TERM);
     assert_eq!(router.wait_exit(PATIENCE).code(), Some(0), "SIGTERM ends it with 0");
     println!("in an empty root the static binary routes, resolves host names and calls https nodes");
