@@ -9,6 +9,9 @@ use serde_json::json;
 /// Methods that every path has.
 pub(crate) const ALLOW: &str = "GET, HEAD, OPTIONS";
 
+/// The first moment that a Date can't say, since 1970.
+const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
+
 /// What becomes of the connection, as the answer tells it (RFC 9112, section 9.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Persistence {
@@ -85,14 +88,15 @@ impl Response {
     /// The answer as it goes over the wire.
     pub(crate) fn to_bytes(&self, body: Body, persistence: Persistence, now: SystemTime) -> Vec<u8> {
         let mut head = String::with_capacity(320);
-        let date = httpdate::HttpDate::from(now);
         // Writing to a String can't fail.
-        let _ = write!(
-            head,
-            "HTTP/1.1 {} {}\r\nDate: {date}\r\n",
-            self.status,
-            phrase(self.status)
-        );
+        let _ = write!(head, "HTTP/1.1 {} {}\r\n", self.status, phrase(self.status));
+        // httpdate panics at what the format can't say; a clock that is that wrong is none (RFC 9110, section 6.6.1).
+        if now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .is_ok_and(|since| since < YEAR_10000)
+        {
+            let _ = write!(head, "Date: {}\r\n", httpdate::HttpDate::from(now));
+        }
         if self.status != 204 {
             let _ = write!(
                 head,
@@ -127,6 +131,7 @@ fn phrase(status: u16) -> &'static str {
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         413 => "Content Too Large",
+        414 => "URI Too Long",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         502 => "Bad Gateway",
@@ -159,6 +164,21 @@ mod tests {
         let reply = Response::json(b"[]".to_vec());
         let head = text(&reply, Body::Count, Persistence::KeepAlive);
         assert!(head.contains("Content-Length: 2\r\n") && head.ends_with("Connection: keep-alive\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_clock_that_no_date_can_say_is_left_out() {
+        let at = |now| {
+            String::from_utf8(Response::json(Vec::new()).to_bytes(Body::Send, Persistence::Persist, now)).expect("text")
+        };
+        let last = SystemTime::UNIX_EPOCH + YEAR_10000 - Duration::from_secs(1);
+        assert!(at(last).contains("\r\nDate: Fri, 31 Dec 9999 23:59:59 GMT\r\n"));
+        for now in [
+            SystemTime::UNIX_EPOCH - Duration::from_secs(1),
+            SystemTime::UNIX_EPOCH + YEAR_10000,
+        ] {
+            assert!(at(now).starts_with("HTTP/1.1 200 OK\r\nContent-Type"), "{}", at(now));
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
@@ -22,11 +22,6 @@ use crate::util::log_throttle::{LogThrottle, ONE_A_MINUTE};
 
 /// One client, an IPv4 address or an IPv6 /64, may hold this part of the connections.
 const CLIENT_SHARE: usize = 4;
-/// A head is on its way for this long before its connection may have to make room for one of a client that holds as many:
-/// or else newcomers would only close one another.
-const MIN_WAIT: Duration = Duration::from_millis(20);
-/// The same for an answer that is not taken: or else those who never read would keep all others out.
-const MIN_WRITE: Duration = Duration::from_secs(1);
 /// Connections that are looked at to find the one that makes room: all of them where there are no more, the next so many
 /// where there are, so that a flood of newcomers costs no scan of 65,536 each.
 const MAX_CANDIDATES: usize = 1024;
@@ -191,17 +186,13 @@ impl Clients {
     fn make_room(&mut self, newcomer: Holder, now: Instant) -> bool {
         let holds = self.held_by(newcomer);
         let gives_way = |socket: &Socket| {
-            let connection = &socket.connection;
-            let least = match connection.is_reading() {
-                true => MIN_WAIT,
-                false if connection.is_writing() => MIN_WRITE,
-                false => Duration::MAX,
-            };
             let theirs = self.held_by(socket.holder);
-            let is_long = now.saturating_duration_since(connection.since()) >= least;
-            (least < Duration::MAX || connection.is_waiting())
-                && (theirs > holds + 1 || (theirs >= holds && is_long))
-                && socket.holder != Holder::Nobody
+            let is_long = |least| now.saturating_duration_since(socket.connection.since()) >= least;
+            let least = socket
+                .connection
+                .gives_way_after()
+                .filter(|_| socket.holder != Holder::Nobody);
+            least.is_some_and(|least| theirs > holds + 1 || (theirs >= holds && is_long(least)))
         };
         let candidates = self.sockets.iter_from(self.next_candidate).take(MAX_CANDIDATES);
         let victim = candidates
@@ -269,7 +260,7 @@ impl Clients {
                     break None;
                 }
                 Action::Refuse(refusal, body) => {
-                    self.metrics.refused[refusal.into()].add(1);
+                    self.metrics.refused[refusal.kind().1].add(1);
                     let answer = refusal.reply().to_bytes(body, Persistence::Close, SystemTime::now());
                     connection.on(Event::Refused(&answer), now)
                 }
@@ -414,23 +405,6 @@ impl Clients {
         if let Some(left_out) = self.throttles[kind.index()].admit(now) {
             log::warn!("{what}{left_out}; more of this kind is counted in /metrics and not logged for a minute");
         }
-    }
-}
-
-#[cfg(test)]
-impl Clients {
-    /// Connections whose request waits for a worker.
-    pub(super) fn waiting(&self) -> usize {
-        let all = self.sockets.iter();
-        all.filter(|(_, socket)| socket.connection.is_waiting()).count()
-    }
-
-    pub(super) fn deferred(&self) -> usize {
-        self.deferred
-    }
-
-    pub(super) fn unsent(&self) -> usize {
-        self.unsent
     }
 }
 

@@ -29,6 +29,11 @@ const DEFERRAL_INTERVAL: Duration = Duration::from_millis(50);
 pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Thrown away at most; what comes then is left unread until the time is over.
 const MAX_LINGER_BYTES: usize = 256 * 1024;
+/// A head is on its way for this long before its connection may have to make room for one of a client that holds as many:
+/// or else newcomers would only close one another.
+pub(super) const MIN_WAIT: Duration = Duration::from_millis(20);
+/// The same for an answer that is not taken: or else those who never read would keep all others out.
+pub(super) const MIN_WRITE: Duration = Duration::from_secs(1);
 /// Requests on one connection, as nginx has it: a client that comes back is counted again.
 pub(super) const MAX_REQUESTS: u32 = 1_000;
 /// An idle connection keeps no buffer larger than this.
@@ -178,9 +183,15 @@ impl Connection {
         matches!(self.stage, Stage::Reading) && self.requests > 0 && self.input.is_empty()
     }
 
-    /// Whether its head is not complete, or nothing is left but to see its end.
-    pub(super) fn is_reading(&self) -> bool {
-        matches!(self.stage, Stage::Reading | Stage::Lingering(_))
+    /// How long it has to stand where it does before it gives way to a client that holds as many; none while its request is
+    /// with the workers.
+    pub(super) fn gives_way_after(&self) -> Option<Duration> {
+        match self.stage {
+            Stage::Reading | Stage::Lingering(_) => Some(MIN_WAIT),
+            Stage::Writing { .. } => Some(MIN_WRITE),
+            Stage::Waiting(..) => Some(Duration::MAX),
+            Stage::Inside(_) | Stage::Deferred(_) | Stage::Refusing(_) => None,
+        }
     }
 
     pub(super) fn is_waiting(&self) -> bool {
@@ -191,17 +202,13 @@ impl Connection {
         matches!(self.stage, Stage::Deferred(_))
     }
 
-    pub(super) fn is_writing(&self) -> bool {
-        matches!(self.stage, Stage::Writing { .. })
-    }
-
     pub(super) fn is_lingering(&self) -> bool {
         matches!(self.stage, Stage::Lingering(_))
     }
 
     /// Whether nobody waits for it: no request was begun, or the last one was answered.
     pub(super) fn owes_nothing(&self) -> bool {
-        self.is_reading() && self.input.is_empty()
+        matches!(self.stage, Stage::Reading | Stage::Lingering(_)) && self.input.is_empty()
     }
 
     pub(super) fn is_late(&self, now: Instant) -> bool {
@@ -470,3 +477,5 @@ pub(super) fn canonical(request: &Request, client: IpAddr, is_direct: bool, pers
     )
     .into_bytes()
 }
+#[cfg(test)]
+mod properties;

@@ -33,23 +33,27 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     pub(crate) fn reply(self) -> Response {
-        let error = Response::error(self.status(), &self.to_string());
-        match self {
-            Refusal::Busy | Refusal::Full | Refusal::Share | Refusal::Lost => error.with("Retry-After", "1"),
+        let (status, _) = self.kind();
+        let error = Response::error(status, &self.to_string());
+        match status {
+            502 | 503 => error.with("Retry-After", "1"),
             _ => error,
         }
     }
 
-    pub(crate) fn status(self) -> u16 {
+    /// Its status, and what it is counted as.
+    pub(crate) fn kind(self) -> (u16, Refused) {
         match self {
-            Refusal::Malformed(_) => 400,
-            Refusal::Late => 408,
-            Refusal::Body => 413,
-            Refusal::TargetTooLong => 414,
-            Refusal::TooLong => 431,
-            Refusal::Lost => 502,
-            Refusal::Busy | Refusal::Full | Refusal::Share => 503,
-            Refusal::Version => 505,
+            Refusal::Malformed(_) => (400, Refused::Malformed),
+            Refusal::Late => (408, Refused::Late),
+            Refusal::Body => (413, Refused::Body),
+            Refusal::TargetTooLong => (414, Refused::TooLong),
+            Refusal::TooLong => (431, Refused::TooLong),
+            Refusal::Lost => (502, Refused::Lost),
+            Refusal::Busy => (503, Refused::Busy),
+            Refusal::Full => (503, Refused::Full),
+            Refusal::Share => (503, Refused::Share),
+            Refusal::Version => (505, Refused::Version),
         }
     }
 }
@@ -69,22 +73,6 @@ impl fmt::Display for Refusal {
             Refusal::Share => f.write_str("Too many connections from this address"),
             Refusal::Lost => f.write_str("The answer was lost"),
             Refusal::Version => f.write_str("Expected HTTP/1.1 or HTTP/1.0"),
-        }
-    }
-}
-
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Malformed(_) => Refused::Malformed,
-            Refusal::Late => Refused::Late,
-            Refusal::Body => Refused::Body,
-            Refusal::TargetTooLong | Refusal::TooLong => Refused::TooLong,
-            Refusal::Busy => Refused::Busy,
-            Refusal::Full => Refused::Full,
-            Refusal::Share => Refused::Share,
-            Refusal::Lost => Refused::Lost,
-            Refusal::Version => Refused::Version,
         }
     }
 }

@@ -120,39 +120,21 @@ impl WorkerConnection {
             Err(error) => return Err(error),
         };
         self.moved = Some(now);
-        if self.input.is_empty() {
-            let taken = self.hand_over(got, &mut deliver)?;
-            self.input.extend_from_slice(&got[taken..]);
-        } else {
-            let mut input = std::mem::take(&mut self.input);
-            input.extend_from_slice(got);
-            let taken = self.hand_over(&input, &mut deliver)?;
-            input.drain(..taken);
-            if !input.is_empty() || input.capacity() <= MAX_SPARE_BYTES {
-                self.input = input;
-            }
-        }
-        match self.in_flight.is_empty() && !self.input.is_empty() {
-            true => Err(io::Error::new(
-                ErrorKind::InvalidData,
-                "an answer that nobody asked for",
-            )),
-            false => Ok(()),
-        }
-    }
-
-    /// Hands over each complete answer in `bytes` and returns how long they are together.
-    fn hand_over(&mut self, bytes: &[u8], deliver: &mut impl FnMut(Sent, &[u8])) -> io::Result<usize> {
+        self.input.extend_from_slice(got);
         let mut taken = 0;
-        while let Some(request) = self.in_flight.front().copied() {
-            let Some(len) = answer_len(&bytes[taken..], request.is_head)? else {
-                break;
-            };
+        while let Some(request) = self.in_flight.front().copied()
+            && let Some(len) = answer_len(&self.input[taken..], request.is_head)?
+        {
             self.in_flight.pop_front();
-            deliver(request, &bytes[taken..taken + len]);
+            deliver(request, &self.input[taken..taken + len]);
             taken += len;
         }
-        Ok(taken)
+        self.input.drain(..taken);
+        self.input.shrink_to(MAX_SPARE_BYTES);
+        match self.in_flight.is_empty() && !self.input.is_empty() {
+            true => Err(io::Error::new(ErrorKind::InvalidData, "an answer to no request")),
+            false => Ok(()),
+        }
     }
 
     /// Whether an answer is long overdue. Requests that wait for others before them are not: those move.

@@ -1,7 +1,8 @@
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
 
-use super::super::connection::{HEAD_TIMEOUT, LINGER_TIMEOUT, WRITE_TIMEOUT};
+use super::super::connection::{HEAD_TIMEOUT, LINGER_TIMEOUT, MIN_WAIT, MIN_WRITE, WRITE_TIMEOUT};
 use super::*;
 
 /// The share of one client is then four.
@@ -48,6 +49,22 @@ fn rig() -> Rig {
         clients: Clients::new(epoll, settings, Arc::default()),
         listener: TcpListener::bind("127.0.0.1:0").expect("a port"),
         now: Instant::now(),
+    }
+}
+
+impl Clients {
+    /// Connections whose request waits for a worker.
+    pub(in crate::gate) fn waiting(&self) -> usize {
+        let all = self.sockets.iter();
+        all.filter(|(_, socket)| socket.connection.is_waiting()).count()
+    }
+
+    pub(in crate::gate) fn deferred(&self) -> usize {
+        self.deferred
+    }
+
+    pub(in crate::gate) fn unsent(&self) -> usize {
+        self.unsent
     }
 }
 

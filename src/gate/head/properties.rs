@@ -120,7 +120,7 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     // A counterexample is printed; without this a file would be left beside the sources too.
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: ProptestConfig::default().cases.max(2_000), ..ProptestConfig::default() })]
 
     #[test]
     fn the_verdict_is_the_same_for_any_cutting(bytes in bytes(), cuts in prop::collection::vec(any::<Index>(), 0..8)) {

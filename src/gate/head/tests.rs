@@ -432,7 +432,7 @@ fn each_refusal_says_what_it_is() {
         (Refusal::Share, 503, "connections"),
         (Refusal::Version, 505, "HTTP/1.1 or HTTP/1.0"),
     ] {
-        assert_eq!(refusal.status(), status);
+        assert_eq!(refusal.kind().0, status);
         assert!(refusal.to_string().contains(says), "{refusal}");
     }
 }
