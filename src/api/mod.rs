@@ -213,7 +213,14 @@ impl Service {
     fn status(&self, query: &str, now: Instant) -> Response {
         match status_query::parse(query) {
             Ok(query) => {
-                let html = status::to_html(&self.board, &self.registry, &query.filter, query.is_paused, now);
+                let html = status::to_html(
+                    &self.board,
+                    &self.registry,
+                    self.resources.as_ref(),
+                    &query.filter,
+                    query.is_paused,
+                    now,
+                );
                 Response::new(200, status::CONTENT_TYPE, html.into_bytes())
                     .with("Cache-Control", "no-store")
                     .with("Content-Security-Policy", status::CONTENT_SECURITY_POLICY)
@@ -224,7 +231,13 @@ impl Service {
 
     fn status_json(&self, query: &str, now: Instant) -> Response {
         match status_query::parse(query) {
-            Ok(query) => dynamic(&Report::new(&self.board, &self.registry, &query.filter, now)),
+            Ok(query) => dynamic(&Report::new(
+                &self.board,
+                &self.registry,
+                self.resources.as_ref(),
+                &query.filter,
+                now,
+            )),
             Err(error) => Response::error(400, &error.to_string()),
         }
     }

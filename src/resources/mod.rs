@@ -10,7 +10,6 @@ mod nodes;
 mod surveys;
 mod view;
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -141,10 +140,11 @@ impl Resources {
         view.support(surveys.answers(model_id, now), containers, page)
     }
 
-    /// How each available node stands with its resources, in words; foreign text in them is escaped and cut.
-    #[allow(dead_code, reason = "for the status page, which is being built")]
-    pub(crate) fn states(&self) -> HashMap<NodeAddr, String> {
-        lock(&self.shared.nodes).states()
+    /// How these nodes stand with their resources, in words; none of one that is not available. Foreign text in them is
+    /// escaped and cut.
+    pub(crate) fn states<'a>(&self, addrs: impl Iterator<Item = &'a NodeAddr>) -> Vec<Option<String>> {
+        let nodes = lock(&self.shared.nodes);
+        addrs.map(|addr| nodes.state(addr)).collect()
     }
 
     fn view(&self) -> Arc<View> {

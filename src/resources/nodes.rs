@@ -336,10 +336,10 @@ impl Nodes {
         Some(View::new(shown.collect()))
     }
 
-    /// How each available node stands, in words; foreign text in them is escaped and cut.
-    pub(super) fn states(&self) -> HashMap<NodeAddr, String> {
-        let available = self.by_addr.iter().filter(|(_, node)| node.is_available);
-        available.map(|(addr, node)| (addr.clone(), node.state())).collect()
+    /// How an available node stands, in words; foreign text in them is escaped and cut.
+    pub(super) fn state(&self, addr: &NodeAddr) -> Option<String> {
+        let node = self.by_addr.get(addr).filter(|node| node.is_available)?;
+        Some(node.state())
     }
 
     /// Nodes to ask about a model, soonest done first, at most `most` of those that `is_open` lets through; and whether

@@ -13,6 +13,7 @@ use super::{
 use crate::metrics::unix_seconds;
 use crate::node::{ContainerId, Source};
 use crate::registry::{Registry, Standing};
+use crate::resources::Resources;
 
 /// Container ids on one page, in bytes: a page of 1,000 nodes with 256 long ones each would else have 64 MiB.
 const MAX_ID_BYTES: usize = 1024 * 1024;
@@ -115,6 +116,8 @@ pub(super) struct Row {
     /// Those that the page has no room for.
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) containers_left_out: usize,
+    /// How it stands with its resources; none where it is not available, or nodes are never asked for them.
+    pub(super) resources: Option<String>,
     pub(super) reason: Option<String>,
 }
 
@@ -128,15 +131,27 @@ pub(super) struct ShownSpeed {
 
 impl Report {
     /// What is true at `now`. Asks the registry for the nodes of the page, some at a time.
-    pub(crate) fn new(board: &Board, registry: &Registry, filter: &Filter, now: Instant) -> Self {
+    pub(crate) fn new(
+        board: &Board,
+        registry: &Registry,
+        resources: Option<&Resources>,
+        filter: &Filter,
+        now: Instant,
+    ) -> Self {
         let found = board.find(filter, registry);
         let ids: Vec<_> = found.nodes.iter().map(|node| node.id).collect();
         let standings = registry.standings(&ids, now);
         let mut room = MAX_ID_BYTES;
         let rows = found.nodes.iter().zip(standings);
-        let rows = rows
+        let mut rows: Vec<Row> = rows
             .map(|(node, standing)| Row::new(node, standing, &mut room))
             .collect();
+        if let Some(resources) = resources {
+            let states = resources.states(found.nodes.iter().map(|node| &node.addr));
+            rows.iter_mut()
+                .zip(states)
+                .for_each(|(row, state)| row.resources = state);
+        }
         let totals = registry.totals();
         let state = board.lock();
         let (file, explorer) = (Arc::clone(&state.file), state.explorer.clone());
@@ -206,6 +221,7 @@ impl Row {
             finish: working.and_then(|standing| Some(rounded(standing.finish?.as_secs_f64(), 10.0))),
             containers_left_out: all - containers.len(),
             containers,
+            resources: None,
             reason: (!node.reason.is_empty()).then(|| node.reason.to_string()),
         }
     }

@@ -5,6 +5,7 @@
 mod answers;
 mod load;
 mod requests;
+mod resources;
 mod rounds;
 mod status;
 #[path = "../support/mod.rs"]
@@ -40,7 +41,7 @@ struct Part {
 }
 
 /// In the order in which they run.
-const PARTS: [Part; 9] = [
+const PARTS: [Part; 11] = [
     Part {
         name: "answers",
         what: "what an answer costs in the registry alone",
@@ -88,6 +89,18 @@ const PARTS: [Part; 9] = [
         what: "from the start to the first answer",
         seconds: (3, Some(1)),
         run: rounds::from_the_start,
+    },
+    Part {
+        name: "resources",
+        what: "what polling the resources of a large fleet costs",
+        seconds: (425, Some(95)),
+        run: resources::polled,
+    },
+    Part {
+        name: "surveys",
+        what: "the worst that those who ask for models can make of it",
+        seconds: (320, Some(120)),
+        run: resources::attacked,
     },
     Part {
         name: "creep",

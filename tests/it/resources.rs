@@ -349,3 +349,40 @@ fn it_ends_in_time_while_nodes_hang() {
     router.signal(super::support::Signal::TERM);
     assert_eq!(router.wait_exit(Duration::from_secs(10)).code(), Some(0));
 }
+
+#[test]
+fn the_status_tells_how_each_node_stands() {
+    let fleet = fleet(3);
+    fleet.set_resources(1..2, &Behaviour::Status(404), &supports());
+    fleet.set_resources(2..3, &body(&json!({"<b>\u{1b}": {}})), &supports());
+    let router = asking(launch().ips(fleet.list())).start();
+    let resources = || -> Vec<String> {
+        let status = router.get("/status.json").json();
+        let nodes = status["nodes"].as_array().expect("a list").iter();
+        nodes
+            .map(|node| node["resources"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    };
+    let is_known = |text: &String| !text.is_empty() && text != "not asked yet";
+    router.until("all were asked", || {
+        let texts = resources();
+        texts.len() == 3 && texts.iter().all(is_known)
+    });
+    let mut texts = resources();
+    texts.sort();
+    assert_eq!(
+        texts,
+        [
+            "0 of 1 containers: answered 404: infernet-node has them from 1.4.0 on",
+            "0 of 1 containers: left out \"<b>\\u{1b}\": not a container of this node",
+            "1 of 1 containers",
+        ]
+    );
+    let page = router.get("/status");
+    let page = page.text();
+    assert!(
+        page.contains("&lt;b&gt;") && page.contains("not a container of this node"),
+        "{page}"
+    );
+    assert!(!page.contains("left out \"<b>"));
+}

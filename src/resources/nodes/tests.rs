@@ -46,6 +46,10 @@ fn known(nodes: &Nodes, number: u32) -> Vec<&str> {
     node.entries.iter().map(|entry| entry.id.as_str()).collect()
 }
 
+fn state(nodes: &Nodes, number: u32) -> String {
+    nodes.state(&addr(number)).expect("it is available")
+}
+
 /// Polls node 1, whose turn has to be now.
 #[track_caller]
 fn poll(nodes: &mut Nodes, answer: Result<Reading, Failure>, now: Instant) {
@@ -125,9 +129,9 @@ fn a_node_without_resources_is_asked_again_after_an_hour() {
     let (mut nodes, now) = nodes(1);
     poll(&mut nodes, Err(Failure::NotFound), now);
     assert_eq!(nodes.turn(now + INTERVAL), Turn::Wait(now + NOT_FOUND_INTERVAL));
-    assert!(nodes.states()[&addr(1)].contains("answered 404"));
+    assert!(state(&nodes, 1).contains("answered 404"));
     poll(&mut nodes, reading(&["a"], 1), now + NOT_FOUND_INTERVAL);
-    assert_eq!(nodes.states()[&addr(1)], "1 of 2 containers");
+    assert_eq!(state(&nodes, 1), "1 of 2 containers");
 }
 
 #[test]
@@ -137,7 +141,7 @@ fn a_node_that_goes_and_comes_back_loses_what_it_said_and_is_asked_once_a_minute
     assert!(nodes.changed_view().is_some());
     let later = now + Duration::from_secs(5);
     nodes.sync(Vec::new(), later);
-    assert_eq!((nodes.len(), nodes.bytes, nodes.states().len()), (1, 0, 0));
+    assert_eq!((nodes.len(), nodes.bytes, nodes.state(&addr(1))), (1, 0, None));
     assert!(nodes.changed_view().is_some());
     nodes.sync(vec![listed(1)], later);
     assert_eq!(nodes.turn(later), Turn::Wait(now + MIN_INTERVAL));
@@ -174,7 +178,7 @@ fn when_there_is_no_room_nodes_that_come_first_keep_theirs() {
     }
     assert_eq!([1, 2, 3].map(|number| known(&nodes, number).len()), [1, 1, 0]);
     assert_eq!((nodes.bytes, nodes.has_shed()), (nodes.max_bytes, true));
-    assert!(nodes.states()[&addr(3)].contains("no room"));
+    assert!(state(&nodes, 3).contains("no room"));
     nodes.polled(&addr(3), reading(&["a"], 1000), now);
     nodes.polled(&addr(2), reading(&["a", "b"], 1000), now);
     assert_eq!([1, 2, 3].map(|number| known(&nodes, number).len()), [1, 0, 0]);

@@ -18,6 +18,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use super::report::{Row, ShownSpeed};
 use super::{Board, Filter, NodeState, PendingByType, Report};
 use crate::registry::Registry;
+use crate::resources::Resources;
 use crate::status::shown_time;
 use text::{age, attribute, grouped, lasting, shown, span, when};
 use wrong::wrong;
@@ -35,7 +36,7 @@ const LONG: usize = 400;
 const MAX_IDS: usize = 5;
 
 const STYLE: &str = include_str!("style.css");
-const COLUMNS: [&str; 10] = [
+const COLUMNS: [&str; 11] = [
     "Address",
     "State",
     "For",
@@ -45,12 +46,20 @@ const COLUMNS: [&str; 10] = [
     "Speed",
     "Through in",
     "Containers",
+    "Resources",
     "Reason",
 ];
 
 /// The page as it is at `now`; one that is paused does not refresh itself, so that a filter can be typed in peace.
-pub(crate) fn to_html(board: &Board, registry: &Registry, filter: &Filter, is_paused: bool, now: Instant) -> String {
-    let report = Report::new(board, registry, filter, now).with_longest(board);
+pub(crate) fn to_html(
+    board: &Board,
+    registry: &Registry,
+    resources: Option<&Resources>,
+    filter: &Filter,
+    is_paused: bool,
+    now: Instant,
+) -> String {
+    let report = Report::new(board, registry, resources, filter, now).with_longest(board);
     let mut page = String::with_capacity(16 * 1024);
     head(&mut page, &report, is_paused);
     wrong(&mut page, &report);
@@ -167,6 +176,9 @@ fn cells(row: &Row, now: u64) -> [String; COLUMNS.len()] {
         row.speed.map_or(String::new(), speed),
         row.finish.map_or(String::new(), through_in),
         containers(row),
+        row.resources
+            .as_deref()
+            .map_or(String::new(), |resources| shown(resources, LONG)),
         row.reason
             .as_deref()
             .map_or(String::new(), |reason| shown(reason, LONG)),
