@@ -14,10 +14,6 @@ use crate::util::threads::{self, Joined};
 
 /// Longest `/info` body read. Real ones are a few KiB; 128 probes stay below 32 MiB.
 pub(crate) const MAX_INFO_BYTES: u64 = 256 * 1024;
-/// A thread that has had nothing to do for this long ends, but for the first: after a time with many hanging nodes, what
-/// they took is given back, to this process and to others of the same user.
-const THREAD_IDLE: Duration = Duration::from_secs(10);
-
 /// How a probe ended.
 #[derive(Debug)]
 pub(crate) enum Outcome {
@@ -93,10 +89,19 @@ pub(crate) struct Report {
 pub(crate) struct Pool {
     fetcher: Fetcher,
     /// Field order is drop order: the channel must close before the joins, or they never end.
-    jobs: Sender<Job>,
-    queue: Receiver<Job>,
+    jobs: Sender<Task>,
+    queue: Receiver<Task>,
     reports: Sender<Report>,
     threads: Vec<Joined>,
+    /// How many of the threads have been told to end and have not ended yet.
+    ending: usize,
+}
+
+/// What a thread is told.
+#[derive(Debug)]
+enum Task {
+    Ask(Job),
+    End,
 }
 
 impl Pool {
@@ -111,13 +116,14 @@ impl Pool {
             queue,
             reports,
             threads: Vec::new(),
+            ending: 0,
         };
         (pool, inbox)
     }
 
-    /// How many threads there are.
+    /// How many threads there are, without those that are about to end.
     pub(crate) fn threads(&self) -> usize {
-        self.threads.len()
+        self.threads.len().saturating_sub(self.ending)
     }
 
     /// Starts threads until there are this many.
@@ -125,23 +131,32 @@ impl Pool {
     /// # Errors
     /// When there can be no more; those that there are go on.
     pub(crate) fn grow(&mut self, threads: usize) -> io::Result<()> {
-        self.threads.retain(|thread| !thread.is_finished());
-        while self.threads.len() < threads {
+        self.forget_ended();
+        while self.threads() < threads {
             let (queue, reports, fetcher) = (self.queue.clone(), self.reports.clone(), self.fetcher.clone());
-            let idle = if self.threads.is_empty() {
-                Duration::MAX
-            } else {
-                THREAD_IDLE
-            };
             self.threads
-                .push(threads::spawn("probe", move || run(&queue, &reports, &fetcher, idle))?);
+                .push(threads::spawn("probe", move || run(&queue, &reports, &fetcher))?);
         }
         Ok(())
     }
 
+    /// Has threads end, those first that have nothing to do, until there are this many, at least one.
+    pub(crate) fn shrink(&mut self, threads: usize) {
+        self.forget_ended();
+        while self.threads() > threads.max(1) && self.jobs.try_send(Task::End).is_ok() {
+            self.ending += 1;
+        }
+    }
+
+    fn forget_ended(&mut self) {
+        let before = self.threads.len();
+        self.threads.retain(|thread| !thread.is_finished());
+        self.ending = self.ending.saturating_sub(before - self.threads.len());
+    }
+
     /// Hands a job over. The owner keeps count: there are never more under way than the channel has room for.
     pub(crate) fn send(&self, job: Job) -> bool {
-        self.jobs.try_send(job).is_ok()
+        self.jobs.try_send(Task::Ask(job)).is_ok()
     }
 }
 
@@ -157,8 +172,8 @@ impl Drop for Pool {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
-fn run(queue: &Receiver<Job>, reports: &Sender<Report>, fetcher: &Fetcher, idle: Duration) {
-    while let Ok(job) = queue.recv_timeout(idle) {
+fn run(queue: &Receiver<Task>, reports: &Sender<Report>, fetcher: &Fetcher) {
+    while let Ok(Task::Ask(job)) = queue.recv() {
         let begin = Instant::now();
         let (outcome, redirected_to) = catch_unwind(AssertUnwindSafe(|| probe(fetcher, &job.addr, job.source)))
             .unwrap_or_else(|_| (Outcome::Failed("the probe panicked".to_owned()), None));

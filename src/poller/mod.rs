@@ -40,6 +40,9 @@ const NODE_RATE: LogRate = LogRate {
     refill: Duration::from_secs(1),
 };
 
+/// Threads that were not needed for this long end: what many hanging nodes took is given back, to this process and to
+/// others of the same user.
+const THREAD_IDLE: Duration = Duration::from_secs(10);
 /// Between two attempts to start a thread where the system has none.
 const THREAD_RETRY: Duration = Duration::from_secs(1);
 /// A node that has answered nothing but 429 for so many intervals is limited.
@@ -135,6 +138,9 @@ struct Poller {
     thread_lines: LogThrottle,
     /// When to try again to start a thread, after the system has had none.
     no_thread_before: Option<Instant>,
+    /// Most threads that were of use at once since threads last ended, and when they may end again.
+    peak_demand: usize,
+    shrink_at: Instant,
     node_lines: LogThrottle,
     conflict_lines: LogThrottle,
 }
@@ -162,6 +168,8 @@ impl Poller {
             local_error_lines: LogThrottle::new(ONE_A_MINUTE),
             thread_lines: LogThrottle::new(ONE_A_MINUTE),
             no_thread_before: None,
+            peak_demand: 0,
+            shrink_at: now + THREAD_IDLE,
             node_lines: LogThrottle::new(NODE_RATE),
             conflict_lines: LogThrottle::new(CONFLICT_RATE),
         }
@@ -171,8 +179,16 @@ impl Poller {
     fn act(&mut self, now: Instant) -> Instant {
         self.end_doubt(now);
         self.grow_pool(now);
-        let wake = self.send_due(now);
+        self.shrink_pool(now);
+        let wake = self.send_due(now).min(self.shrink_at);
         self.mass_failure.until().map_or(wake, |until| until.min(wake))
+    }
+
+    fn shrink_pool(&mut self, now: Instant) {
+        if now >= self.shrink_at {
+            self.pool.shrink(self.peak_demand);
+            (self.peak_demand, self.shrink_at) = (0, now + THREAD_IDLE);
+        }
     }
 
     /// Sees to it that there are threads for all that is due; where there can't be, no more is sent than there are
@@ -180,6 +196,7 @@ impl Poller {
     fn grow_pool(&mut self, now: Instant) {
         let max_probes = self.settings.max_probes;
         let demand = self.schedule.demand(now).min(max_probes);
+        self.peak_demand = self.peak_demand.max(demand);
         if self.no_thread_before.is_some_and(|until| now < until) {
             return;
         }

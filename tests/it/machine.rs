@@ -77,9 +77,9 @@ fn with_too_few_threads_it_says_so_and_ends() {
 }
 
 #[test]
-fn threads_that_have_nothing_to_do_end() {
+fn threads_that_are_not_needed_any_more_end() {
     let fleet = fleet(HANGING);
-    let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 86_400).start();
+    let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 2).start();
     fleet.wait_asked_total(1 + HANGING as u64, PATIENCE);
     router.until("there is a thread for each", || router.threads() > HANGING as u64);
     fleet.set_all(Behaviour::up(0, &["hello-world"]));
