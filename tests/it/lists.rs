@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use super::support::{Behaviour, Fleet, PATIENCE, Router, Signal};
+use super::support::{Behaviour, Explorer, Fleet, HungDisk, Listing, PATIENCE, Router, Signal};
 use super::{addresses, available, launch, wait_available};
 
 /// So long that nobody is asked a second time.
@@ -232,6 +232,26 @@ fn what_is_no_regular_file_is_no_list_and_holds_nobody_up() {
     assert_eq!(available(&router), [""; 0]);
     assert_eq!(router.count_lines("fifo: not a regular file"), 1);
     assert_eq!(router.count_lines("SSL_CERT_FILE=\"fifo\": not a regular file"), 1);
+    router.signal(Signal::TERM);
+    assert_eq!(router.wait_exit(Duration::from_secs(5)).code(), Some(0));
+}
+
+#[test]
+fn a_disk_that_hangs_delays_neither_the_start_nor_the_end() {
+    let fleet = Fleet::start(1);
+    let explorer = Explorer::start(Listing::Nodes(vec![fleet.addr(0)]));
+    let launch = launch().set("API_URL", explorer.url());
+    let Some(disk) = HungDisk::mount() else {
+        eprintln!("NOT TESTED: this user may not mount a disk that hangs");
+        return;
+    };
+    let list = disk.path().join("ips.txt");
+    let router = launch.set("IPS_FILE", list.display()).start();
+    assert_eq!(available(&router), addresses(&fleet, [0]));
+    router.wait_line(
+        &format!("{}: its disk has not answered for 3 s", list.display()),
+        PATIENCE,
+    );
     router.signal(Signal::TERM);
     assert_eq!(router.wait_exit(Duration::from_secs(5)).code(), Some(0));
 }

@@ -281,6 +281,31 @@ fn a_redirect_to_another_host_or_port_is_not_followed_and_told_with_where_to() {
 }
 
 #[test]
+fn without_a_route_to_any_ipv4_address_no_node_is_down() {
+    let launch = launch().ips("192.0.2.1:4000\n").set("HOST", "0.0.0.0");
+    let Some(launch) = launch
+        .set("REFRESH_INTERVAL", "0.5")
+        .set("RUST_LOG", "debug")
+        .without_network()
+    else {
+        eprintln!("NOT TESTED: this user may not make a network");
+        return;
+    };
+    let router = launch.start();
+    let told = "no verdict on any node: this machine has no route to any IPv4 address";
+    router.wait_line(told, PATIENCE);
+    router.until("it was asked three times", || {
+        router.count_lines("probe of \"192.0.2.1:4000\"") >= 3
+    });
+    assert_eq!(
+        (router.count_lines("is down"), router.count_lines(told)),
+        (0, 1),
+        "{:?}",
+        router.log()
+    );
+}
+
+#[test]
 fn a_reason_whose_numbers_alone_changed_is_not_logged_again() {
     let fleet = Fleet::start(1);
     fleet.set(0, Behaviour::Status(502));

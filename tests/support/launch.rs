@@ -17,6 +17,7 @@ pub struct Launch {
     shell_lines: Vec<String>,
     arguments: Vec<String>,
     chroot: Option<PathBuf>,
+    own_network: bool,
 }
 
 /// What a process that ended by itself has left.
@@ -46,6 +47,7 @@ impl Launch {
             shell_lines: Vec::new(),
             arguments: Vec::new(),
             chroot: None,
+            own_network: false,
         }
     }
 
@@ -103,6 +105,13 @@ impl Launch {
         self
     }
 
+    /// Runs it in a network of its own, which has nothing but a loopback device that is off. None where this user may not.
+    pub fn without_network(mut self) -> Option<Self> {
+        let may = Command::new("unshare").args(["--net", "true"]).status();
+        self.own_network = true;
+        may.is_ok_and(|status| status.success()).then_some(self)
+    }
+
     /// An argument, such as `--help`.
     pub fn arg(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
@@ -140,6 +149,10 @@ impl Launch {
         let mut command = if let Some(chroot) = &self.chroot {
             let mut command = Command::new(chroot);
             command.arg(self.directory.path()).arg("/infernet-router");
+            command
+        } else if self.own_network {
+            let mut command = Command::new("unshare");
+            command.arg("--net").arg(&self.binary);
             command
         } else if self.shell_lines.is_empty() {
             Command::new(&self.binary)
