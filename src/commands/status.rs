@@ -32,6 +32,7 @@ struct Shown {
     ips_file: ShownFile,
     explorer: Option<ShownExplorer>,
     doubt: ShownDoubt,
+    pool_too_small: bool,
     conflicting_containers: Vec<ShownConflict>,
     nodes: Vec<ShownNode>,
 }
@@ -166,6 +167,9 @@ fn table(shown: &Shown, weights: &PendingWeights) -> Table {
     }
     if let Some(since) = &shown.doubt.since {
         table.note(&format!("a mass failure is doubted since {since}"));
+    }
+    if shown.pool_too_small {
+        table.note("not all nodes are asked in an interval: raise MAX_PROBES or REFRESH_INTERVAL");
     }
     for conflict in &shown.conflicting_containers {
         let images = conflict.images.iter().map(|image| (image.image.as_str(), image.nodes));

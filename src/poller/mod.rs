@@ -309,6 +309,7 @@ impl Poller {
     fn tell_of_pool(&mut self, overdue: Overdue) {
         let waiting = overdue.up + overdue.other;
         self.metrics.pool_too_small.set(u64::from(waiting > 0));
+        self.board.pool_too_small(waiting > 0);
         match (waiting, self.warned_of_pool) {
             (1.., false) => log::warn!(
                 "MAX_PROBES={} and REFRESH_INTERVAL={} are too small for {} nodes: {} that are up and {} that are not \

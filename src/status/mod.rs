@@ -83,6 +83,7 @@ struct State {
     images: Images,
     file: Arc<FileStatus>,
     explorer: Option<Arc<ExplorerStatus>>,
+    is_pool_too_small: bool,
     /// Seconds since 1970 since which a mass failure is doubted.
     doubted_since: Option<u64>,
 }
@@ -157,6 +158,11 @@ impl Board {
         if let Some(explorer) = &mut self.lock().explorer {
             Arc::make_mut(explorer).trouble = Some(trouble.to_owned());
         }
+    }
+
+    /// Whether the pool can't ask all nodes in an interval, so that what is shown of some is older than that.
+    pub(crate) fn pool_too_small(&self, is_too_small: bool) {
+        self.lock().is_pool_too_small = is_too_small;
     }
 
     /// A node is listed, or listed otherwise than before.

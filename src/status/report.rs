@@ -30,6 +30,8 @@ pub(crate) struct Report {
     pub(super) ips_file: File,
     pub(super) explorer: Option<Explorer>,
     pub(super) doubt: Doubt,
+    /// Whether the pool can't ask all nodes in an interval.
+    pub(super) pool_too_small: bool,
     pub(super) totals: Totals,
     /// The first hundred, by id.
     pub(super) conflicting_containers: Vec<Conflict>,
@@ -156,6 +158,7 @@ impl Report {
         let state = board.lock();
         let (file, explorer) = (Arc::clone(&state.file), state.explorer.clone());
         let (doubted_since, conflicts) = (state.doubted_since, state.images.conflicts(MAX_CONFLICTS));
+        let pool_too_small = state.is_pool_too_small;
         let conflicting_containers = state.images.conflict_count();
         drop(state);
         let states = NodeState::ALL.map(|state| (state.name(), board.count(Some(state))));
@@ -170,6 +173,7 @@ impl Report {
                 active: doubted_since.is_some(),
                 since: doubted_since,
             },
+            pool_too_small,
             totals: Totals {
                 nodes: board.count(None),
                 available: totals.listed_up + totals.explorer_up,

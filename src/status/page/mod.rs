@@ -105,7 +105,7 @@ fn filters(page: &mut String, report: &Report, filter: &Filter, is_paused: bool)
                 put!(page, "<b>{name} {count}</b>");
             }
             false => {
-                put!(page, "<a href=\"?{query}\">{name}</a> {count}");
+                put!(page, "<a href=\"?{query}\">{name} {count}</a>");
             }
         }
     };

@@ -22,6 +22,9 @@ pub(super) fn wrong(page: &mut String, report: &Report) {
             lasting(report.now, since)
         );
     }
+    if report.pool_too_small {
+        items.push_str("<li>Not all nodes are asked in an interval: raise MAX_PROBES or REFRESH_INTERVAL</li>");
+    }
     for (state, since) in &report.longest {
         let count = report.totals.states.get(state.name()).copied().unwrap_or_default();
         let (count, nodes) = (grouped(count), if count == 1 { "node is" } else { "nodes are" });

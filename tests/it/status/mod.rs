@@ -114,13 +114,28 @@ fn a_node_is_new_until_it_has_answered() {
     fleet.set_all(Behaviour::Hang);
     // Three of them hang at a time, for 3 s each.
     let router = launch().ips(fleet.list()).set("MAX_PROBES", 4).start();
-    let report = report(&router, "?state=new");
-    let new = report["nodes"][0].clone();
+    let known = report(&router, "?state=new");
+    let new = known["nodes"][0].clone();
     assert_eq!(
         (&new["state"], &new["probed"], &new["latency"]),
         (&json!("new"), &Value::Null, &Value::Null)
     );
     assert_eq!((&new["pending"], &new["containers"]), (&Value::Null, &json!([])));
+    assert_eq!(known["pool_too_small"], false);
+}
+
+#[test]
+fn a_pool_that_is_too_small_is_told() {
+    let fleet = Fleet::start(12);
+    fleet.set_all(Behaviour::Hang);
+    let router = quick().ips(fleet.list()).set("MAX_PROBES", 4).start();
+    router.until("it is told", || report(&router, "")["pool_too_small"] == true);
+    assert!(
+        router
+            .get("/status")
+            .text()
+            .contains("raise MAX_PROBES or REFRESH_INTERVAL")
+    );
 }
 
 #[test]
