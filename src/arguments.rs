@@ -60,6 +60,9 @@ const COMMANDS: [Row; 4] = [
     },
 ];
 
+const EXIT_STATUS: &str = "Exit status: 0; 1 where it failed (check: no node is available); 2 for wrong arguments or \
+                           settings\n";
+
 /// What people type to start other servers.
 const START_WORDS: [&str; 3] = ["serve", "start", "run"];
 
@@ -117,7 +120,11 @@ pub(crate) fn help() -> String {
          --print-port          print the port to stdout once it is bound, for PORT=0\n  \
          --json                with a command: for programs\n  \
          -h, --help            this text, or what a command does\n  \
-         -V, --version\n\n\
+         -V, --version\n\n",
+    );
+    help.push_str(EXIT_STATUS);
+    help.push_str(
+        "\n\
          It answers:\n  \
          GET /api/v1/ips?container=ID    addresses of nodes that run the container\n  \
          GET /api/v1/containers          what runs\n  \
@@ -137,7 +144,7 @@ pub(crate) fn help() -> String {
 }
 
 pub(crate) fn help_of(Row { name, options, meaning }: &Row) -> String {
-    format!("Usage: infernet-router {name}{options}\n\nWhat it does: {meaning}.\n")
+    format!("Usage: infernet-router {name}{options}\n\nTo {meaning}.\n\n{EXIT_STATUS}")
 }
 
 /// The version, and the commit where the build was told it.
