@@ -38,6 +38,8 @@ enum Step {
     Writable(usize),
     Dispatch,
     Answer,
+    /// The workers put the answer off, with or without room for one more that waits.
+    Defer(bool),
     /// An answer to another request.
     WrongAnswer(u32),
     Fail,
@@ -74,6 +76,7 @@ fn calm_step() -> impl Strategy<Value = Step> {
         2 => (0..120_usize).prop_map(Step::Writable),
         4 => Just(Step::Dispatch),
         4 => Just(Step::Answer),
+        1 => any::<bool>().prop_map(Step::Defer),
         1 => (0..9_u32).prop_map(Step::WrongAnswer),
         1 => (0..9_u32).prop_map(Step::WrongFailure),
         1 => (0..10_u64).prop_map(Step::Pass),
@@ -233,7 +236,8 @@ impl World {
         if let Some(request) = self.in_flight.take() {
             let text = String::from_utf8(request.bytes).expect("canonical is text");
             let target = text.split(' ').nth(1).expect("a target");
-            let persistence = text.split_once("Persistence: ").expect("the last line").1.trim_end();
+            let (_, rest) = text.split_once("Persistence: ").expect("it is said");
+            let (persistence, _) = rest.split_once('\r').expect("the line ends");
             assert_eq!(request.is_head, text.starts_with("HEAD "));
             let answer = answer(target, persistence, "", request.is_head);
             self.tell(Event::Answered(request.number, answer.as_bytes()));
@@ -255,6 +259,13 @@ impl World {
             }
             Step::Dispatch if self.queued || !self.connection.is_waiting() => self.tell(Event::Dispatched),
             Step::Answer => self.answer(),
+            Step::Defer(may_wait) => {
+                let is_over = |request: &mut Forward| request.bytes.ends_with(b"over\r\n\r\n");
+                match self.in_flight.take_if(|request| !is_over(request)) {
+                    Some(Forward { number, .. }) => self.tell(Event::Deferred { number, may_wait }),
+                    None => self.answer(),
+                }
+            }
             Step::WrongAnswer(number) if in_flight != Some(number) => {
                 self.tell(Event::Answered(
                     number,
@@ -289,6 +300,8 @@ impl World {
                 self.answer();
             } else if interest.contains(EventFlags::IN) && (self.has_ended || !self.in_socket.is_empty()) {
                 self.readable(usize::MAX);
+            } else if self.connection.is_deferred() {
+                self.step(Step::Pass(50));
             } else {
                 return;
             }

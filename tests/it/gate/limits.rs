@@ -234,3 +234,73 @@ fn a_client_that_has_closed_its_half_is_answered() {
     let answers = connection.receive_all();
     assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200; 3]);
 }
+
+#[test]
+fn a_client_at_its_share_gets_a_new_connection_for_its_own_that_is_idle_longest() {
+    let (_fleet, router) = with_16_places();
+    let mut held = kept(&router, 1, 4);
+    assert_eq!(held[0].get(IPS).status, 200);
+    let mut other = kept(&router, 2, 1);
+    let mut newcomer = kept(&router, 1, 1);
+    assert_eq!(held[1].try_receive(), Err(Ended::Closed), "idle longest");
+    held.remove(1);
+    for connection in held.iter_mut().chain(&mut other).chain(&mut newcomer) {
+        assert_eq!(connection.get(IPS).status, 200);
+    }
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "it measures how long something takes")]
+fn a_kept_connection_may_say_nothing_for_as_long_as_is_set() {
+    let fleet = Fleet::start(1);
+    let router = launch().ips(fleet.list()).set("IDLE_TIMEOUT", 1).start();
+    let mut connection = Connection::open(router.addr());
+    assert_eq!(connection.get("/health").status, 200);
+    let begin = std::time::Instant::now();
+    assert_eq!(connection.try_receive(), Err(Ended::Closed));
+    assert!(begin.elapsed() >= std::time::Duration::from_secs(1));
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "it measures how long something takes")]
+fn a_reader_that_makes_progress_is_not_cut() {
+    let fleet = Fleet::start(10);
+    let ids: Vec<String> = (0..256).map(|n| format!("{n:0>200}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    fleet.set_all(Behaviour::up(1, &ids));
+    let router = launch().ips(fleet.list()).set("RATELIMIT_REQS_PER_MIN", 0).start();
+    router.until("it knows them", || router.get("/api/v1/containers").body.len() > 50_000);
+    let whole = router.get("/api/v1/containers").body.len() * 60;
+    let mut stream = std::net::TcpStream::connect(router.addr()).expect("a connection");
+    std::io::Write::write_all(&mut stream, &attack::get("/api/v1/containers").repeat(60)).expect("sent");
+    stream.shutdown(std::net::Shutdown::Write).expect("shut");
+    // A quarter of a megabyte a second: what the sockets hold lasts for more than the 10 s.
+    let (begin, mut got, mut buffer) = (std::time::Instant::now(), 0, vec![0; 16 * 1024]);
+    let is_slow = |got: usize| begin.elapsed().as_secs_f64() < got as f64 / 262_144.0;
+    loop {
+        crate::support::process::until(crate::support::PATIENCE, || !is_slow(got));
+        match std::io::Read::read(&mut stream, &mut buffer).expect("it goes on") {
+            0 => break,
+            more => got += more,
+        }
+    }
+    assert!(got > whole && begin.elapsed().as_secs() > 10, "{got} of {whole}");
+}
+
+#[test]
+fn a_request_through_a_proxy_that_is_not_trusted_sees_nothing_private_and_is_told_of_once() {
+    let (_fleet, router) = with_ten_nodes();
+    for target in ["/metrics", "/status", "/status.json"] {
+        assert_eq!(router.get(target).status, 200, "{target}");
+        for header in [("X-Forwarded-For", "127.0.0.1"), ("Forwarded", "for=127.0.0.1")] {
+            let answer = crate::support::http::get_with(router.addr(), target, &[header]);
+            assert_eq!(answer.status, 404, "{target}, {header:?}");
+        }
+    }
+    assert_eq!(
+        crate::support::http::get_with(router.addr(), IPS, &[("X-Forwarded-For", "a")]).status,
+        200
+    );
+    router.wait_line("TRUSTED_PROXIES", crate::support::PATIENCE);
+    assert_eq!(router.count_lines("TRUSTED_PROXIES"), 1);
+}

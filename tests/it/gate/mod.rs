@@ -1,10 +1,13 @@
 //! The front door: what arrives from the network can't stop, stall or swell the router.
 
 mod attacks;
+mod cors;
+mod ending;
 mod hazards;
 mod heads;
 mod inside;
 mod limits;
+mod order;
 mod system;
 
 use std::net::{IpAddr, Ipv4Addr};

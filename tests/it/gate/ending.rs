@@ -1,0 +1,41 @@
+//! `SHUTDOWN_DELAY`: a balancer takes the router out before it ends.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::IPS;
+use crate::launch;
+use crate::support::{Connection, Fleet, PATIENCE, Signal};
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "it measures how long something takes")]
+fn it_goes_on_serving_for_the_delay_while_health_says_that_it_ends() {
+    let fleet = Fleet::start(3);
+    let router = launch().ips(fleet.list()).set("SHUTDOWN_DELAY", 2).start();
+    let mut kept = Connection::open(router.addr());
+    assert_eq!(kept.get("/health").status, 200);
+    let told = Instant::now();
+    router.signal(Signal::TERM);
+    router.until("health says so", || router.get("/health").status == 503);
+    for target in ["/health", "/"] {
+        let health = router.get(target);
+        assert_eq!((health.status, health.json()), (503, json!({"status": "ending"})));
+    }
+    // New connections and those that are here are served, and stay.
+    assert_eq!(router.get(IPS).strings().len(), 3);
+    let answer = kept.get(IPS);
+    assert_eq!((answer.status, answer.header("Connection")), (200, None));
+    assert_eq!(router.wait_exit(PATIENCE).code(), Some(0));
+    assert!(told.elapsed() >= Duration::from_secs(2));
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let router = launch().set("SHUTDOWN_DELAY", 300).start();
+    assert_eq!(router.get("/health").status, 200);
+    router.signal(Signal::TERM);
+    router.until("health says so", || router.get("/health").status == 503);
+    router.signal(Signal::TERM);
+    assert_eq!(router.wait_exit(PATIENCE).code(), Some(128 + 15));
+}
