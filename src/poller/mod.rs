@@ -40,6 +40,11 @@ const NODE_RATE: LogRate = LogRate {
     refill: Duration::from_secs(1),
 };
 
+/// Lines about a pool that is too small and then not: where it is at its limit, that may change with each round.
+const POOL_RATE: LogRate = LogRate {
+    burst: 10,
+    refill: Duration::from_secs(60),
+};
 /// Threads that were not needed for this long end: what many hanging nodes took is given back, to this process and to
 /// others of the same user.
 const THREAD_IDLE: Duration = Duration::from_secs(10);
@@ -135,6 +140,7 @@ struct Poller {
     warned_of_pool: bool,
     warned_of_catalogue: bool,
     local_error_lines: LogThrottle,
+    pool_lines: LogThrottle,
     thread_lines: LogThrottle,
     /// When to try again to start a thread, after the system has had none.
     no_thread_before: Option<Instant>,
@@ -166,6 +172,7 @@ impl Poller {
             warned_of_pool: false,
             warned_of_catalogue: false,
             local_error_lines: LogThrottle::new(ONE_A_MINUTE),
+            pool_lines: LogThrottle::new(POOL_RATE),
             thread_lines: LogThrottle::new(ONE_A_MINUTE),
             no_thread_before: None,
             peak_demand: 0,
@@ -300,30 +307,34 @@ impl Poller {
     fn begin_round(&mut self, now: Instant) {
         self.registry.begin_round();
         let overdue = self.schedule.begin_round(now);
-        self.tell_of_pool(overdue);
+        self.log_pool(overdue, now);
         if let Some(suppressed) = self.node_lines.overdue(now) {
             log::warn!("{suppressed} changes of nodes are not in the log: there are too many");
         }
     }
 
-    fn tell_of_pool(&mut self, overdue: Overdue) {
-        let waiting = overdue.up + overdue.other;
-        self.metrics.pool_too_small.set(u64::from(waiting > 0));
-        self.board.pool_too_small(waiting > 0);
-        match (waiting, self.warned_of_pool) {
-            (1.., false) => log::warn!(
+    fn log_pool(&mut self, overdue: Overdue, now: Instant) {
+        let is_too_small = overdue.up + overdue.other > 0;
+        self.metrics.pool_too_small.set(u64::from(is_too_small));
+        self.board.pool_too_small(is_too_small);
+        if std::mem::replace(&mut self.warned_of_pool, is_too_small) == is_too_small {
+            return;
+        }
+        let Some(suppressed) = self.pool_lines.admit(now) else {
+            return;
+        };
+        match is_too_small {
+            true => log::warn!(
                 "MAX_PROBES={} and REFRESH_INTERVAL={} are too small for {} nodes: {} that are up and {} that are not \
-                 were not asked in this interval; raise one of them",
+                 were not asked in this interval; raise one of them{suppressed}",
                 self.settings.max_probes,
                 self.settings.interval.as_secs_f64(),
                 self.nodes.len(),
                 overdue.up,
                 overdue.other
             ),
-            (0, true) => log::info!("all nodes are asked in an interval again"),
-            _ => {}
+            false => log::info!("all nodes are asked in an interval again{suppressed}"),
         }
-        self.warned_of_pool = waiting > 0;
     }
 
     fn local_error(&mut self, reason: &str, now: Instant) {

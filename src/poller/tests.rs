@@ -156,7 +156,7 @@ fn a_node_that_fails_is_asked_once_more_after_a_second() {
 }
 
 #[test]
-fn a_node_that_is_back_before_its_recheck_is_not_asked_in_vain() {
+fn a_node_that_is_back_before_its_recheck_is_not_asked_once_more() {
     let mut rig = Rig::listed("h:1");
     rig.probe("h:1", failed());
     rig.probe("h:1", is_up());

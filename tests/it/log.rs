@@ -1,6 +1,6 @@
 //! What the log looks like, and that nobody waits for whoever reads it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -77,6 +77,37 @@ fn lines_that_found_no_room_are_counted_and_told_of() {
         assert!(line.starts_with("20") && line.contains(" [infernet_router"), "{line:?}");
     }
     assert_eq!(available(&router), addresses(&fleet, 0..50));
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "lines a second are measured")]
+fn a_fleet_that_changes_for_good_writes_a_line_a_second() {
+    const NODES: usize = 1_200;
+    let fleet = Fleet::start(NODES);
+    let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1).start();
+    let last = format!("/api/v1/ips?container=hello-world&n=1&offset={}", NODES - 1);
+    let all_are_up = || router.get(&last).strings().len() == 1;
+    router.until("all are up", all_are_up);
+    assert!(router.count_lines("is up") <= 1_010, "the burst");
+    let (mark, begin) = (router.log_len(), Instant::now());
+    for _ in 0..3 {
+        fleet.set_range(0..500, Behaviour::Status(500));
+        router.until("five hundred are down", || {
+            let metrics = router.get("/metrics");
+            metrics
+                .text()
+                .contains("nodes{source=\"ips_file\",state=\"down\"} 500\n")
+        });
+        fleet.set_range(0..500, Behaviour::up(0, &["hello-world"]));
+        router.until("all are up", all_are_up);
+    }
+    let lines = router.log_len() - mark;
+    assert!(
+        lines as u64 <= begin.elapsed().as_secs() + 5,
+        "{lines} lines in {:?}",
+        begin.elapsed()
+    );
+    router.wait_line_after(mark, "lines of this kind were left out before", PATIENCE);
 }
 
 #[test]
