@@ -367,8 +367,13 @@ impl Nodes {
 
     /// Whether a node may be asked about a model now.
     pub(super) fn is_free(&self, addr: &NodeAddr, now: Instant) -> bool {
+        self.is_open(addr, now) && self.by_addr.get(addr).is_some_and(|node| !node.is_busy)
+    }
+
+    /// Whether a node may be asked about a model by then, if nothing else is asked of it.
+    pub(super) fn is_open(&self, addr: &NodeAddr, by: Instant) -> bool {
         let node = self.by_addr.get(addr);
-        node.is_some_and(|node| node.is_available && !node.is_busy && node.may_be_asked(now))
+        node.is_some_and(|node| node.is_available && node.may_be_asked(by))
     }
 
     /// Notes that a node is asked about a model.

@@ -126,8 +126,11 @@ impl Surveys {
                 asked: 0,
             });
         }
-        match survey.round {
-            Some(_) => Step::Later,
+        match &mut survey.round {
+            Some(round) => {
+                round.until = now + MAX_DEFERRAL;
+                Step::Later
+            }
             None => Step::Ready,
         }
     }
@@ -284,6 +287,9 @@ impl Surveys {
                 let is_open = |addr: &NodeAddr| answers.get(addr).is_none_or(|answer| !answer.is_fresh(now));
                 (round.queue, round.is_all) = nodes.soonest(MAX_ASKED, round.until, is_open);
             }
+            let before = round.queue.len();
+            round.queue.retain(|addr| nodes.is_open(addr, round.until));
+            round.is_all &= round.queue.len() == before;
             let is_done = round.queue.is_empty() && survey.under_way == 0;
             if is_done && round.is_all {
                 survey.complete_until = Some(now + COMPLETE_FOR);

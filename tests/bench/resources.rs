@@ -15,6 +15,7 @@ const PATH: &str = "/api/v1/resources";
 const ENTRY_BYTES: usize = 1_200;
 /// Addresses that ask for new models.
 const ATTACKERS: Range<u8> = 1..201;
+const COMMON_IDS: u64 = 64;
 const HONEST: Ipv4Addr = Ipv4Addr::new(127, 78, 0, 1);
 /// All that a percent-encoded id is made of.
 const ENCODED: &str = "-._~%";
@@ -178,7 +179,11 @@ fn attack(router: &Router, lasting: Duration, id: &(dyn Fn(u64) -> String + Sync
             let mut connection = Connection::from(source, addr);
             // A connection ends with its thousandth answer.
             for _ in 0..900 {
-                let number = u64::from(attacker) << 32 | asked;
+                // Every other one is one of a few that all ask for, so that those that were let in are asked for again.
+                let number = match asked % 2 {
+                    0 => u64::from(attacker) << 32 | asked,
+                    _ => asked % COMMON_IDS,
+                };
                 let answer = connection.get(&format!("{PATH}?model_id={}", id(number)));
                 asked += 1;
                 refused += u64::from(answer.status == 429 || answer.status == 400);

@@ -45,4 +45,17 @@ until_known 2 "$client" check-model -m "$model"
 one="\"$node\": \\{ \"summarizer\": \\{ \"supported\": false \\} \\}"
 two="\"$node\": \\{ \"classifier\": \\{ \"supported\": true \\}, \"summarizer\": \\{ \"supported\": false \\} \\}"
 expect check-model "\\{ $one, $two \\}" "$client" check-model -m "$model"
+
+for count in 1 10 1000; do
+    mkdir "$work/$count"
+    mkfifo "$work/$count/input"
+    python3 "$root/tests/scripts/nodes.py" "$count" < "$work/$count/input" > "$work/$count/ips.txt" &
+    started="$started $!"
+    exec 9> "$work/$count/input"
+    while ! grep -sqx '' "$work/$count/ips.txt"; do sleep 0.1; done
+    (cd "$work/$count" && HOST=127.0.0.1 PORT=0 RATELIMIT_REQS_PER_MIN=0 exec "$root/target/debug/infernet-router" 2> log) &
+    started="$started $!"
+    while ! url=$(grep -som1 'http://127.0.0.1:[0-9]*' "$work/$count/log"); do sleep 0.1; done
+    "$venv/bin/python" "$root/tests/scripts/resources.py" "$url" "$count" "$model"
+done
 echo "the Python client works"

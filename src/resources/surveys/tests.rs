@@ -118,6 +118,15 @@ fn a_round_asks_32_nodes_and_ends_after_two_seconds() {
         (sent.len(), now),
         (20, start + MAX_DEFERRAL + Duration::from_millis(100))
     );
+    // Who asks while a round is on waits as long for the rest of it.
+    let (mut surveys, mut nodes, now) = self::surveys(50);
+    let late = now + MAX_DEFERRAL - Duration::from_millis(100);
+    surveys.ask("m", client(1), now);
+    assert_eq!(send(&mut surveys, &mut nodes, now, &said("{}")).len(), MAX_ASKS);
+    surveys.ask("m", client(2), late);
+    let later = now + MAX_DEFERRAL + Duration::from_secs(1);
+    assert_eq!(send(&mut surveys, &mut nodes, later, &said("{}")).len(), MAX_ASKS);
+    assert!(surveys.is_waited_for("m"));
     // With time enough.
     let (mut surveys, mut nodes, now) = self::surveys(50);
     surveys.ask("m", client(1), now);
