@@ -13,6 +13,9 @@
 //! few threads: one `GET /resources` under one deadline → bounded channel → a view that answers are made from. A request
 //! with a `model_id` begins a survey, or shares one.
 //!
+//! **A look at the router itself.** `poller` and `lists` write what they found on the board of `status` as well, which has
+//! a lock of its own: `/status` reads it some hundred nodes at a time, and asks `registry` for those of one page.
+//!
 //! **Invariants**
 //! - `config`, `node`, `limiter`, `registry` open no socket, start no thread, read no clock.
 //! - Only the poller writes what nodes are; only an answer adds a promise. The registry's lock is held for

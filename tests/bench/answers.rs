@@ -132,7 +132,7 @@ pub fn and_those_that_wait(length: Length) {
     let nodes = Nodes::new(MANY);
     let ids: Vec<Running> = (0..256).map(|id| running(&format!("container-{id}"))).collect();
     let deep = MANY as u32 - 1_000;
-    let works: [(&str, &(dyn Fn(u32) + Sync)); 7] = [
+    let works: [(&str, &(dyn Fn(u32) + Sync)); 8] = [
         ("nothing", &|_| thread::yield_now()),
         ("answers, n=3", &|turn| nodes.answer(&["all"], 3, 0, turn)),
         ("answers, n=1000000", &|turn| nodes.answer(&["all"], 1_000_000, 0, turn)),
@@ -141,6 +141,14 @@ pub fn and_those_that_wait(length: Length) {
         }),
         ("answers, two containers never together", &|turn| {
             nodes.answer(&["even", "odd"], 3, 0, turn);
+        }),
+        ("a page of /status, n=1000", &|turn| {
+            let first = turn as usize * 1_000 % MANY;
+            black_box(
+                nodes
+                    .registry
+                    .standings(&nodes.ids[first..first + 1_000], Instant::now()),
+            );
         }),
         ("reports of 2 containers", &|turn| {
             let node = turn as usize % MANY;
