@@ -1,6 +1,8 @@
 //! Every setting at its limits and past them.
 
+use super::values::MAX_SHOWN_CHARS;
 use super::*;
+use crate::node::NodeAddr;
 
 fn config(settings: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
     Config::from_lookup(|name| {
@@ -458,4 +460,21 @@ fn a_value_in_quotes_is_told_as_such() {
         assert!(told.ends_with("expected a value without quotes around it (docker's --env-file passes them on)"));
     }
     assert!(refused("IPS_FILE", "\"ips.txt\"").contains("without quotes"));
+}
+
+#[test]
+fn settings_that_differ_from_their_defaults_are_named_whatever_their_spelling() {
+    let changed = |settings: &[(&str, &str)]| config(settings).expect("settings").changed;
+    assert_eq!(changed(&[]), []);
+    assert_eq!(
+        changed(&[("PROMISES", "TRUE"), ("PORT", " 4000 "), ("RUST_LOG", "Info")]),
+        []
+    );
+    let named = [
+        ("PORT", "4001"),
+        ("API_URL", "http://a.example/"),
+        ("RUST_LOG", "debug"),
+    ];
+    let wanted = named.map(|(name, value)| (name, value.to_owned()));
+    assert_eq!(changed(&named), wanted);
 }
