@@ -188,7 +188,10 @@ impl List {
             source: Source::IpsFile,
             name: config.ips_file.display().to_string(),
             nodes: list.as_ref().map_or(0, |list| list.nodes.len()),
-            trouble: list.as_ref().err().cloned(),
+            trouble: match list {
+                Ok(list) if list.left_out > 0 => Some(format!("{} more are left out: too many", list.left_out)),
+                list => list.as_ref().err().cloned(),
+            },
         }
     }
 

@@ -17,7 +17,7 @@ use crate::util::threads::{self, Alarm, Joined};
 
 /// How often the file is looked at: four `stat` calls a second cost nothing.
 const LOOK: Duration = Duration::from_millis(250);
-/// A disk that has not answered after this time is told of. A file of 32 MiB comes over a slow network in less.
+/// A file that is not read after this time is told of. 32 MiB come over a slow network in less.
 const SLOW_DISK: Duration = Duration::from_secs(3);
 
 /// What is found at the start is the router's to tell, beside its address.
@@ -34,7 +34,8 @@ enum Request {
 
 type Found = Option<Result<Vec<NodeAddr>, String>>;
 
-/// Watches the file until `stop` closes; what comes by `reread` has it read at once. `explorer`: whether nodes come from elsewhere as well.
+/// Watches the file until `stop` closes; what comes by `reread` has it read at once. `explorer`: whether nodes come from
+/// elsewhere as well.
 ///
 /// # Errors
 /// When no thread can be started.
@@ -126,7 +127,7 @@ impl Watch {
             recv(self.found) -> found => return found.map_err(|_| Ending),
             default(SLOW_DISK) => {}
         }
-        let trouble = format!("its disk has not answered for {} s", SLOW_DISK.as_secs());
+        let trouble = format!("not read within {} s, as when its disk hangs", SLOW_DISK.as_secs());
         self.outputs.metrics.file_reads[Success::Failed].add(1);
         self.outputs.board.file_failed(&trouble);
         log::warn!("{}: {trouble}; the list that was read last stays", self.path);
@@ -134,7 +135,7 @@ impl Watch {
             recv(self.stop) -> _ => return Err(Ending),
             recv(self.found) -> found => found.map_err(|_| Ending)?,
         };
-        log::info!("{}: its disk answers again", self.path);
+        log::info!("{}: read at last", self.path);
         // A list that has not changed ends the trouble as well.
         if found.is_some() {
             Ok(found)

@@ -198,15 +198,14 @@ fn while_it_fails_its_last_good_list_stays() {
         .start();
     assert_eq!(available(&router), addresses(&fleet, 0..2));
     let other = Explorer::start(Listing::Nodes(Vec::new()));
-    let fails = |listing, reason| fails_with(&router, &fleet, &explorer, listing, reason);
+    let fails = |listing, reason: &str| fails_with(&router, &fleet, &explorer, listing, reason);
     fails(Listing::Refuse, "connection refused");
     fails(Listing::Reset, "connection reset");
     fails(Listing::Status(500, r#"{"data":[]}"#.into()), "answered 500");
     fails(Listing::Html, "not JSON: expected value at line 1 column 1");
-    fails(
-        Listing::Redirect(format!("{}/api/nodes?minutes_past=60", other.url())),
-        "answered 302",
-    );
+    let elsewhere = format!("{}/api/nodes?minutes_past=60", other.url());
+    let told = format!("answered 302, a redirect to \"{elsewhere}\"");
+    fails(Listing::Redirect(elsewhere), &told);
     fails(Listing::Endless, "answer of more than 16777216 bytes");
     assert_eq!(other.asked(), 0);
     explorer.set(nodes(&fleet, 0..1));

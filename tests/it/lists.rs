@@ -249,7 +249,7 @@ fn a_disk_that_hangs_delays_neither_the_start_nor_the_end() {
     let router = launch.set("IPS_FILE", list.display()).start();
     assert_eq!(available(&router), addresses(&fleet, [0]));
     router.wait_line(
-        &format!("{}: its disk has not answered for 3 s", list.display()),
+        &format!("{}: not read within 3 s, as when its disk hangs", list.display()),
         PATIENCE,
     );
     router.signal(Signal::TERM);

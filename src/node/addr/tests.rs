@@ -1,0 +1,157 @@
+//! Every form of an address, and what is none.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+fn addr(text: &str) -> NodeAddr {
+    NodeAddr::parse(text).unwrap_or_else(|e| panic!("{text:?}: {e}"))
+}
+
+#[test]
+fn every_listed_form_gives_its_url() {
+    for (text, url) in [
+        ("1.2.3.4:4000", "http://1.2.3.4:4000/info"),
+        ("1.2.3.4", "http://1.2.3.4:80/info"),
+        ("[2001:DB8::1]:4000", "http://[2001:db8::1]:4000/info"),
+        ("[::1]", "http://[::1]:80/info"),
+        ("[::ffff:1.2.3.4]:1", "http://1.2.3.4:1/info"),
+        ("node.example", "http://node.example:80/info"),
+        ("node-1_a:65535", "http://node-1_a:65535/info"),
+        ("HTTP://Node.Example", "http://node.example:80/info"),
+        ("https://node.example", "https://node.example:443/info"),
+        ("https://[::1]", "https://[::1]:443/info"),
+        ("https://1.2.3.4:1", "https://1.2.3.4:1/info"),
+        ("node.example.", "http://node.example.:80/info"),
+        ("3com.1a", "http://3com.1a:80/info"),
+    ] {
+        assert_eq!(addr(text).info_url(), url);
+        assert_eq!(addr(text).to_string(), text);
+        url.parse::<ureq::http::Uri>().expect("ureq takes the URL");
+    }
+}
+
+#[test]
+fn a_model_id_can_add_no_parameter() {
+    let node = addr("a:1");
+    assert_eq!(node.resources_url(), "http://a:1/resources");
+    assert_eq!(
+        node.support_url("a/b:c.d-e_f~,@=+&#?%"),
+        "http://a:1/resources?model_id=a%2Fb%3Ac.d-e_f~%2C%40%3D%2B%26%23%3F%25"
+    );
+}
+
+#[test]
+fn a_slash_at_the_end_is_dropped() {
+    for (text, listed) in [
+        ("a/", "a"),
+        ("http://a:80/", "http://a:80"),
+        ("https://[::1]/", "https://[::1]"),
+    ] {
+        assert_eq!(addr(text).as_listed(), listed);
+    }
+}
+
+#[test]
+fn what_is_no_address_is_told_apart() {
+    use AddrError::*;
+    for (text, wanted) in [
+        ("", NoHost),
+        (":80", NoHost),
+        ("http://", NoHost),
+        ("ftp://a", Scheme),
+        ("a//", Path),
+        ("a/ ", Path),
+        ("http://a/info", Path),
+        ("http:/a", Path),
+        ("a\\b", Path),
+        ("a?b", Query),
+        ("me@a", User),
+        ("http://me:pw@a:80", User),
+        ("a:", Port),
+        ("a:0", Port),
+        ("a:65536", Port),
+        ("a:+80", Port),
+        ("a:-1", Port),
+        ("a: 80", Port),
+        ("a:000080", Port),
+        ("a:٣", Port),
+        ("::1", BareIpv6),
+        ("1.2.3.4:80:90", BareIpv6),
+        ("[::1", Ipv6),
+        ("[]", Ipv6),
+        ("[1.2.3.4]:80", Ipv6),
+        ("[::1]80", Ipv6),
+        ("[::1]]", Ipv6),
+        ("[::1]:0", Port),
+        ("[fe80::1%eth0]:80", Zone),
+        ("1.2.3.999", Ipv4),
+        ("1.2.3", Ipv4),
+        ("01.2.3.4", Ipv4),
+        ("127.1.", Ipv4),
+        ("0x7f000001", Ipv4),
+        ("node.7", Ipv4),
+        ("4000", Ipv4),
+        ("a b", HostName),
+        ("-a", HostName),
+        ("a-", HostName),
+        ("a..b", HostName),
+        (".a", HostName),
+        (".", HostName),
+        ("näh", HostName),
+        ("a#b", HostName),
+        ("a\0", HostName),
+        ("a]", HostName),
+    ] {
+        assert_eq!(NodeAddr::parse(text), Err(wanted), "{text:?}");
+        assert!(wanted.to_string().starts_with("expected "));
+    }
+}
+
+#[test]
+fn one_node_is_one_in_every_spelling() {
+    for (a, b) in [
+        ("Node.Example", "http://node.example:80"),
+        ("https://a", "HTTPS://A:443"),
+        ("[::1]:4000", "[0:0:0:0:0:0:0:1]:04000"),
+        ("[::ffff:1.2.3.4]", "1.2.3.4"),
+    ] {
+        assert_eq!(addr(a), addr(b));
+        assert_eq!(addr(a).cmp(&addr(b)), Ordering::Equal);
+        assert_eq!(HashSet::from([addr(a), addr(b)]).len(), 1);
+    }
+    for (a, b) in [("a", "https://a:80"), ("a:1", "a:2"), ("a", "b")] {
+        assert_ne!(addr(a), addr(b));
+    }
+}
+
+#[test]
+fn the_order_is_that_of_the_numbers() {
+    let mut nodes: Vec<_> = ["a:1", "[::1]:1", "10.0.0.1:1", "9.0.0.1:10", "9.0.0.1:9"]
+        .map(addr)
+        .into();
+    nodes.sort();
+    let listed: Vec<_> = nodes.iter().map(NodeAddr::as_listed).collect();
+    let wanted = ["9.0.0.1:9", "9.0.0.1:10", "10.0.0.1:1", "[::1]:1", "a:1"];
+    assert_eq!(listed, wanted);
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics_and_what_parses_parses_again(text in "\\PC*|[a:./@0-9\\[\\]%x-]{0,12}") {
+        if let Ok(node) = NodeAddr::parse(&text) {
+            prop_assert_eq!(node.as_listed(), text.strip_suffix('/').unwrap_or(&text));
+            prop_assert_eq!(&addr(node.as_listed()), &node);
+            prop_assert!(node.info_url().parse::<ureq::http::Uri>().is_ok());
+        }
+    }
+
+    #[test]
+    fn a_socket_address_is_listed_so_that_it_parses(ip: IpAddr, port in 1..=u16::MAX) {
+        let node = NodeAddr::from_socket(SocketAddr::new(ip, port));
+        let again = addr(node.as_listed());
+        prop_assert_eq!(&again, &node);
+        prop_assert_eq!(again.socket_addr(), Some(SocketAddr::new(ip.to_canonical(), port)));
+    }
+}
