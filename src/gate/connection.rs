@@ -45,7 +45,7 @@ enum Stage {
     /// Between requests, or in a head that is not complete.
     Reading,
     /// Its head is complete; no worker connection has room for the request yet.
-    Waiting(Forward, InFlight),
+    Waiting(InFlight),
     /// Its request is with the workers.
     Inside(InFlight),
     /// The workers have put the answer off.
@@ -61,11 +61,14 @@ enum Stage {
 /// A request that the workers are to answer.
 #[derive(Debug)]
 struct InFlight {
-    /// Without a field that says that its answer was put off.
-    request: Vec<u8>,
-    begun: Instant,
+    /// As the workers read it, but for the end of its head.
+    canonical: String,
+    /// What it says of having been put off; nothing before it was.
+    deferral: Option<&'static str>,
     number: u32,
     is_head: bool,
+    begun: Instant,
+    stranger: Option<IpAddr>,
     then: Then,
     /// Header lines of [`cors`] for its answer.
     cors: String,
@@ -134,7 +137,7 @@ pub(super) enum Action {
 /// A request for the workers.
 #[derive(Debug)]
 pub(super) struct Forward {
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: String,
     pub(super) number: u32,
     /// The answer to a HEAD has no body, whatever its length says.
     pub(super) is_head: bool,
@@ -189,13 +192,13 @@ impl Connection {
         match self.stage {
             Stage::Reading | Stage::Lingering(_) => Some(MIN_WAIT),
             Stage::Writing { .. } => Some(MIN_WRITE),
-            Stage::Waiting(..) => Some(Duration::MAX),
+            Stage::Waiting(_) => Some(Duration::MAX),
             Stage::Inside(_) | Stage::Deferred(_) | Stage::Refusing(_) => None,
         }
     }
 
     pub(super) fn is_waiting(&self) -> bool {
-        matches!(self.stage, Stage::Waiting(..))
+        matches!(self.stage, Stage::Waiting(_))
     }
 
     pub(super) fn is_deferred(&self) -> bool {
@@ -259,7 +262,7 @@ impl Connection {
                 self.refuse(Refusal::Malformed("it ended within the head"), now)
             }
             (Event::Ended, Stage::Reading | Stage::Lingering(_)) => Action::Close(None),
-            (Event::Dispatched, _) => self.forward(now),
+            (Event::Dispatched, Stage::Waiting(_)) => self.forward(now),
             (Event::Answered(number, answer), Stage::Inside(in_flight)) if in_flight.number == number => {
                 let (then, cors) = (in_flight.then, std::mem::take(&mut in_flight.cors));
                 self.answer(answer, &cors, then, now)
@@ -288,7 +291,7 @@ impl Connection {
                 }
             }
             (Event::Ticked, _) if now >= self.deadline => self.expire(now),
-            (Event::Rejected(refusal), Stage::Reading | Stage::Waiting(..)) => self.refuse(refusal, now),
+            (Event::Rejected(refusal), Stage::Reading | Stage::Waiting(_)) => self.refuse(refusal, now),
             (Event::Draining, _) => {
                 // Its next answer is its last one.
                 self.requests = self.requests.max(MAX_REQUESTS - 1);
@@ -334,71 +337,71 @@ impl Connection {
             (Persistence::Close, _) => Then::Linger,
             _ => Then::NextRequest,
         };
-        let is_head = request.method == "HEAD";
         let stranger = Some(self.peer).filter(|peer| request.is_forwarded && !self.settings.trusts(*peer));
         let client = forwarded::client(self.peer, &request.forwarded_for, &self.settings.trusted_proxies);
-        let canonical = canonical(&request, client, stranger.is_none(), persistence);
-        let forward = Forward {
-            bytes: canonical.clone(),
+        let in_flight = InFlight {
+            canonical: canonical(&request, client, stranger.is_none(), persistence),
+            deferral: None,
             number: self.requests,
-            is_head,
+            is_head: request.method == "HEAD",
             begun: now,
             stranger,
-        };
-        let in_flight = InFlight {
-            request: canonical,
-            begun: now,
-            number: self.requests,
-            is_head,
             then,
             cors,
         };
-        self.enter(Stage::Waiting(forward, in_flight), WAIT_TIMEOUT, now);
+        self.enter(Stage::Waiting(in_flight), WAIT_TIMEOUT, now);
         Action::Queue
     }
 
-    fn forward(&mut self, now: Instant) -> Action {
+    /// The request that it waits for, for another stage to take.
+    fn take_in_flight(&mut self) -> Option<InFlight> {
         match std::mem::replace(&mut self.stage, Stage::Reading) {
-            Stage::Waiting(request, in_flight) => {
-                self.enter(Stage::Inside(in_flight), ANSWER_TIMEOUT * 2, now);
-                Action::Forward(request)
-            }
+            Stage::Waiting(in_flight) | Stage::Inside(in_flight) | Stage::Deferred(in_flight) => Some(in_flight),
             other => {
                 self.stage = other;
-                Action::Nothing
+                None
             }
         }
+    }
+
+    fn forward(&mut self, now: Instant) -> Action {
+        let Some(in_flight) = self.take_in_flight() else {
+            return Action::Nothing;
+        };
+        let InFlight { canonical, .. } = &in_flight;
+        let forward = Forward {
+            bytes: match in_flight.deferral {
+                None => format!("{canonical}\r\n"),
+                Some(deferral) => format!("{canonical}{DEFERRAL_FIELD}: {deferral}\r\n\r\n"),
+            },
+            number: in_flight.number,
+            is_head: in_flight.is_head,
+            begun: in_flight.begun,
+            stranger: in_flight.stranger,
+        };
+        self.enter(Stage::Inside(in_flight), ANSWER_TIMEOUT * 2, now);
+        Action::Forward(forward)
     }
 
     /// Keeps a request for a moment, or has it answered at once where it may not wait.
     fn defer(&mut self, may_wait: bool, now: Instant) -> Action {
-        match std::mem::replace(&mut self.stage, Stage::Reading) {
-            Stage::Inside(in_flight) if may_wait => {
+        match self.take_in_flight() {
+            Some(in_flight) if may_wait => {
                 self.enter(Stage::Deferred(in_flight), DEFERRAL_INTERVAL, now);
                 Action::Nothing
             }
-            Stage::Inside(in_flight) | Stage::Deferred(in_flight) => self.ask_again(in_flight, may_wait, now),
-            other => {
-                self.stage = other;
-                Action::Nothing
-            }
+            in_flight => self.ask_again(in_flight, may_wait, now),
         }
     }
 
     /// Lets a request that was put off have another go, the last one where it may not wait any more.
-    fn ask_again(&mut self, in_flight: InFlight, may_wait: bool, now: Instant) -> Action {
-        let is_over = now + DEFERRAL_INTERVAL * 3 >= in_flight.begun + MAX_DEFERRAL;
-        let deferral = if may_wait && !is_over { "more" } else { "over" };
-        let end = in_flight.request.len() - b"\r\n".len();
-        let field = format!("{DEFERRAL_FIELD}: {deferral}\r\n\r\n");
-        let forward = Forward {
-            bytes: [&in_flight.request[..end], field.as_bytes()].concat(),
-            number: in_flight.number,
-            is_head: in_flight.is_head,
-            begun: in_flight.begun,
-            stranger: None,
+    fn ask_again(&mut self, in_flight: Option<InFlight>, may_wait: bool, now: Instant) -> Action {
+        let Some(mut in_flight) = in_flight else {
+            return Action::Nothing;
         };
-        self.enter(Stage::Waiting(forward, in_flight), WAIT_TIMEOUT, now);
+        let is_over = now + DEFERRAL_INTERVAL * 3 >= in_flight.begun + MAX_DEFERRAL;
+        in_flight.deferral = Some(if may_wait && !is_over { "more" } else { "over" });
+        self.enter(Stage::Waiting(in_flight), WAIT_TIMEOUT, now);
         Action::Queue
     }
 
@@ -417,11 +420,9 @@ impl Connection {
     /// Tells the client why not, after which the connection ends. A refusal of a HEAD has no body either, also where it is
     /// not complete.
     fn refuse(&mut self, refusal: Refusal, now: Instant) -> Action {
-        let (is_head, cors) = match &mut self.stage {
-            Stage::Waiting(_, in_flight) | Stage::Inside(in_flight) | Stage::Deferred(in_flight) => {
-                (in_flight.is_head, std::mem::take(&mut in_flight.cors))
-            }
-            _ => {
+        let (is_head, cors) = match self.take_in_flight() {
+            Some(in_flight) => (in_flight.is_head, in_flight.cors),
+            None => {
                 let is_head = without_empty_lines(&self.input).starts_with(b"HEAD ");
                 (is_head, cors::lines(&self.settings.cors_origins, &self.input))
             }
@@ -453,17 +454,20 @@ impl Connection {
         match self.stage {
             Stage::Reading if self.is_idle() => Action::Close(None),
             Stage::Reading => self.refuse(Refusal::Late, now),
-            Stage::Waiting(..) => self.refuse(Refusal::Busy, now),
+            Stage::Waiting(_) => self.refuse(Refusal::Busy, now),
             Stage::Inside(_) => self.refuse(Refusal::Lost, now),
-            Stage::Deferred(_) => self.defer(true, now),
+            Stage::Deferred(_) => {
+                let in_flight = self.take_in_flight();
+                self.ask_again(in_flight, true, now)
+            }
             Stage::Refusing(_) | Stage::Lingering(_) => Action::Close(None),
             Stage::Writing { .. } => Action::Close(Some(Refused::SlowReader)),
         }
     }
 }
 
-/// A request as the workers read it: nothing else of what a client sent.
-pub(super) fn canonical(request: &Request, client: IpAddr, is_direct: bool, persistence: Persistence) -> Vec<u8> {
+/// A request as the workers read it, without the empty line at its end: nothing else of what a client sent.
+pub(super) fn canonical(request: &Request, client: IpAddr, is_direct: bool, persistence: Persistence) -> String {
     let Request { method, target, .. } = request;
     let direct = if is_direct { "yes" } else { "no" };
     let persistence = match persistence {
@@ -473,9 +477,9 @@ pub(super) fn canonical(request: &Request, client: IpAddr, is_direct: bool, pers
     };
     format!(
         "{method} {target} HTTP/1.1\r\n{CLIENT_FIELD}: {client}\r\n{DIRECT_FIELD}: {direct}\r\n\
-         {PERSISTENCE_FIELD}: {persistence}\r\n\r\n"
+         {PERSISTENCE_FIELD}: {persistence}\r\n"
     )
-    .into_bytes()
 }
+
 #[cfg(test)]
 mod properties;

@@ -72,7 +72,7 @@ impl WorkerConnection {
         if self.in_flight.is_empty() {
             self.moved = Some(now);
         }
-        self.out.extend_from_slice(&request.bytes);
+        self.out.extend_from_slice(request.bytes.as_bytes());
         self.in_flight.push_back(Sent {
             client,
             number: request.number,
@@ -189,7 +189,7 @@ mod tests {
 
     fn push(connection: &mut WorkerConnection, now: Instant) {
         let request = Forward {
-            bytes: b"GET".to_vec(),
+            bytes: "GET".to_owned(),
             number: 1,
             is_head: false,
             begun: now,

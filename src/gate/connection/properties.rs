@@ -234,7 +234,7 @@ impl World {
 
     fn answer(&mut self) {
         if let Some(request) = self.in_flight.take() {
-            let text = String::from_utf8(request.bytes).expect("canonical is text");
+            let text = request.bytes;
             let target = text.split(' ').nth(1).expect("a target");
             let (_, rest) = text.split_once("Persistence: ").expect("it is said");
             let (persistence, _) = rest.split_once('\r').expect("the line ends");
@@ -260,7 +260,7 @@ impl World {
             Step::Dispatch if self.queued || !self.connection.is_waiting() => self.tell(Event::Dispatched),
             Step::Answer => self.answer(),
             Step::Defer(may_wait) => {
-                let is_over = |request: &mut Forward| request.bytes.ends_with(b"over\r\n\r\n");
+                let is_over = |request: &mut Forward| request.bytes.ends_with("over\r\n\r\n");
                 match self.in_flight.take_if(|request| !is_over(request)) {
                     Some(Forward { number, .. }) => self.tell(Event::Deferred { number, may_wait }),
                     None => self.answer(),

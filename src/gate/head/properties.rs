@@ -147,8 +147,8 @@ proptest! {
         };
         prop_assert!(len <= MAX_HEAD_BYTES);
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let handed_on = canonical(&request, client, true, request.persistence);
-        let (method, target, lines) = as_tiny_http_reads(&handed_on);
+        let handed_on = canonical(&request, client, true, request.persistence) + "\r\n";
+        let (method, target, lines) = as_tiny_http_reads(handed_on.as_bytes());
         prop_assert_eq!((&method, &target), (&request.method, &request.target));
         prop_assert!(bytes[..len].windows(method.len()).any(|part| part == method.as_bytes()));
         prop_assert!(target == "*" || target.starts_with('/'));
