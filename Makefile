@@ -42,7 +42,7 @@ bench:
 	cargo build $(LOCKED) --release
 	cargo run $(LOCKED) --release --example bench
 
-# The same, each part cut short: under three minutes when it is built.
+# The same, each part cut short or left out: under three minutes when it is built.
 bench-short:
 	cargo build $(LOCKED) --release
 	cargo run $(LOCKED) --release --example bench -- short

@@ -93,13 +93,13 @@ const PARTS: [Part; 11] = [
     Part {
         name: "resources",
         what: "what polling the resources of a large fleet costs",
-        seconds: (425, Some(95)),
+        seconds: (425, None),
         run: resources::polled,
     },
     Part {
         name: "surveys",
         what: "the worst that those who ask for models can make of it",
-        seconds: (320, Some(120)),
+        seconds: (320, None),
         run: resources::attacked,
     },
     Part {
