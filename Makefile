@@ -16,7 +16,7 @@ LOCKED ?=
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: test run demo bench bench-short sim soak soak-accidents static install deb test-static test-api test-client test-proxy clean
+.PHONY: test run demo bench bench-short sim sim-short sim-real soak soak-accidents static install deb test-static test-api test-client test-proxy clean
 
 # What a change has to pass.
 test:
@@ -47,9 +47,17 @@ bench-short:
 	cargo build $(LOCKED) --release
 	cargo run $(LOCKED) --release --example bench -- short
 
-# The routing under stale counts, in simulated time.
+# The routing under stale counts, in simulated time: some minutes; `make sim-short` is less exact, and takes seconds.
 sim:
 	cargo run $(LOCKED) --release --example sim
+
+sim-short:
+	cargo run $(LOCKED) --release --example sim -- short
+
+# The built router against nodes that really queue, for two minutes.
+sim-real:
+	cargo build $(LOCKED) --release
+	cargo run $(LOCKED) --release --example sim -- real
 
 # All attacks at once beside an honest client, for ten minutes; `make soak SECONDS=60` is shorter.
 soak:

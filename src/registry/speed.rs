@@ -116,8 +116,9 @@ impl FleetSpeed {
     }
 }
 
-/// The typical and the fast speed that these records make, if there are any: their median and their upper quartile, at
-/// an index at which no single node of three or more sets it alone. A sort of all nodes: not for under a lock.
+/// The typical and the fast speed that these records make, if there are any: their median (the mean of the middle two of
+/// an even number) and their upper quartile, at an index at which no single node of three or more sets it alone; never
+/// below the median. A sort of all nodes: not for under a lock.
 pub(super) fn typical_and_fast(mut records: Vec<Record>) -> Option<(f64, f64)> {
     if records.iter().filter(|record| record.is_listed).count() >= MIN_LISTED {
         records.retain(|record| record.is_listed);
@@ -126,7 +127,8 @@ pub(super) fn typical_and_fast(mut records: Vec<Record>) -> Option<(f64, f64)> {
     speeds.sort_unstable_by(f64::total_cmp);
     let last = speeds.len().checked_sub(1)?;
     let at = |index: usize| within(speeds[index], MIN_SPEED, MAX_SPEED);
-    Some((at(last / 2), at(last * 3 / 4)))
+    let median = (at(last / 2) + at(last.div_ceil(2))) / 2.0;
+    Some((median, at(last * 3 / 4).max(median)))
 }
 
 /// What one node has to do, and how fast it does it.

@@ -1,0 +1,300 @@
+//! The situations that are simulated, and what is known of them.
+
+use std::time::Duration;
+
+/// The middle two thirds of the nodes are within a factor of 3.3.
+const SIGMA: f64 = 0.6;
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clients {
+    /// Each request comes from another client.
+    Others,
+    /// So many clients ask equally often.
+    Equal(usize),
+    /// All of them are in one IPv4 /24.
+    OneSubnet,
+}
+
+/// How fast nodes are beside each other. All together they are as fast as if each had speed 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Speeds {
+    Equal,
+    /// Every other node is so many times as fast.
+    Half(f64),
+    /// The logarithms are spread normally, with standard deviation `SIGMA`.
+    Lognormal,
+    /// The first nodes, so many, are so many times as fast as the others.
+    First(usize, f64),
+}
+
+/// What is odd about node 0, or the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Oddity {
+    /// The last one comes and goes; what arrives in the interval after it came is measured.
+    Joins,
+    /// It becomes four times slower when half of the jobs have come.
+    SlowsDown,
+    /// Its jobs fail at once.
+    Dead,
+    /// It reports no jobs, whatever it has.
+    Liar,
+    /// Somebody has it promised, as often as jobs arrive, and sends none.
+    Painted,
+}
+
+/// One situation.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    pub nodes: usize,
+    /// Work that arrives, as a part of what the nodes can do.
+    pub load: f64,
+    pub interval: Duration,
+    /// Mean length of a job on a node of speed 1.
+    pub job: Duration,
+    /// Jobs that a node runs at once.
+    pub in_parallel: usize,
+    /// The part of an interval that a round takes.
+    pub round_share: f64,
+    pub clients: Clients,
+    pub replicas: usize,
+    /// The part of the answers that is used.
+    pub used: f64,
+    /// The part of the jobs that goes to random nodes, past the router.
+    pub bypassing: f64,
+    pub speeds: Speeds,
+    pub max_speedup: Option<f64>,
+    pub oddity: Option<Oddity>,
+}
+
+impl Scenario {
+    pub fn new(nodes: usize, load: f64) -> Self {
+        Self {
+            nodes,
+            load,
+            interval: Duration::from_secs(30),
+            job: Duration::from_secs(2),
+            in_parallel: 1,
+            round_share: 1.0,
+            clients: Clients::Others,
+            replicas: 1,
+            used: 1.0,
+            bypassing: 0.0,
+            speeds: Speeds::Equal,
+            max_speedup: None,
+            oddity: None,
+        }
+    }
+
+    /// Mean time between two jobs.
+    pub fn between_jobs(&self) -> Duration {
+        self.job.div_f64((self.nodes * self.in_parallel) as f64 * self.load)
+    }
+
+    /// The speed of each node.
+    pub fn speeds(&self) -> Vec<f64> {
+        let relative = |node: usize| match self.speeds {
+            Speeds::Equal => 1.0,
+            Speeds::Half(times) if node.is_multiple_of(2) => times,
+            Speeds::First(count, times) if node < count => times,
+            Speeds::Half(_) | Speeds::First(..) => 1.0,
+            Speeds::Lognormal => (SIGMA * normal_quantile((node as f64 + 0.5) / self.nodes as f64)).exp(),
+        };
+        let relative: Vec<f64> = (0..self.nodes).map(relative).collect();
+        let mean = relative.iter().sum::<f64>() / self.nodes as f64;
+        relative.iter().map(|speed| speed / mean).collect()
+    }
+}
+
+/// The value below which a normal variable is with this probability: Hastings' approximation (Abramowitz and Stegun
+/// 26.2.23), off by less than 0.00045.
+fn normal_quantile(probability: f64) -> f64 {
+    let tail = probability.min(1.0 - probability);
+    let t = (-2.0 * tail.ln()).sqrt();
+    let above = (0.010_328 * t + 0.802_853) * t + 2.515_517;
+    let below = ((0.001_308 * t + 0.189_269) * t + 1.432_788) * t + 1.0;
+    let quantile = t - above / below;
+    if probability < 0.5 { -quantile } else { quantile }
+}
+
+/// A situation by its name, with what the mean response was, as a multiple of that of perfect knowledge: found when the
+/// rule was chosen, and with pending jobs plus promises, the rule before. None where that is not known.
+pub struct Case {
+    pub name: &'static str,
+    pub scenario: Scenario,
+    pub found: Option<f64>,
+    pub before: Option<f64>,
+}
+
+fn case(name: &'static str, scenario: Scenario, found: Option<f64>, before: Option<f64>) -> Case {
+    Case {
+        name,
+        scenario,
+        found,
+        before,
+    }
+}
+
+/// All situations whose mean response is measured.
+pub fn cases() -> Vec<Case> {
+    let plain = Scenario::new(10, 0.7);
+    let half = |nodes, load| Scenario {
+        speeds: Speeds::Half(4.0),
+        ..Scenario::new(nodes, load)
+    };
+    let uneven = half(10, 0.7);
+    let two_of_twenty = Scenario {
+        speeds: Speeds::First(2, 10.0),
+        ..Scenario::new(20, 0.7)
+    };
+    let one_of_ten = Scenario {
+        speeds: Speeds::First(1, 4.0),
+        ..plain
+    };
+    let speedup = Some(8.0);
+    let every = |seconds| Duration::from_secs(seconds);
+    let job = |job| Scenario { job, ..plain };
+    let odd = |oddity| Scenario {
+        oddity: Some(oddity),
+        ..plain
+    };
+    let of = |clients| Scenario { clients, ..plain };
+    let replicas = |replicas, scenario| Scenario { replicas, ..scenario };
+    let interval = |seconds| Scenario {
+        interval: every(seconds),
+        ..plain
+    };
+    let used = |scenario| Scenario { used: 0.25, ..scenario };
+    vec![
+        case("load 0.3", Scenario::new(10, 0.3), Some(1.06), Some(1.08)),
+        case("load 0.7", plain, Some(1.60), Some(1.64)),
+        case("load 0.9", Scenario::new(10, 0.9), Some(1.93), Some(1.95)),
+        case("100 nodes, load 0.3", Scenario::new(100, 0.3), None, None),
+        case("100 nodes", Scenario::new(100, 0.7), None, None),
+        case("100 nodes, load 0.9", Scenario::new(100, 0.9), None, None),
+        case("half 4 times faster, load 0.3", half(10, 0.3), Some(1.6), Some(3.3)),
+        case("half 4 times faster", uneven, Some(1.4), Some(5.8)),
+        case("half 4 times faster, load 0.9", half(10, 0.9), Some(1.5), Some(4.6)),
+        case("the same, 100 nodes, load 0.3", half(100, 0.3), None, None),
+        case("the same, 100 nodes", half(100, 0.7), Some(2.2), Some(9.9)),
+        case("the same, 100 nodes, load 0.9", half(100, 0.9), None, None),
+        case(
+            "lognormal speeds",
+            Scenario {
+                speeds: Speeds::Lognormal,
+                ..plain
+            },
+            Some(2.0),
+            Some(6.4),
+        ),
+        case(
+            "one 10 times slower",
+            Scenario {
+                speeds: Speeds::First(1, 0.1),
+                ..plain
+            },
+            Some(1.6),
+            Some(2.9),
+        ),
+        case("one becomes 4 times slower", odd(Oddity::SlowsDown), None, None),
+        case("2 of 20 10 times faster", two_of_twenty, Some(19.0), None),
+        case(
+            "the same, `MAX_SPEEDUP=8`",
+            Scenario {
+                max_speedup: speedup,
+                ..two_of_twenty
+            },
+            Some(2.0),
+            None,
+        ),
+        case("1 of 10 4 times faster", one_of_ten, Some(2.95), None),
+        case(
+            "the same, `MAX_SPEEDUP=8`",
+            Scenario {
+                max_speedup: speedup,
+                ..one_of_ten
+            },
+            Some(1.6),
+            None,
+        ),
+        case("3 clients", of(Clients::Equal(3)), Some(1.60), Some(2.36)),
+        case("10 clients", of(Clients::Equal(10)), None, None),
+        case("all clients in one /24", of(Clients::OneSubnet), None, None),
+        case(
+            "half 4 times faster, 3 clients",
+            Scenario {
+                clients: Clients::Equal(3),
+                ..uneven
+            },
+            None,
+            None,
+        ),
+        case("2 replicas", replicas(2, plain), Some(1.71), Some(1.65)),
+        case(
+            "2 replicas, load 0.9",
+            replicas(2, Scenario::new(10, 0.9)),
+            Some(1.98),
+            Some(1.83),
+        ),
+        case("4 replicas", replicas(4, plain), None, None),
+        case(
+            "half 4 times faster, 4 replicas",
+            replicas(4, uneven),
+            Some(1.9),
+            Some(3.1),
+        ),
+        case(
+            "a round within a tenth of the interval",
+            Scenario {
+                round_share: 0.1,
+                ..plain
+            },
+            Some(1.60),
+            Some(1.64),
+        ),
+        case("a quarter of the answers used", used(plain), None, None),
+        case(
+            "half 4 times faster, a quarter used",
+            used(uneven),
+            Some(2.1),
+            Some(22.0),
+        ),
+        case(
+            "half of the jobs bypass the router",
+            Scenario {
+                bypassing: 0.5,
+                ..plain
+            },
+            None,
+            None,
+        ),
+        case("jobs of 0.2 s", job(Duration::from_millis(200)), None, None),
+        case("jobs of 60 s", job(every(60)), None, None),
+        case(
+            "8 jobs at once on a node",
+            Scenario {
+                in_parallel: 8,
+                ..plain
+            },
+            None,
+            None,
+        ),
+        case("a node was added", odd(Oddity::Joins), None, None),
+        case("one reports 0 whatever it has", odd(Oddity::Liar), None, None),
+        case("one is painted busy by a /24", odd(Oddity::Painted), None, None),
+        case("interval 10 s", interval(10), Some(1.45), None),
+        case("interval 5 s", interval(5), Some(1.32), None),
+        case("interval 2 s", interval(2), Some(1.16), None),
+    ]
+}
+
+/// Containers that are dead on one of so many nodes, with the share of the jobs that these got when the rule was chosen.
+pub fn dead() -> [(Scenario, f64); 2] {
+    [(3, 0.37), (10, 0.11)].map(|(nodes, share)| {
+        let scenario = Scenario {
+            oddity: Some(Oddity::Dead),
+            ..Scenario::new(nodes, 0.7)
+        };
+        (scenario, share)
+    })
+}
