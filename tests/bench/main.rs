@@ -120,8 +120,10 @@ fn main() -> ExitCode {
     wanted.retain(|wanted| wanted != "short");
     let length = if is_short { Length::Short } else { Length::Full };
     let parts = PARTS.iter().filter_map(|part| {
-        let seconds = length.pick(Some(part.seconds.0), part.seconds.1)?;
-        (wanted.is_empty() || wanted.iter().any(|wanted| wanted == part.name)).then_some((part, seconds))
+        let is_named = wanted.iter().any(|wanted| wanted == part.name);
+        let (full, short) = part.seconds;
+        let seconds = length.pick(Some(full), short.or(is_named.then_some(full)))?;
+        (wanted.is_empty() || is_named).then_some((part, seconds))
     });
     let parts: Vec<(&Part, u32)> = parts.collect();
     let total: u32 = parts.iter().map(|(_, seconds)| seconds).sum();
