@@ -126,6 +126,21 @@ impl HostResolver {
         }
     }
 
+    /// Makes an answer the last one, as if it had just come.
+    #[cfg(test)]
+    #[expect(clippy::disallowed_methods, reason = "the answer is as old as the test")]
+    pub(crate) fn learn(&self, host: &str, addrs: Vec<IpAddr>) {
+        let now = Instant::now();
+        let entry = Entry {
+            addrs,
+            tried: Some(now),
+            asked: now,
+            queued: false,
+            slow: false,
+        };
+        self.lock().names.insert(host.to_owned(), entry);
+    }
+
     /// The addresses of a host, in lower case: itself for an address; of a name a fresh answer if one comes in time, else
     /// the last one, else none.
     #[expect(clippy::disallowed_methods, reason = "waits against a deadline")]

@@ -175,3 +175,44 @@ pub(crate) fn follow(
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{IpAddr, Ipv4Addr, TcpListener};
+
+    use super::*;
+    use crate::config::Config;
+
+    const HOST: &str = "explorer.test";
+    const LIST: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 29\r\n\r\n{\"data\":[{\"ip\":\"127.0.0.1\"}]}";
+
+    /// What is listed by an Explorer on this machine whose name means `after` when its answer is judged.
+    fn listed(after: IpAddr) -> node::ExplorerList {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+        let url = format!("http://{HOST}:{}", listener.local_addr().expect("it is bound").port());
+        let config = Config::from_lookup(|name| (name == "API_URL").then(|| url.clone().into())).expect("valid");
+        let fetcher = Fetcher::default();
+        let resolver = fetcher.resolver();
+        resolver.learn(HOST, vec![Ipv4Addr::LOCALHOST.into()]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut client, _) = listener.accept().expect("it listens");
+                // The head fits into one segment.
+                let _ = client.read(&mut [0; 4096]);
+                resolver.learn(HOST, vec![after]);
+                client.write_all(LIST).expect("it is read");
+            });
+            let explorer = Explorer::new(config.api_url.clone().expect("it is set"), &fetcher);
+            explorer.fetch().expect("a list")
+        })
+    }
+
+    #[test]
+    fn entries_get_what_both_meanings_of_the_name_allow() {
+        let here = listed(Ipv4Addr::LOCALHOST.into());
+        assert_eq!((here.nodes.len(), here.refused.len()), (1, 0));
+        let elsewhere = listed(IpAddr::from([9, 9, 9, 9]));
+        assert_eq!((elsewhere.nodes.len(), elsewhere.refused.len()), (0, 1));
+    }
+}
