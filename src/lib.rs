@@ -74,7 +74,7 @@ use util::threads::{self, Alarm, Joined};
 /// Serving begins after this time at the latest, whatever the nodes do.
 /// Clients give up after 3 s, some of them before: who comes with the start gets an answer all the same.
 const STARTUP_GRACE: Duration = Duration::from_millis(1_500);
-/// Threads without which there is no router: the workers' seven, gate, poller, lists, a probe, a look-up, and some to
+/// Threads without which there is no router: the workers' seven, gate, poller, lists, resources, a probe, a look-up, and some to
 /// spare, since tiny_http's begin at their own time and panic where there is no room.
 const START_THREADS: usize = 16;
 /// News of the lists that the poller has not taken yet; it takes them at once.

@@ -1,5 +1,9 @@
 //! What each available node said of its containers, and whom to ask when. Pure: no socket, no thread, no clock.
 
+mod support;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,6 +12,7 @@ use super::fetching::Failure;
 use super::view::{Shown, View};
 use crate::node::{ContainerId, Entries, NodeAddr, Rank, Reading};
 use crate::registry::Available;
+use support::SUPPORT_WINDOW;
 
 /// Time between two polls: 50 a second. 10,000 nodes that come up together are asked within 200 s; a small uplink has
 /// something else to do.
@@ -26,11 +31,6 @@ const MAX_MISSES: u8 = 3;
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// What keeping an entry takes besides its text.
 const ENTRY_OVERHEAD: usize = 128;
-
-/// Questions about models that a node is asked in `SUPPORT_WINDOW`: each can make a service call out.
-const MAX_SUPPORT_ASKS: usize = 6;
-/// A second more than a minute, so that it holds at the node as well, whatever the network does to the time between.
-const SUPPORT_WINDOW: Duration = Duration::from_secs(61);
 
 /// What is known of one container.
 #[derive(Debug)]
@@ -341,69 +341,9 @@ impl Nodes {
         let node = self.by_addr.get(addr).filter(|node| node.is_available)?;
         Some(node.state())
     }
-
-    /// Nodes to ask about a model, soonest done first, at most `most` of those that `is_open` lets through; and whether
-    /// these are all.
-    pub(super) fn soonest(
-        &self,
-        most: usize,
-        by: Instant,
-        is_open: impl Fn(&NodeAddr) -> bool,
-    ) -> (Vec<NodeAddr>, bool) {
-        let open = self.holders.iter().filter(|(_, addr)| is_open(addr));
-        let mut open: Vec<(u64, &NodeAddr)> = open
-            .filter_map(|(_, addr)| Some((self.by_addr.get(addr)?.order, addr)))
-            .collect();
-        let all = open.len();
-        open.retain(|(_, addr)| self.by_addr.get(*addr).is_some_and(|node| node.may_be_asked(by)));
-        if open.len() > most {
-            open.select_nth_unstable(most);
-            open.truncate(most);
-        }
-        open.sort_unstable();
-        let is_all = open.len() == all;
-        (open.into_iter().map(|(_, addr)| addr.clone()).collect(), is_all)
-    }
-
-    /// Whether a node may be asked about a model now.
-    pub(super) fn is_free(&self, addr: &NodeAddr, now: Instant) -> bool {
-        self.is_open(addr, now) && self.by_addr.get(addr).is_some_and(|node| !node.is_busy)
-    }
-
-    /// Whether a node may be asked about a model by then, if nothing else is asked of it.
-    pub(super) fn is_open(&self, addr: &NodeAddr, by: Instant) -> bool {
-        let node = self.by_addr.get(addr);
-        node.is_some_and(|node| node.is_available && node.may_be_asked(by))
-    }
-
-    /// Notes that a node is asked about a model.
-    pub(super) fn ask_support(&mut self, addr: &NodeAddr, now: Instant) {
-        if let Some(node) = self.by_addr.get_mut(addr) {
-            node.is_busy = true;
-            node.support_asks.push_back(now);
-            if node.support_asks.len() > MAX_SUPPORT_ASKS {
-                node.support_asks.pop_front();
-            }
-        }
-    }
-
-    /// Notes that this is over.
-    pub(super) fn support_ended(&mut self, addr: &NodeAddr) {
-        if let Some(node) = self.by_addr.get_mut(addr) {
-            node.is_busy = false;
-        }
-    }
 }
 
 impl Node {
-    fn may_be_asked(&self, now: Instant) -> bool {
-        self.support_asks.len() < MAX_SUPPORT_ASKS
-            || self
-                .support_asks
-                .front()
-                .is_some_and(|first| now.saturating_duration_since(*first) >= SUPPORT_WINDOW)
-    }
-
     fn state(&self) -> String {
         let count = match (self.entries.len(), self.last_poll) {
             (0, None) => "not asked yet".to_owned(),
@@ -439,6 +379,3 @@ fn settle(known: Vec<Entry>, new: Entries, runs: &[ContainerId]) -> Vec<Entry> {
     entries.sort_unstable_by(|a, b| a.id.cmp(&b.id));
     entries
 }
-
-#[cfg(test)]
-mod tests;

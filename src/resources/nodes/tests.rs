@@ -1,3 +1,4 @@
+use super::support::MAX_SUPPORT_ASKS;
 use super::*;
 
 const INTERVAL: Duration = Duration::from_secs(600);
