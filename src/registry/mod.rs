@@ -11,6 +11,7 @@
 //! No socket, no thread, no clock here: `now` is an argument.
 
 mod catalogue;
+mod node;
 mod order;
 mod promises;
 mod select;
@@ -27,13 +28,14 @@ use crate::client::Client;
 use crate::node::{ContainerId, NodeAddr, Rank, Running};
 use crate::util::arena::Key;
 pub use catalogue::{MAX_CONTAINERS, MAX_TEXT_BYTES, Summary};
+use node::Report;
 use promises::subnet;
 use select::select;
 pub use select::{MAX_PAGE, Page};
 use speed::{Time, typical_and_fast};
 pub use standing::Runners;
+use state::State;
 pub use state::Withdrawn;
-use state::{Report, State};
 
 /// How often an answer is chosen again because its first node changed meanwhile; then it is given as it is.
 const MAX_ATTEMPTS: usize = 4;
@@ -80,8 +82,6 @@ pub struct Totals {
     pub explorer: usize,
     /// Promises made since the start that counted.
     pub promises: u64,
-    /// Weighted pending jobs of the available nodes by their last counts; stays at 2^64-1 where it would be more.
-    pub pending: u64,
 }
 
 /// What the order of nodes goes by, for one node.
@@ -248,11 +248,6 @@ impl Registry {
     /// What the order goes by, for one node.
     pub fn standing(&self, id: NodeId, now: Instant) -> Option<Standing> {
         self.lock().standing(id, self.time(now))
-    }
-
-    /// Jobs a second of the typical node, each with the weight of a promise; none with `PROMISES=off`.
-    pub fn typical_speed(&self) -> Option<f64> {
-        self.lock().typical_speed()
     }
 
     /// What runs on available nodes, by id.

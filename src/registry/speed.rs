@@ -83,11 +83,6 @@ impl FleetSpeed {
         }
     }
 
-    /// Jobs a second of the typical node.
-    pub(super) fn typical(&self) -> f64 {
-        self.typical
-    }
-
     /// Takes over what the records of all nodes say. Without any the last ones stay.
     pub(super) fn set(&mut self, (typical, fast): (f64, f64)) {
         (self.typical, self.fast) = (typical, fast);

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::catalogue::{Catalogue, Index, Summary};
+use super::node::{Node, Report};
 use super::order::{Order, Place};
 use super::promises::{ClientPromise, Clients, Promises};
 use super::select::{Adjusted, View};
-use super::speed::{Count, FleetSpeed, Record, Time, Work};
+use super::speed::{FleetSpeed, Record, Time, Work};
 use super::{Available, NodeId, PromisePolicy, Rank, Standing, Totals};
 use crate::client::Client;
 use crate::node::{ContainerId, NodeAddr, Running};
@@ -26,40 +27,6 @@ pub(super) struct State {
     pub(super) catalogue: Catalogue,
     clients: Clients,
     totals: Totals,
-    /// Weighted pending jobs of available nodes; wide enough not to overflow.
-    pending: u128,
-}
-
-#[derive(Debug)]
-pub(super) struct Node {
-    addr: NodeAddr,
-    rank: Rank,
-    /// Nodes that had left before it was inserted.
-    removal_epoch: u64,
-    /// Number of probes sent to it, and of the last one that reported.
-    last_sent: u32,
-    last_reported: u32,
-    /// Weighted.
-    pending: u64,
-    work: Work,
-    promises: Option<Box<Promises>>,
-    /// Present while the node is available; then it stands there in the order of each container that it runs.
-    place: Option<Place>,
-    /// Whether it stands behind all nodes that are not doubted.
-    is_doubted: bool,
-    /// Sorted.
-    pub(super) runs: Box<[Index]>,
-}
-
-/// What a probe found.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Report<'a> {
-    pub(super) probe: u32,
-    pub(super) running: &'a [Running],
-    /// Weighted.
-    pub(super) pending: u64,
-    /// Which of equal nodes comes first.
-    pub(super) tie: u32,
 }
 
 /// What a node had in the registry before it was marked down: enough to put it back as it was.
@@ -68,9 +35,6 @@ pub struct Withdrawn {
     tie: u32,
     running: Vec<Running>,
 }
-
-/// The keys of doubted nodes begin here. Others stay below: as nanoseconds it is 292 years.
-const BEHIND: u64 = 1 << 63;
 
 impl State {
     pub(super) fn new(policy: PromisePolicy, interval: Duration) -> Self {
@@ -88,7 +52,6 @@ impl State {
             catalogue: Catalogue::default(),
             clients: Clients::default(),
             totals: Totals::default(),
-            pending: 0,
         }
     }
 
@@ -101,10 +64,7 @@ impl State {
     }
 
     pub(super) fn totals(&self) -> Totals {
-        Totals {
-            pending: u64::try_from(self.pending).unwrap_or(u64::MAX),
-            ..self.totals
-        }
+        self.totals
     }
 
     pub(super) fn summaries(&self, after: Option<&ContainerId>, most: usize) -> Vec<Summary> {
@@ -146,10 +106,6 @@ impl State {
         if let Some(speeds) = speeds {
             self.fleet.set(speeds);
         }
-    }
-
-    pub(super) fn typical_speed(&self) -> Option<f64> {
-        self.is_on.then(|| self.fleet.typical())
     }
 
     pub(super) fn standing(&self, id: NodeId, now: Time) -> Option<Standing> {
@@ -232,21 +188,17 @@ impl State {
         let Some(node) = self.nodes.get_mut(id) else {
             return 0;
         };
-        if node.place.is_some() {
-            self.pending -= u128::from(node.pending);
-        }
         node.take_over(&report, self.weight, &mut self.fleet, now);
         node.is_doubted = false;
         self.enter(id, report.tie, report.running)
     }
 
-    /// Gives a node whose pending jobs are not in the sum its place in the orders of exactly these containers. Returns
+    /// Gives a node its place in the orders of exactly these containers. Returns
     /// for how many of them the full catalogue had no room.
     fn enter(&mut self, id: NodeId, tie: u32, containers: &[Running]) -> usize {
         let Some(node) = self.nodes.get(id) else {
             return 0;
         };
-        self.pending += u128::from(node.pending);
         let rank = node.rank;
         let place = Place {
             key: node.key(self.is_on),
@@ -296,7 +248,6 @@ impl State {
         let node = self.nodes.get_mut(id)?;
         let old_place = node.place.take()?;
         let (rank, runs) = (node.rank, std::mem::take(&mut node.runs));
-        self.pending -= u128::from(node.pending);
         let running = runs
             .iter()
             .filter_map(|index| self.catalogue.running(*index, id))
@@ -427,51 +378,5 @@ impl State {
     /// What the node's place goes by, made anew.
     pub(super) fn key(&self, id: NodeId) -> Option<u64> {
         Some(self.nodes.get(id)?.key(self.is_on))
-    }
-}
-
-impl Node {
-    fn promised(&self) -> u64 {
-        self.promises.as_ref().map_or(0, |promises| promises.count())
-    }
-
-    fn key(&self, is_on: bool) -> u64 {
-        self.behind(match is_on {
-            true => self.work.next_done().0,
-            false => self.pending,
-        })
-    }
-
-    /// The key, and where the node is doubted one behind all keys of nodes that are not.
-    fn behind(&self, key: u64) -> u64 {
-        match self.is_doubted {
-            true => key | BEHIND,
-            false => key.min(BEHIND - 1),
-        }
-    }
-
-    /// Whether a promise that was made after this probe was sent may not be in a count yet.
-    fn is_open(&self, last_sent: u32) -> bool {
-        last_sent.wrapping_sub(self.last_reported) as i32 >= 0
-    }
-
-    fn take_over(&mut self, report: &Report<'_>, weight: u32, fleet: &mut FleetSpeed, now: Time) {
-        let promised = self.promised();
-        self.last_reported = report.probe;
-        self.pending = report.pending;
-        if let Some(promises) = &mut self.promises {
-            promises.end_before(report.probe);
-        }
-        let after = self.promised();
-        if after == 0 {
-            self.promises = None;
-        }
-        let count = Count {
-            pending: report.pending as f64 / f64::from(weight),
-            before: promised - after,
-            after,
-            is_listed: self.rank.is_listed(),
-        };
-        self.work.count(count, fleet, now);
     }
 }

@@ -175,9 +175,7 @@ impl Model {
                 .filter(|node| matches!(node.rank, Rank::Listed(_)) == listed && (!up || node.runs.is_some()))
                 .count()
         };
-        let pending = self.nodes.values().filter(|node| node.runs.is_some());
         Totals {
-            pending: pending.fold(0, |sum, node| sum.saturating_add(node.pending)),
             listed_up: count(true, true),
             listed: count(true, false),
             explorer_up: count(false, true),
