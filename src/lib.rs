@@ -11,7 +11,8 @@
 //!
 //! **Resources.** `resources`, a thread of its own: which nodes are available → whom to ask when → bounded channel → its own
 //! few threads: one `GET /resources` under one deadline → bounded channel → a view that answers are made from. A request
-//! with a `model_id` begins a survey, or shares one.
+//! with a `model_id` begins a survey, or shares one; while it is on, the worker puts the answer off and the gate asks again,
+//! so that nobody waits behind it.
 //!
 //! **A look at the router itself.** `poller` and `lists` write what they found on the board of `status` as well, which has
 //! a lock of its own: `/status` reads it some hundred nodes at a time, and asks `registry` for those of one page.

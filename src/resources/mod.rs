@@ -113,15 +113,18 @@ impl Resources {
 
     /// One asks which nodes support a model: begins a survey where that is called for.
     pub(crate) fn ask(&self, model_id: &str, client: Client, now: Instant) -> Step {
-        let is_known = lock(&self.shared.surveys).is_known(model_id);
-        let step = lock(&self.shared.surveys).ask(model_id, client, now);
+        let mut surveys = lock(&self.shared.surveys);
+        let is_known = surveys.is_known(model_id);
+        let step = surveys.ask(model_id, client, now);
+        let is_new_round = surveys.take_new_round();
+        drop(surveys);
         let outcome = match step {
             Step::Refused(_) => SurveyOutcome::Refused,
             _ if is_known => SurveyOutcome::Kept,
             _ => SurveyOutcome::New,
         };
         self.shared.metrics.surveys[outcome].add(1);
-        if step == Step::Later {
+        if is_new_round {
             // When there is no room, it is told already.
             let _ = self.shared.wake.try_send(());
         }

@@ -99,6 +99,8 @@ pub(super) struct Surveys {
     /// The last questions, the oldest first.
     asks: VecDeque<Instant>,
     under_way: usize,
+    /// Whether a round has begun since this was last asked.
+    has_new_round: bool,
     bytes: usize,
     explorer_bytes: usize,
 }
@@ -118,6 +120,7 @@ impl Surveys {
         };
         survey.last_used = now;
         if survey.round.is_none() && survey.complete_until.is_none_or(|until| until <= now) {
+            self.has_new_round = true;
             survey.round = Some(Round {
                 until: now + MAX_DEFERRAL,
                 has_begun: false,
@@ -221,6 +224,11 @@ impl Surveys {
 
     pub(super) fn is_known(&self, id: &str) -> bool {
         self.by_id.contains_key(id)
+    }
+
+    /// Whether there is a round whose nodes are still to be looked for.
+    pub(super) fn take_new_round(&mut self) -> bool {
+        std::mem::take(&mut self.has_new_round)
     }
 
     /// Whether there is a round of this id to wait for.
