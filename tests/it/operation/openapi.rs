@@ -6,7 +6,8 @@ use super::{launch, serving};
 use crate::support::http::{self, Answer, Connection};
 use crate::support::{Fleet, Router};
 
-const PATHS: [&str; 8] = [
+const PATHS: [&str; 9] = [
+    "/",
     "/api/v1/containers",
     "/api/v1/ips",
     "/api/v1/resources",
