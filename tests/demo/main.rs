@@ -190,7 +190,8 @@ fn help(port: &str) -> String {
          curl http://{addr}/api/v1/containers\n  \
          curl http://{addr}/api/v1/resources\n  \
          curl 'http://{addr}/api/v1/resources?model_id=huggingface/Ritual-Net/iris-classification:iris.onnx'\n  \
-         curl http://{addr}/metrics\n\n\
+         curl http://{addr}/metrics\n  \
+         http://{addr}/status in a browser\n\n\
          Ctrl-C ends it.\n"
     )
 }
