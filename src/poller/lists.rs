@@ -89,7 +89,8 @@ impl Poller {
             }
             self.count(node.counted, None);
             self.mass_failure.removed(id);
-            let line = format_args!("node {:?} is not listed any more", addr.as_listed());
+            let node = addr.as_listed();
+            let line = format_args!("node {node:?} is not listed any more");
             log_node(&mut self.node_lines, Level::Info, line, now);
         }
     }
