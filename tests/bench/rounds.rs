@@ -71,9 +71,9 @@ pub fn over_a_fleet(length: Length) {
     let rounds_each = length.pick(ROUNDS, SHORT_ROUNDS);
     println!("\n## Rounds, MAX_PROBES at its default\n");
     println!(
-        "| nodes | hanging | interval | available | processor time of a round | resident, at most | live nodes asked 0/1/2/more times in an interval | warnings |"
+        "| nodes | hanging | interval | available | processor time of a round | resident, at most | live nodes asked 0/1/2/more times in an interval | probes in the busiest second beside its share | warnings |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|");
     for &(nodes, percent, interval) in length.pick(&FLEETS[..], &SHORT_FLEETS) {
         let fleet = Fleet::start(nodes);
         hang(&fleet, percent);
@@ -88,19 +88,31 @@ pub fn over_a_fleet(length: Length) {
             .map(|times| rounds.iter().map(|round| round.asked[times]).sum::<usize>().to_string())
             .collect();
         println!(
-            "| {nodes} | {percent} % | {} s | {} | {:.2} s | {:.1} MiB | {} in {rounds_each} intervals | {} |",
+            "| {nodes} | {percent} % | {} s | {} | {:.2} s | {:.1} MiB | {} in {rounds_each} intervals | {} | {} |",
             interval.as_secs(),
             available(&router).len(),
             median(rounds.iter().map(|round| round.cpu).collect()).as_secs_f64(),
             router.peak_rss_kib() as f64 / 1024.0,
             asked.join(" / "),
+            busiest(&rounds, interval),
             router.count_lines("too small"),
         );
     }
 }
 
+/// How many probes there were in the busiest second of all rounds, and how many times its share that is. A few nodes have
+/// no even share of a second.
+fn busiest(rounds: &[Round], interval: Duration) -> String {
+    let most = rounds.iter().map(|round| round.most_in_a_second).max().unwrap_or(0);
+    let all: u64 = rounds.iter().map(|round| round.probes).sum();
+    let share = all as f64 / (rounds.len() as f64 * interval.as_secs_f64());
+    format!("{most}, {:.2}", most as f64 / share)
+}
+
 struct Round {
     cpu: Duration,
+    probes: u64,
+    most_in_a_second: u64,
     /// Live nodes that were asked never, once, twice, more often.
     asked: [usize; 4],
 }
@@ -108,13 +120,24 @@ struct Round {
 impl Round {
     fn measure(fleet: &Fleet, router: &Router, percent: usize, interval: Duration) -> Self {
         let (before, cpu) = (fleet.asked_each(), router.cpu_time());
-        wait(interval);
+        let each_second: Vec<u64> = (0..interval.as_secs())
+            .map(|_| {
+                let asked = fleet.asked_total();
+                wait(Duration::from_secs(1));
+                fleet.asked_total() - asked
+            })
+            .collect();
         let (after, cpu) = (fleet.asked_each(), router.cpu_time() - cpu);
         let mut asked = [0; 4];
         for node in (0..fleet.len()).filter(|node| node % 100 >= percent) {
             asked[(after[node] - before[node]).min(3) as usize] += 1;
         }
-        Self { cpu, asked }
+        Self {
+            cpu,
+            probes: each_second.iter().sum(),
+            most_in_a_second: each_second.into_iter().max().unwrap_or(0),
+            asked,
+        }
     }
 }
 
