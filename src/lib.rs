@@ -5,8 +5,8 @@
 //! already open connection → tiny_http → worker: route (404, 405) → `limiter` (429) → query (400) → `registry`: select,
 //! promise → JSON → `gate` writes it out under a deadline.
 //!
-//! **A probe.** `poller`: a round over the nodes, those that are up before those that are down, rechecks and new nodes
-//! between → bounded channel → `probe` thread: one `GET /info` under one deadline → bounded channel → `poller`: what
+//! **A probe.** `poller`: the node that was asked longest ago, evenly over the interval, those that are up before those
+//! that are down, rechecks and new nodes between → bounded channel → `probe` thread: one `GET /info` under one deadline → bounded channel → `poller`: what
 //! changed → `registry` → log only flips. `lists` tells the poller which nodes there are.
 //!
 //! **Resources.** `resources`, a thread of its own: which nodes are available → whom to ask when → bounded channel → its own
@@ -21,8 +21,9 @@
 //! - `config`, `node`, `limiter`, `registry` open no socket, start no thread, read no clock.
 //! - Only the poller writes what nodes are; only an answer adds a promise. The registry's lock is held for
 //!   microseconds, never across I/O, a log line or a sort of all nodes.
-//! - The first page of an answer costs the same with 10 nodes as with 100,000; a page far down costs a walk over the
-//!   nodes before it, outside the lock.
+//! - The first page of an answer costs the same with 10 nodes as with 100,000. A page far down costs a walk over the nodes
+//!   before it, and one of two containers that rarely meet a walk over the nodes of the rarer one: outside the lock, and
+//!   never longer than the list.
 //! - Without a thread that it can't do without (gate, poller, lists), the router ends instead of living on.
 //! - No queue, pool, table, buffer or wait without a named limit that says why it is that number.
 //! - Text from clients and nodes is never logged or echoed unescaped or at unbounded length.
