@@ -88,6 +88,22 @@ fn pages_by_offset_are_the_whole_list_once_each() {
 }
 
 #[test]
+fn asking_again_gives_the_next_node_first() {
+    let fleet = Fleet::start(3);
+    fleet.set_each(|node| Behaviour::up(2 * node as u64, &["hello-world"]));
+    let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 86400).start();
+    wait_available(&router, &fleet, 0..3);
+    // Six even out the queues, fewer where looking for what is available was a promise; then it goes round.
+    let first = |_| router.get(&format!("{IPS}?container=hello-world")).strings().remove(0);
+    let got: Vec<String> = (0..18).map(first).collect();
+    let last = &got[6..];
+    for addr in addresses(&fleet, 0..3) {
+        assert_eq!(last.iter().filter(|got| **got == addr).count(), 4, "{got:?}");
+    }
+    assert!(last.windows(2).all(|pair| pair[0] != pair[1]), "{got:?}");
+}
+
+#[test]
 fn how_busy_a_node_is_goes_by_the_weights_of_its_jobs() {
     let pending = [
         json!({"offchain": 5, "onchain": 0}),

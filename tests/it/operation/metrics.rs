@@ -239,6 +239,7 @@ fn promises_are_counted() {
     router.get(target);
     http::call(router.addr(), "HEAD", target);
     router.get("/api/v1/ips?container=hello-world&n=0");
+    router.get("/api/v1/ips?container=hello-world&offset=1");
     router.get("/api/v1/ips?container=nowhere");
     assert_eq!(own(&metrics(&router), "promises_total"), 2.0);
 }
