@@ -25,6 +25,9 @@
 //!   before it, and one of two containers that rarely meet a walk over the nodes of the rarer one: outside the lock, and
 //!   never longer than the list.
 //! - Without a thread that it can't do without (gate, poller, lists), the router ends instead of living on.
+//! - Nothing that blocks (the log, a list on a network disk, a resolver) is called by the event loop, the poller or the
+//!   way to the exit.
+//! - The gate and its workers have their threads before the first probe is sent; probe threads that are not needed end.
 //! - No queue, pool, table, buffer or wait without a named limit that says why it is that number.
 //! - Text from clients and nodes is never logged or echoed unescaped or at unbounded length.
 //! - No thread outlives [`Router`] but look-ups of host names and the one that reads ips.txt, which can't be cut short
