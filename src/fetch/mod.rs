@@ -260,7 +260,8 @@ fn ask(agent: &Agent, url: &str, bounds: Bounds) -> Result<Answer, ureq::Error> 
     let status = response.status().as_u16();
     let headers = response.headers();
     let location = text(headers, LOCATION).filter(|_| response.status().is_redirection());
-    let encoding = text(headers, CONTENT_ENCODING).filter(|name| !name.is_empty() && name != "identity");
+    let encoding =
+        text(headers, CONTENT_ENCODING).filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity"));
     let body = match status {
         200 => response
             .body_mut()
