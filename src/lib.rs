@@ -24,6 +24,8 @@
 //! - The first page of an answer costs the same with 10 nodes as with 100,000. A page far down costs a walk over the nodes
 //!   before it, and one of two containers that rarely meet a walk over the nodes of the rarer one: outside the lock, and
 //!   never longer than the list.
+//! - A client connection has at most one request under way, by construction: its stages are private, carry what belongs
+//!   to them, and change in one pure function. What epoll is to tell of it is computed from the stage in one place.
 //! - Without a thread that it can't do without (gate, poller, lists), the router ends instead of living on.
 //! - Nothing that blocks (the log, a list on a network disk, a resolver) is called by the event loop, the poller or the
 //!   way to the exit.

@@ -1,7 +1,7 @@
 //! The tiny_http worker pool. The only file that knows tiny_http.
 //!
 //! Its listener has no name that another process could find: an abstract socket with a random name and a backlog of
-//! exactly our own connections is shut for good before anything is accepted from it. Whoever else got in between
+//! exactly our own connections is shut for good before anything is accepted from it. Another process that got in between
 //! would have taken one of our places, and then all of it is thrown away.
 
 use std::io::{self, Read, Write};

@@ -1,5 +1,5 @@
 //! One client connection as a state machine: what it does with what comes from its client, the workers and the clock.
-//! Pure: it has no socket and reads no clock. Whoever drives it does what each [`Action`] says.
+//! Pure: it has no socket and reads no clock. `clients` drives it and does what each [`Action`] says.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,9 +1,14 @@
 //! The front door: accepts, counts, reads the head against clock and size, hands it on.
 //!
 //! tiny_http alone can be ended by one request (upstream PR 290, closed) and has no limits or deadlines (upstream issue
-//! 143, open since 2018), so the public port is ours. One thread with epoll owns every client connection; nothing is spawned for any of them. What tiny_http gets, over private
-//! connections that only the gate holds, is one canonical request: method, path and query, the client's address and
-//! what becomes of the connection. When upstream gets limits and deadlines, the gate can go.
+//! 143, open since 2018), so the public port is ours. One thread with epoll owns every client connection; nothing is
+//! spawned for any of them. What tiny_http gets, over private connections that only the gate holds, is one canonical
+//! request: method, path and query, the client's address and what becomes of the connection. When upstream gets limits
+//! and deadlines, the gate can go.
+//!
+//! `event_loop` waits for news and passes it on: of clients to `clients`, which has their sockets and shares and lets each
+//! `connection`, a pure state machine over `head`, `forwarded`, `cors` and `refusal`, say what is to be done; of workers
+//! to `worker_pool` and its `worker_connection`s.
 
 mod clients;
 mod connection;

@@ -297,7 +297,7 @@ fn a_worker_connection_that_closes_costs_its_request_a_502_and_is_replaced() {
         1,
         "its workers are told to end"
     );
-    // Whoever asks now waits until the next tick.
+    // A request that comes now waits until the next tick.
     let mut next = rig.ask();
     rig.tick_after(TICK);
     let mut workers = rig.workers();

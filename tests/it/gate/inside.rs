@@ -50,7 +50,7 @@ fn no_port_listens_but_the_public_one() {
 fn no_name_or_path_accepts_a_connection() {
     let (_fleet, router) = with_ten_nodes();
     let own = lines("unix", 6, &sockets(&router));
-    assert!(!own.is_empty(), "the lanes are there");
+    assert!(!own.is_empty(), "the private connections are there");
     for line in &own {
         // __SO_ACCEPTCON
         assert_eq!(line[3], "00000000", "listens: {line:?}");

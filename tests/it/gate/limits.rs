@@ -74,7 +74,7 @@ fn a_trusted_proxy_may_hold_all_connections() {
 }
 
 #[test]
-fn at_the_cap_whoever_holds_most_and_waits_longest_makes_room() {
+fn at_the_cap_the_longest_wait_of_the_client_that_holds_most_makes_room() {
     let (_fleet, router) = with_16_places();
     let mut most = kept(&router, 9, 4);
     let mut others: Vec<Connection> = (1..=4).flat_map(|from| kept(&router, from, 3)).collect();
