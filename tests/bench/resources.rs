@@ -181,8 +181,8 @@ fn attack(router: &Router, lasting: Duration, id: &(dyn Fn(u64) -> String + Sync
             for _ in 0..900 {
                 // Every other one is one of a few that all ask for, so that those that were let in are asked for again.
                 let number = match asked % 2 {
-                    0 => u64::from(attacker) << 32 | asked,
-                    _ => asked % COMMON_IDS,
+                    0 => asked / 2 % COMMON_IDS,
+                    _ => u64::from(attacker) << 32 | asked,
                 };
                 let answer = connection.get(&format!("{PATH}?model_id={}", id(number)));
                 asked += 1;
