@@ -54,7 +54,7 @@ sim:
 sim-short:
 	cargo run $(LOCKED) --release --example sim -- short
 
-# The built router against nodes that really queue, for two minutes.
+# The built router against nodes that really queue, for four minutes.
 sim-real:
 	cargo build $(LOCKED) --release
 	cargo run $(LOCKED) --release --example sim -- real

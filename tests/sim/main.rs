@@ -1,7 +1,7 @@
 //! `make sim`: how good the choice of nodes stays while counts are stale, in simulated time, with the router's own
 //! registry. Prints tables; the exit code is 1 where it is worse than random. `short` measures a tenth of the time; further
 //! arguments are parts of the names of the cases that are wanted;
-//! `real` runs the built router against nodes that queue, in real time, for two minutes.
+//! `real` runs the built router against nodes that queue, in real time, for four minutes.
 #![allow(clippy::print_stdout, missing_docs, unreachable_pub)]
 
 mod model;
