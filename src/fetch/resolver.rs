@@ -31,7 +31,7 @@ const THREAD_IDLE: Duration = Duration::from_secs(30);
 const FRESH: Duration = Duration::from_secs(5);
 /// How long to wait for a new answer when an older one is known.
 const STALE_GRACE: Duration = Duration::from_secs(1);
-/// HostResolver known at once; beyond it those that nobody asked for lately are forgotten.
+/// Names known at once; beyond it those that nobody asked for lately are forgotten.
 const MAX_NAMES: usize = 100_000;
 /// A name that was not asked for in this time may be forgotten.
 const IDLE: Duration = Duration::from_secs(600);

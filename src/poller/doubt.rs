@@ -34,7 +34,7 @@ pub(super) struct MassFailure {
     /// When the doubt that lasts ends.
     until: Option<Instant>,
     /// Nodes of the last doubt, and those of them that have not answered since.
-    doubted: usize,
+    doubted: HashSet<NodeId>,
     missing: HashSet<NodeId>,
 }
 
@@ -45,7 +45,7 @@ impl MassFailure {
             lost: HashMap::new(),
             order: VecDeque::new(),
             until: None,
-            doubted: 0,
+            doubted: HashSet::new(),
             missing: HashSet::new(),
         }
     }
@@ -60,12 +60,13 @@ impl MassFailure {
         let failed = self.lost.len() + 1;
         let before = self.lost.len() + available;
         let is_mass = failed >= MIN_NODES && failed * 2 > before;
-        let may_begin = self.missing.len() * 2 <= self.doubted;
+        let may_begin = self.missing.len() * 2 <= self.doubted.len();
         if !is_mass || !may_begin {
             return Verdict::Lost;
         }
         self.until = Some(now + self.interval * MAX_DOUBT_INTERVALS);
-        (self.doubted, self.missing) = (0, HashSet::new());
+        self.doubted.clear();
+        self.missing.clear();
         self.order.clear();
         let back: Vec<_> = self.lost.drain().map(|(id, (_, withdrawn))| (id, withdrawn)).collect();
         back.iter().for_each(|(id, _)| self.note(*id));
@@ -74,9 +75,8 @@ impl MassFailure {
     }
 
     fn note(&mut self, id: NodeId) {
-        if self.missing.insert(id) {
-            self.doubted += 1;
-        }
+        self.doubted.insert(id);
+        self.missing.insert(id);
     }
 
     /// A node was lost, and had this in the registry.
@@ -108,7 +108,7 @@ impl MassFailure {
     pub(super) fn removed(&mut self, id: NodeId) {
         self.lost.remove(&id);
         if self.missing.remove(&id) {
-            self.doubted -= 1;
+            self.doubted.remove(&id);
         }
     }
 
@@ -267,6 +267,10 @@ mod tests {
         }
         for node in 0..3 {
             rig.answer(node);
+        }
+        for _ in 0..10 {
+            assert_eq!(rig.fail(0), Ok("doubted"), "one that comes and goes is one node");
+            rig.answer(0);
         }
         rig.now += 3 * INTERVAL;
         assert_eq!(rig.end(), Some(5));

@@ -54,6 +54,12 @@ impl Poller {
             self.unanswered += 1;
             self.recount(id);
         }
+        let nodes = &self.nodes;
+        let is_new = |node: &Tracked, source| node.asked.is_none() && node.rank.source() == source;
+        self.schedule.retain(
+            |id, source| nodes.get(&id).is_some_and(|node| is_new(node, source)),
+            |id| nodes.contains_key(&id),
+        );
     }
 
     fn keep(&mut self, id: NodeId, addr: NodeAddr, rank: Rank) {
@@ -62,8 +68,9 @@ impl Poller {
         {
             self.registry.relist(id, addr.clone(), rank);
             self.board.listed(id, addr.clone(), rank.source());
-            (node.addr, node.rank) = (addr, rank);
-            if node.asked.is_none() {
+            let was = std::mem::replace(&mut node.rank, rank);
+            node.addr = addr;
+            if node.asked.is_none() && was.source() != rank.source() {
                 self.schedule.add_new(id, rank.source());
             }
             self.recount(id);

@@ -116,6 +116,22 @@ impl Schedule {
         }
     }
 
+    /// Keeps new nodes that `is_new` in this list, and rechecks of nodes that `is_listed`: a list that changes often makes no
+    /// queue longer than itself, and nodes that come and go take no turn from those that stay.
+    pub(super) fn retain(&mut self, is_new: impl Fn(NodeId, Source) -> bool, is_listed: impl Fn(NodeId) -> bool) {
+        let before = self.new_count();
+        self.new_listed.retain(|id| is_new(*id, Source::IpsFile));
+        self.new_named.retain(|id| is_new(*id, Source::Explorer));
+        self.new_before_round = self.new_before_round.saturating_sub(before - self.new_count());
+        for queue in [&mut self.up, &mut self.other] {
+            queue.rechecks.retain(|(_, id)| is_listed(*id));
+        }
+    }
+
+    fn new_count(&self) -> usize {
+        self.new_listed.len() + self.new_named.len()
+    }
+
     /// Changes how many probes may be under way at once. Those that are go on.
     pub(super) fn set_max_probes(&mut self, max_probes: usize) {
         self.max_probes = max_probes;
@@ -173,7 +189,7 @@ impl Schedule {
             up: self.up.overdue(self.interval, now),
             other: self.other.overdue(self.interval, now) + self.new_before_round,
         };
-        self.new_before_round = self.new_listed.len() + self.new_named.len();
+        self.new_before_round = self.new_count();
         // Late by more than an interval (the machine slept): go on from now instead of catching up.
         let next = self.next_round + self.interval;
         self.next_round = if next > now { next } else { now + self.interval };
@@ -284,7 +300,7 @@ impl ClassQueue {
     }
 
     fn rechecks_due(&self, now: Instant) -> usize {
-        self.rechecks.iter().take_while(|(due, _)| *due <= now).count()
+        self.rechecks.partition_point(|(due, _)| *due <= now)
     }
 
     fn take_recheck(&mut self, now: Instant) -> Option<NodeId> {

@@ -263,6 +263,31 @@ fn new_nodes_of_ips_txt_are_asked_before_those_of_the_explorer_and_in_its_order(
 }
 
 #[test]
+fn new_nodes_that_come_and_go_take_no_turn_from_one_that_stays() {
+    let mut rig = rig(true);
+    for other in 0..100 {
+        rig.update(Update::Explorer(nodes(&format!("1.1.1.{other}:1\n9.9.9.9:9"))));
+        let listed = if other % 2 == 0 { "9.9.9.9:9" } else { "" };
+        rig.update(Update::Listed(nodes(listed)));
+    }
+    rig.now += SECOND;
+    let order: Vec<_> = std::iter::from_fn(|| match rig.poller.schedule.turn(rig.now) {
+        Turn::New(id) => Some(rig.poller.nodes.get(&id).map(|node| node.addr.to_string())),
+        _ => None,
+    })
+    .collect();
+    let known = |addr: &str| Some(addr.to_owned());
+    assert_eq!(order, [known("1.1.1.99:1"), known("9.9.9.9:9")]);
+    rig.probe("1.1.1.99:1", failed());
+    rig.update(Update::Explorer(Vec::new()));
+    assert_eq!(
+        rig.poller.schedule.demand(rig.now + SECOND),
+        1,
+        "no recheck of one that left"
+    );
+}
+
+#[test]
 fn a_node_is_asked_by_one_probe_at_a_time() {
     let mut rig = Rig::listed("h:1\nh:2");
     assert_eq!(rig.send_due(), ["h:1", "h:2"]);

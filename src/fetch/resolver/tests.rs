@@ -80,7 +80,7 @@ fn names_that_were_slow_leave_threads_to_the_others_however_many_they_are() {
     names.close();
 }
 
-/// HostResolver whose threads are all held by a broken name server.
+/// A resolver whose threads are all held by a broken name server.
 fn stuck() -> HostResolver {
     let names = HostResolver::default();
     names.lock().threads = MAX_THREADS;
