@@ -16,7 +16,7 @@ use ureq::unversioned::transport::DefaultConnector;
 
 use crate::config::Config;
 use crate::util::files;
-pub(crate) use reason::{FetchError, is_local};
+pub(crate) use reason::FetchError;
 use reason::{certificate_error, short};
 use redirect::{Target, shown};
 pub(crate) use resolver::HostResolver;

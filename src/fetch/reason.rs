@@ -61,7 +61,7 @@ impl From<ureq::Error> for FetchError {
 
 /// Whether an error is a lack on this machine. No address available: the ports are used up, since IPv6 addresses that
 /// can't be reached from here are left out before a connect (`resolver`).
-pub(crate) fn is_local(error: &io::Error) -> bool {
+fn is_local(error: &io::Error) -> bool {
     const LOCAL: [Errno; 6] = [
         Errno::MFILE,
         Errno::NFILE,

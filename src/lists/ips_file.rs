@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::fetch;
 use crate::node::{self, NodeAddr, NodeList};
 use crate::status::Board;
 use crate::util::files;
@@ -56,15 +55,16 @@ pub(crate) struct File {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Trouble {
     text: String,
-    /// A lack of this machine, such as descriptors: the file need not change for it to pass.
-    is_local: bool,
+    /// The system did not let it be read (a lack of descriptors, a disk that fails): that may pass without a change of the
+    /// file.
+    may_pass: bool,
 }
 
 impl Trouble {
     fn of_file(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
-            is_local: false,
+            may_pass: false,
         }
     }
 }
@@ -126,7 +126,7 @@ impl File {
             Err(trouble) => self.board.file_failed(&trouble.text),
         }
         self.trouble = read.as_ref().err().cloned();
-        self.is_read = !self.trouble.as_ref().is_some_and(|trouble| trouble.is_local);
+        self.is_read = !self.trouble.as_ref().is_some_and(|trouble| trouble.may_pass);
         if let Ok(list) = read {
             self.has_nodes = !list.nodes.is_empty();
         }
@@ -179,10 +179,7 @@ pub(crate) fn read(path: &Path) -> Result<NodeList, String> {
 }
 
 fn read_bytes(path: &Path) -> Result<Vec<u8>, Trouble> {
-    files::read_regular(path, MAX_FILE_BYTES).map_err(|error| Trouble {
-        text: trouble(&error),
-        is_local: fetch::is_local(&error),
-    })
+    files::read_regular(path, MAX_FILE_BYTES).map_err(Trouble::from)
 }
 
 fn parse(bytes: &[u8]) -> Result<NodeList, Trouble> {
@@ -202,22 +199,28 @@ fn refuse_accident(bytes: &[u8], list: &NodeList) -> Result<(), Trouble> {
     }
 }
 
-fn trouble(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "no such file".to_owned(),
-        io::ErrorKind::IsADirectory => {
-            "a directory (docker makes one when the file to mount is missing on the host)".to_owned()
-        }
-        io::ErrorKind::PermissionDenied => {
-            format!("permission denied to uid {}", rustix::process::geteuid().as_raw())
-        }
-        _ => error.to_string(),
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        let text = match error.kind() {
+            io::ErrorKind::NotFound => "no such file".to_owned(),
+            io::ErrorKind::IsADirectory => {
+                "a directory (docker makes one when the file to mount is missing on the host)".to_owned()
+            }
+            io::ErrorKind::PermissionDenied => {
+                format!("permission denied to uid {}", rustix::process::geteuid().as_raw())
+            }
+            _ => error.to_string(),
+        };
+        let may_pass = error.raw_os_error().is_some();
+        Self { text, may_pass }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use rustix::io::Errno;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -251,21 +254,18 @@ mod tests {
     }
 
     #[test]
-    fn a_lack_of_ours_is_told_once_and_passes_without_a_change_of_the_file() {
-        let (_dir, mut file, now) = file(b"1.1.1.1:1\n");
-        let lack = || {
-            Err(Trouble {
-                text: "too many open files".to_owned(),
-                is_local: true,
-            })
-        };
-        file.load(now).expect("a list");
-        assert_eq!(file.take(lack(), now), Some(Err("too many open files".to_owned())));
-        assert_eq!(file.take(lack(), now + SECOND), None);
-        assert_eq!(file.look(now + 3 * SECOND / 2), None, "tried once a second");
-        let list = file.look(now + 2 * SECOND).expect("tried again").expect("a list");
-        assert_eq!(listed(&list), ["1.1.1.1:1"]);
-        assert_eq!(file.look(now + 4 * SECOND), None);
+    fn what_the_system_refuses_is_told_once_and_passes_without_a_change_of_the_file() {
+        for errno in [Errno::MFILE, Errno::IO, Errno::STALE, Errno::ACCESS] {
+            let (_dir, mut file, now) = file(b"1.1.1.1:1\n");
+            let refused = || Err(Trouble::from(io::Error::from(errno)));
+            file.load(now).expect("a list");
+            assert!(matches!(file.take(refused(), now), Some(Err(_))), "{errno}");
+            assert_eq!(file.take(refused(), now + SECOND), None);
+            assert_eq!(file.look(now + 3 * SECOND / 2), None, "tried once a second");
+            let list = file.look(now + 2 * SECOND).expect("tried again").expect("a list");
+            assert_eq!(listed(&list), ["1.1.1.1:1"]);
+            assert_eq!(file.look(now + 4 * SECOND), None);
+        }
     }
 
     #[test]

@@ -107,12 +107,19 @@ impl Poller {
         self.mass_failure.answered(id);
     }
 
-    /// A 429 says nothing of how the node is; one that was never up has to wait for a better answer.
+    /// A 429 says nothing of how the node is; one that was never up has to wait for a better answer. But it is an answer, so
+    /// what is doubted is what it was before.
     fn limited(&mut self, id: NodeId, now: Instant) {
         if let Some(node) = self.nodes.get_mut(&id) {
             node.answered_429(self.settings.interval * LIMITED_INTERVALS, &mut self.node_lines, now);
-            if node.health == Health::New {
-                node.health = Health::Down;
+            match node.health {
+                Health::New => node.health = Health::Down,
+                Health::Doubted => {
+                    node.health = Health::Up;
+                    self.registry.end_doubt(id);
+                    self.mass_failure.answered(id);
+                }
+                Health::Up | Health::Suspect | Health::Down => {}
             }
         }
     }

@@ -181,6 +181,30 @@ fn a_429_and_a_lack_of_ours_are_no_verdict() {
 }
 
 #[test]
+fn a_429_ends_a_doubt_for_the_node_that_sends_it() {
+    let addrs = ["h:1", "h:2", "h:3", "h:4"];
+    let mut rig = Rig::listed(&addrs.join("\n"));
+    for outcome in [is_up, failed, failed] {
+        for addr in addrs {
+            rig.probe(addr, outcome());
+        }
+    }
+    assert_eq!(rig.available(), addrs, "a mass failure");
+    assert_eq!(rig.probe("h:3", Outcome::Limited), Health::Up);
+    let first = rig.registry.answer(
+        ["a"].into_iter(),
+        Page { n: 1, offset: 0 },
+        Client::V4(1),
+        Purpose::Look,
+        rig.now,
+    );
+    assert_eq!(first[0].as_listed(), "h:3", "before those that are doubted");
+    rig.now += 3 * INTERVAL;
+    rig.poller.end_doubt(rig.now);
+    assert_eq!(rig.available(), ["h:3"]);
+}
+
+#[test]
 fn a_probe_counts_only_for_a_node_that_was_listed_all_the_while() {
     let mut rig = Rig::listed("h:1\nh:2");
     rig.send_due();

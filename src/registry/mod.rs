@@ -202,9 +202,14 @@ impl Registry {
         self.lock().put_back(id, withdrawn);
     }
 
-    /// An available node may be down: it stays, behind all that are not doubted, until it reports.
+    /// An available node may be down: it stays, behind all that are not doubted, until it reports or the doubt ends.
     pub fn doubt(&self, id: NodeId) {
-        self.lock().doubt(id);
+        self.lock().set_doubted(id, true);
+    }
+
+    /// A doubted node is there: it stands where it did.
+    pub fn end_doubt(&self, id: NodeId) {
+        self.lock().set_doubted(id, false);
     }
 
     /// The nodes of a page that run all of `containers`, soonest done first. The first address of a first page is

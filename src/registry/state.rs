@@ -268,10 +268,10 @@ impl State {
         }
     }
 
-    /// Puts an available node behind all that are not doubted, until it reports again.
-    pub(super) fn doubt(&mut self, id: NodeId) {
+    /// Puts an available node behind all that are not doubted, until it reports again, or takes it back from there.
+    pub(super) fn set_doubted(&mut self, id: NodeId, is_doubted: bool) {
         if let Some(node) = self.nodes.get_mut(id) {
-            node.is_doubted = true;
+            node.is_doubted = is_doubted;
             self.update_key(id);
         }
     }
