@@ -1,4 +1,4 @@
-//! Who a client is: the key of its limit, of its share of the connections and of its promises.
+//! Identifies a client: the key of its limit, of its share of the connections and of its promises.
 
 use std::net::IpAddr;
 

@@ -1,39 +1,46 @@
 //! The Infernet Router: tells clients of an Infernet fleet which nodes to call, soonest done first.
 //!
-//! **A request.** client → `gate` (over the cap: 503; head late: 408; too long: 431; a body on a GET: 413; malformed:
-//! 400) → one canonical request (method, path and query, client address; nothing else a client sent) over a private,
+//! **A request.** client → `gate` (no room: 503; head late: 408; too long: 414, 431; a body on a GET: 413; malformed: 400;
+//! HTTP/2: 505) → one canonical request (method, path and query, whose it is, what becomes of the connection) over a private,
 //! already open connection → tiny_http → worker: route (404, 405) → `limiter` (429) → query (400) → `registry`: select,
-//! promise → JSON → `gate` writes it out under a deadline.
+//! promise → JSON → `gate` writes it out under a deadline. An answer that workers lose is a 502.
 //!
-//! **A probe.** `poller`: the node that was asked longest ago, evenly over the interval, those that are up before those
-//! that are down, rechecks and new nodes between → bounded channel → `probe` thread: one `GET /info` under one deadline → bounded channel → `poller`: what
-//! changed → `registry` → log only flips. `lists` tells the poller which nodes there are.
+//! **A probe.** `poller` picks the node that was asked longest ago, spread evenly over the interval; nodes that are up go
+//! before those that are down, with rechecks and new nodes between → bounded channel → `probe` thread: one `GET /info`
+//! under one deadline → bounded channel → `poller`: what changed → `registry`, then the log, where it is news. `lists`
+//! tells the poller which nodes there are; `poller::doubt` judges whether so many fail that the cause is here.
 //!
-//! **Resources.** `resources`, a thread of its own: which nodes are available → whom to ask when → bounded channel → its own
-//! few threads: one `GET /resources` under one deadline → bounded channel → a view that answers are made from. A request
-//! with a `model_id` begins a survey, or shares one; while it is on, the worker puts the answer off and the gate asks again,
-//! so that nobody waits behind it.
+//! **A promise.** An answer's first address counts as one more job of that node (`registry::promises`, `speed`), so that the
+//! next client gets another one, until a probe that was sent after it has reported.
 //!
-//! **A look at the router itself.** `poller` and `lists` write what they found on the board of `status` as well, which has
-//! a lock of its own: `/status` reads it some hundred nodes at a time, and asks `registry` for those of one page.
+//! **Resources.** `resources`, a thread of its own: which nodes are available → whom to ask when → bounded channel → a few
+//! threads: one `GET /resources` under one deadline → bounded channel → a view that answers are made from. A request with a
+//! `model_id` starts a survey or shares one (429 where there are too many); while it is on, the worker defers the answer
+//! and the gate asks again, so that nobody waits behind it.
+//!
+//! **The status.** `poller` and `lists` write what they found on the board of `status` as well, which has a lock of its
+//! own: `/status` reads it some hundred nodes at a time, and asks `registry` for single nodes.
 //!
 //! **Invariants**
 //! - `config`, `node`, `limiter`, `registry` open no socket, start no thread, read no clock.
-//! - Only the poller writes what nodes are; only an answer adds a promise. The registry's lock is held for
-//!   microseconds, never across I/O, a log line or a sort of all nodes.
-//! - The first page of an answer costs the same with 10 nodes as with 100,000. A page far down costs a walk over the nodes
-//!   before it, and one of two containers that rarely meet a walk over the nodes of the rarer one: outside the lock, and
-//!   never longer than the list.
+//! - Only the poller writes what nodes are; only an answer adds a promise. The registry's lock is held for microseconds (a
+//!   report of a node with 256 containers, the longest: some hundred), never across I/O, a log line or a sort of all nodes.
+//! - The first page of `/ips` for one container costs the same with 10 nodes as with 100,000. A page far down costs a walk
+//!   over the nodes before it; containers that rarely meet a walk over the nodes of the rarest, outside the lock, repeated
+//!   four times at most while answers to others change the order.
 //! - A client connection has at most one request under way, by construction: its stages are private, carry what belongs
-//!   to them, and change in one pure function. What epoll is to tell of it is computed from the stage in one place.
-//! - Without a thread that it can't do without (gate, poller, lists), the router ends instead of living on.
-//! - Nothing that blocks (the log, a list on a network disk, a resolver) is called by the event loop, the poller or the
-//!   way to the exit.
-//! - The gate and its workers have their threads before the first probe is sent; probe threads that are not needed end.
-//! - No queue, pool, table, buffer or wait without a named limit that says why it is that number.
+//!   to them, and change in one pure function. Which events epoll watches for comes from the stage, in one place.
+//! - When a vital thread (gate, poller, lists) ends, the process ends.
+//! - Nothing that blocks (the log, a list on a network disk, a resolver) is called by the event loop or the poller. Two waits
+//!   are bounded: the exit gives the log half a second, and the event loop a new pool of workers up to five seconds, when
+//!   the old one was lost.
+//! - The gate and its workers have their threads before the first probe is sent; probe threads that are not needed end,
+//!   all but one.
+//! - No queue, pool, table or buffer without a named limit.
 //! - Text from clients and nodes is never logged or echoed unescaped or at unbounded length.
-//! - No thread outlives [`Router`] but look-ups of host names and the one that reads ips.txt, which can't be cut short
-//!   (a disk may hang), and tiny_http's own, which end within 5 s. A panic in one request or one probe is that one's 500 or "down".
+//! - No thread outlives [`Router`] but what can't be cut short: look-ups of host names, the thread that reads ips.txt (a disk
+//!   may hang), workers that are stuck, and tiny_http's own, which end within 5 s. The log and the signals have threads of
+//!   the process. A panic in one request is its 500, one in a probe a failed probe.
 //! - tiny_http sees no byte that a client chose, except method, path and query that the gate has checked.
 
 #[cfg(not(target_os = "linux"))]
@@ -79,7 +86,7 @@ use util::descriptors;
 use util::threads::{self, Alarm, Joined};
 
 /// Serving begins after this time at the latest, whatever the nodes do.
-/// Clients give up after 3 s, some of them before: who comes with the start gets an answer all the same.
+/// Clients give up after 3 s, some of them before: one that connects during the start is still answered.
 const STARTUP_GRACE: Duration = Duration::from_millis(1_500);
 /// Threads without which there is no router: the workers' seven, gate, poller, lists, resources, a probe, a look-up, and some to
 /// spare, since tiny_http's begin at their own time and panic where there is no room.
@@ -207,7 +214,7 @@ impl Router {
             let follow = lists::follow(explorer, interval, outputs.clone(), stopped.clone(), &alarm);
             threads.push(follow?);
         }
-        // Last: probes begin with the first list, and what they need must not be wanting elsewhere.
+        // Last: probes begin with the first list, and must not take the threads that others still need.
         let (reread, rereads) = bounded(1);
         let watch = lists::watch(&config.ips_file, has_explorer, outputs, rereads, stopped, &alarm);
         threads.push(watch?);

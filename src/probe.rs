@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::fetch::{Answer, Bounds, Fetcher, MAX_REDIRECTS, PROBE_TIMEOUT};
+use crate::fetch::{Answer, Bounds, Fetcher, MAX_REDIRECTS, NODE_TIMEOUT};
 use crate::node::{NodeAddr, NodeInfo, Source};
 use crate::registry::NodeId;
 use crate::util::threads::{self, Joined};
@@ -27,10 +27,10 @@ pub(crate) enum Outcome {
     LocalError(String),
 }
 
-/// Asks one node. Takes no longer than [`PROBE_TIMEOUT`]. Beside the outcome: where redirects led, if there were any.
+/// Asks one node. Takes no longer than [`NODE_TIMEOUT`]. Beside the outcome: where redirects led, if there were any.
 pub(crate) fn probe(fetcher: &Fetcher, addr: &NodeAddr, source: Source) -> (Outcome, Option<String>) {
     let bounds = Bounds {
-        timeout: PROBE_TIMEOUT,
+        timeout: NODE_TIMEOUT,
         max_body_bytes: MAX_INFO_BYTES,
         max_redirects: match source {
             Source::IpsFile => MAX_REDIRECTS,

@@ -1,4 +1,5 @@
-//! The queries of `/api/v1/ips` and `/api/v1/resources`, as browsers, curl and aiohttp write it: `container=a&container=b&n=3&offset=0`.
+//! The queries of `/api/v1/ips` and `/api/v1/resources`, as browsers, curl and aiohttp write them:
+//! `container=a&container=b&n=3&offset=0`.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,8 +1,8 @@
 //! The tiny_http worker pool. The only file that knows tiny_http.
 //!
-//! Its listener has no name that another process could find: an abstract socket with a random name and a backlog of
-//! exactly our own connections is shut for good before anything is accepted from it. Another process that got in between
-//! would have taken one of our places, and then all of it is thrown away.
+//! Its listener is an abstract socket whose name is random and can't be guessed. It is shut for good once the gate's own
+//! connections are queued, for which alone its backlog has room: were another process to get in between, one of those
+//! would find no place, and another listener is tried.
 
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;

@@ -1,4 +1,4 @@
-//! `infernet-router check`: reads the lists as the router would, asks every node once, and says how each fares.
+//! `infernet-router check`: reads the lists as the router would, asks every node once, and reports the state of each.
 //! The tool for "why is my node not listed?".
 
 use std::cmp::Reverse;
@@ -47,7 +47,7 @@ struct List {
 enum State {
     /// The probe failed.
     Down,
-    /// It could not be asked, for a lack of ours.
+    /// It could not be asked, because this machine ran out of something.
     Unknown,
     /// A line or an entry that the router does not take for a node.
     Skipped,

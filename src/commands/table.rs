@@ -1,4 +1,4 @@
-//! The table that `check` and `status` print: the lists, what there is to note, then a row for each node.
+//! The table that `check` and `status` print: the lists, warnings, then a row for each node.
 
 use std::fmt::Write;
 

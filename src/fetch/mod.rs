@@ -1,5 +1,5 @@
-//! One bounded `GET`: agents, roots, deadlines, buffers, reasons in words. Whom to ask and what an answer means is for
-//! others: `probe` asks nodes, `lists` the Explorer, `commands` the router itself.
+//! One bounded `GET`: agents, roots, deadlines, buffers, reasons in words. Whom to ask and what an answer means
+//! is decided by the callers: `probe` and `resources` ask nodes, `lists` the Explorer, `commands` the router itself.
 
 mod reason;
 mod redirect;
@@ -23,8 +23,8 @@ pub(crate) use resolver::HostResolver;
 use rustls::CertificateError;
 use ureq::http::header::{CONTENT_ENCODING, HeaderMap, HeaderName, LOCATION};
 
-/// For everything that one probe does: name look-up, connect, TLS, head and body.
-pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// A node has this long for everything that one request takes: name look-up, connect, TLS, head and body.
+pub(crate) const NODE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest head of an answer. Nodes send some 200 bytes, an Explorer behind a content network a few KiB.
 pub(crate) const MAX_HEAD_BYTES: usize = 8 * 1024;
 /// Buffers of a connection. ureq's 128 KiB each way are the difference between 50 and 21 MiB for 128 probes. What comes
@@ -38,7 +38,7 @@ const MAX_CERT_FILE_BYTES: u64 = 16 * 1024 * 1024;
 pub(crate) const MAX_REDIRECTS: u32 = 3;
 
 /// For connect and TLS of any request. They can't be cut short, and the router has to end within 5 s.
-const CONNECT_TIMEOUT: Duration = PROBE_TIMEOUT;
+const CONNECT_TIMEOUT: Duration = NODE_TIMEOUT;
 
 /// Fetches; cheap to clone.
 #[derive(Clone, Debug)]
@@ -212,7 +212,7 @@ pub(crate) struct Bounds {
 
 fn agent(roots: RootCerts, resolver: &HostResolver) -> Agent {
     let config = Agent::config_builder()
-        .timeout_global(Some(PROBE_TIMEOUT))
+        .timeout_global(Some(NODE_TIMEOUT))
         .timeout_connect(Some(CONNECT_TIMEOUT))
         .http_status_as_error(false)
         .proxy(None)
@@ -253,7 +253,7 @@ fn ask(agent: &Agent, url: &str, bounds: Bounds) -> Result<Answer, ureq::Error> 
     // A request with settings of its own can't fill ureq's cache of the TLS configuration, though it uses it. So the
     // agents are set up for what nodes are asked with; what is left of a deadline is of the same few seconds.
     let request = match bounds.timeout {
-        PROBE_TIMEOUT => request,
+        NODE_TIMEOUT => request,
         timeout => request.config().timeout_global(Some(timeout)).build(),
     };
     let mut response = request.call()?;

@@ -1,9 +1,9 @@
 //! Where a redirect leads, and whether it may be followed.
 //!
-//! The operator of a node chooses where its redirects lead, and the router stands where he does not: beside services
-//! of its own machine and its cloud's metadata. So a redirect is followed only on the same host name, and there only
-//! to another path, or from http to https. That may be another port, since it gets nothing but a handshake before it
-//! has shown a certificate for that name.
+//! The operator of a node chooses where its redirects lead, and the router can reach what that operator can't: services
+//! of its own machine, its cloud's metadata. So a redirect is followed only on the same host name, and there only
+//! to another path, or from http to https. Another port is allowed then: it has to show a
+//! certificate for that name first.
 
 use super::reason::short;
 use crate::node::NodeAddr;

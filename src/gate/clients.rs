@@ -1,5 +1,5 @@
 //! Every client connection with its socket: who holds how many, who makes room, and what its state machine asks for.
-//! No word of the workers here.
+//! Knows nothing of how workers are reached.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};

@@ -1,4 +1,4 @@
-//! The gate's one thread: what the kernel tells of clients, workers and the clock, in turn.
+//! The gate's one thread: handles the events of clients, workers and the clock, in turn.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,6 +1,6 @@
 //! The head of a request: found byte by byte, then parsed and judged as a whole (RFC 9112). Pure.
 //!
-//! What it judges a head to be depends on the bytes alone, never on how they were cut into packets: the scanner stops
+//! The verdict on a head depends on its bytes alone, never on how they were cut into packets: the scanner stops
 //! at the first byte that decides.
 
 use std::fmt::Write;

@@ -1,4 +1,4 @@
-//! Why the gate itself answers, and what it then says.
+//! The requests and connections that the gate itself refuses, and its answers to them.
 
 use std::fmt;
 

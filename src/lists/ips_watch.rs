@@ -1,5 +1,5 @@
-//! Looks at ips.txt again and again. The disk that it is on may hang, so a thread of its own touches it, for which
-//! nobody waits: not the start, not the end of the router.
+//! Looks at ips.txt again and again. The disk that it is on may hang, so a thread of its own reads it:
+//! neither the start nor the end of the router waits for that thread.
 
 use std::io;
 use std::path::Path;

@@ -1,5 +1,5 @@
 //! The lists: ips.txt as it changes, and one bounded `GET` to the Explorer each interval → node addresses.
-//! What becomes of a list is the poller's business; a list that can't be had is reported here, once.
+//! What becomes of a list is the poller's business; a list that can't be read is reported here, once.
 
 mod explorer;
 mod ips_file;

@@ -1,4 +1,4 @@
-//! What is counted apart, with the label that `/metrics` shows for it.
+//! The labels of metrics: what is counted apart.
 
 use crate::node::Source;
 

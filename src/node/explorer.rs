@@ -1,4 +1,4 @@
-//! The Node Explorer's answer: JSON in, nodes that the router may call out.
+//! The Node Explorer's answer: makes nodes that the router may call of its JSON.
 //! Asking it, and keeping its last good list, is left to others.
 
 use super::addr::{NodeAddr, parse_port};
@@ -14,8 +14,8 @@ use std::net::{IpAddr, SocketAddr};
 
 /// Most entries of an answer: as many nodes as the router is made for.
 const MAX_ENTRIES: usize = 100_000;
-/// Most ports of one address. Whoever has one machine must not fill the list, nor have the
-/// router knock at all its ports, or at those of somebody else.
+/// Most ports of one address. Somebody with one machine must not fill the list, nor have the
+/// router try all its ports, or at those of somebody else.
 const MAX_PORTS: usize = 64;
 /// The port of a node whose entry has none.
 const DEFAULT_PORT: u16 = 4000;

@@ -1,4 +1,4 @@
-//! The host of an address: an IP address, or a name that a resolver takes for a name.
+//! The host of an address: an IP address, or a name that no resolver reads as an address.
 
 use super::addr_error::AddrError;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

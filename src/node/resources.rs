@@ -1,7 +1,7 @@
 //! Reads what a node says of its containers, `GET /resources`: what they can run, and with a `model_id` whether they
 //! support that model.
 //!
-//! What is taken is parsed and written anew, so no byte of a node stands in an answer as it came, and no node can say
+//! What is taken is parsed and written anew, so nothing that a node sent is passed on verbatim, and no node can say
 //! anything of another one. Containers are read one by one: an odd one spoils nothing around it.
 
 use super::info::ContainerId;

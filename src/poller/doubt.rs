@@ -1,4 +1,4 @@
-//! Whether so many nodes fail at once that the cause is likelier here than there: this machine's network, its name
+//! Whether so many nodes fail at once that the cause is more likely here than at the nodes: this machine's network, its name
 //! server, its clock. Pure; what becomes of the nodes is the poller's business.
 
 use std::collections::{HashMap, HashSet, VecDeque};

@@ -1,4 +1,4 @@
-//! What the lists say becomes the nodes that are asked.
+//! Updates the set of nodes from what the lists say.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! The pulse: whom to ask when, and what changed. The only writer of what the registry says nodes are.
+//! Decides which node to probe when, and records what changed. The only writer of what the registry says nodes are.
 //!
 //! One thread, one `select!`: news of the lists, reports of probes, the clock. It never waits for a probe to be taken
 //! (it counts those under way, and the pool has room for all of them) and never for a list.

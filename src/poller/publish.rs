@@ -1,4 +1,4 @@
-//! What is known of a node goes to the board, for those who look at the router itself.
+//! Writes what is known of a node on the board, for `/status`.
 
 use std::time::{Duration, Instant};
 

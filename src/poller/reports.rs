@@ -1,4 +1,4 @@
-//! What the probes found becomes how the nodes are.
+//! Updates the states of nodes from what the probes found.
 
 use std::time::Instant;
 

@@ -1,9 +1,9 @@
 //! Whom to ask when, pure: each node once an interval, spread evenly over it, those that are up before those that are
 //! down, with rechecks and new nodes between.
 //!
-//! The node that was asked longest ago is next. Of n nodes one has its turn every nth part of the interval, so that each
-//! has one an interval after its last; one that has waited for an interval has it at once. So a turn may come early, as
-//! when nodes join, but nodes that come and go never delay one.
+//! The node that was asked longest ago is next. With n nodes, one is asked every nth part of the interval, so that
+//! each is asked an interval after the last time; one that has waited for a whole interval is asked at once. So a node may
+//! be asked early, as when others join, but nodes that come and go never delay it.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};

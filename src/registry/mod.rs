@@ -41,6 +41,8 @@ pub use state::Withdrawn;
 const MAX_ATTEMPTS: usize = 4;
 /// Containers summarised, and nodes whose records are read, under one hold of the lock: some microseconds.
 const READ_AT_ONCE: usize = 256;
+/// Nodes copied under one hold of the lock with the ids of all that they run, 256 each at most.
+const AVAILABLE_AT_ONCE: usize = 16;
 
 /// A node in the registry, from `insert` to `remove`.
 pub type NodeId = Key;
@@ -270,11 +272,12 @@ impl Registry {
     /// Every available node, in no order: copied piece by piece, so that nobody waits for the lock.
     pub fn available(&self) -> Vec<Available> {
         let mut all = Vec::new();
-        for from in (0..).step_by(READ_AT_ONCE) {
-            let Some(some) = self.lock().available(from, READ_AT_ONCE) else {
+        for from in (0..).step_by(AVAILABLE_AT_ONCE) {
+            let Some(mut some) = self.lock().available(from, AVAILABLE_AT_ONCE) else {
                 break;
             };
-            all.extend(some);
+            some.iter_mut().for_each(|node| node.runs.sort_unstable());
+            all.append(&mut some);
         }
         all
     }

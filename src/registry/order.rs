@@ -1,4 +1,5 @@
-//! The nodes that run one container, soonest done first: a sorted list that is cheap to change and free to copy.
+//! The nodes that run one container, sorted by place (`node` and `speed` make the keys): a list that is cheap to change
+//! and free to copy.
 //!
 //! Chunks of a few hundred places behind `Arc`s: a change moves at most one chunk, a copy for a reader is one pointer,
 //! and only what a reader still holds is copied on the next change.

@@ -1,4 +1,5 @@
-//! Promises: addresses handed out whose jobs no probe has counted yet.
+//! Promises: addresses given to clients first, each a job until a probe that was sent later has counted it. A promise ends
+//! with the report of such a probe or with its node; a node that goes down keeps its promises until it reports again.
 //!
 //! [`Promises`] counts them for one node, [`Clients`] remembers whom each client was promised last, so that the pages
 //! behind a first one continue its order.

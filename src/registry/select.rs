@@ -1,4 +1,4 @@
-//! The choice itself, pure: from what a reader copied under the lock to a page of places.
+//! Picks one page of nodes, pure: from what a reader copied under the lock to places in order.
 
 use super::order::{Cursor, Order, Place};
 

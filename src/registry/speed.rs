@@ -1,6 +1,6 @@
 //! How fast a node is, learned from its own counts, and when it should be through with its work. Pure arithmetic.
 //!
-//! Jobs here are promises' worth: a count is divided by the weight of a promise before it comes here. Times are whole
+//! One job here is the weight of one promise: counts are divided by it before they come here. Times are whole
 //! nanoseconds, so that places are compared exactly and in a total order; all the rest is floats, since speeds span many
 //! orders of magnitude. None can become NaN or infinite: a typical speed lies between `MIN_SPEED` and `MAX_SPEED` and
 //! each divisor is at least that, counts are below 2^64, times below 2^64 ns, and what is added to a record is bounded

@@ -1,4 +1,4 @@
-//! How single nodes stand, for those who look at the router itself.
+//! How single nodes stand, for `/status`.
 
 use std::time::Instant;
 

@@ -77,18 +77,15 @@ impl State {
         (from < self.nodes.places()).then(|| self.nodes.from(from).take(most).flatten().filter_map(record).collect())
     }
 
-    /// The available nodes at so many places from `from` on; none behind the last.
+    /// The available nodes at so many places from `from` on, what they run in no order; none behind the last.
     pub(super) fn available(&self, from: usize, most: usize) -> Option<Vec<Available>> {
         let available = |node: &Node| {
             let key = node.place?.key;
-            let ids = node.runs.iter().filter_map(|run| self.catalogue.id(*run));
-            let mut runs: Vec<ContainerId> = ids.collect();
-            runs.sort_unstable();
             Some(Available {
                 addr: node.addr.clone(),
                 rank: node.rank,
                 order: key,
-                runs,
+                runs: node.runs.iter().filter_map(|run| self.catalogue.id(*run)).collect(),
             })
         };
         (from < self.nodes.places()).then(|| {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::fetch::{Bounds, Fetcher, MAX_REDIRECTS, PROBE_TIMEOUT};
+use crate::fetch::{Bounds, Fetcher, MAX_REDIRECTS, NODE_TIMEOUT};
 use crate::node::{ContainerId, NodeAddr, Reading, Source, parse_resources, parse_support};
 use crate::util::threads::{self, Joined};
 
@@ -136,7 +136,7 @@ fn run(queue: &Receiver<Job>, reports: &Sender<Report>, fetcher: &Fetcher) {
 /// Asks one node, bounded as a probe is.
 fn ask(fetcher: &Fetcher, job: &Job) -> Result<Reading, Failure> {
     let bounds = Bounds {
-        timeout: PROBE_TIMEOUT,
+        timeout: NODE_TIMEOUT,
         max_body_bytes: MAX_BODY_BYTES,
         max_redirects: match job.source {
             Source::IpsFile => MAX_REDIRECTS,

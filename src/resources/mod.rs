@@ -1,8 +1,8 @@
 //! What the fleet can run: what nodes say of their containers (`GET /resources`), asked now and then, and which of them
 //! support a model, asked when clients want to know.
 //!
-//! Asking costs a node's containers, so no client's request is passed on: what all nodes said lately is here already, and
-//! one survey is shared by all who ask for a model. It never touches whether a node is available, and the threads that ask
+//! Each question loads a node's containers, so no client's request is passed on: what all nodes said lately is here already, and
+//! one survey is shared by all who ask for a model. It never changes whether a node is available, and the threads that ask
 //! are its own. One thread decides whom to ask when (`nodes`, `surveys`: pure); readers take a `view`, without waiting.
 
 mod fetching;

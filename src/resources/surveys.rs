@@ -1,6 +1,6 @@
 //! Which nodes support a model: one survey for all who ask for the same id. Pure: no socket, no thread, no clock.
 //!
-//! Asking costs the containers, and a question can make a service call out, so the worst that attackers can make of this
+//! Each question loads the containers, and can make a service send a request elsewhere, so the worst that attackers can make of this
 //! is ten small requests a second, six a minute for a node.
 
 use std::collections::{HashMap, VecDeque};

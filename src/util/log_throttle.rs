@@ -1,5 +1,5 @@
-//! Keeps lines of one kind from becoming a flood: so many at once, then one in a while; the rest is counted, and the
-//! next line says how many there were.
+//! Keeps lines of one kind from becoming a flood: a burst, then a steady rate; the rest is counted, and the next line says
+//! how many there were.
 
 use std::fmt;
 use std::time::{Duration, Instant};

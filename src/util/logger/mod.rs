@@ -1,7 +1,7 @@
 //! The log: lines to stderr through a bounded queue and one thread that writes them.
 //!
-//! Whatever logs never waits: when the reader of a pipe stalls, lines that find no room are counted, dropped, and told
-//! of as soon as there is room again. simple_logger alone would write on the thread that logs, and have it wait for that
+//! Logging never blocks: when the reader of a pipe stalls, lines that find no room are dropped and counted, and a line
+//! says so as soon as there is room again. simple_logger alone would write on the thread that logs, and have it wait for that
 //! reader; here it writes on the log's own thread.
 
 mod format;
