@@ -39,6 +39,8 @@ pub struct Decision {
     pub remaining: u32,
     /// The time until the bucket is full.
     pub full_in: Duration,
+    /// The time until there is a token for another request; zero where there is one.
+    pub next_in: Duration,
     /// `None`: granted. Else the time until there is a token, to the microsecond and never zero.
     pub retry_after: Option<Duration>,
 }
@@ -218,6 +220,7 @@ impl Quota {
             limit: self.limit,
             remaining: self.limit.saturating_sub(spent),
             full_in: self.time(debt),
+            next_in: self.time(debt.saturating_sub(self.max_debt())),
             retry_after,
         }
     }
@@ -264,7 +267,8 @@ impl std::fmt::Debug for Groups {
     }
 }
 
-fn seconds_rounded_up(time: Duration) -> u64 {
+/// As headers have it, never too short.
+pub(crate) fn seconds_rounded_up(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 

@@ -10,13 +10,13 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::client::Client;
-use crate::limiter::{Decision, Limiter};
+use crate::limiter::{Decision, Limiter, seconds_rounded_up};
 use crate::metrics::{self, Endpoint, Label, Metrics, Status, Verdict};
 use crate::registry::{Purpose, Registry, Summary};
 use crate::resources::{Listing, Resources, Step};
@@ -45,8 +45,8 @@ pub(crate) struct Asked<'a> {
     /// Path and query, or `*`.
     pub(crate) target: &'a str,
     pub(crate) client: IpAddr,
-    /// False where it came through a proxy that is not trusted: who the client is, nobody knows.
-    pub(crate) is_direct: bool,
+    /// False where it came through a proxy that is not trusted, or does not name its client.
+    pub(crate) is_client_known: bool,
     pub(crate) deferral: Deferral,
 }
 
@@ -134,9 +134,9 @@ impl Service {
         };
         let client = Client::from(asked.client);
         match endpoint {
-            Endpoint::Ips => self.limited(endpoint, asked, now, || self.ips(query, client, purpose, now)),
-            Endpoint::Containers => self.limited(endpoint, asked, now, || self.containers()),
-            Endpoint::Resources => self.limited(endpoint, asked, now, || self.resources(query, asked, now)),
+            Endpoint::Ips => self.limited(endpoint, asked, now, |_| self.ips(query, client, purpose, now)),
+            Endpoint::Containers => self.limited(endpoint, asked, now, |_| self.containers()),
+            Endpoint::Resources => self.limited(endpoint, asked, now, |next| self.resources(query, asked, next, now)),
             Endpoint::Root | Endpoint::Health => self.health(),
             Endpoint::OpenApi => Response::new(200, "application/json", OPENAPI.as_bytes()),
             Endpoint::Metrics => self.metrics_text(),
@@ -146,9 +146,9 @@ impl Service {
         }
     }
 
-    /// Whether `METRICS_FROM` names the client. One whose address only an untrusted proxy knows may be anybody.
+    /// Whether `METRICS_FROM` names the client. One that is not known may be anybody.
     fn may_look_inside(&self, asked: Asked<'_>) -> bool {
-        asked.is_direct && self.metrics_from.iter().any(|net| net.contains(&asked.client))
+        asked.is_client_known && self.metrics_from.iter().any(|net| net.contains(&asked.client))
     }
 
     /// What health checks read, and default checks of balancers, which ask for `/`.
@@ -159,32 +159,30 @@ impl Service {
         }
     }
 
-    /// Answers if the client's limit allows, and tells it how it stands.
+    /// Answers if the client's limit allows, and tells it how it stands. `answer` is told how long it will be until that
+    /// allows the next request.
     fn limited(
         &self,
         endpoint: Endpoint,
         asked: Asked<'_>,
         now: Instant,
-        answer: impl FnOnce() -> Response,
+        answer: impl FnOnce(Duration) -> Response,
     ) -> Response {
         let Some(limits) = &self.limits else {
-            return answer();
+            return answer(Duration::ZERO);
         };
         let Some((_, limiter)) = limits.limiters.iter().find(|(limited, _)| *limited == endpoint) else {
-            return answer();
+            return answer(Duration::ZERO);
         };
         let client = Client::from(asked.client);
         if asked.deferral != Deferral::First {
             let decision = lock(limiter).standing(client, now);
-            return with_limit(answer(), limits.requests_per_minute, &decision);
+            return with_limit(answer(decision.next_in), limits.requests_per_minute, &decision);
         }
         let decision = lock(limiter).try_take(client, now);
         let (verdict, response) = match decision.retry_after_seconds() {
-            None => (Verdict::Granted, answer()),
-            Some(seconds) => (
-                Verdict::Refused,
-                Response::error(429, "Too many requests").with("Retry-After", seconds.to_string()),
-            ),
+            None => (Verdict::Granted, answer(decision.next_in)),
+            Some(seconds) => (Verdict::Refused, too_many("Too many requests", seconds)),
         };
         self.metrics.limiter[endpoint][verdict].add(1);
         with_limit(response, limits.requests_per_minute, &decision)
@@ -242,7 +240,8 @@ impl Service {
         }
     }
 
-    fn resources(&self, query: &str, asked: Asked<'_>, now: Instant) -> Response {
+    /// The limit allows the client's next request in `next`.
+    fn resources(&self, query: &str, asked: Asked<'_>, next: Duration, now: Instant) -> Response {
         let query = match query::parse_resources(query) {
             Ok(query) => query,
             Err(error) => return Response::error(400, &error.to_string()),
@@ -262,9 +261,7 @@ impl Service {
         match step {
             Step::Later => return Response::deferred(),
             Step::Refused(wait) => {
-                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-                let response = Response::error(429, "Too many new values of model_id");
-                return response.with("Retry-After", seconds.to_string());
+                return too_many("Too many new values of model_id", seconds_rounded_up(wait.max(next)));
             }
             Step::Ready => {}
         }
@@ -310,6 +307,11 @@ impl<'a> From<&'a Summary> for Row<'a> {
             description: summary.description.as_deref(),
         }
     }
+}
+
+/// 429, to be asked again after so many seconds.
+fn too_many(what: &str, seconds: u64) -> Response {
+    Response::error(429, what).with("Retry-After", seconds.to_string())
 }
 
 fn with_total(listing: Listing) -> Response {

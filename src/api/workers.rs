@@ -17,7 +17,7 @@ use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketTy
 use tiny_http::{Request, Server};
 
 use super::{Asked, Deferral, Service};
-use crate::gate::{CLIENT_FIELD, DEFERRAL_FIELD, DIRECT_FIELD, PERSISTENCE_FIELD, WorkerPool};
+use crate::gate::{CLIENT_FIELD, DEFERRAL_FIELD, KNOWN_FIELD, PERSISTENCE_FIELD, WorkerPool};
 use crate::response::{Body, Persistence, Response};
 use crate::util::threads;
 
@@ -108,7 +108,7 @@ fn respond(request: Request, service: &Service) {
         method: &method,
         target: request.url(),
         client,
-        is_direct: field(DIRECT_FIELD) == "yes",
+        is_client_known: field(KNOWN_FIELD) == "yes",
         deferral: match field(DEFERRAL_FIELD) {
             "more" => Deferral::More,
             "over" => Deferral::Over,

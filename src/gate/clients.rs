@@ -166,7 +166,7 @@ impl Clients {
         key
     }
 
-    /// At its share, a client's own connection that has been idle longest gives way.
+    /// At its share, a client's own connection that was answered, the longest ago, gives way.
     fn close_own_idle(&mut self, holder: Holder) -> bool {
         let Holder::Client(client) = holder else {
             return false;
@@ -174,7 +174,7 @@ impl Clients {
         let own = self.held.get(&client).into_iter().flatten().take(MAX_CANDIDATES);
         let idle = own
             .filter_map(|key| Some((*key, &self.sockets.get(*key)?.connection)))
-            .filter(|(_, connection)| connection.is_idle());
+            .filter(|(_, connection)| connection.is_idle() || connection.is_lingering());
         let longest = idle.min_by_key(|(_, connection)| connection.since());
         let longest = longest.map(|(key, _)| key);
         longest.is_some_and(|key| self.close(key, Some(Refused::MadeRoom)))

@@ -10,7 +10,7 @@ use rustix::event::epoll::EventFlags;
 use super::head::{self, MAX_HEAD_BYTES, Request, Scanner, without_empty_lines};
 use super::refusal::Refusal;
 use super::worker_connection::ANSWER_TIMEOUT;
-use super::{CLIENT_FIELD, DEFERRAL_FIELD, DIRECT_FIELD, PERSISTENCE_FIELD, Settings, cors, forwarded};
+use super::{CLIENT_FIELD, DEFERRAL_FIELD, KNOWN_FIELD, PERSISTENCE_FIELD, Settings, cors, forwarded};
 use crate::metrics::Refused;
 use crate::response::{Body, MAX_DEFERRAL, Persistence};
 
@@ -78,9 +78,8 @@ struct InFlight {
 #[derive(Clone, Copy, Debug)]
 enum Then {
     NextRequest,
-    /// The connection ends, and there may be bytes that nobody will read.
+    /// The connection ends. Its client may still send bytes that nobody will read.
     Linger,
-    Close,
 }
 
 /// What has happened to a connection. What does not concern it where it stands changes nothing.
@@ -143,7 +142,7 @@ pub(super) struct Forward {
     pub(super) is_head: bool,
     /// When its head was complete.
     pub(super) begun: Instant,
-    /// Whose proxy it came through, where that one is not trusted: nobody knows whose request it is.
+    /// Whose proxy it came through, where that one is not trusted.
     pub(super) stranger: Option<IpAddr>,
 }
 
@@ -332,15 +331,15 @@ impl Connection {
             true => request.persistence,
             false => Persistence::Close,
         };
-        let then = match (persistence, request.persistence) {
-            (Persistence::Close, Persistence::Close) if !request.has_body && self.input.is_empty() => Then::Close,
-            (Persistence::Close, _) => Then::Linger,
+        let then = match persistence {
+            Persistence::Close => Then::Linger,
             _ => Then::NextRequest,
         };
         let stranger = Some(self.peer).filter(|peer| request.is_forwarded && !self.settings.trusts(*peer));
-        let client = forwarded::client(self.peer, &request.forwarded_for, &self.settings.trusted_proxies);
+        let (client, is_named) = forwarded::client(self.peer, &request.forwarded_for, &self.settings.trusted_proxies);
+        let is_known = is_named || !request.is_forwarded;
         let in_flight = InFlight {
-            canonical: canonical(&request, client, stranger.is_none(), persistence),
+            canonical: canonical(&request, client, is_known, persistence),
             deferral: None,
             number: self.requests,
             is_head: request.method == "HEAD",
@@ -433,7 +432,6 @@ impl Connection {
 
     fn after_answer(&mut self, then: Then, now: Instant) -> Action {
         match then {
-            Then::Close => Action::Close(None),
             Then::Linger => {
                 self.input = Vec::new();
                 self.enter(Stage::Lingering(0), LINGER_TIMEOUT, now);
@@ -467,16 +465,16 @@ impl Connection {
 }
 
 /// A request as the workers read it, without the empty line at its end: nothing else of what a client sent.
-pub(super) fn canonical(request: &Request, client: IpAddr, is_direct: bool, persistence: Persistence) -> String {
+pub(super) fn canonical(request: &Request, client: IpAddr, is_known: bool, persistence: Persistence) -> String {
     let Request { method, target, .. } = request;
-    let direct = if is_direct { "yes" } else { "no" };
+    let known = if is_known { "yes" } else { "no" };
     let persistence = match persistence {
         Persistence::Persist => "persist",
         Persistence::KeepAlive => "keep-alive",
         Persistence::Close => "close",
     };
     format!(
-        "{method} {target} HTTP/1.1\r\n{CLIENT_FIELD}: {client}\r\n{DIRECT_FIELD}: {direct}\r\n\
+        "{method} {target} HTTP/1.1\r\n{CLIENT_FIELD}: {client}\r\n{KNOWN_FIELD}: {known}\r\n\
          {PERSISTENCE_FIELD}: {persistence}\r\n"
     )
 }

@@ -6,17 +6,20 @@ use ipnet::IpNet;
 
 /// The client of a request from `peer` with these `X-Forwarded-For` lines, joined by commas: read from the right, the
 /// first address that is no trusted proxy. What isn't an address ends the walk at the last good one, so that nobody
-/// can forge more than what stands left of the last proxy that the operator trusts.
-pub(super) fn client(peer: IpAddr, forwarded: &[u8], trusted: &[IpNet]) -> IpAddr {
-    let mut client = peer.to_canonical();
-    let mut hops = forwarded.rsplit(|byte| *byte == b',');
-    while is_trusted(client, trusted) {
-        match hops.next().and_then(address) {
-            Some(hop) => client = hop,
-            None => break,
+/// can forge more than what stands left of the last proxy that the operator trusts. And whether the lines name it: not
+/// where `peer` is no trusted proxy, or one that they tell nothing of.
+pub(super) fn client(peer: IpAddr, forwarded: &[u8], trusted: &[IpNet]) -> (IpAddr, bool) {
+    let (mut client, mut is_named) = (peer.to_canonical(), false);
+    let mut hops = forwarded.rsplit(|byte| *byte == b',').map(address);
+    while is_trusted(client, trusted)
+        && let Some(hop) = hops.next()
+    {
+        match hop {
+            Some(hop) => (client, is_named) = (hop, true),
+            None => return (client, false),
         }
     }
-    client
+    (client, is_named)
 }
 
 pub(super) fn is_trusted(addr: IpAddr, trusted: &[IpNet]) -> bool {
@@ -40,7 +43,8 @@ mod tests {
 
     fn of(peer: &str, forwarded: &str) -> String {
         let trusted = ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().expect("a block"));
-        client(peer.parse().expect("an address"), forwarded.as_bytes(), &trusted).to_string()
+        let (client, _) = client(peer.parse().expect("an address"), forwarded.as_bytes(), &trusted);
+        client.to_string()
     }
 
     #[test]

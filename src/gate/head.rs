@@ -64,9 +64,8 @@ pub(crate) struct Request {
     /// Origin form (path and query), or `*`; printable ASCII without spaces. In the path doubled slashes are one and
     /// what need not be percent-encoded is not (RFC 3986, section 6.2.2).
     pub(crate) target: String,
+    /// It ends where a body follows, which nobody reads.
     pub(crate) persistence: Persistence,
-    /// A body follows, which nobody reads.
-    pub(crate) has_body: bool,
     /// All lines of `X-Forwarded-For`, joined by commas.
     pub(crate) forwarded_for: Vec<u8>,
     /// A proxy has left its mark: `Forwarded` (RFC 7239), `Via` (RFC 9110), `X-Real-IP` or a field `X-Forwarded-…`.
@@ -111,7 +110,6 @@ pub(crate) fn parse(head: &[u8]) -> Result<Request, Refusal> {
         method: method.to_owned(),
         target: canonical_target(method, target)?,
         persistence,
-        has_body,
         forwarded_for: fields.forwarded_for,
         is_forwarded: fields.is_forwarded,
     })

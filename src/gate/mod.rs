@@ -44,9 +44,9 @@ const BACKLOG: usize = 4096;
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 
 /// Header fields of a canonical request: whose it is, whether that is known (`no` where it came through a proxy that is
-/// not trusted), and what the answer has to say of the connection.
+/// not trusted or does not name its client), and what the answer has to say of the connection.
 pub(crate) const CLIENT_FIELD: &str = "Client";
-pub(crate) const DIRECT_FIELD: &str = "Direct";
+pub(crate) const KNOWN_FIELD: &str = "Known";
 pub(crate) const PERSISTENCE_FIELD: &str = "Persistence";
 /// A request whose answer was put off says whether that may be done again (`more`) or not (`over`).
 pub(crate) const DEFERRAL_FIELD: &str = "Deferral";

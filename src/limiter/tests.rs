@@ -306,6 +306,7 @@ impl Model {
             limit: self.limit as u32,
             remaining: ((full - debt) / 60_000_000) as u32,
             full_in: Duration::from_micros(debt.div_ceil(self.limit) as u64),
+            next_in: Duration::from_micros((debt + 60_000_000).saturating_sub(full).div_ceil(self.limit) as u64),
             retry_after: (wait > 0).then(|| Duration::from_micros(wait)),
         }
     }

@@ -291,6 +291,33 @@ fn nodes_that_say_odd_things_of_a_model_are_not_shown() {
     assert_eq!(available(&router).len(), 5);
 }
 
+#[test]
+fn one_who_may_ask_for_a_new_model_sooner_than_for_anything_is_told_the_later_time() {
+    let fleet = fleet(1);
+    fleet.set_resources(0..1, &body(&json!({"hello-world": hello()})), &Behaviour::Hang);
+    let router = asking(launch().ips(fleet.list()))
+        .set("RATELIMIT_REQS_PER_MIN", 1)
+        .start();
+    router.until("the node has answered", || {
+        router
+            .get("/metrics")
+            .text()
+            .contains("resources_requests_total{outcome=\"ok\"} 1\n")
+    });
+    let ask = |client: u8, id: u8| {
+        let connection = Connection::from(IpAddr::from([127, 7, 8, client]), router.addr());
+        connection.close_with("GET", &format!("{PATH}?model_id={id}"), &[])
+    };
+    // The first one waits for the node until its time is over.
+    for client in 1..=10 {
+        assert_eq!(ask(client, client).status, 200);
+    }
+    let refused = ask(11, 11);
+    assert_eq!(refused.json(), json!({"error": "Too many new values of model_id"}));
+    assert_eq!(refused.header("RateLimit-Remaining"), Some("0"));
+    assert_eq!(refused.header("Retry-After"), Some("60"), "{refused:?}");
+}
+
 /// Answers with 200 so far.
 #[track_caller]
 fn answered(router: &Router) -> u64 {

@@ -20,7 +20,7 @@ use crate::util::threads;
 const PATIENCE: Duration = Duration::from_secs(30);
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]";
 const GET: &[u8] = b"GET /a HTTP/1.1\r\nHost: b\r\nX: y\r\n\r\n";
-const CANONICAL: &str = "GET /a HTTP/1.1\r\nClient: 127.0.0.1\r\nDirect: yes\r\nPersistence: persist\r\n\r\n";
+const CANONICAL: &str = "GET /a HTTP/1.1\r\nClient: 127.0.0.1\r\nKnown: yes\r\nPersistence: persist\r\n\r\n";
 const CONNECTIONS: usize = 2;
 /// As many as all workers take.
 const MAX_IN_FLIGHT: usize = CONNECTIONS * 32;

@@ -54,7 +54,6 @@ fn a_usual_request_is_method_target_and_what_becomes_of_the_connection() {
         method: "GET".to_owned(),
         target: "/api/v1/ips?container=a&n=1".to_owned(),
         persistence: Persistence::Persist,
-        has_body: false,
         forwarded_for: Vec::new(),
         is_forwarded: false,
     };
@@ -232,18 +231,18 @@ fn a_body_on_a_method_that_has_none_is_refused() {
 #[test]
 fn other_methods_go_on_to_their_405_and_the_connection_ends() {
     let request = accepted("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
-    assert_eq!((request.has_body, request.persistence), (true, Persistence::Close));
+    assert_eq!(request.persistence, Persistence::Close);
     let request = accepted("PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, Chunked\r\n\r\n");
-    assert_eq!((request.has_body, request.persistence), (true, Persistence::Close));
+    assert_eq!(request.persistence, Persistence::Close);
     let request = accepted("DELETE / HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!((request.has_body, request.persistence), (false, Persistence::Persist));
+    assert_eq!(request.persistence, Persistence::Persist);
 }
 
 #[test]
 fn a_length_of_zero_is_no_body() {
     for length in ["0", "000"] {
         let request = accepted(get(&format!("Content-Length: {length}\r\n")));
-        assert_eq!((request.has_body, request.persistence), (false, Persistence::Persist));
+        assert_eq!(request.persistence, Persistence::Persist);
     }
 }
 

@@ -331,3 +331,25 @@ fn behind_a_trusted_proxy_the_client_s_address_decides() {
     assert_eq!(forwarded(stranger, "192.0.2.7"), 404, "a forged header");
     assert_eq!(router.get("/metrics").status, 404, "the proxy itself");
 }
+
+#[test]
+fn a_trusted_proxy_that_does_not_name_its_client_shows_nobody_what_it_may_read_itself() {
+    let router = serving(launch().set("TRUSTED_PROXIES", "127.0.0.1"));
+    for target in ["/metrics", "/status", "/status.json"] {
+        for (name, value, status) in [
+            ("X-Forwarded-For", "unknown", 404),
+            ("X-Forwarded-For", "", 404),
+            ("X-Forwarded-For", "unknown, 127.0.0.1", 404),
+            ("Forwarded", "for=203.0.113.9", 404),
+            ("Via", "1.1 proxy", 404),
+            ("X-Real-IP", "203.0.113.9", 404),
+            ("X-Forwarded-For", "127.0.0.1", 200),
+            ("X-Forwarded-For", "127.0.0.2", 200),
+            ("X-Other", "", 200),
+        ] {
+            let answer = http::get_with(router.addr(), target, &[(name, value)]);
+            assert_eq!(answer.status, status, "{target}, {name}: {value}");
+        }
+    }
+    assert_eq!(router.count_lines("TRUSTED_PROXIES"), 0);
+}
