@@ -20,7 +20,7 @@ pub(crate) use reason::FetchError;
 use reason::{certificate_error, short};
 use redirect::{Target, shown};
 pub(crate) use resolver::HostResolver;
-use rustls::CertificateError;
+use rustls::{CertificateError, RootCertStore};
 use ureq::http::header::{CONTENT_ENCODING, HeaderMap, HeaderName, LOCATION};
 
 /// A node has this long for everything that one request takes: name look-up, connect, TLS, head and body.
@@ -33,6 +33,8 @@ const INPUT_BUFFER_BYTES: usize = MAX_HEAD_BYTES + 1;
 const OUTPUT_BUFFER_BYTES: usize = 4 * 1024;
 /// Longest `SSL_CERT_FILE`. The bundles of distributions have 200 to 500 KiB.
 const MAX_CERT_FILE_BYTES: u64 = 16 * 1024 * 1024;
+/// What is wanted of `SSL_CERT_FILE`: ureq takes what can't be read in it for nothing, without a word.
+const EXPECTED_CERTIFICATES: &str = "expected certificates in PEM form";
 /// Redirects that a node of ips.txt may send. One that only the Explorer named may send none: whoever registers a
 /// node must not choose what the router calls.
 pub(crate) const MAX_REDIRECTS: u32 = 3;
@@ -234,7 +236,7 @@ fn read_roots(path: &Path) -> Result<RootCerts, CertError> {
     let text = files::read_regular(path, MAX_CERT_FILE_BYTES).map_err(|error| wrong(&error))?;
     let items = parse_pem(&text)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| wrong(&error))?;
+        .map_err(|_| wrong(&EXPECTED_CERTIFICATES))?;
     let certificates: Vec<Certificate<'static>> = items
         .into_iter()
         .filter_map(|item| match item {
@@ -242,8 +244,9 @@ fn read_roots(path: &Path) -> Result<RootCerts, CertError> {
             _ => None,
         })
         .collect();
-    if certificates.is_empty() {
-        return Err(wrong(&"expected certificates in PEM form"));
+    let usable = certificates.iter().map(|certificate| certificate.der().into());
+    if RootCertStore::empty().add_parsable_certificates(usable).0 == 0 {
+        return Err(wrong(&EXPECTED_CERTIFICATES));
     }
     Ok(RootCerts::from(certificates))
 }

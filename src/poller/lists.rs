@@ -5,7 +5,7 @@ use std::time::Instant;
 use log::Level;
 
 use super::Poller;
-use super::tracked::{Health, Tracked, log_node};
+use super::tracked::{Health, Tracked};
 use crate::lists::{self, Update};
 use crate::node::{NodeAddr, Rank};
 use crate::registry::NodeId;
@@ -96,9 +96,9 @@ impl Poller {
             }
             self.count(node.counted, None);
             self.mass_failure.removed(id);
-            let node = addr.as_listed();
-            let line = format_args!("node {node:?} is not listed any more");
-            log_node(&mut self.node_lines, Level::Info, line, now);
+            let addr = addr.as_listed();
+            let line = format_args!("node {addr:?} is not listed any more");
+            node.log(&mut self.node_lines, Level::Info, line, now);
         }
     }
 

@@ -31,14 +31,7 @@ use crate::util::log_throttle::{LogRate, LogThrottle, ONE_A_MINUTE};
 use crate::util::threads::{self, Alarm, Joined};
 use doubt::MassFailure;
 use schedule::{Class, Overdue, Schedule, Turn};
-use tracked::{Cause, Counted, Tracked};
-
-/// Lines about single nodes: those of a large fleet at the start, then one a second. A hostile Explorer can name 100,000
-/// others each interval, and a fleet that changes for good must not fill the disk.
-const NODE_RATE: LogRate = LogRate {
-    burst: 1_000,
-    refill: Duration::from_secs(1),
-};
+use tracked::{Cause, Counted, NodeLines, Tracked};
 
 /// Lines about a pool that is too small and then not: where it is at its limit, that may change with each round.
 const POOL_RATE: LogRate = LogRate {
@@ -147,7 +140,7 @@ struct Poller {
     /// Most threads that were of use at once since threads last ended, and when they may end again.
     peak_demand: usize,
     shrink_at: Instant,
-    node_lines: LogThrottle,
+    node_lines: NodeLines,
     conflict_lines: LogThrottle,
 }
 
@@ -177,7 +170,7 @@ impl Poller {
             no_thread_before: None,
             peak_demand: 0,
             shrink_at: now + THREAD_IDLE,
-            node_lines: LogThrottle::new(NODE_RATE),
+            node_lines: NodeLines::new(),
             conflict_lines: LogThrottle::new(CONFLICT_RATE),
         }
     }
@@ -308,9 +301,7 @@ impl Poller {
         self.registry.begin_round();
         let overdue = self.schedule.begin_round(now);
         self.log_pool(overdue, now);
-        if let Some(suppressed) = self.node_lines.overdue(now) {
-            log::warn!("{suppressed} changes of nodes are not in the log: there are too many");
-        }
+        self.node_lines.log_overdue(now);
     }
 
     fn log_pool(&mut self, overdue: Overdue, now: Instant) {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use log::Level;
 
 use super::doubt::{MAX_DOUBT_INTERVALS, Verdict};
-use super::tracked::{Cause, Health, log_node};
+use super::tracked::{Cause, Health};
 use super::{LIMITED_INTERVALS, Poller};
 use crate::metrics::ProbeOutcome;
 use crate::node::NodeInfo;
@@ -101,7 +101,7 @@ impl Poller {
             node.reason.clear();
             let (addr, running) = (node.addr.as_listed(), info.containers.len());
             let line = format_args!("node {addr:?} is up: {running} containers, {pending} pending");
-            log_node(&mut self.node_lines, Level::Info, line, now);
+            node.log(&mut self.node_lines, Level::Info, line, now);
         }
         node.health = Health::Up;
         self.mass_failure.answered(id);

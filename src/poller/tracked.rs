@@ -8,10 +8,16 @@ use log::Level;
 use super::schedule::Class;
 use crate::metrics::NodeState;
 use crate::node::{NodeAddr, Rank, Source};
-use crate::util::log_throttle::LogThrottle;
+use crate::util::log_throttle::{LogRate, LogThrottle};
 
 /// What one node adds to the jobs pending in all at most: a liar's number must not hide everybody else's.
 const MAX_COUNTED_PENDING: u64 = 1_000_000;
+/// Lines about single nodes: those of a large fleet at the start, then one a second. A hostile Explorer can name 100,000
+/// others each interval, and a fleet that changes for good must not fill the disk.
+const NODE_RATE: LogRate = LogRate {
+    burst: 1_000,
+    refill: Duration::from_secs(1),
+};
 /// The lines are the poller's.
 const TARGET: &str = "infernet_router::poller";
 
@@ -124,10 +130,10 @@ impl Tracked {
     }
 
     /// Logs why a probe failed, when that changed.
-    pub(super) fn explain(&mut self, reason: String, lines: &mut LogThrottle, now: Instant) {
+    pub(super) fn explain(&mut self, reason: String, lines: &mut NodeLines, now: Instant) {
         if !is_same_reason(&self.reason, &reason) {
             let addr = self.addr.as_listed();
-            log_node(
+            self.log(
                 lines,
                 Level::Warn,
                 format_args!("a probe of node {addr:?} failed: {reason}"),
@@ -138,7 +144,7 @@ impl Tracked {
     }
 
     /// Notes a 429, and logs it: when it begins, and when it has lasted for long.
-    pub(super) fn answered_429(&mut self, long: Duration, lines: &mut LogThrottle, now: Instant) {
+    pub(super) fn answered_429(&mut self, long: Duration, lines: &mut NodeLines, now: Instant) {
         let since = *self.limited_since.get_or_insert(now);
         let addr = self.addr.as_listed();
         if !self.is_limited && now.duration_since(since) >= long {
@@ -148,12 +154,12 @@ impl Tracked {
                  others may ask it in this router's name, or REFRESH_INTERVAL is too short",
                 long.as_secs_f64()
             );
-            return log_node(lines, Level::Warn, line, now);
+            return self.log(lines, Level::Warn, line, now);
         }
         let reason = "429, too many requests: it stays what it was".to_owned();
         if !is_same_reason(&self.reason, &reason) {
             let line = format_args!("node {addr:?} answered {reason}");
-            log_node(lines, Level::Warn, line, now);
+            self.log(lines, Level::Warn, line, now);
             self.reason = reason;
         }
     }
@@ -165,7 +171,7 @@ impl Tracked {
     }
 
     /// Logs once that the node answers by a redirect.
-    pub(super) fn warn_of_redirect(&mut self, to: &str, lines: &mut LogThrottle, now: Instant) {
+    pub(super) fn warn_of_redirect(&mut self, to: &str, lines: &mut NodeLines, now: Instant) {
         if !self.warned_of_redirect {
             self.warned_of_redirect = true;
             let addr = self.addr.as_listed();
@@ -173,16 +179,56 @@ impl Tracked {
                 "node {addr:?} answers by a redirect to \"{to}\", which the POST requests of clients will not follow: \
                  list where it leads instead"
             );
-            log_node(lines, Level::Warn, line, now);
+            self.log(lines, Level::Warn, line, now);
+        }
+    }
+
+    /// Logs a line about the node, or counts it where there were too many; all of them are there at level debug.
+    pub(super) fn log(&self, lines: &mut NodeLines, level: Level, line: fmt::Arguments<'_>, now: Instant) {
+        match lines.of(self.rank.source()).admit(now) {
+            Some(suppressed) => log::log!(target: TARGET, level, "{line}{suppressed}"),
+            None => log::debug!(target: TARGET, "{line}"),
         }
     }
 
     /// Logs that the node is down, with the reason.
-    pub(super) fn give_up(&mut self, reason: String, lines: &mut LogThrottle, now: Instant) {
+    pub(super) fn give_up(&mut self, reason: String, lines: &mut NodeLines, now: Instant) {
         let addr = self.addr.as_listed();
-        log_node(lines, Level::Warn, format_args!("node {addr:?} is down: {reason}"), now);
+        self.log(lines, Level::Warn, format_args!("node {addr:?} is down: {reason}"), now);
         self.health = Health::Down;
         self.reason = reason;
+    }
+}
+
+/// Lines about nodes. Those of ips.txt have their own, so that no flood of the Explorer's keeps them out of the log.
+#[derive(Debug)]
+pub(super) struct NodeLines {
+    listed: LogThrottle,
+    named: LogThrottle,
+}
+
+impl NodeLines {
+    pub(super) fn new() -> Self {
+        Self {
+            listed: LogThrottle::new(NODE_RATE),
+            named: LogThrottle::new(NODE_RATE),
+        }
+    }
+
+    fn of(&mut self, source: Source) -> &mut LogThrottle {
+        match source {
+            Source::IpsFile => &mut self.listed,
+            Source::Explorer => &mut self.named,
+        }
+    }
+
+    /// Says how many lines were left out, where no other line may follow.
+    pub(super) fn log_overdue(&mut self, now: Instant) {
+        for lines in [&mut self.listed, &mut self.named] {
+            if let Some(suppressed) = lines.overdue(now) {
+                log::warn!(target: TARGET, "{suppressed} changes of nodes are not in the log: there are too many");
+            }
+        }
     }
 }
 
@@ -192,17 +238,17 @@ fn is_same_reason(one: &str, other: &str) -> bool {
     one.chars().filter(is_kept).eq(other.chars().filter(is_kept))
 }
 
-/// Logs a line about a node, or counts it where there were too many; all of them are there at level debug.
-pub(super) fn log_node(lines: &mut LogThrottle, level: Level, line: fmt::Arguments<'_>, now: Instant) {
-    match lines.admit(now) {
-        Some(suppressed) => log::log!(target: TARGET, level, "{line}{suppressed}"),
-        None => log::debug!(target: TARGET, "{line}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
+    fn a_flood_of_lines_about_nodes_of_the_explorer_keeps_none_about_those_of_ips_txt_out() {
+        let (mut lines, now) = (NodeLines::new(), Instant::now());
+        while lines.of(Source::Explorer).admit(now).is_some() {}
+        assert!(lines.of(Source::IpsFile).admit(now).is_some());
+    }
 
     #[test]
     fn a_reason_is_the_same_when_its_numbers_alone_changed() {

@@ -120,10 +120,17 @@ fn roots_that_are_of_no_use_are_a_warning() {
     for (file, reason) in [
         ("missing.pem", "No such file"),
         ("empty.pem", "expected certificates in PEM form"),
+        ("cut.pem", "expected certificates in PEM form"),
+        ("zeros.pem", "expected certificates in PEM form"),
         (".", "is a directory"),
     ] {
         let launch = launch()
             .file("empty.pem", "no certificate\n")
+            .file("cut.pem", "-----BEGIN CERTIFICATE-----\nMIIB")
+            .file(
+                "zeros.pem",
+                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+            )
             .set("SSL_CERT_FILE", file);
         let router = launch.start();
         assert_eq!(router.get("/health").status, 200);
