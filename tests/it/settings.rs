@@ -245,6 +245,7 @@ fn arguments_that_are_not_understood_are_told_and_the_exit_is_2() {
             r#"there is no command or option "\u{1b}[2J""#,
         ),
         (vec!["check", "--fast"], r#"check takes no "--fast""#),
+        (vec!["check", "--json", "x"], r#"check takes no "x""#),
         (vec!["--print-port", "health"], r#"--print-port takes no "health""#),
         (vec!["--version", "x"], r#"--version takes no "x""#),
     ] {
