@@ -88,7 +88,9 @@ pub(crate) fn parse(arguments: &[&str]) -> Result<Command, String> {
             ..,
         ] => Err(format!("{known} takes no {unknown:?}; see infernet-router --help")),
         [name, rest @ ..] => Err(match (command(name), rest) {
-            (Ok(row), ["--json", unknown, ..] | [unknown, ..]) => format!("{} takes no {unknown:?}; see infernet-router {0} --help", row.name),
+            (Ok(row), ["--json", unknown, ..] | [unknown, ..]) => {
+                format!("{} takes no {unknown:?}; see infernet-router {0} --help", row.name)
+            }
             (Err(error), _) => error,
             (Ok(row), []) => format!("{:?} is not understood", row.name),
         }),

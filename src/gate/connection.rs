@@ -180,9 +180,9 @@ impl Connection {
         self.since
     }
 
-    /// Whether it was answered and has not begun to ask again.
+    /// Whether it was answered and has not begun to ask again: empty lines are left over from its last request.
     pub(super) fn is_idle(&self) -> bool {
-        matches!(self.stage, Stage::Reading) && self.requests > 0 && self.input.is_empty()
+        matches!(self.stage, Stage::Reading) && self.requests > 0 && without_empty_lines(&self.input).is_empty()
     }
 
     /// How long it has to stand where it does before it gives way to a client that holds as many; none while its request is

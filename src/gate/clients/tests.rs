@@ -171,10 +171,10 @@ fn a_client_has_a_quarter_of_the_connections_and_a_503_past_it() {
 }
 
 #[test]
-fn at_its_share_a_clients_own_connection_that_is_idle_longest_gives_way() {
+fn at_its_share_a_clients_own_connection_that_was_answered_longest_ago_gives_way() {
     let mut rig = rig();
     let busy = rig.admitted_at(ip(1), At::Inside);
-    let idle: Vec<_> = (0..3).map(|_| rig.admitted_at(ip(1), At::Idle)).collect();
+    let idle = [At::Idle, At::Idle, At::Lingering].map(|at| rig.admitted_at(ip(1), at));
     let other = rig.admitted_at(ip(2), At::Idle);
     // It is answered once more, and so idle least.
     rig.bring(idle[0].1, At::Idle);
@@ -381,6 +381,16 @@ fn a_kept_connection_that_says_nothing_is_closed_without_a_word_and_a_new_one_wi
     rig.expire_after(IDLE_TIMEOUT - Duration::from_millis(1));
     assert!(rig.is_there(key));
     rig.expire_after(IDLE_TIMEOUT);
+    assert!(!rig.is_there(key));
+    assert_eq!(all(client).as_bytes(), OK);
+}
+
+#[test]
+fn an_empty_line_behind_a_request_is_no_request_that_is_late() {
+    let mut rig = rig();
+    let (client, key) = rig.admitted_at(ip(1), At::Idle);
+    rig.clients.pump(key, Event::Received(b"\r\n"), rig.now);
+    rig.expire_after(HEAD_TIMEOUT);
     assert!(!rig.is_there(key));
     assert_eq!(all(client).as_bytes(), OK);
 }
