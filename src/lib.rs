@@ -91,8 +91,9 @@ const STARTUP_GRACE: Duration = Duration::from_millis(1_500);
 /// Threads without which there is no router: the workers' seven, gate, poller, lists, resources, a probe, a look-up, and some to
 /// spare, since tiny_http's begin at their own time and panic where there is no room.
 const START_THREADS: usize = 16;
-/// News of the lists that the poller has not taken yet; it takes them at once.
-const MAX_UPDATES: usize = 4;
+/// News of the lists that the poller has not taken yet. Lists that come faster than it takes them over wait where they are
+/// made, so that it is never busy with old ones.
+const MAX_UPDATES: usize = 1;
 
 /// Why the router can't start.
 #[derive(Debug)]

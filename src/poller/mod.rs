@@ -95,12 +95,14 @@ pub(crate) fn start(
             let wake = poller.act(clock());
             select_biased! {
                 recv(stop) -> _ => return,
-                recv(updates) -> update => match update {
-                    Ok(update) => poller.update(update, clock()),
-                    Err(_) => return,
-                },
+                // Before the lists: reports come as fast as probes are sent at most, while lists of 100,000 nodes that change
+                // all the time would keep them waiting for good.
                 recv(reports) -> report => match report {
                     Ok(report) => poller.report(report, clock()),
+                    Err(_) => return,
+                },
+                recv(updates) -> update => match update {
+                    Ok(update) => poller.update(update, clock()),
                     Err(_) => return,
                 },
                 default(wake.saturating_duration_since(clock())) => {}
