@@ -52,8 +52,12 @@ enum Stage {
     Deferred(InFlight),
     /// It is told why not, with these header lines of [`cors`].
     Refusing(String),
-    /// Its answer is on the way.
-    Writing { answer: Vec<u8>, sent: usize, then: Then },
+    /// Its answer is on the way, the last one or not.
+    Writing {
+        answer: Vec<u8>,
+        sent: usize,
+        is_last: bool,
+    },
     /// Answered for the last time; so many bytes that came then were thrown away.
     Lingering(usize),
 }
@@ -69,17 +73,10 @@ struct InFlight {
     is_head: bool,
     begun: Instant,
     stranger: Option<IpAddr>,
-    then: Then,
+    /// Whether the connection ends behind its answer.
+    is_last: bool,
     /// Header lines of [`cors`] for its answer.
     cors: String,
-}
-
-/// What comes after an answer.
-#[derive(Clone, Copy, Debug)]
-enum Then {
-    NextRequest,
-    /// The connection ends. Its client may still send bytes that nobody will read.
-    Linger,
 }
 
 /// What has happened to a connection. What does not concern it where it stands changes nothing.
@@ -263,8 +260,8 @@ impl Connection {
             (Event::Ended, Stage::Reading | Stage::Lingering(_)) => Action::Close(None),
             (Event::Dispatched, Stage::Waiting(_)) => self.forward(now),
             (Event::Answered(number, answer), Stage::Inside(in_flight)) if in_flight.number == number => {
-                let (then, cors) = (in_flight.then, std::mem::take(&mut in_flight.cors));
-                self.answer(answer, &cors, then, now)
+                let (is_last, cors) = (in_flight.is_last, std::mem::take(&mut in_flight.cors));
+                self.answer(answer, &cors, is_last, now)
             }
             (Event::Deferred { number, may_wait }, Stage::Inside(in_flight)) if in_flight.number == number => {
                 self.defer(may_wait, now)
@@ -274,19 +271,16 @@ impl Connection {
             }
             (Event::Refused(answer), Stage::Refusing(cors)) => {
                 let cors = std::mem::take(cors);
-                self.answer(answer, &cors, Then::Linger, now)
+                self.answer(answer, &cors, true, now)
             }
             (Event::Writable, Stage::Writing { .. }) => Action::Send,
-            (Event::Sent(more), Stage::Writing { answer, sent, then }) => {
+            (Event::Sent(more), Stage::Writing { answer, sent, is_last }) => {
                 *sent += more;
                 let earned = Duration::from_millis((*sent * 1_000 / MIN_BYTES_PER_SECOND) as u64);
                 self.deadline = self.since + WRITE_TIMEOUT + earned;
-                match *sent < answer.len() {
-                    true => Action::Nothing,
-                    false => {
-                        let then = *then;
-                        self.after_answer(then, now)
-                    }
+                match (*sent < answer.len(), *is_last) {
+                    (true, _) => Action::Nothing,
+                    (false, is_last) => self.after_answer(is_last, now),
                 }
             }
             (Event::Ticked, _) if now >= self.deadline => self.expire(now),
@@ -331,10 +325,6 @@ impl Connection {
             true => request.persistence,
             false => Persistence::Close,
         };
-        let then = match persistence {
-            Persistence::Close => Then::Linger,
-            _ => Then::NextRequest,
-        };
         let stranger = Some(self.peer).filter(|peer| request.is_forwarded && !self.settings.trusts(*peer));
         let (client, is_named) = forwarded::client(self.peer, &request.forwarded_for, &self.settings.trusted_proxies);
         let is_known = is_named || !request.is_forwarded;
@@ -345,7 +335,7 @@ impl Connection {
             is_head: request.method == "HEAD",
             begun: now,
             stranger,
-            then,
+            is_last: persistence == Persistence::Close,
             cors,
         };
         self.enter(Stage::Waiting(in_flight), WAIT_TIMEOUT, now);
@@ -384,18 +374,16 @@ impl Connection {
 
     /// Keeps a request for a moment, or has it answered at once where it may not wait.
     fn defer(&mut self, may_wait: bool, now: Instant) -> Action {
-        match self.take_in_flight() {
-            Some(in_flight) if may_wait => {
-                self.enter(Stage::Deferred(in_flight), DEFERRAL_INTERVAL, now);
-                Action::Nothing
-            }
-            in_flight => self.ask_again(in_flight, may_wait, now),
+        if may_wait && let Some(in_flight) = self.take_in_flight() {
+            self.enter(Stage::Deferred(in_flight), DEFERRAL_INTERVAL, now);
+            return Action::Nothing;
         }
+        self.ask_again(may_wait, now)
     }
 
     /// Lets a request that was put off have another go, the last one where it may not wait any more.
-    fn ask_again(&mut self, in_flight: Option<InFlight>, may_wait: bool, now: Instant) -> Action {
-        let Some(mut in_flight) = in_flight else {
+    fn ask_again(&mut self, may_wait: bool, now: Instant) -> Action {
+        let Some(mut in_flight) = self.take_in_flight() else {
             return Action::Nothing;
         };
         let is_over = now + DEFERRAL_INTERVAL * 3 >= in_flight.begun + MAX_DEFERRAL;
@@ -404,13 +392,13 @@ impl Connection {
         Action::Queue
     }
 
-    fn answer(&mut self, answer: &[u8], cors: &str, then: Then, now: Instant) -> Action {
+    fn answer(&mut self, answer: &[u8], cors: &str, is_last: bool, now: Instant) -> Action {
         let status_line = answer.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let (status_line, rest) = answer.split_at(status_line);
         let stage = Stage::Writing {
             answer: [status_line, cors.as_bytes(), rest].concat(),
             sent: 0,
-            then,
+            is_last,
         };
         self.enter(stage, WRITE_TIMEOUT, now);
         Action::Send
@@ -430,22 +418,19 @@ impl Connection {
         Action::Refuse(refusal, if is_head { Body::Count } else { Body::Send })
     }
 
-    fn after_answer(&mut self, then: Then, now: Instant) -> Action {
-        match then {
-            Then::Linger => {
-                self.input = Vec::new();
-                self.enter(Stage::Lingering(0), LINGER_TIMEOUT, now);
-                Action::Shutdown
-            }
-            Then::NextRequest => {
-                let timeout = match self.input.is_empty() {
-                    true => self.settings.idle_timeout,
-                    false => HEAD_TIMEOUT,
-                };
-                self.enter(Stage::Reading, timeout, now);
-                self.parse_next(now)
-            }
+    /// Behind the last answer the client may still send bytes that nobody will read.
+    fn after_answer(&mut self, is_last: bool, now: Instant) -> Action {
+        if is_last {
+            self.input = Vec::new();
+            self.enter(Stage::Lingering(0), LINGER_TIMEOUT, now);
+            return Action::Shutdown;
         }
+        let timeout = match self.input.is_empty() {
+            true => self.settings.idle_timeout,
+            false => HEAD_TIMEOUT,
+        };
+        self.enter(Stage::Reading, timeout, now);
+        self.parse_next(now)
     }
 
     fn expire(&mut self, now: Instant) -> Action {
@@ -454,10 +439,7 @@ impl Connection {
             Stage::Reading => self.refuse(Refusal::Late, now),
             Stage::Waiting(_) => self.refuse(Refusal::Busy, now),
             Stage::Inside(_) => self.refuse(Refusal::Lost, now),
-            Stage::Deferred(_) => {
-                let in_flight = self.take_in_flight();
-                self.ask_again(in_flight, true, now)
-            }
+            Stage::Deferred(_) => self.ask_again(true, now),
             Stage::Refusing(_) | Stage::Lingering(_) => Action::Close(None),
             Stage::Writing { .. } => Action::Close(Some(Refused::SlowReader)),
         }
