@@ -74,7 +74,8 @@ pub(super) struct Nodes {
     interval: Duration,
     max_bytes: usize,
     by_addr: HashMap<NodeAddr, Node>,
-    due: BTreeSet<(Instant, NodeAddr)>,
+    /// Who is to be polled when: nodes of ips.txt, and those that anybody can register.
+    due: [BTreeSet<(Instant, NodeAddr)>; 2],
     /// Nodes with entries.
     holders: BTreeSet<(Rank, NodeAddr)>,
     bytes: usize,
@@ -90,7 +91,7 @@ impl Nodes {
             interval,
             max_bytes: MAX_BYTES,
             by_addr: HashMap::new(),
-            due: BTreeSet::new(),
+            due: Default::default(),
             holders: BTreeSet::new(),
             bytes: 0,
             next_slot: now,
@@ -119,7 +120,7 @@ impl Nodes {
         for addr in gone {
             self.hold(&addr, Vec::new());
             if let Some(node) = self.by_addr.get(&addr) {
-                self.due.remove(&(node.due, addr.clone()));
+                self.due[node.rank.source() as usize].remove(&(node.due, addr.clone()));
                 let is_recent = |at: Option<&Instant>| at.is_some_and(|at| now.duration_since(*at) < SUPPORT_WINDOW);
                 if !node.is_busy && !is_recent(node.last_poll.as_ref()) && !is_recent(node.support_asks.back()) {
                     self.by_addr.remove(&addr);
@@ -130,7 +131,7 @@ impl Nodes {
 
     fn keep(&mut self, new: Available, now: Instant) {
         let Some(node) = self.by_addr.get_mut(&new.addr) else {
-            self.due.insert((now, new.addr.clone()));
+            self.due[new.rank.source() as usize].insert((now, new.addr.clone()));
             let node = Node {
                 rank: new.rank,
                 order: new.order,
@@ -162,11 +163,12 @@ impl Nodes {
         self.rename(&new);
         if let Some(node) = self.by_addr.get_mut(&new.addr)
             && !node.is_busy
-            && !self.due.contains(&(node.due, new.addr.clone()))
+            && let due = &mut self.due[node.rank.source() as usize]
+            && !due.contains(&(node.due, new.addr.clone()))
         {
             // It is back.
             node.due = node.last_poll.map_or(now, |last| now.max(last + MIN_INTERVAL));
-            self.due.insert((node.due, new.addr));
+            due.insert((node.due, new.addr));
         }
     }
 
@@ -184,15 +186,20 @@ impl Nodes {
             if self.holders.remove(&(node.rank, new.addr.clone())) {
                 self.holders.insert((new.rank, new.addr.clone()));
             }
+            if self.due[node.rank.source() as usize].remove(&(node.due, new.addr.clone())) {
+                self.due[new.rank.source() as usize].insert((node.due, new.addr.clone()));
+            }
             node.rank = new.rank;
             self.by_addr.insert(new.addr.clone(), node);
         }
     }
 
-    /// The next poll; the one returned counts as under way until `polled`.
+    /// The next poll; the one returned counts as under way until `polled`. Of those that are due, nodes of ips.txt come
+    /// first: many that hang would else keep them waiting.
     pub(super) fn turn(&mut self, now: Instant) -> Turn {
         loop {
-            let Some((due, addr)) = self.due.first().cloned() else {
+            let firsts = self.due.iter().filter_map(BTreeSet::first);
+            let Some((due, addr)) = firsts.min_by_key(|(due, _)| now.max(*due)).cloned() else {
                 return Turn::Wait(now + self.interval);
             };
             let begin = due.max(self.next_slot);
@@ -202,13 +209,13 @@ impl Nodes {
             if self.polls >= MAX_POLLS {
                 return Turn::Wait(now + self.interval);
             }
-            self.due.remove(&(due, addr.clone()));
+            self.due.iter_mut().for_each(|of| drop(of.remove(&(due, addr.clone()))));
             let Some(node) = self.by_addr.get_mut(&addr) else {
                 continue;
             };
             if node.is_busy {
                 node.due = now + BUSY_DELAY;
-                self.due.insert((node.due, addr));
+                self.due[node.rank.source() as usize].insert((node.due, addr));
                 continue;
             }
             node.is_busy = true;
@@ -241,7 +248,7 @@ impl Nodes {
             return;
         }
         node.due = now + wait;
-        self.due.insert((node.due, addr.clone()));
+        self.due[node.rank.source() as usize].insert((node.due, addr.clone()));
         let known = std::mem::take(&mut node.entries);
         let entries = match answer {
             Ok(reading) => {

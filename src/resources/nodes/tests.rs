@@ -96,13 +96,30 @@ fn no_more_than_sixteen_are_asked_at_once_and_a_node_one_thing_at_a_time() {
     nodes.polled(&addr(1), failure(), now);
     assert!(nodes.is_free(&addr(1), now));
     // The next one in turn is asked about a model just now.
-    let busy = nodes.due.first().expect("four are left").1.clone();
+    let busy = nodes.due[0].first().expect("four are left").1.clone();
     nodes.ask_support(&busy, now);
     let Turn::Poll(other) = nodes.turn(now) else {
         panic!("one has ended");
     };
     assert_ne!(other, busy);
     assert_eq!(nodes.by_addr[&busy].due, now + BUSY_DELAY);
+}
+
+#[test]
+fn nodes_of_ips_txt_wait_for_none_that_the_explorer_names() {
+    let (mut nodes, start) = nodes(0);
+    let named = |number: u32| Available {
+        rank: Rank::Explorer(([192, 0, 2, 1], number as u16).into()),
+        ..listed(number)
+    };
+    nodes.sync((1..=4).map(named).collect(), start);
+    assert_eq!(nodes.turn(start), Turn::Poll(addr(1)));
+    // One is new, one is listed as well now, and both are due later than the others.
+    let now = start + POLL_SPACING;
+    nodes.sync(vec![named(1), named(2), listed(3), named(4), listed(5)], now);
+    let asked: Vec<Turn> = (0..4).map(|more| nodes.turn(now + POLL_SPACING * more)).collect();
+    assert_eq!(asked, [3, 5, 2, 4].map(|number| Turn::Poll(addr(number))));
+    assert!(nodes.due.iter().all(BTreeSet::is_empty));
 }
 
 #[test]
@@ -148,7 +165,14 @@ fn a_node_that_goes_and_comes_back_loses_what_it_said_and_is_asked_once_a_minute
     assert_eq!(nodes.turn(later), Turn::Wait(now + MIN_INTERVAL));
     nodes.sync(Vec::new(), later);
     nodes.sync(Vec::new(), now + SUPPORT_WINDOW);
-    assert_eq!((nodes.len(), nodes.due.len(), nodes.holders.len()), (0, 0, 0));
+    assert_eq!(
+        (
+            nodes.len(),
+            nodes.due.iter().map(BTreeSet::len).sum::<usize>(),
+            nodes.holders.len()
+        ),
+        (0, 0, 0)
+    );
 }
 
 #[test]
