@@ -209,7 +209,9 @@ impl Nodes {
             if self.polls >= MAX_POLLS {
                 return Turn::Wait(now + self.interval);
             }
-            self.due.iter_mut().for_each(|of| drop(of.remove(&(due, addr.clone()))));
+            for of_source in &mut self.due {
+                of_source.remove(&(due, addr.clone()));
+            }
             let Some(node) = self.by_addr.get_mut(&addr) else {
                 continue;
             };
