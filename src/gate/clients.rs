@@ -384,7 +384,8 @@ impl Clients {
             Holder::Nobody => self.rejected -= 1,
             Holder::TrustedProxy => {}
         }
-        if let Some(why) = why {
+        // One that lingers has had all its answers.
+        if let Some(why) = why.filter(|_| !socket.connection.is_lingering()) {
             self.count(why);
         }
         self.metrics.connections_open.set(self.sockets.len() as u64);
