@@ -157,15 +157,12 @@ impl Router {
         let mut threads = Vec::new();
         let (stop, stopped) = bounded(0);
 
-        let resources = match config.resources_interval {
-            Some(interval) => {
-                let (registry, stopped, metrics) = (Arc::clone(&registry), stopped.clone(), Arc::clone(&metrics));
-                let (thread, resources) = resources::start(interval, fetcher.clone(), registry, stopped, metrics, now)?;
-                threads.push(thread);
-                Some(resources)
-            }
-            None => None,
+        let start = |interval| {
+            let (registry, metrics) = (Arc::clone(&registry), Arc::clone(&metrics));
+            resources::start(interval, fetcher.clone(), registry, stopped.clone(), metrics, now)
         };
+        let (thread, resources) = config.resources_interval.map(start).transpose()?.unzip();
+        threads.extend(thread);
         let service = Service::new(
             Arc::clone(&registry),
             Arc::clone(&board),
