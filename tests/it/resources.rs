@@ -309,7 +309,9 @@ fn one_who_may_ask_for_a_new_model_sooner_than_for_anything_is_told_the_later_ti
         connection.close_with("GET", &format!("{PATH}?model_id={id}"), &[])
     };
     // The first one waits for the node until its time is over.
-    for client in 1..=10 {
+    assert_eq!(ask(1, 1).status, 200);
+    fleet.set_resources(0..1, &body(&json!({"hello-world": hello()})), &supports());
+    for client in 2..=10 {
         assert_eq!(ask(client, client).status, 200);
     }
     let refused = ask(11, 11);
