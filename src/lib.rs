@@ -148,7 +148,7 @@ impl Router {
         let bind = SocketAddr::new(config.host, config.port);
         let gate = Gate::bind(bind).map_err(|error| StartError::Bind(bind, error))?;
         threads::check_room(START_THREADS)?;
-        let room = descriptors::make_room(config.max_connections, config.max_probes);
+        let room = descriptors::fit_limits(config.max_connections, config.max_probes);
         let metrics = Arc::new(Metrics::default());
         let registry = Arc::new(Registry::new(policy(&config), config.refresh_interval, now));
         let board = Arc::new(Board::new(&config));

@@ -124,7 +124,7 @@ impl Limiter {
                 self.by_fullness.remove(&(own, client));
                 self.remember(client, full_at);
             }
-            (true, None) if self.make_room() => self.remember(client, full_at),
+            (true, None) if self.forget_for_newcomer() => self.remember(client, full_at),
             (true, None) => *self.groups.full_at(client) = full_at,
         }
         decision
@@ -157,7 +157,7 @@ impl Limiter {
 
     /// Whether there is room for one more, if need be in the place of the fullest bucket. One
     /// without a token is never given up: its client is over the limit and would be forgiven.
-    fn make_room(&mut self) -> bool {
+    fn forget_for_newcomer(&mut self) -> bool {
         if self.full_at.len() < self.max_clients {
             return true;
         }

@@ -25,10 +25,18 @@ fn main() -> ExitCode {
         .collect();
     match parse(&arguments.iter().map(String::as_str).collect::<Vec<_>>()) {
         Ok(Command::Serve(port_report)) => with_config(|config| run(config, port_report)),
-        Ok(Command::Check(ReportFormat::Table)) => with_config(|config| check_nodes(&config, check::Report::to_table)),
-        Ok(Command::Check(ReportFormat::Json)) => with_config(|config| check_nodes(&config, check::Report::to_json)),
-        Ok(Command::Status(ReportFormat::Table)) => with_config(|config| ask_status(&config, status::Report::to_table)),
-        Ok(Command::Status(ReportFormat::Json)) => with_config(|config| ask_status(&config, status::Report::to_json)),
+        Ok(Command::Check(ReportFormat::Table)) => {
+            with_config(|config| check_nodes(&config, check::CheckReport::to_table))
+        }
+        Ok(Command::Check(ReportFormat::Json)) => {
+            with_config(|config| check_nodes(&config, check::CheckReport::to_json))
+        }
+        Ok(Command::Status(ReportFormat::Table)) => {
+            with_config(|config| ask_status(&config, status::ServedStatus::to_table))
+        }
+        Ok(Command::Status(ReportFormat::Json)) => {
+            with_config(|config| ask_status(&config, status::ServedStatus::to_json))
+        }
         Ok(Command::Health) => with_config(|config| ask_health(&config)),
         Ok(Command::Help) => print(&arguments::help(), ExitCode::SUCCESS),
         Ok(Command::HelpOf(command)) => print(&arguments::help_of(command), ExitCode::SUCCESS),
@@ -137,7 +145,7 @@ impl Signals {
 }
 
 /// Asks every node once. Its own words go to stderr, so that stdout has the report alone.
-fn check_nodes(config: &Config, show: fn(&check::Report) -> String) -> ExitCode {
+fn check_nodes(config: &Config, show: fn(&check::CheckReport) -> String) -> ExitCode {
     let _logging = match start_logging(config.log_format, config.log_level.min(LevelFilter::Warn)) {
         Ok(logging) => logging,
         Err(code) => return code,
@@ -161,7 +169,7 @@ fn check_nodes(config: &Config, show: fn(&check::Report) -> String) -> ExitCode 
 }
 
 /// What the router that serves knows.
-fn ask_status(config: &Config, show: fn(&status::Report) -> String) -> ExitCode {
+fn ask_status(config: &Config, show: fn(&status::ServedStatus) -> String) -> ExitCode {
     match status::ask(config) {
         Ok(report) if report.any_available() => print(&show(&report), ExitCode::SUCCESS),
         Ok(report) => print(&show(&report), ExitCode::FAILURE),

@@ -65,7 +65,7 @@ fn outcome(answer: Answer) -> Outcome {
 
 /// One node to ask.
 #[derive(Debug)]
-pub(crate) struct Job {
+pub(crate) struct ProbeJob {
     pub(crate) id: NodeId,
     /// The registry's number of this probe.
     pub(crate) probe: u32,
@@ -75,7 +75,7 @@ pub(crate) struct Job {
 
 /// How a job ended.
 #[derive(Debug)]
-pub(crate) struct Report {
+pub(crate) struct ProbeReport {
     pub(crate) id: NodeId,
     pub(crate) probe: u32,
     pub(crate) outcome: Outcome,
@@ -86,12 +86,12 @@ pub(crate) struct Report {
 
 /// The threads that ask, as many as were needed at once lately.
 #[derive(Debug)]
-pub(crate) struct Pool {
+pub(crate) struct ProbePool {
     fetcher: Fetcher,
     /// Field order is drop order: the channel must close before the joins, or they never end.
     jobs: Sender<Task>,
     queue: Receiver<Task>,
-    reports: Sender<Report>,
+    reports: Sender<ProbeReport>,
     threads: Vec<Joined>,
     /// How many of the threads have been told to end and have not ended yet.
     ending: usize,
@@ -100,14 +100,14 @@ pub(crate) struct Pool {
 /// What a thread is told.
 #[derive(Debug)]
 enum Task {
-    Ask(Job),
+    Ask(ProbeJob),
     End,
 }
 
-impl Pool {
+impl ProbePool {
     /// A pool for at most `max_probes` jobs under way at once. Both channels have room for all of them, so neither
     /// the pool nor its owner ever waits to send.
-    pub(crate) fn new(fetcher: Fetcher, max_probes: usize) -> (Self, Receiver<Report>) {
+    pub(crate) fn new(fetcher: Fetcher, max_probes: usize) -> (Self, Receiver<ProbeReport>) {
         let (jobs, queue) = bounded(max_probes);
         let (reports, inbox) = bounded(max_probes);
         let pool = Self {
@@ -155,12 +155,12 @@ impl Pool {
     }
 
     /// Hands a job over. The owner keeps count: there are never more under way than the channel has room for.
-    pub(crate) fn send(&self, job: Job) -> bool {
+    pub(crate) fn send(&self, job: ProbeJob) -> bool {
         self.jobs.try_send(Task::Ask(job)).is_ok()
     }
 }
 
-impl Drop for Pool {
+impl Drop for ProbePool {
     fn drop(&mut self) {
         self.fetcher.shutdown();
         // Both ends of the channel are here: drain it, then close it, and the threads end after what they are at.
@@ -172,12 +172,12 @@ impl Drop for Pool {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
-fn run(queue: &Receiver<Task>, reports: &Sender<Report>, fetcher: &Fetcher) {
+fn run(queue: &Receiver<Task>, reports: &Sender<ProbeReport>, fetcher: &Fetcher) {
     while let Ok(Task::Ask(job)) = queue.recv() {
         let begin = Instant::now();
         let (outcome, redirected_to) = catch_unwind(AssertUnwindSafe(|| probe(fetcher, &job.addr, job.source)))
             .unwrap_or_else(|_| (Outcome::Failed("the probe panicked".to_owned()), None));
-        let report = Report {
+        let report = ProbeReport {
             id: job.id,
             probe: job.probe,
             outcome,

@@ -21,7 +21,7 @@ use crate::metrics::{self, Endpoint, Label, Metrics, Status, Verdict};
 use crate::registry::{Purpose, Registry, Summary};
 use crate::resources::{Listing, Resources, Step};
 use crate::response::Response;
-use crate::status::{self, Board, Report};
+use crate::status::{self, Board, StatusReport};
 pub(crate) use workers::spawn;
 
 /// The description of this API, OpenAPI 3.1.
@@ -229,7 +229,7 @@ impl Service {
 
     fn status_json(&self, query: &str, now: Instant) -> Response {
         match status_query::parse(query) {
-            Ok(query) => dynamic(&Report::new(
+            Ok(query) => dynamic(&StatusReport::new(
                 &self.board,
                 &self.registry,
                 self.resources.as_ref(),

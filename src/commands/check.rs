@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::fetch::Fetcher;
 use crate::lists::{self, Explorer};
 use crate::node::{ExplorerList, NodeAddr, NodeList, Rank, Source};
-use crate::probe::{Job, Outcome, Pool, Report as ProbeReport};
+use crate::probe::{Outcome, ProbeJob, ProbePool, ProbeReport};
 use crate::status::{Conflict, Images};
 use crate::util::arena::Arena;
 use crate::util::descriptors;
@@ -22,7 +22,7 @@ const MAX_CONFLICTS: usize = 100;
 
 /// What was found.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct CheckReport {
     lists: Vec<List>,
     nodes: Vec<Row>,
     /// Container ids that available nodes run with different images.
@@ -44,7 +44,7 @@ struct List {
 /// In the order of trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum State {
+enum CheckState {
     /// The probe failed.
     Down,
     /// It could not be asked, because this machine ran out of something.
@@ -56,14 +56,14 @@ enum State {
     Available,
 }
 
-impl State {
+impl CheckState {
     fn name(self) -> &'static str {
         match self {
-            State::Down => "down",
-            State::Unknown => "unknown",
-            State::Skipped => "skipped",
-            State::Limited => "limited",
-            State::Available => "available",
+            CheckState::Down => "down",
+            CheckState::Unknown => "unknown",
+            CheckState::Skipped => "skipped",
+            CheckState::Limited => "limited",
+            CheckState::Available => "available",
         }
     }
 }
@@ -72,7 +72,7 @@ impl State {
 struct Row {
     address: String,
     source: Source,
-    state: State,
+    state: CheckState,
     #[serde(
         rename = "latency_ms",
         skip_serializing_if = "Option::is_none",
@@ -98,13 +98,13 @@ fn millis<S: Serializer>(latency: &Option<Duration>, serializer: S) -> Result<S:
 ///
 /// # Errors
 /// When the system has no room for a thread.
-pub fn check(config: &Config, mut progress: impl FnMut(usize, usize)) -> io::Result<Report> {
+pub fn check(config: &Config, mut progress: impl FnMut(usize, usize)) -> io::Result<CheckReport> {
     let fetcher = Fetcher::of_config(config);
     let file = lists::read(&config.ips_file);
     let explorer = config.api_url.clone().map(|url| Explorer::new(url, &fetcher));
     let named = explorer.as_ref().map(Explorer::fetch);
 
-    let mut report = Report {
+    let mut report = CheckReport {
         lists: vec![List::of_file(config, &file)],
         nodes: Vec::new(),
         conflicts: Vec::new(),
@@ -121,7 +121,7 @@ pub fn check(config: &Config, mut progress: impl FnMut(usize, usize)) -> io::Res
     report.nodes.extend(refused_entries(&named));
 
     let ranked = lists::merge(&file.nodes, &named.nodes).into_iter().collect();
-    let probes = descriptors::make_room(0, config.max_probes).probes;
+    let probes = descriptors::fit_limits(0, config.max_probes).probes;
     let weigh = |job: &str| config.weights.weight(job);
     let mut images = Images::default();
     let rows = ask(ranked, &fetcher, probes, weigh, &mut images, &mut progress)?;
@@ -140,7 +140,7 @@ fn ask(
     images: &mut Images,
     progress: &mut impl FnMut(usize, usize),
 ) -> io::Result<Vec<Row>> {
-    let (mut pool, reports) = Pool::new(fetcher.clone(), probes);
+    let (mut pool, reports) = ProbePool::new(fetcher.clone(), probes);
     pool.grow(probes.min(nodes.len()).max(1))?;
     let (all, mut rows, mut under_way) = (nodes.len(), Vec::new(), Arena::default());
     let mut nodes = nodes.into_iter();
@@ -149,7 +149,7 @@ fn ask(
             let id = under_way.insert((addr.clone(), rank));
             let probe = 0;
             let source = rank.source();
-            pool.send(Job {
+            pool.send(ProbeJob {
                 id,
                 probe,
                 addr,
@@ -212,7 +212,7 @@ impl Row {
         Self {
             address,
             source,
-            state: State::Skipped,
+            state: CheckState::Skipped,
             latency: None,
             pending: None,
             containers: None,
@@ -224,7 +224,7 @@ impl Row {
         let mut row = Self {
             address: addr.as_listed().to_owned(),
             source: rank.source(),
-            state: State::Available,
+            state: CheckState::Available,
             latency: Some(report.took),
             pending: None,
             containers: None,
@@ -240,11 +240,11 @@ impl Row {
                 });
             }
             Outcome::Limited => {
-                row.state = State::Limited;
+                row.state = CheckState::Limited;
                 row.reason = Some("answered 429, too many requests: no verdict".to_owned());
             }
-            Outcome::Failed(reason) => (row.state, row.reason) = (State::Down, Some(reason)),
-            Outcome::LocalError(reason) => (row.state, row.reason) = (State::Unknown, Some(reason)),
+            Outcome::Failed(reason) => (row.state, row.reason) = (CheckState::Down, Some(reason)),
+            Outcome::LocalError(reason) => (row.state, row.reason) = (CheckState::Unknown, Some(reason)),
         }
         row
     }
@@ -273,10 +273,10 @@ impl Row {
     }
 }
 
-impl Report {
+impl CheckReport {
     /// Whether a client would be sent anywhere.
     pub fn any_available(&self) -> bool {
-        self.nodes.iter().any(|row| row.state == State::Available)
+        self.nodes.iter().any(|row| row.state == CheckState::Available)
     }
 
     /// For people: the lists, then a row for each node, those in trouble first.

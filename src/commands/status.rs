@@ -21,7 +21,7 @@ const MAX_BODY_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What the router answered, all pages in one.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct ServedStatus {
     whole: Value,
     weights: PendingWeights,
 }
@@ -92,7 +92,7 @@ struct ShownNode {
 ///
 /// # Errors
 /// When it does not answer, or not as a router does; 404 where `METRICS_FROM` leaves out this machine.
-pub fn ask(config: &Config) -> Result<Report, AskError> {
+pub fn ask(config: &Config) -> Result<ServedStatus, AskError> {
     let mut whole = page(config, 0)?;
     let matched = whole["matched"].as_u64().unwrap_or_default();
     let mut nodes = take_nodes(&mut whole);
@@ -105,7 +105,7 @@ pub fn ask(config: &Config) -> Result<Report, AskError> {
         nodes.extend(more);
     }
     whole["nodes"] = nodes.into();
-    Ok(Report {
+    Ok(ServedStatus {
         whole,
         weights: config.weights.clone(),
     })
@@ -134,7 +134,7 @@ fn take_nodes(page: &mut Value) -> Vec<Value> {
     }
 }
 
-impl Report {
+impl ServedStatus {
     /// Whether a client would be sent anywhere.
     pub fn any_available(&self) -> bool {
         self.whole["totals"]["available"]

@@ -41,7 +41,7 @@ macro_rules! labels {
 
 labels! {
     /// What the poller makes of a node. Each has one of these.
-    NodeState {
+    StateLabel {
         /// Available, and answers.
         Up = "up",
         /// Not available: its probes fail, or none has ended yet.

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::node::Source;
 pub(crate) use labels::{
-    Endpoint, Label, NodeState, ProbeOutcome, Refused, ResourcesOutcome, Status, Success, SurveyOutcome, Verdict,
+    Endpoint, Label, ProbeOutcome, Refused, ResourcesOutcome, StateLabel, Status, Success, SurveyOutcome, Verdict,
 };
 pub(crate) use text::CONTENT_TYPE;
 
@@ -121,7 +121,7 @@ impl<L: Label, T> By<L, T> {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     /// Set: listed nodes.
-    pub(crate) nodes: By<Source, By<NodeState>>,
+    pub(crate) nodes: By<Source, By<StateLabel>>,
     /// Set: what available nodes reported as pending.
     pub(crate) pending_jobs: Counter,
     /// Set: ids that available nodes run with different images.

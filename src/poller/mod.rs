@@ -24,7 +24,7 @@ use crate::fetch::Fetcher;
 use crate::lists::Update;
 use crate::metrics::Metrics;
 use crate::node::NodeAddr;
-use crate::probe::{Job, Pool};
+use crate::probe::{ProbeJob, ProbePool};
 use crate::registry::{NodeId, Registry};
 use crate::status::Board;
 use crate::util::log_throttle::{LogRate, LogThrottle, ONE_A_MINUTE};
@@ -85,7 +85,7 @@ pub(crate) fn start(
     alarm: &Alarm,
 ) -> io::Result<(Joined, Receiver<()>)> {
     let (ready, is_ready) = bounded(0);
-    let (mut pool, reports) = Pool::new(fetcher, settings.max_probes);
+    let (mut pool, reports) = ProbePool::new(fetcher, settings.max_probes);
     pool.grow(1)?;
     let thread = threads::spawn_vital("poller", alarm, move || {
         #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
@@ -117,7 +117,7 @@ struct Poller {
     settings: Settings,
     registry: Arc<Registry>,
     board: Arc<Board>,
-    pool: Pool,
+    pool: ProbePool,
     metrics: Arc<Metrics>,
     schedule: Schedule,
     nodes: HashMap<NodeId, Tracked>,
@@ -147,7 +147,7 @@ struct Poller {
 }
 
 impl Poller {
-    fn new(settings: Settings, outputs: Outputs, pool: Pool, ready: Sender<()>, now: Instant) -> Self {
+    fn new(settings: Settings, outputs: Outputs, pool: ProbePool, ready: Sender<()>, now: Instant) -> Self {
         Self {
             schedule: Schedule::new(settings.interval, settings.max_probes, now),
             registry: outputs.registry,
@@ -247,7 +247,7 @@ impl Poller {
         if let Some(asked) = node.asked {
             self.schedule.dequeue(id, asked);
         }
-        let job = Job {
+        let job = ProbeJob {
             id,
             probe: self.registry.begin_probe(id, now),
             addr: node.addr.clone(),

@@ -61,7 +61,7 @@ impl Tracked {
     /// As the board names it.
     fn board_state(&self) -> NodeState {
         match self.health {
-            _ if self.state() == metrics::NodeState::Limited => NodeState::Limited,
+            _ if self.state() == metrics::StateLabel::Limited => NodeState::Limited,
             Health::New => NodeState::New,
             Health::Up => NodeState::Up,
             Health::Suspect => NodeState::Suspect,

@@ -9,12 +9,12 @@ use super::tracked::{Cause, Health};
 use super::{LIMITED_INTERVALS, Poller};
 use crate::metrics::ProbeOutcome;
 use crate::node::NodeInfo;
-use crate::probe::{Outcome, Report};
+use crate::probe::{Outcome, ProbeReport};
 use crate::registry::{MAX_CONTAINERS, MAX_TEXT_BYTES, NodeId};
 
 impl Poller {
     /// Takes over what a probe found, if the node was listed all the while.
-    pub(super) fn report(&mut self, report: Report, now: Instant) {
+    pub(super) fn report(&mut self, report: ProbeReport, now: Instant) {
         self.count_probe(&report);
         if let Some(class) = self.orphans.remove(&report.id) {
             return self.schedule.ended(class);
@@ -71,7 +71,7 @@ impl Poller {
         }
     }
 
-    fn count_probe(&self, report: &Report) {
+    fn count_probe(&self, report: &ProbeReport) {
         let outcome = match report.outcome {
             Outcome::Up(_) => ProbeOutcome::Up,
             Outcome::Limited => ProbeOutcome::Limited,

@@ -6,7 +6,7 @@ use crate::client::Client;
 use crate::fetch::Fetcher;
 use crate::node::Rank;
 use crate::node::{NodeInfo, parse_list};
-use crate::probe::{Outcome, Report};
+use crate::probe::{Outcome, ProbeReport};
 use crate::registry::{Page, PromisePolicy, Purpose};
 
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -31,7 +31,7 @@ fn rig(expects_explorer: bool) -> Rig {
     let now = Instant::now();
     let registry = Arc::new(Registry::new(PromisePolicy::Off, INTERVAL, now));
     let (ready, is_ready) = bounded(0);
-    let (pool, _reports) = Pool::new(Fetcher::default(), settings.max_probes);
+    let (pool, _reports) = ProbePool::new(Fetcher::default(), settings.max_probes);
     let outputs = Outputs {
         registry: Arc::clone(&registry),
         board: Arc::default(),
@@ -85,7 +85,7 @@ impl Rig {
     }
 
     fn report(&mut self, id: NodeId, outcome: Outcome) {
-        let report = Report {
+        let report = ProbeReport {
             id,
             probe: 1,
             outcome,

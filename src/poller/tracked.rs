@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::schedule::Class;
-use crate::metrics::NodeState;
+use crate::metrics::StateLabel;
 use crate::node::{NodeAddr, Rank, Source};
 use crate::util::log_throttle::{LogRate, LogThrottle};
 
@@ -71,7 +71,7 @@ pub(super) struct Tracked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Counted {
     pub(super) source: Source,
-    pub(super) state: NodeState,
+    pub(super) state: StateLabel,
     /// A node in state limited may be or not.
     pub(super) is_available: bool,
     pub(super) pending: u64,
@@ -100,12 +100,12 @@ impl Tracked {
         matches!(self.health, Health::Up | Health::Suspect | Health::Doubted)
     }
 
-    pub(super) fn state(&self) -> NodeState {
+    pub(super) fn state(&self) -> StateLabel {
         match self.health {
-            Health::Doubted => NodeState::Doubted,
-            _ if self.is_limited => NodeState::Limited,
-            Health::Up | Health::Suspect => NodeState::Up,
-            Health::New | Health::Down => NodeState::Down,
+            Health::Doubted => StateLabel::Doubted,
+            _ if self.is_limited => StateLabel::Limited,
+            Health::Up | Health::Suspect => StateLabel::Up,
+            Health::New | Health::Down => StateLabel::Down,
         }
     }
 

@@ -28,7 +28,7 @@ use crate::client::Client;
 use crate::node::{ContainerId, NodeAddr, Rank, Running};
 use crate::util::arena::Key;
 pub use catalogue::{MAX_CONTAINERS, MAX_TEXT_BYTES, Summary};
-use node::Report;
+use node::NodeReport;
 use promises::subnet;
 use select::select;
 pub use select::{MAX_PAGE, Page};
@@ -183,7 +183,7 @@ impl Registry {
     /// weighted work pending. Returns how many containers the full catalogue had no room for.
     pub fn up(&self, id: NodeId, probe: u32, running: &[Running], pending: u64, now: Instant) -> usize {
         let mut state = self.lock();
-        let report = Report {
+        let report = NodeReport {
             probe,
             running,
             pending,

@@ -32,7 +32,7 @@ pub(super) struct Node {
 
 /// What a probe found.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Report<'a> {
+pub(super) struct NodeReport<'a> {
     pub(super) probe: u32,
     pub(super) running: &'a [Running],
     /// Weighted.
@@ -66,7 +66,7 @@ impl Node {
         last_sent.wrapping_sub(self.last_reported) as i32 >= 0
     }
 
-    pub(super) fn take_over(&mut self, report: &Report<'_>, weight: u32, fleet: &mut FleetSpeed, now: Time) {
+    pub(super) fn take_over(&mut self, report: &NodeReport<'_>, weight: u32, fleet: &mut FleetSpeed, now: Time) {
         let promised = self.promised();
         self.last_reported = report.probe;
         self.pending = report.pending;

@@ -1,7 +1,7 @@
 //! Promises: addresses given to clients first, each a job until a probe that was sent later has counted it. A promise ends
 //! with the report of such a probe or with its node; a node that goes down keeps its promises until it reports again.
 //!
-//! [`Promises`] counts them for one node, [`Clients`] remembers whom each client was promised last, so that the pages
+//! [`Promises`] counts them for one node, [`ClientPromises`] remembers whom each client was promised last, so that the pages
 //! behind a first one continue its order.
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use crate::client::Client;
 const CELLS: usize = 64;
 /// Most that one cell, and so one IPv4 /24 or IPv6 /48, counts on one node: nobody can paint a rival busy.
 const MAX_OF_SUBNET: u8 = 32;
-/// Clients remembered in each of two generations, 48 bytes each: 3 MiB in all. Past it the older generation is
+/// ClientPromises remembered in each of two generations, 48 bytes each: 3 MiB in all. Past it the older generation is
 /// forgotten, and pages of its clients see their own promise.
 pub(super) const MAX_CLIENTS: usize = 16_384;
 
@@ -87,12 +87,12 @@ pub(super) struct ClientPromise {
 
 /// Whom each client was promised last.
 #[derive(Debug, Default)]
-pub(super) struct Clients {
+pub(super) struct ClientPromises {
     recent: HashMap<Client, ClientPromise>,
     older: HashMap<Client, ClientPromise>,
 }
 
-impl Clients {
+impl ClientPromises {
     pub(super) fn last_promise(&self, client: Client) -> Option<ClientPromise> {
         self.recent.get(&client).or_else(|| self.older.get(&client)).copied()
     }
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn clients_are_bounded_and_those_that_asked_last_are_remembered() {
-        let mut clients = Clients::default();
+        let mut clients = ClientPromises::default();
         let promise = ClientPromise {
             node: NodeId::default(),
             last_sent: 0,
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_promised_nothing_ends_what_was_remembered() {
-        let mut clients = Clients::default();
+        let mut clients = ClientPromises::default();
         let promise = ClientPromise {
             node: NodeId::default(),
             last_sent: 0,

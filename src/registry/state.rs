@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::catalogue::{Catalogue, Index, Summary};
-use super::node::{Node, Report};
+use super::node::{Node, NodeReport};
 use super::order::{Order, Place};
-use super::promises::{ClientPromise, Clients, Promises};
+use super::promises::{ClientPromise, ClientPromises, Promises};
 use super::select::{Adjusted, View};
 use super::speed::{FleetSpeed, Record, Time, Work};
 use super::{Available, NodeId, PromisePolicy, Rank, Standing, Totals};
@@ -25,7 +25,7 @@ pub(super) struct State {
     removal_epoch: u64,
     round: u64,
     pub(super) catalogue: Catalogue,
-    clients: Clients,
+    clients: ClientPromises,
     totals: Totals,
 }
 
@@ -50,7 +50,7 @@ impl State {
             removal_epoch: 0,
             round: 0,
             catalogue: Catalogue::default(),
-            clients: Clients::default(),
+            clients: ClientPromises::default(),
             totals: Totals::default(),
         }
     }
@@ -181,7 +181,7 @@ impl State {
     }
 
     /// Takes over a report and returns how many of its containers the full catalogue had no room for.
-    pub(super) fn up(&mut self, id: NodeId, report: Report<'_>, now: Time) -> usize {
+    pub(super) fn up(&mut self, id: NodeId, report: NodeReport<'_>, now: Time) -> usize {
         let Some(node) = self.nodes.get_mut(id) else {
             return 0;
         };

@@ -19,7 +19,7 @@ const MAX_IDLE: Duration = Duration::from_secs(10);
 
 /// What a node is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Question {
+pub(super) enum FetchTarget {
     /// What its containers can run.
     Resources,
     /// Which of them support this model.
@@ -28,12 +28,12 @@ pub(super) enum Question {
 
 /// One node to ask.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(super) struct FetchJob {
     pub(super) addr: NodeAddr,
     pub(super) source: Source,
     /// The containers that it runs, sorted.
     pub(super) runs: Arc<[ContainerId]>,
-    pub(super) question: Question,
+    pub(super) question: FetchTarget,
 }
 
 /// Why there is no answer.
@@ -49,28 +49,28 @@ pub(super) enum Failure {
 
 /// How a job ended.
 #[derive(Debug)]
-pub(super) struct Report {
+pub(super) struct FetchReport {
     pub(super) addr: NodeAddr,
     pub(super) source: Source,
-    pub(super) question: Question,
+    pub(super) question: FetchTarget,
     pub(super) answer: Result<Reading, Failure>,
 }
 
 /// As many threads as were needed lately.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(super) struct FetchPool {
     fetcher: Fetcher,
     /// Field order is drop order: the channel must close before the joins, or they never end.
-    jobs: Sender<Job>,
-    queue: Receiver<Job>,
-    reports: Sender<Report>,
+    jobs: Sender<FetchJob>,
+    queue: Receiver<FetchJob>,
+    reports: Sender<FetchReport>,
     threads: Vec<Joined>,
 }
 
-impl Pool {
+impl FetchPool {
     /// A pool for at most `max_jobs` at once, of which the owner keeps count. Both channels have room for all of them,
     /// so neither the pool nor its owner ever waits to send.
-    pub(super) fn new(fetcher: Fetcher, max_jobs: usize) -> (Self, Receiver<Report>) {
+    pub(super) fn new(fetcher: Fetcher, max_jobs: usize) -> (Self, Receiver<FetchReport>) {
         let (jobs, queue) = bounded(max_jobs);
         let (reports, inbox) = bounded(max_jobs);
         let pool = Self {
@@ -98,12 +98,12 @@ impl Pool {
     }
 
     /// Hands a job over; false when there is no room for it.
-    pub(super) fn send(&self, job: Job) -> bool {
+    pub(super) fn send(&self, job: FetchJob) -> bool {
         self.jobs.try_send(job).is_ok()
     }
 }
 
-impl Drop for Pool {
+impl Drop for FetchPool {
     fn drop(&mut self) {
         // Both ends of the channel are here: drain it, then close it, and the threads end after what they are at.
         while self.queue.try_recv().is_ok() {}
@@ -113,7 +113,7 @@ impl Drop for Pool {
     }
 }
 
-fn run(queue: &Receiver<Job>, reports: &Sender<Report>, fetcher: &Fetcher) {
+fn run(queue: &Receiver<FetchJob>, reports: &Sender<FetchReport>, fetcher: &Fetcher) {
     loop {
         let job = match queue.recv_timeout(MAX_IDLE) {
             Ok(job) => job,
@@ -121,7 +121,7 @@ fn run(queue: &Receiver<Job>, reports: &Sender<Report>, fetcher: &Fetcher) {
         };
         let answer = catch_unwind(AssertUnwindSafe(|| ask(fetcher, &job)))
             .unwrap_or_else(|_| Err(Failure::Failed("reading the answer panicked".to_owned())));
-        let report = Report {
+        let report = FetchReport {
             addr: job.addr,
             source: job.source,
             question: job.question,
@@ -134,7 +134,7 @@ fn run(queue: &Receiver<Job>, reports: &Sender<Report>, fetcher: &Fetcher) {
 }
 
 /// Asks one node, bounded as a probe is.
-fn ask(fetcher: &Fetcher, job: &Job) -> Result<Reading, Failure> {
+fn ask(fetcher: &Fetcher, job: &FetchJob) -> Result<Reading, Failure> {
     let bounds = Bounds {
         timeout: NODE_TIMEOUT,
         max_body_bytes: MAX_BODY_BYTES,
@@ -144,8 +144,8 @@ fn ask(fetcher: &Fetcher, job: &Job) -> Result<Reading, Failure> {
         },
     };
     let url = match &job.question {
-        Question::Resources => job.addr.resources_url(),
-        Question::Support(model_id) => job.addr.support_url(model_id),
+        FetchTarget::Resources => job.addr.resources_url(),
+        FetchTarget::Support(model_id) => job.addr.support_url(model_id),
     };
     let answer = fetcher.get(&url, bounds).map_err(|error| match error.is_local() {
         true => Failure::Local(error.to_string()),
@@ -156,8 +156,8 @@ fn ask(fetcher: &Fetcher, job: &Job) -> Result<Reading, Failure> {
     }
     let body = answer.into_body().map_err(Failure::Failed)?;
     match job.question {
-        Question::Resources => parse_resources(&body, &job.runs),
-        Question::Support(_) => parse_support(&body, &job.runs),
+        FetchTarget::Resources => parse_resources(&body, &job.runs),
+        FetchTarget::Support(_) => parse_support(&body, &job.runs),
     }
     .map_err(Failure::Failed)
 }

@@ -23,7 +23,7 @@ use crate::node::NodeAddr;
 use crate::registry::{Page, Registry};
 use crate::util::log_throttle::{LogThrottle, ONE_A_MINUTE};
 use crate::util::threads::{self, Joined};
-use fetching::{Failure, Job, Pool, Question, Report};
+use fetching::{Failure, FetchJob, FetchPool, FetchReport, FetchTarget};
 use nodes::{MAX_POLLS, Nodes, Turn};
 pub(crate) use surveys::Step;
 use surveys::{MAX_UNDER_WAY, Surveys};
@@ -76,7 +76,7 @@ pub(crate) fn start(
         wake,
         metrics,
     });
-    let (pool, reports) = Pool::new(fetcher, MAX_POLLS + MAX_UNDER_WAY);
+    let (pool, reports) = FetchPool::new(fetcher, MAX_POLLS + MAX_UNDER_WAY);
     let mut collector = Collector {
         registry,
         pool,
@@ -159,7 +159,7 @@ impl Resources {
 #[derive(Debug)]
 struct Collector {
     registry: Arc<Registry>,
-    pool: Pool,
+    pool: FetchPool,
     shared: Arc<Shared>,
     under_way: usize,
     next_sync: Instant,
@@ -202,7 +202,7 @@ impl Collector {
         loop {
             let turn = lock(&self.shared.nodes).turn(now);
             match turn {
-                Turn::Poll(addr) => self.send(&addr, Question::Resources),
+                Turn::Poll(addr) => self.send(&addr, FetchTarget::Resources),
                 Turn::Wait(until) => return until,
             }
         }
@@ -212,19 +212,19 @@ impl Collector {
         loop {
             let next = lock(&self.shared.surveys).next(&mut lock(&self.shared.nodes), now);
             match next {
-                Ok(question) => self.send(&question.addr, Question::Support(question.id)),
+                Ok(question) => self.send(&question.addr, FetchTarget::Support(question.id)),
                 Err(until) => return until.unwrap_or(self.next_sync),
             }
         }
     }
 
-    fn send(&mut self, addr: &NodeAddr, question: Question) {
+    fn send(&mut self, addr: &NodeAddr, question: FetchTarget) {
         let facts = lock(&self.shared.nodes).facts(addr);
         if let Some((rank, runs)) = facts {
             self.under_way += 1;
             let source = rank.source();
             // The pool has room: no more are under way than it was made for.
-            self.pool.send(Job {
+            self.pool.send(FetchJob {
                 addr: addr.clone(),
                 source,
                 runs,
@@ -233,12 +233,12 @@ impl Collector {
         }
     }
 
-    fn report(&mut self, report: Report, now: Instant) {
+    fn report(&mut self, report: FetchReport, now: Instant) {
         self.under_way = self.under_way.saturating_sub(1);
         self.tell(&report, now);
         match report.question {
-            Question::Resources => lock(&self.shared.nodes).polled(&report.addr, report.answer, now),
-            Question::Support(id) => {
+            FetchTarget::Resources => lock(&self.shared.nodes).polled(&report.addr, report.answer, now),
+            FetchTarget::Support(id) => {
                 lock(&self.shared.nodes).support_ended(&report.addr);
                 let mut surveys = lock(&self.shared.surveys);
                 surveys.answered(&id, &report.addr, report.source, report.answer, now);
@@ -246,7 +246,7 @@ impl Collector {
         }
     }
 
-    fn tell(&mut self, report: &Report, now: Instant) {
+    fn tell(&mut self, report: &FetchReport, now: Instant) {
         let outcome = match &report.answer {
             Ok(_) => ResourcesOutcome::Ok,
             Err(Failure::NotFound) => ResourcesOutcome::NotFound,
@@ -255,8 +255,8 @@ impl Collector {
         };
         self.shared.metrics.resources_requests[outcome].add(1);
         let what = match &report.question {
-            Question::Resources => "resources".to_owned(),
-            Question::Support(id) => format!("support of {id:?}"),
+            FetchTarget::Resources => "resources".to_owned(),
+            FetchTarget::Support(id) => format!("support of {id:?}"),
         };
         let addr = report.addr.as_listed();
         match &report.answer {

@@ -338,7 +338,7 @@ impl Surveys {
             entries,
             source,
         };
-        if !self.make_room(&answer, id) {
+        if !self.drop_oldest_for(&answer, id) {
             (answer.entries, answer.bytes) = (None, 0);
         }
         self.bytes += answer.bytes;
@@ -351,7 +351,7 @@ impl Surveys {
     }
 
     /// Makes room for an answer: surveys that nobody asked for in the longest time are forgotten.
-    fn make_room(&mut self, answer: &Answer, id: &str) -> bool {
+    fn drop_oldest_for(&mut self, answer: &Answer, id: &str) -> bool {
         if answer.source == Source::Explorer && self.explorer_bytes + answer.bytes > MAX_EXPLORER_BYTES {
             return false;
         }

@@ -20,7 +20,7 @@ pub(crate) use images::{Change, Conflict, Images, conflict_line};
 pub(crate) use nodes::{NodeState, Probed};
 use nodes::{NodeStatus, Nodes, PendingByType, Position};
 pub(crate) use page::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, to_html};
-pub(crate) use report::Report;
+pub(crate) use report::StatusReport;
 
 /// Nodes looked at under one hold of the lock: some microseconds, for which the poller waits at most.
 const NODES_AT_ONCE: usize = 256;

@@ -20,7 +20,7 @@ const MAX_ID_BYTES: usize = 1024 * 1024;
 
 /// The whole answer.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct StatusReport {
     pub(super) version: &'static str,
     #[serde(serialize_with = "time")]
     pub(super) started: u64,
@@ -131,7 +131,7 @@ pub(super) struct ShownSpeed {
     pub(super) learned: bool,
 }
 
-impl Report {
+impl StatusReport {
     /// What is true at `now`. Asks the registry for the nodes of the page, some at a time.
     pub(crate) fn new(
         board: &Board,

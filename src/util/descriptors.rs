@@ -17,7 +17,7 @@ pub(crate) struct Room {
 }
 
 /// Raises the limit where it is too low and that is permitted; lowers the wishes, with a warning, where it isn't.
-pub(crate) fn make_room(connections: usize, probes: usize) -> Room {
+pub(crate) fn fit_limits(connections: usize, probes: usize) -> Room {
     let probes = address_space::fit(probes, MIN_USABLE);
     let wanted = connections as u64 + probes as u64 + RESERVED_FDS;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

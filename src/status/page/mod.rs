@@ -16,7 +16,7 @@ use std::time::Instant;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::report::{Row, ShownSpeed};
-use super::{Board, Filter, NodeState, PendingByType, Report};
+use super::{Board, Filter, NodeState, PendingByType, StatusReport};
 use crate::registry::Registry;
 use crate::resources::Resources;
 use crate::status::shown_time;
@@ -59,7 +59,7 @@ pub(crate) fn to_html(
     is_paused: bool,
     now: Instant,
 ) -> String {
-    let report = Report::new(board, registry, resources, filter, now).with_longest(board);
+    let report = StatusReport::new(board, registry, resources, filter, now).with_longest(board);
     let mut page = String::with_capacity(16 * 1024);
     head(&mut page, &report, is_paused);
     wrong(&mut page, &report);
@@ -71,7 +71,7 @@ pub(crate) fn to_html(
     page
 }
 
-fn head(page: &mut String, report: &Report, is_paused: bool) {
+fn head(page: &mut String, report: &StatusReport, is_paused: bool) {
     let refresh = match is_paused {
         true => String::new(),
         false => format!("<meta http-equiv=\"refresh\" content=\"{REFRESH}\">"),
@@ -96,7 +96,7 @@ fn head(page: &mut String, report: &Report, is_paused: bool) {
     );
 }
 
-fn filters(page: &mut String, report: &Report, filter: &Filter, is_paused: bool) {
+fn filters(page: &mut String, report: &StatusReport, filter: &Filter, is_paused: bool) {
     page.push_str("<nav>");
     let mut link = |name: &str, query: &str, count: usize, is_chosen: bool| {
         let count = grouped(count);
@@ -138,7 +138,7 @@ fn filters(page: &mut String, report: &Report, filter: &Filter, is_paused: bool)
     );
 }
 
-fn table(page: &mut String, report: &Report) {
+fn table(page: &mut String, report: &StatusReport) {
     if report.nodes.is_empty() {
         page.push_str("<p class=\"dim\">No node to show.</p>");
         return;
@@ -221,7 +221,7 @@ fn containers(row: &Row) -> String {
 }
 
 /// Which of the nodes are shown, and the way to the others.
-fn pages(page: &mut String, report: &Report, filter: &Filter, is_paused: bool) {
+fn pages(page: &mut String, report: &StatusReport, filter: &Filter, is_paused: bool) {
     let (first, last) = (filter.offset + 1, filter.offset + report.nodes.len());
     page.push_str("<nav>");
     if filter.offset > 0 {
@@ -244,7 +244,7 @@ fn pages(page: &mut String, report: &Report, filter: &Filter, is_paused: bool) {
     page.push_str("</nav>");
 }
 
-fn foot(page: &mut String, report: &Report) {
+fn foot(page: &mut String, report: &StatusReport) {
     let file = &report.ips_file;
     let last = |what: &str, at: Option<u64>| match at {
         Some(at) => format!("{what} {}", when(report.now, at)),

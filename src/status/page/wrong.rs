@@ -4,13 +4,13 @@ use std::fmt::Write;
 
 use super::text::{grouped, lasting, shown, when};
 use super::{LONG, SHORT};
-use crate::status::Report;
+use crate::status::StatusReport;
 
 /// Bad lines and conflicts that are shown one by one.
 const MAX_SHOWN: usize = 5;
 
 /// What is wrong, and since when.
-pub(super) fn wrong(page: &mut String, report: &Report) {
+pub(super) fn wrong(page: &mut String, report: &StatusReport) {
     let mut items = String::new();
     if report.totals.nodes == 0 {
         items.push_str("<li>No node is listed: clients get empty answers</li>");
@@ -44,7 +44,7 @@ pub(super) fn wrong(page: &mut String, report: &Report) {
     }
 }
 
-fn lists_wrong(items: &mut String, report: &Report) {
+fn lists_wrong(items: &mut String, report: &StatusReport) {
     let file = &report.ips_file;
     let path = shown(&file.path, SHORT);
     if let Some(trouble) = &file.trouble {
@@ -91,7 +91,7 @@ fn kept(now: u64, at: Option<u64>) -> String {
     }
 }
 
-fn conflicts(items: &mut String, report: &Report) {
+fn conflicts(items: &mut String, report: &StatusReport) {
     let count = report.totals.conflicting_containers;
     if count == 0 {
         return;
