@@ -10,7 +10,8 @@ use rustix::event::epoll::EventFlags;
 use super::head::{self, MAX_HEAD_BYTES, Request, Scanner, without_empty_lines};
 use super::refusal::Refusal;
 use super::worker_connection::ANSWER_TIMEOUT;
-use super::{CLIENT_FIELD, DEFERRAL_FIELD, KNOWN_FIELD, PERSISTENCE_FIELD, Settings, cors, forwarded};
+use super::{CLIENT_FIELD, DEFERRAL_FIELD, KNOWN_FIELD, PERSISTENCE_FIELD, Settings, cors};
+use crate::client::forwarded;
 use crate::metrics::Refused;
 use crate::response::{Body, MAX_DEFERRAL, Persistence};
 

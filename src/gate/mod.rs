@@ -14,7 +14,6 @@ mod clients;
 mod connection;
 mod cors;
 mod event_loop;
-mod forwarded;
 mod head;
 mod refusal;
 mod worker_connection;
@@ -30,6 +29,7 @@ use crossbeam_channel::{Sender, bounded};
 use ipnet::IpNet;
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::client::forwarded;
 use crate::config::CorsOrigins;
 use crate::metrics::Metrics;
 use crate::util::threads::{self, Alarm, Joined};

@@ -1,4 +1,7 @@
-//! Identifies a client: the key of its limit, of its share of the connections and of its promises.
+//! Identifies a client: the key of its limit, of its share of the connections and of its promises, and whose a request is
+//! that comes through proxies.
+
+pub(crate) mod forwarded;
 
 use std::net::IpAddr;
 

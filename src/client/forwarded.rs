@@ -8,7 +8,7 @@ use ipnet::IpNet;
 /// first address that is no trusted proxy. What isn't an address ends the walk at the last good one, so that nobody
 /// can forge more than what stands left of the last proxy that the operator trusts. And whether the lines name it: not
 /// where `peer` is no trusted proxy, or one that they tell nothing of.
-pub(super) fn client(peer: IpAddr, forwarded: &[u8], trusted: &[IpNet]) -> (IpAddr, bool) {
+pub(crate) fn client(peer: IpAddr, forwarded: &[u8], trusted: &[IpNet]) -> (IpAddr, bool) {
     let (mut client, mut is_named) = (peer.to_canonical(), false);
     let mut hops = forwarded.rsplit(|byte| *byte == b',').map(address);
     while is_trusted(client, trusted)
@@ -22,7 +22,7 @@ pub(super) fn client(peer: IpAddr, forwarded: &[u8], trusted: &[IpNet]) -> (IpAd
     (client, is_named)
 }
 
-pub(super) fn is_trusted(addr: IpAddr, trusted: &[IpNet]) -> bool {
+pub(crate) fn is_trusted(addr: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|net| net.contains(&addr.to_canonical()))
 }
 
