@@ -108,7 +108,7 @@ fn respond(request: Request, service: &Service) {
         method: &method,
         target: request.url(),
         client,
-        is_client_known: field(KNOWN_FIELD) == "yes",
+        is_client_known: field(KNOWN_FIELD).is_empty(),
         deferral: match field(DEFERRAL_FIELD) {
             "more" => Deferral::More,
             "over" => Deferral::Over,
@@ -118,7 +118,7 @@ fn respond(request: Request, service: &Service) {
     let reply = catch_unwind(AssertUnwindSafe(|| service.answer(asked, Instant::now())))
         .unwrap_or_else(|_| Response::error(500, "Internal error"));
     let persistence = match field(PERSISTENCE_FIELD) {
-        "persist" => Persistence::Persist,
+        "" => Persistence::Persist,
         "keep-alive" => Persistence::KeepAlive,
         _ => Persistence::Close,
     };

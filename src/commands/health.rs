@@ -8,7 +8,7 @@ use crate::fetch::Bounds;
 
 /// Docker gives a health check 30 s, and people who type it less.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// Ours has 20; something else may serve there.
+/// The answer has some 20 bytes; something else may serve there.
 const MAX_BODY_BYTES: u64 = 1024;
 
 /// Asks whether the router that `HOST` and `PORT` name serves.

@@ -1,7 +1,8 @@
 //! Every client connection with its socket: who holds how many, who makes room, and what its state machine asks for.
 //! Knows nothing of how workers are reached.
 
-use std::cmp::Reverse;
+mod eviction;
+
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
@@ -12,7 +13,8 @@ use std::time::{Instant, SystemTime};
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::Settings;
-use super::connection::{Action, Connection, Event, Forward};
+use super::connection::{Action, Connection, Event};
+use super::in_flight::Forward;
 use super::refusal::Refusal;
 use crate::client::Client;
 use crate::metrics::{Label, Metrics, Refused};
@@ -22,9 +24,6 @@ use crate::util::log_throttle::{LogThrottle, ONE_A_MINUTE};
 
 /// One client, an IPv4 address or an IPv6 /64, may hold this part of the connections.
 const CLIENT_SHARE: usize = 4;
-/// Connections that are looked at to find the one that makes room: all of them where there are no more, the next so many
-/// where there are, so that a flood of newcomers costs no scan of 65,536 each.
-const MAX_CANDIDATES: usize = 1024;
 /// Connections beyond the cap that are kept for a moment, so that their 503 is read before the reset.
 const MAX_REJECTED: usize = 64;
 /// Requests whose answers are put off, each asked again ten times a second; past it they are answered at once.
@@ -164,57 +163,6 @@ impl Clients {
         }
         self.metrics.connections_open.set(self.sockets.len() as u64);
         key
-    }
-
-    /// At its share, a client's own connection that was answered, the longest ago, gives way.
-    fn close_own_idle(&mut self, holder: Holder) -> bool {
-        let Holder::Client(client) = holder else {
-            return false;
-        };
-        let own = self.held.get(&client).into_iter().flatten().take(MAX_CANDIDATES);
-        let idle = own
-            .filter_map(|key| Some((*key, &self.sockets.get(*key)?.connection)))
-            .filter(|(_, connection)| connection.is_idle() || connection.is_lingering());
-        let longest = idle.min_by_key(|(_, connection)| connection.since());
-        let longest = longest.map(|(key, _)| key);
-        longest.is_some_and(|key| self.close(key, Some(Refused::MadeRoom)))
-    }
-
-    /// Closes the connection that has waited longest for its head, or to be read, of the client that holds most. One that
-    /// waits for a worker is told that it was too many, and only where that is fairer. Nobody makes room for a client
-    /// that holds more.
-    fn make_room(&mut self, newcomer: Holder, now: Instant) -> bool {
-        let holds = self.held_by(newcomer);
-        let gives_way = |socket: &Socket| {
-            let theirs = self.held_by(socket.holder);
-            let is_long = |least| now.saturating_duration_since(socket.connection.since()) >= least;
-            let least = socket
-                .connection
-                .gives_way_after()
-                .filter(|_| socket.holder != Holder::Nobody);
-            least.is_some_and(|least| theirs > holds + 1 || (theirs >= holds && is_long(least)))
-        };
-        let candidates = self.sockets.iter_from(self.next_candidate).take(MAX_CANDIDATES);
-        let victim = candidates
-            .filter(|(_, socket)| gives_way(socket))
-            .max_by_key(|(_, socket)| {
-                let connection = &socket.connection;
-                let holds = self.held_by(socket.holder);
-                (holds, !connection.is_waiting(), Reverse(connection.since()))
-            })
-            .map(|(key, _)| key);
-        self.next_candidate = (self.next_candidate + MAX_CANDIDATES) % self.settings.max_connections;
-        let Some(victim) = victim else {
-            return false;
-        };
-        if self
-            .sockets
-            .get(victim)
-            .is_some_and(|socket| socket.connection.is_waiting())
-        {
-            self.pump(victim, Event::Rejected(Refusal::Busy), now);
-        }
-        self.close(victim, Some(Refused::MadeRoom))
     }
 
     /// Does what the kernel's news of a connection asks for.

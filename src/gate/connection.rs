@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll::EventFlags;
 
 use super::head::{self, MAX_HEAD_BYTES, Request, Scanner, without_empty_lines};
+use super::in_flight::{Forward, InFlight, canonical};
 use super::refusal::Refusal;
 use super::worker_connection::ANSWER_TIMEOUT;
-use super::{CLIENT_FIELD, DEFERRAL_FIELD, KNOWN_FIELD, PERSISTENCE_FIELD, Settings, cors};
+use super::{Settings, cors};
 use crate::client::forwarded;
 use crate::metrics::Refused;
 use crate::response::{Body, MAX_DEFERRAL, Persistence};
@@ -63,23 +64,6 @@ enum Stage {
     Lingering(usize),
 }
 
-/// A request that the workers are to answer.
-#[derive(Debug)]
-struct InFlight {
-    /// As the workers read it, but for the end of its head.
-    canonical: String,
-    /// What it says of having been put off; nothing before it was.
-    deferral: Option<&'static str>,
-    number: u32,
-    is_head: bool,
-    begun: Instant,
-    stranger: Option<IpAddr>,
-    /// Whether the connection ends behind its answer.
-    is_last: bool,
-    /// Header lines of [`cors`] for its answer.
-    cors: String,
-}
-
 /// What has happened to a connection. What does not concern it where it stands changes nothing.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event<'a> {
@@ -129,19 +113,6 @@ pub(super) enum Action {
     Shutdown,
     /// It is over; counted as refused where there is a reason.
     Close(Option<Refused>),
-}
-
-/// A request for the workers.
-#[derive(Debug)]
-pub(super) struct Forward {
-    pub(super) bytes: String,
-    pub(super) number: u32,
-    /// The answer to a HEAD has no body, whatever its length says.
-    pub(super) is_head: bool,
-    /// When its head was complete.
-    pub(super) begun: Instant,
-    /// Whose proxy it came through, where that one is not trusted.
-    pub(super) stranger: Option<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -358,17 +329,7 @@ impl Connection {
         let Some(in_flight) = self.take_in_flight() else {
             return Action::Nothing;
         };
-        let InFlight { canonical, .. } = &in_flight;
-        let forward = Forward {
-            bytes: match in_flight.deferral {
-                None => format!("{canonical}\r\n"),
-                Some(deferral) => format!("{canonical}{DEFERRAL_FIELD}: {deferral}\r\n\r\n"),
-            },
-            number: in_flight.number,
-            is_head: in_flight.is_head,
-            begun: in_flight.begun,
-            stranger: in_flight.stranger,
-        };
+        let forward = in_flight.to_forward();
         self.enter(Stage::Inside(in_flight), ANSWER_TIMEOUT * 2, now);
         Action::Forward(forward)
     }
@@ -445,21 +406,6 @@ impl Connection {
             Stage::Writing { .. } => Action::Close(Some(Refused::SlowReader)),
         }
     }
-}
-
-/// A request as the workers read it, without the empty line at its end: nothing else of what a client sent.
-pub(super) fn canonical(request: &Request, client: IpAddr, is_known: bool, persistence: Persistence) -> String {
-    let Request { method, target, .. } = request;
-    let known = if is_known { "yes" } else { "no" };
-    let persistence = match persistence {
-        Persistence::Persist => "persist",
-        Persistence::KeepAlive => "keep-alive",
-        Persistence::Close => "close",
-    };
-    format!(
-        "{method} {target} HTTP/1.1\r\n{CLIENT_FIELD}: {client}\r\n{KNOWN_FIELD}: {known}\r\n\
-         {PERSISTENCE_FIELD}: {persistence}\r\n"
-    )
 }
 
 #[cfg(test)]

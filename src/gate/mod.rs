@@ -15,6 +15,7 @@ mod connection;
 mod cors;
 mod event_loop;
 mod head;
+mod in_flight;
 mod refusal;
 mod worker_connection;
 mod worker_pool;
@@ -43,8 +44,8 @@ const BACKLOG: usize = 4096;
 /// takes megabytes, and whether a client reads would be seen late.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 
-/// Header fields of a canonical request: whose it is, whether that is known (`no` where it came through a proxy that is
-/// not trusted or does not name its client), and what the answer has to say of the connection.
+/// Header fields of a canonical request: whose it is; `no` where that is not known, since it came through a proxy that is
+/// not trusted or does not name its client; and what the answer has to say of the connection, where that is anything.
 pub(crate) const CLIENT_FIELD: &str = "Client";
 pub(crate) const KNOWN_FIELD: &str = "Known";
 pub(crate) const PERSISTENCE_FIELD: &str = "Persistence";

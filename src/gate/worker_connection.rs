@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-use super::connection::Forward;
+use super::in_flight::Forward;
 use crate::util::arena::Key;
 
 /// Requests under way on one private connection. More would only wait inside instead of at the gate, where they can

@@ -236,8 +236,10 @@ impl World {
         if let Some(request) = self.in_flight.take() {
             let text = request.bytes;
             let target = text.split(' ').nth(1).expect("a target");
-            let (_, rest) = text.split_once("Persistence: ").expect("it is said");
-            let (persistence, _) = rest.split_once('\r').expect("the line ends");
+            let persistence = match text.split_once("Persistence: ") {
+                Some((_, rest)) => rest.split_once('\r').expect("the line ends").0,
+                None => "persist",
+            };
             assert_eq!(request.is_head, text.starts_with("HEAD "));
             let answer = answer(target, persistence, "", request.is_head);
             self.tell(Event::Answered(request.number, answer.as_bytes()));

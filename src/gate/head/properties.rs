@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::super::connection::canonical;
+use super::super::in_flight::canonical;
 use super::MAX_HEAD_BYTES;
 use super::tests::{accepted, judge, judge_in_pieces};
+use crate::response::Persistence;
 
 /// What the workers' server makes of the gate's bytes: split as tiny_http splits them.
 fn as_tiny_http_reads(canonical: &[u8]) -> (String, String, Vec<String>) {
@@ -153,7 +154,7 @@ proptest! {
         prop_assert!(bytes[..len].windows(method.len()).any(|part| part == method.as_bytes()));
         prop_assert!(target == "*" || target.starts_with('/'));
         prop_assert!(target.bytes().all(|byte| byte.is_ascii_graphic()));
-        prop_assert_eq!(lines.len(), 3);
+        prop_assert_eq!(lines.len(), if request.persistence == Persistence::Persist { 1 } else { 2 });
         prop_assert_eq!(&lines[0], "Client: 127.0.0.1");
         let again = accepted(format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
         prop_assert_eq!((again.method, again.target), (method, target));

@@ -1,0 +1,65 @@
+//! Which connection gives way to a newcomer.
+
+use std::cmp::Reverse;
+use std::time::Instant;
+
+use super::{Clients, Holder, Socket};
+use crate::gate::connection::Event;
+use crate::gate::refusal::Refusal;
+use crate::metrics::Refused;
+
+/// Connections that are looked at to find the one that makes room: all of them where there are no more, the next so many
+/// where there are, so that a flood of newcomers costs no scan of 65,536 each.
+const MAX_CANDIDATES: usize = 1024;
+impl Clients {
+    /// At its share, a client's own connection that was answered, the longest ago, gives way.
+    pub(super) fn close_own_idle(&mut self, holder: Holder) -> bool {
+        let Holder::Client(client) = holder else {
+            return false;
+        };
+        let own = self.held.get(&client).into_iter().flatten().take(MAX_CANDIDATES);
+        let idle = own
+            .filter_map(|key| Some((*key, &self.sockets.get(*key)?.connection)))
+            .filter(|(_, connection)| connection.is_idle() || connection.is_lingering());
+        let longest = idle.min_by_key(|(_, connection)| connection.since());
+        let longest = longest.map(|(key, _)| key);
+        longest.is_some_and(|key| self.close(key, Some(Refused::MadeRoom)))
+    }
+
+    /// Closes the connection that has waited longest for its head, or to be read, of the client that holds most. One that
+    /// waits for a worker is told that it was too many, and only where that is fairer. Nobody makes room for a client
+    /// that holds more.
+    pub(super) fn make_room(&mut self, newcomer: Holder, now: Instant) -> bool {
+        let holds = self.held_by(newcomer);
+        let gives_way = |socket: &Socket| {
+            let theirs = self.held_by(socket.holder);
+            let is_long = |least| now.saturating_duration_since(socket.connection.since()) >= least;
+            let least = socket
+                .connection
+                .gives_way_after()
+                .filter(|_| socket.holder != Holder::Nobody);
+            least.is_some_and(|least| theirs > holds + 1 || (theirs >= holds && is_long(least)))
+        };
+        let candidates = self.sockets.iter_from(self.next_candidate).take(MAX_CANDIDATES);
+        let victim = candidates
+            .filter(|(_, socket)| gives_way(socket))
+            .max_by_key(|(_, socket)| {
+                let connection = &socket.connection;
+                let holds = self.held_by(socket.holder);
+                (holds, !connection.is_waiting(), Reverse(connection.since()))
+            })
+            .map(|(key, _)| key);
+        self.next_candidate = (self.next_candidate + MAX_CANDIDATES) % self.settings.max_connections;
+        let Some(victim) = victim else {
+            return false;
+        };
+        if self
+            .sockets
+            .get(victim)
+            .is_some_and(|socket| socket.connection.is_waiting())
+        {
+            self.pump(victim, Event::Rejected(Refusal::Busy), now);
+        }
+        self.close(victim, Some(Refused::MadeRoom))
+    }
+}
