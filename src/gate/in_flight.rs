@@ -20,7 +20,7 @@ pub(super) struct InFlight {
     pub(super) stranger: Option<IpAddr>,
     /// Whether the connection ends behind its answer.
     pub(super) is_last: bool,
-    /// Header lines of [`cors`] for its answer.
+    /// Header lines of [`cors`](super::cors) for its answer.
     pub(super) cors: String,
 }
 
