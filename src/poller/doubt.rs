@@ -20,13 +20,19 @@ pub(super) enum Verdict {
     Doubted,
     /// It stays, and those that were lost within the last interval are to be put back: a mass failure is doubted from
     /// now on.
-    DoubtBegins(Vec<(NodeId, Withdrawn)>),
+    DoubtBegins {
+        lost: Vec<(NodeId, Withdrawn)>,
+        /// How many nodes fail, with this one and those that have failed once.
+        failing: usize,
+    },
 }
 
 /// What was lost lately, and a doubt about it.
 #[derive(Debug)]
 pub(super) struct MassFailure {
     interval: Duration,
+    /// Failed once, and not asked again since: most of them would be lost a moment later.
+    suspects: HashSet<NodeId>,
     /// Lost within the last interval and not back, each with when that was.
     lost: HashMap<NodeId, (Instant, Withdrawn)>,
     /// The same in order, the longest ago first, and some that are back.
@@ -42,6 +48,7 @@ impl MassFailure {
     pub(super) fn new(interval: Duration) -> Self {
         Self {
             interval,
+            suspects: HashSet::new(),
             lost: HashMap::new(),
             order: VecDeque::new(),
             until: None,
@@ -50,16 +57,23 @@ impl MassFailure {
         }
     }
 
-    /// What becomes of an available node whose probes fail. `available`: how many nodes are, with this one.
+    /// An available node has failed for the first time.
+    pub(super) fn failed_once(&mut self, id: NodeId) {
+        self.suspects.insert(id);
+    }
+
+    /// What becomes of an available node whose probes fail. `available`: how many nodes are, with this one and those that
+    /// have failed once.
     pub(super) fn judge(&mut self, id: NodeId, available: usize, now: Instant) -> Verdict {
         self.forget_old(now);
+        self.suspects.remove(&id);
         if self.until.is_some() {
             self.note(id);
             return Verdict::Doubted;
         }
-        let failed = self.lost.len() + 1;
+        let failing = self.lost.len() + self.suspects.len() + 1;
         let before = self.lost.len() + available;
-        let is_mass = failed >= MIN_NODES && failed * 2 > before;
+        let is_mass = failing >= MIN_NODES && failing * 2 > before;
         let may_begin = self.missing.len() * 2 <= self.doubted.len();
         if !is_mass || !may_begin {
             return Verdict::Lost;
@@ -71,7 +85,7 @@ impl MassFailure {
         let back: Vec<_> = self.lost.drain().map(|(id, (_, withdrawn))| (id, withdrawn)).collect();
         back.iter().for_each(|(id, _)| self.note(*id));
         self.note(id);
-        Verdict::DoubtBegins(back)
+        Verdict::DoubtBegins { lost: back, failing }
     }
 
     fn note(&mut self, id: NodeId) {
@@ -100,12 +114,14 @@ impl MassFailure {
 
     /// A node has answered.
     pub(super) fn answered(&mut self, id: NodeId) {
+        self.suspects.remove(&id);
         self.lost.remove(&id);
         self.missing.remove(&id);
     }
 
     /// A node is not listed any more.
     pub(super) fn removed(&mut self, id: NodeId) {
+        self.suspects.remove(&id);
         self.lost.remove(&id);
         if self.missing.remove(&id) {
             self.doubted.remove(&id);
@@ -173,7 +189,7 @@ mod tests {
                     Ok("lost")
                 }
                 Verdict::Doubted => Ok("doubted"),
-                Verdict::DoubtBegins(back) => {
+                Verdict::DoubtBegins { lost: back, .. } => {
                     self.available += back.len();
                     back.iter()
                         .for_each(|(id, withdrawn)| self.registry.put_back(*id, withdrawn));
@@ -209,6 +225,18 @@ mod tests {
         );
         assert_eq!(rig.fail(5), Err(5));
         assert_eq!(rig.fail(6), Ok("doubted"));
+    }
+
+    #[test]
+    fn those_that_have_failed_once_count_so_that_nodes_that_fail_together_all_stay() {
+        let mut rig = Rig::new(6);
+        (0..6).for_each(|node| rig.failure.failed_once(rig.ids[node]));
+        assert_eq!(rig.fail(0), Err(0), "none was lost before");
+        assert_eq!(rig.fail(1), Ok("doubted"));
+        let mut rig = Rig::new(6);
+        (0..6).for_each(|node| rig.failure.failed_once(rig.ids[node]));
+        (1..4).for_each(|node| rig.answer(node));
+        assert_eq!(rig.fail(0), Ok("lost"), "the others answered when asked again");
     }
 
     #[test]

@@ -133,6 +133,7 @@ impl Poller {
             Health::Up => {
                 node.health = Health::Suspect;
                 node.explain(reason, &mut self.node_lines, now);
+                self.mass_failure.failed_once(id);
             }
             Health::Suspect => self.lose(id, reason, now),
             Health::New => node.give_up(reason, &mut self.node_lines, now),
@@ -153,10 +154,9 @@ impl Poller {
                 }
             }
             Verdict::Doubted => self.doubt(id, &reason, now),
-            Verdict::DoubtBegins(lost) => {
-                let failed = lost.len() + 1;
+            Verdict::DoubtBegins { lost, failing } => {
                 log::warn!(
-                    "{failed} of {} nodes failed within an interval: that is doubted. They stay for {} s at most, behind \
+                    "{failing} of {} nodes failed within an interval: that is doubted. They stay for {} s at most, behind \
                      all that answer. Look at this machine's network first; the last one: {reason}",
                     self.available + lost.len(),
                     (self.settings.interval * MAX_DOUBT_INTERVALS).as_secs_f64()
