@@ -269,13 +269,11 @@ impl Service {
     }
 
     fn metrics_text(&self) -> Response {
-        let clients = self.limits.as_ref().map(|limits| {
-            let known = limits.limiters.iter();
-            let known = known.map(|(endpoint, limiter)| (*endpoint, lock(limiter).len()));
-            known.collect::<Vec<_>>()
-        });
-        let clients = clients.as_deref();
-        let text = self.metrics.to_text(self.registry.totals(), clients);
+        let limiters = self.limits.iter().flat_map(|limits| &limits.limiters);
+        let clients: Vec<_> = limiters
+            .map(|(endpoint, limiter)| (*endpoint, lock(limiter).len()))
+            .collect();
+        let text = self.metrics.to_text(self.registry.totals(), &clients);
         Response::new(200, metrics::CONTENT_TYPE, text.into_bytes()).with("Cache-Control", "no-store")
     }
 }

@@ -1,20 +1,20 @@
-//! The labels of metrics: what is counted apart.
+//! The label values of metrics.
 
 use crate::node::Source;
 
-/// A set of labels known when the program is built, so that the number of series is bounded.
+/// A set of label values fixed at build time, so that the number of series is bounded.
 pub(crate) trait Label: Copy + Sized + 'static {
-    /// All of them, in the order in which they are shown.
+    /// All values, in the order in which `/metrics` lists them.
     const ALL: &'static [Self];
 
-    /// Its position in `ALL`.
+    /// Returns the position in `ALL`.
     fn index(self) -> usize;
 
-    /// As `/metrics` shows it.
+    /// Returns the value as `/metrics` shows it.
     fn label(self) -> &'static str;
 }
 
-/// Makes an enum whose variants know their labels: one list, so that no two can differ.
+/// Defines an enum and the labels of its variants in one list.
 macro_rules! labels {
     ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $label:literal,)+ }) => {
         $(#[$meta])*
@@ -40,15 +40,15 @@ macro_rules! labels {
 }
 
 labels! {
-    /// What the poller makes of a node. Each has one of these.
+    /// The state of a node.
     StateLabel {
-        /// Available, and answers.
+        /// Available: its probes succeed.
         Up = "up",
-        /// Not available: its probes fail, or none has ended yet.
+        /// Not available: its probes fail, or none has finished yet.
         Down = "down",
-        /// It answers nothing but 429: it stays what it was, available or not.
+        /// The node returns only 429. Its availability is unchanged.
         Limited = "limited",
-        /// Available, though its probes fail: so do those of too many others.
+        /// Available while a mass failure is suspected.
         Doubted = "doubted",
     }
 }
@@ -69,7 +69,7 @@ impl Label for Source {
 }
 
 labels! {
-    /// Where a request goes. The label is the path.
+    /// The endpoint of a request. The label is the path.
     Endpoint {
         Ips = "/api/v1/ips",
         Containers = "/api/v1/containers",
@@ -85,7 +85,7 @@ labels! {
 }
 
 labels! {
-    /// The statuses that a worker answers with.
+    /// The statuses of worker responses.
     Status {
         S200 = "200",
         S204 = "204",
@@ -99,7 +99,7 @@ labels! {
 }
 
 impl Status {
-    /// The status of this code; none for one that no worker answers with.
+    /// Returns the status of this code, or none if no worker sends it.
     pub(crate) fn of_code(code: u16) -> Option<Self> {
         Self::ALL
             .iter()
@@ -127,18 +127,18 @@ labels! {
 }
 
 labels! {
-    /// How a probe ended.
+    /// The outcome of a probe.
     ProbeOutcome {
         Up = "up",
         Limited = "limited",
         Failed = "failed",
-        /// It went wrong on this machine.
+        /// A local error.
         Local = "ours",
     }
 }
 
 labels! {
-    /// How something ended that either works or doesn't.
+    /// The outcome of an operation that succeeds or fails.
     Success {
         Ok = "ok",
         Failed = "failed",
@@ -146,7 +146,7 @@ labels! {
 }
 
 labels! {
-    /// What the limiter decided.
+    /// The decision of a limiter.
     Verdict {
         Granted = "granted",
         Refused = "refused",
@@ -154,24 +154,24 @@ labels! {
 }
 
 labels! {
-    /// How a request for a node's resources ended.
+    /// The outcome of a request for the resources of a node.
     ResourcesOutcome {
         Ok = "ok",
         /// The node is older than 1.4.0.
         NotFound = "not_found",
         Failed = "failed",
-        /// It went wrong on this machine.
+        /// A local error.
         Local = "ours",
     }
 }
 
 labels! {
-    /// What became of a request that names a model.
+    /// The outcome of a request with a `model_id`.
     SurveyOutcome {
-        /// Its id was not known.
+        /// The id is new.
         New = "new",
         Kept = "kept",
-        /// One new id too many.
+        /// The client has used up its budget of new ids.
         Refused = "refused",
     }
 }
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_reason_has_a_label_of_its_own_and_stands_where_its_index_says() {
+    fn labels_are_distinct_and_match_their_index() {
         let labels: BTreeSet<_> = Refused::ALL.iter().map(|reason| reason.label()).collect();
         assert_eq!(labels.len(), Refused::ALL.len());
         assert!(Refused::ALL.iter().enumerate().all(|(at, reason)| reason.index() == at));

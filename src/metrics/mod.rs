@@ -1,4 +1,4 @@
-//! What the router counts of itself: numbers that any thread adds to and `/metrics` reads.
+//! The counters of the router. Any thread adds to them; `/metrics` reads them.
 
 mod labels;
 mod process;
@@ -15,7 +15,7 @@ pub(crate) use labels::{
 };
 pub(crate) use text::CONTENT_TYPE;
 
-/// A number that only grows, or, where its name says so, that is set.
+/// A number that only grows, or a gauge that one thread sets.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -24,7 +24,7 @@ impl Counter {
         self.0.fetch_add(n, Relaxed);
     }
 
-    /// For one that is set, by the one thread that does.
+    /// For a gauge only.
     pub(crate) fn sub(&self, n: u64) {
         self.0.fetch_sub(n, Relaxed);
     }
@@ -38,7 +38,7 @@ impl Counter {
     }
 }
 
-/// How long things took, in buckets whose upper bounds are `BOUNDS` microseconds; one more has the rest.
+/// Durations in buckets. `bounds` are their inclusive upper bounds in microseconds; `rest` counts longer ones.
 #[derive(Debug)]
 pub(crate) struct Histogram<const N: usize> {
     bounds: &'static [u64; N],
@@ -63,33 +63,11 @@ impl<const N: usize> Histogram<N> {
         self.buckets.get(at).unwrap_or(&self.rest).add(1);
         self.sum_micros.add(micros);
     }
-
-    /// What was observed until now.
-    fn read(&self) -> Cumulated {
-        let mut count = 0;
-        let up_to = self.bounds.iter().zip(&self.buckets).map(|(bound, in_bucket)| {
-            count += in_bucket.get();
-            (*bound, count)
-        });
-        Cumulated {
-            up_to: up_to.collect(),
-            count: count + self.rest.get(),
-            sum_micros: self.sum_micros.get(),
-        }
-    }
 }
 
-/// A histogram as Prometheus wants it.
-struct Cumulated {
-    /// Upper bounds in microseconds, each with the number of observations up to it.
-    up_to: Vec<(u64, u64)>,
-    count: u64,
-    sum_micros: u64,
-}
-
-/// From a probe of a node next door to one that takes all of its 3 s.
+/// From a probe in the same data center to a probe that takes its whole 3 s.
 const PROBE_BOUNDS: [u64; 8] = [1_000, 5_000, 20_000, 50_000, 100_000, 300_000, 1_000_000, 3_000_000];
-/// From an answer out of the registry to one that waited for a worker as long as it may.
+/// From a response out of the registry to one that waited for a worker until its timeout.
 const REQUEST_BOUNDS: [u64; 8] = [50, 100, 250, 1_000, 5_000, 25_000, 100_000, 1_000_000];
 
 /// One value for each label.
@@ -111,7 +89,7 @@ impl<L: Label, T> Index<L> for By<L, T> {
 }
 
 impl<L: Label, T> By<L, T> {
-    /// Each label with its value, in the order of the labels.
+    /// Returns each label with its value, in the order of the labels.
     fn iter(&self) -> impl Iterator<Item = (L, &T)> {
         L::ALL.iter().copied().zip(&self.0)
     }
@@ -120,25 +98,25 @@ impl<L: Label, T> By<L, T> {
 /// All counters of one router.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    /// Set: listed nodes.
+    /// Gauge: listed nodes.
     pub(crate) nodes: By<Source, By<StateLabel>>,
-    /// Set: what available nodes reported as pending.
+    /// Gauge: sum of the pending jobs of available nodes.
     pub(crate) pending_jobs: Counter,
-    /// Set: ids that available nodes run with different images.
+    /// Gauge: ids that available nodes run with different images.
     pub(crate) conflicting_containers: Counter,
     pub(crate) probes: By<ProbeOutcome>,
     pub(crate) probe_time: Histogram<8>,
-    /// Set to 1 while the pool can't ask all nodes in an interval.
+    /// Gauge: 1 while the pool cannot probe all nodes within one interval.
     pub(crate) pool_too_small: Counter,
-    /// Unix time of the last list from the Explorer, in seconds; 0 before the first.
+    /// Gauge: Unix time of the last accepted Explorer list, in seconds; 0 before the first.
     pub(crate) explorer_success: Counter,
     pub(crate) explorer_requests: By<Success>,
     pub(crate) file_reads: By<Success>,
     pub(crate) request_time: Histogram<8>,
-    /// Answers of `/api/v1/ips` with status 200 and no address.
+    /// First pages of `/api/v1/ips` without an available node.
     pub(crate) empty_answers: Counter,
     pub(crate) connections: Counter,
-    /// Set: connections that are open now.
+    /// Gauge: open client connections.
     pub(crate) connections_open: Counter,
     pub(crate) limiter: By<Endpoint, By<Verdict>>,
     pub(crate) refused: By<Refused>,

@@ -1,4 +1,4 @@
-//! What the kernel says of this process. Where there is no /proc, there is nothing.
+//! Reads the process metrics from /proc. Without /proc there are none.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ pub(super) struct Process {
     pub(super) start_seconds: Option<f64>,
 }
 
-/// `USER_HZ`, in which `/proc/PID/stat` counts: 100 on every Linux that Rust builds for.
+/// `USER_HZ`, the unit of `/proc/PID/stat`: 100 on every Linux that Rust supports.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 impl Process {
@@ -24,7 +24,7 @@ impl Process {
         let boot = boot
             .lines()
             .find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok());
-        // The descriptor that reads the folder is in it.
+        // The descriptor that reads the directory is included.
         let open = fs::read_dir("/proc/self/fd").ok();
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         Self {
@@ -47,7 +47,8 @@ fn number(status: &str, name: &str) -> Option<u64> {
     value.split_whitespace().next()?.parse().ok()
 }
 
-/// Field `number` of `/proc/PID/stat` (proc_pid_stat(5)), in seconds. The second one may hold anything, in brackets.
+/// Returns field `number` of `/proc/PID/stat` (proc_pid_stat(5)) in seconds. The second field may contain any text, in
+/// parentheses.
 fn ticks(stat: &str, number: usize) -> Option<f64> {
     let (_, from_third) = stat.rsplit_once(')')?;
     let ticks: f64 = from_third.split_whitespace().nth(number - 3)?.parse().ok()?;
@@ -59,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_tells_all_of_it() {
+    fn all_process_metrics_are_read() {
         let Process {
             resident_bytes: Some(1_048_576..),
             threads: Some(1..),
@@ -74,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_brackets_and_spaces_shifts_no_field() {
+    fn process_name_with_parentheses_shifts_no_field() {
         let stat = "1 (a) b) S 1 1 1 0 -1 0 0 0 0 0 250 50 0 0 20 0 1 0 700 0";
         assert_eq!(
             (ticks(stat, 14), ticks(stat, 15), ticks(stat, 22)),
