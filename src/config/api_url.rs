@@ -3,12 +3,14 @@
 use std::fmt;
 
 use super::Wanted;
-use crate::node::{AddrError, NodeAddr};
+use crate::node::{AddrError, Origin, Url};
 
 /// The Node Explorer: where its list of nodes is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ApiUrl {
-    origin: NodeAddr,
+    origin: Origin,
+    /// Scheme, host and port as they were written.
+    shown: String,
     /// Empty, or with a leading slash and without a trailing one.
     path: String,
 }
@@ -20,14 +22,14 @@ impl ApiUrl {
     }
 
     /// Scheme, host and port.
-    pub fn origin(&self) -> &NodeAddr {
+    pub fn origin(&self) -> &Origin {
         &self.origin
     }
 }
 
 impl fmt::Display for ApiUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.origin, self.path)
+        write!(f, "{}{}", self.shown, self.path)
     }
 }
 
@@ -39,23 +41,25 @@ pub(super) fn parse_api_url(text: &str) -> Result<ApiUrl, Wanted> {
     if text.contains(['?', '#']) {
         return Err("an address without a query and a fragment".into());
     }
-    let authority = text
-        .find("://")
-        .map(|at| at + 3)
-        .ok_or("an address like https://explorer.example")?;
-    let path_begin = text[authority..].find('/').map_or(text.len(), |at| authority + at);
-    let (origin, path) = text.split_at(path_begin);
-    let is_path_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&byte);
-    if !path.bytes().all(is_path_byte) {
-        return Err("an address whose path is percent-encoded".into());
-    }
-    let origin = NodeAddr::parse(origin).map_err(|error| -> Wanted {
+    let url = Url::parse(text).map_err(|error| -> Wanted {
         match error {
             AddrError::Scheme => "an address with http:// or https:// in front".into(),
-            AddrError::User => "an address without a user name and a password".into(),
-            other => other.wanted().into(),
+            other => other.expected().into(),
         }
     })?;
-    let path = path.trim_end_matches('/').to_owned();
-    Ok(ApiUrl { origin, path })
+    if !url.has_scheme {
+        return Err("an address like https://explorer.example".into());
+    }
+    if url.user.is_some() {
+        return Err("an address without a user name and a password".into());
+    }
+    let is_path_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&byte);
+    if !url.rest.bytes().all(is_path_byte) {
+        return Err("an address whose path is percent-encoded".into());
+    }
+    Ok(ApiUrl {
+        shown: text[..text.len() - url.rest.len()].to_owned(),
+        path: url.rest.trim_end_matches('/').to_owned(),
+        origin: url.origin,
+    })
 }

@@ -11,7 +11,7 @@ use ipnet::{IpNet, Ipv4Net};
 use log::LevelFilter;
 
 use super::{CorsOrigins, PendingWeights, Wanted};
-use crate::node::NodeAddr;
+use crate::node::Url;
 
 /// Characters of a wrong value that a message repeats: enough for any right one, and one line.
 pub(super) const MAX_SHOWN_CHARS: usize = 80;
@@ -117,10 +117,12 @@ fn parse_origin(item: &str) -> Result<String, Wanted> {
         format!("* or origins like https://app.example, comma-separated; {item} is none").into()
     };
     let item = item.strip_suffix('/').unwrap_or(item).to_ascii_lowercase();
-    let (scheme, _) = item.split_once("://").ok_or_else(wrong)?;
-    NodeAddr::parse(&item).map_err(|_| wrong())?;
-    let default_port = if scheme == "https" { ":443" } else { ":80" };
-    Ok(item.strip_suffix(default_port).unwrap_or(&item).to_owned())
+    let url = Url::parse(&item).map_err(|_| wrong())?;
+    if !url.has_scheme || url.user.is_some() || !url.rest.is_empty() {
+        return Err(wrong());
+    }
+    let default_port = format!(":{}", url.origin.scheme().default_port());
+    Ok(item.strip_suffix(&default_port).unwrap_or(&item).to_owned())
 }
 
 fn parse_block(item: &str) -> Result<IpNet, Wanted> {

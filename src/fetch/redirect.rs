@@ -6,12 +6,12 @@
 //! certificate for that name first.
 
 use super::reason::short;
-use crate::node::NodeAddr;
+use crate::node::{Origin, Scheme, Url};
 
 /// A place that a request can be sent to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
-    origin: NodeAddr,
+    origin: Origin,
     /// Path and query, with the slash that begins them.
     path: String,
 }
@@ -19,14 +19,14 @@ pub(super) struct Target {
 impl Target {
     /// Reads an absolute address; a fragment is dropped.
     pub(super) fn parse(url: &str) -> Option<Self> {
-        let url = url.split('#').next()?;
-        let authority = url.find("://")? + 3;
-        let path = url[authority..].find(['/', '?']).map_or(url.len(), |at| authority + at);
-        let (origin, path) = url.split_at(path);
-        let slash = if path.starts_with('/') { "" } else { "/" };
+        let url = Url::parse(url.split('#').next()?).ok()?;
+        if !url.has_scheme || url.user.is_some() || url.rest.starts_with('\\') {
+            return None;
+        }
+        let slash = if url.rest.starts_with('/') { "" } else { "/" };
         Some(Self {
-            origin: NodeAddr::parse(origin).ok()?,
-            path: format!("{slash}{path}"),
+            origin: url.origin,
+            path: format!("{slash}{}", url.rest),
         })
     }
 
@@ -41,7 +41,7 @@ impl Target {
         match location {
             "" => Some(self.clone()),
             _ if location.contains("://") => Self::parse(location),
-            _ if location.starts_with("//") => Self::parse(&format!("{}:{location}", self.origin.scheme())),
+            _ if location.starts_with("//") => Self::parse(&format!("{}:{location}", self.origin.scheme().name())),
             _ if location.starts_with('/') => Some(here(location.to_owned())),
             _ if location.starts_with('?') => Some(here(format!("{own_path}{location}"))),
             _ => {
@@ -53,17 +53,17 @@ impl Target {
 
     /// Why a redirect from here to there is not followed, or None if it may be.
     pub(super) fn deny_reason(&self, to: &Target) -> Option<&'static str> {
-        let is_upgrade = !self.origin.is_https() && to.origin.is_https();
+        let is_upgrade = self.origin.scheme() == Scheme::Http && to.origin.scheme() == Scheme::Https;
         match () {
             () if self.origin.host() != to.origin.host() => Some("another host"),
             () if self.origin == to.origin || is_upgrade => None,
-            () if to.origin.is_https() == self.origin.is_https() => Some("another port"),
+            () if to.origin.scheme() == self.origin.scheme() => Some("another port"),
             () => Some("plain http"),
         }
     }
 
     pub(super) fn url(&self) -> String {
-        format!("{}{}", self.origin.url(), self.path)
+        format!("{}{}", self.origin, self.path)
     }
 }
 

@@ -1,9 +1,10 @@
 //! The Node Explorer's answer: makes nodes that the router may call of its JSON.
 //! Asking it, and keeping its last good list, is left to others.
 
-use super::addr::{NodeAddr, parse_port};
+use super::addr::NodeAddr;
 use super::json::{self, is_list, is_object};
 use super::network_scope::{NetworkScope, deny_reason};
+use super::origin::parse_port;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;

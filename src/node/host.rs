@@ -1,6 +1,6 @@
 //! The host of an address: an IP address, or a name that no resolver reads as an address.
 
-use super::addr_error::AddrError;
+use super::origin::AddrError;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Longest host name, without a final dot (RFC 1035: 255 bytes on the wire).
@@ -8,7 +8,7 @@ const MAX_HOST_BYTES: usize = 253;
 /// Longest part of a host name between two dots (RFC 1035).
 const MAX_LABEL_BYTES: usize = 63;
 /// A host as it is compared: however it was spelled.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Host {
     Ip(IpAddr),
     /// In lower case.

@@ -4,7 +4,6 @@
 //! reads a clock. Foreign text stands in errors only escaped and cut.
 
 mod addr;
-mod addr_error;
 mod body;
 mod explorer;
 mod host;
@@ -12,14 +11,15 @@ mod info;
 mod json;
 mod list;
 mod network_scope;
+mod origin;
 mod resources;
 mod source;
 
 pub use addr::NodeAddr;
-pub use addr_error::AddrError;
 pub use explorer::{ExplorerError, ExplorerList, parse_explorer};
 pub use info::{ContainerId, IdError, InfoError, NodeInfo, Running};
-pub use list::{BadLine, NoList, NodeList, parse_list};
+pub use list::{BadLine, LineError, NoList, NodeList, parse_list};
 pub use network_scope::{NetworkScope, deny_reason};
+pub use origin::{AddrError, Origin, Scheme, Url, split_port};
 pub use resources::{Entries, Reading, parse_resources, parse_support};
 pub use source::{Rank, Source};

@@ -25,6 +25,11 @@ fn every_listed_form_gives_its_url() {
         ("https://1.2.3.4:1", "https://1.2.3.4:1/info"),
         ("node.example.", "http://node.example.:80/info"),
         ("3com.1a", "http://3com.1a:80/info"),
+        ("gateway.example/node-7", "http://gateway.example:80/node-7/info"),
+        (
+            "https://[::1]:1/A/%20;b=c/infos",
+            "https://[::1]:1/A/%20;b=c/infos/info",
+        ),
     ] {
         assert_eq!(addr(text).info_url(), url);
         assert_eq!(addr(text).to_string(), text);
@@ -48,6 +53,7 @@ fn a_slash_at_the_end_is_dropped() {
         ("a/", "a"),
         ("http://a:80/", "http://a:80"),
         ("https://[::1]/", "https://[::1]"),
+        ("a/b/", "a/b"),
     ] {
         assert_eq!(addr(text).as_listed(), listed);
     }
@@ -62,9 +68,24 @@ fn what_is_no_address_is_told_apart() {
         ("http://", NoHost),
         ("ftp://a", Scheme),
         ("a//", Path),
+        ("a///", Path),
+        ("a/b//c", Path),
         ("a/ ", Path),
-        ("http://a/info", Path),
-        ("http:/a", Path),
+        ("a/.", Path),
+        ("a/../b", Path),
+        ("a/%2e%2E/b", Path),
+        ("a/b%2Fc", Path),
+        ("a/b%2fc", Path),
+        ("a/%", Path),
+        ("a/%2", Path),
+        ("a/%x1", Path),
+        ("a/ä", Path),
+        ("a/b\"", Path),
+        ("a/b\\c", Path),
+        ("http://a/info", InfoPath),
+        ("a/node-7/info/", InfoPath),
+        ("http:/a", Port),
+        ("a/b?c", Query),
         ("a\\b", Path),
         ("a?b", Query),
         ("me@a", User),
@@ -100,7 +121,7 @@ fn what_is_no_address_is_told_apart() {
         (".a", HostName),
         (".", HostName),
         ("näh", HostName),
-        ("a#b", HostName),
+        ("a#b", Path),
         ("a\0", HostName),
         ("a]", HostName),
     ] {
@@ -116,12 +137,19 @@ fn one_node_is_one_in_every_spelling() {
         ("https://a", "HTTPS://A:443"),
         ("[::1]:4000", "[0:0:0:0:0:0:0:1]:04000"),
         ("[::ffff:1.2.3.4]", "1.2.3.4"),
+        ("A:80/b", "http://a/b/"),
     ] {
         assert_eq!(addr(a), addr(b));
         assert_eq!(addr(a).cmp(&addr(b)), Ordering::Equal);
         assert_eq!(HashSet::from([addr(a), addr(b)]).len(), 1);
     }
-    for (a, b) in [("a", "https://a:80"), ("a:1", "a:2"), ("a", "b")] {
+    for (a, b) in [
+        ("a", "https://a:80"),
+        ("a:1", "a:2"),
+        ("a", "b"),
+        ("a", "a/b"),
+        ("a/b", "a/B"),
+    ] {
         assert_ne!(addr(a), addr(b));
     }
 }
@@ -139,7 +167,7 @@ fn the_order_is_that_of_the_numbers() {
 
 proptest! {
     #[test]
-    fn no_text_panics_and_what_parses_parses_again(text in "\\PC*|[a:./@0-9\\[\\]%x-]{0,12}") {
+    fn no_text_panics_and_what_parses_parses_again(text in "\\PC*|[a:./@0-9\\[\\]%x-]{0,12}|a/[a-z0-9./%~;=@-]{0,12}") {
         if let Ok(node) = NodeAddr::parse(&text) {
             prop_assert_eq!(node.as_listed(), text.strip_suffix('/').unwrap_or(&text));
             prop_assert_eq!(&addr(node.as_listed()), &node);
