@@ -163,15 +163,8 @@ impl Router {
         };
         let (thread, resources) = config.resources_interval.map(start).transpose()?.unzip();
         threads.extend(thread);
-        let service = Service::new(
-            Arc::clone(&registry),
-            Arc::clone(&board),
-            resources,
-            config.requests_per_minute,
-            config.metrics_from.clone(),
-            Arc::clone(&metrics),
-            now,
-        );
+        let (of_service, to_show) = (Arc::clone(&registry), Arc::clone(&board));
+        let service = Service::new(&config, of_service, to_show, resources, Arc::clone(&metrics), now);
         let service = Arc::new(service);
         let settings = gate::Settings {
             max_connections: room.connections,
@@ -262,6 +255,7 @@ impl Router {
     pub fn serve(&mut self) {
         if self.serving.as_mut().is_some_and(Serving::begin) {
             log::info!("serving on http://{}", self.addr);
+            self.service.log_readers();
         }
     }
 

@@ -3,6 +3,7 @@
 //! [`Service`] decides what is answered and knows no socket; `workers` has the tiny_http pool that asks it.
 
 mod query;
+mod readers;
 mod status_query;
 mod workers;
 
@@ -15,13 +16,15 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::client::Client;
+use crate::client::{Client, forwarded};
+use crate::config::Config;
 use crate::limiter::{Decision, Limiter, seconds_rounded_up};
 use crate::metrics::{self, Endpoint, Label, Metrics, Status, Verdict};
 use crate::registry::{Purpose, Registry, Summary};
 use crate::resources::{Listing, Resources, Step};
 use crate::response::Response;
 use crate::status::{self, Board, StatusReport};
+use readers::Readers;
 pub(crate) use workers::spawn;
 
 /// The description of this API, OpenAPI 3.1.
@@ -59,7 +62,7 @@ pub(crate) struct Service {
     resources: Option<Resources>,
     /// None when the limit is off.
     limits: Option<Limits>,
-    metrics_from: Vec<IpNet>,
+    readers: Readers,
     metrics: Arc<Metrics>,
     is_ending: AtomicBool,
 }
@@ -70,22 +73,24 @@ const LIMITED: [Endpoint; 3] = [Endpoint::Ips, Endpoint::Containers, Endpoint::R
 #[derive(Debug)]
 struct Limits {
     requests_per_minute: NonZeroU32,
+    exempt: Vec<IpNet>,
+    trusted_proxies: Vec<IpNet>,
     limiters: Vec<(Endpoint, Mutex<Limiter>)>,
 }
 
 impl Service {
-    /// `requests_per_minute` 0 turns the limit off.
     pub(crate) fn new(
+        config: &Config,
         registry: Arc<Registry>,
         board: Arc<Board>,
         resources: Option<Resources>,
-        requests_per_minute: u32,
-        metrics_from: Vec<IpNet>,
         metrics: Arc<Metrics>,
         now: Instant,
     ) -> Self {
-        let limits = NonZeroU32::new(requests_per_minute).map(|requests_per_minute| Limits {
+        let limits = NonZeroU32::new(config.requests_per_minute).map(|requests_per_minute| Limits {
             requests_per_minute,
+            exempt: config.ratelimit_exempt.clone(),
+            trusted_proxies: config.trusted_proxies.clone(),
             limiters: LIMITED
                 .into_iter()
                 .filter(|endpoint| *endpoint != Endpoint::Resources || resources.is_some())
@@ -97,7 +102,7 @@ impl Service {
             board,
             resources,
             limits,
-            metrics_from,
+            readers: Readers::new(config),
             metrics,
             is_ending: AtomicBool::new(false),
         }
@@ -106,6 +111,11 @@ impl Service {
     /// From now on health checks are told that the router is about to end, so that balancers send their clients elsewhere.
     pub(crate) fn announce_end(&self) {
         self.is_ending.store(true, Ordering::Relaxed);
+    }
+
+    /// Logs which clients may read `/metrics` and `/status`.
+    pub(crate) fn log_readers(&self) {
+        self.readers.log();
     }
 
     /// The answer to one request.
@@ -121,8 +131,8 @@ impl Service {
 
     fn route(&self, endpoint: Endpoint, query: &str, asked: Asked<'_>, now: Instant) -> Response {
         let is_private = matches!(endpoint, Endpoint::Metrics | Endpoint::Status | Endpoint::StatusJson);
-        let is_hidden =
-            is_private && !self.may_look_inside(asked) || endpoint == Endpoint::Resources && self.resources.is_none();
+        let is_hidden = is_private && !self.may_look_inside(asked, now)
+            || endpoint == Endpoint::Resources && self.resources.is_none();
         if (endpoint == Endpoint::Other && asked.target != "*") || is_hidden {
             return Response::error(404, "Not found");
         }
@@ -147,8 +157,8 @@ impl Service {
     }
 
     /// Whether `METRICS_FROM` names the client. One that is not known may be anybody.
-    fn may_look_inside(&self, asked: Asked<'_>) -> bool {
-        asked.is_client_known && self.metrics_from.iter().any(|net| net.contains(&asked.client))
+    fn may_look_inside(&self, asked: Asked<'_>, now: Instant) -> bool {
+        asked.is_client_known && self.readers.admit(asked.client, now)
     }
 
     /// What health checks read, and default checks of balancers, which ask for `/`.
@@ -168,7 +178,7 @@ impl Service {
         now: Instant,
         answer: impl FnOnce(Duration) -> Response,
     ) -> Response {
-        let Some(limits) = &self.limits else {
+        let Some(limits) = self.limits.as_ref().filter(|limits| !limits.exempts(asked)) else {
             return answer(Duration::ZERO);
         };
         let Some((_, limiter)) = limits.limiters.iter().find(|(limited, _)| *limited == endpoint) else {
@@ -275,6 +285,15 @@ impl Service {
             .collect();
         let text = self.metrics.to_text(self.registry.totals(), &clients);
         Response::new(200, metrics::CONTENT_TYPE, text.into_bytes()).with("Cache-Control", "no-store")
+    }
+}
+
+impl Limits {
+    /// Returns whether `RATELIMIT_EXEMPT` contains the client. A trusted proxy is not exempt for a client that it does not
+    /// name: a client could otherwise get the proxy's exemption by a forged header.
+    fn exempts(&self, asked: Asked<'_>) -> bool {
+        let is_in = |blocks: &[IpNet]| forwarded::is_trusted(asked.client, blocks);
+        is_in(&self.exempt) && (asked.is_client_known || !is_in(&self.trusted_proxies))
     }
 }
 

@@ -22,8 +22,8 @@ use api_url::parse_api_url;
 use dotenv::{parse_dotenv, read_dotenv};
 use spelling::misspelled;
 use values::{
-    decimal, is_quoted, parse_blocks, parse_level, parse_origins, parse_path, parse_switch, parse_weights, seconds,
-    shown, whole, without_password,
+    decimal, is_quoted, parse_blocks, parse_level, parse_origins, parse_path, parse_readers, parse_switch,
+    parse_weights, seconds, shown, whole, without_password,
 };
 
 /// One setting as `--help`, the README and `.env.example` show it.
@@ -44,12 +44,13 @@ pub const SETTINGS: &[Setting] = &[
     setting("HOST", "0.0.0.0", "address to bind, IPv4 or IPv6"),
     setting("REFRESH_INTERVAL", "30", "seconds (a decimal number, 0.1 to 86400) between two probes of a node"),
     setting("RATELIMIT_REQS_PER_MIN", "10", "requests a minute for one client and one endpoint, 0 to 10^9; 0 turns the limit off"),
+    setting("RATELIMIT_EXEMPT", "", "addresses or CIDR blocks, comma-separated, of clients without a rate limit"),
     setting("API_URL", "", "Node Explorer, http or https, with or without a trailing slash"),
     setting("IPS_FILE", "ips.txt", "the list of pre-specified nodes"),
     setting("MAX_PROBES", "128", "probes under way at once, at most (1 to 4096)"),
     setting("MAX_CONNECTIONS", "512", "client connections at once, at most (16 to 65536); one client may hold a quarter"),
     setting("TRUSTED_PROXIES", "", "addresses or CIDR blocks, comma-separated, whose X-Forwarded-For is believed"),
-    setting("METRICS_FROM", LOCAL, "addresses or CIDR blocks that may read /metrics and /status; for others these do not exist"),
+    setting("METRICS_FROM", "loopback", "clients that may read /metrics and /status: addresses, CIDR blocks, loopback, private; other clients get 404"),
     setting("PROMISES", "on", "off: order by pending jobs alone, as the original"),
     setting("MAX_SPEEDUP", "", "1 to 64: how many times the typical node's speed a node of ips.txt may count as; unset: none counts as faster than the upper quartile"),
     setting("RESOURCES_INTERVAL", "600", "seconds between two requests of a node's resources, 60 to 86400; 0: never, and /api/v1/resources does not exist"),
@@ -61,11 +62,6 @@ pub const SETTINGS: &[Setting] = &[
     setting("RUST_LOG", "info", "log level: off, error, warn, info, debug or trace"),
     setting("SSL_CERT_FILE", "", "roots for https nodes beside the built-in ones, in PEM form"),
 ];
-
-/// The default of `METRICS_FROM`, in words. Link-local addresses are not among them: on a shared
-/// network segment they are strangers.
-const LOCAL: &str = "loopback and private addresses";
-const LOCAL_BLOCKS: &str = "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,::1,fc00::/7";
 
 /// Real nodes allow 60 `/info` requests a minute, and a failed probe is repeated once.
 const MIN_POLITE_INTERVAL: Duration = Duration::from_secs(2);
@@ -81,6 +77,8 @@ pub struct Config {
     pub refresh_interval: Duration,
     /// `RATELIMIT_REQS_PER_MIN`; 0 turns the limit off.
     pub requests_per_minute: u32,
+    /// `RATELIMIT_EXEMPT`, never IPv4-mapped.
+    pub ratelimit_exempt: Vec<IpNet>,
     /// `API_URL`
     pub api_url: Option<ApiUrl>,
     /// `IPS_FILE`
@@ -93,6 +91,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// `METRICS_FROM`, never IPv4-mapped.
     pub metrics_from: Vec<IpNet>,
+    /// Whether `METRICS_FROM` is set.
+    pub is_metrics_from_set: bool,
     /// `PROMISES`
     pub promises: bool,
     /// `MAX_SPEEDUP`: how many times the typical node's speed a node of ips.txt may count as, 1 to 64.
@@ -262,6 +262,7 @@ fn read(lookup: impl Fn(&str) -> Option<OsString>, mistakes: Vec<String>) -> Res
         requests_per_minute: r.read("RATELIMIT_REQS_PER_MIN", |text| {
             whole(text, 0..=1_000_000_000).ok_or("a whole number, 0 to 1000000000".into())
         }),
+        ratelimit_exempt: r.read_optional("RATELIMIT_EXEMPT", parse_blocks).unwrap_or_default(),
         api_url: r.read_optional("API_URL", parse_api_url),
         ips_file: r.read("IPS_FILE", parse_path),
         max_probes: r.read("MAX_PROBES", |text| {
@@ -271,10 +272,8 @@ fn read(lookup: impl Fn(&str) -> Option<OsString>, mistakes: Vec<String>) -> Res
             whole(text, 16..=65536).ok_or("a whole number, 16 to 65536".into())
         }),
         trusted_proxies: r.read_optional("TRUSTED_PROXIES", parse_blocks).unwrap_or_default(),
-        metrics_from: r.read("METRICS_FROM", |text| match text {
-            LOCAL => parse_blocks(LOCAL_BLOCKS),
-            other => parse_blocks(other),
-        }),
+        is_metrics_from_set: (r.lookup)("METRICS_FROM").is_some_and(|value| !is_blank(&value)),
+        metrics_from: r.read("METRICS_FROM", parse_readers),
         promises: r.read("PROMISES", parse_switch),
         max_speedup: r.read_optional("MAX_SPEEDUP", |text| {
             let speedup = decimal(text).filter(|speedup| (1.0..=64.0).contains(speedup));

@@ -57,7 +57,12 @@ fn nothing_set_gives_the_documented_defaults() {
 fn the_documented_default_given_as_a_value_changes_nothing() {
     let unset = format!("{:?}", config(&[]).expect("the defaults are valid"));
     for Setting { name, default, .. } in SETTINGS {
-        assert_eq!(format!("{:?}", accepted(name, default)), unset, "{name}");
+        // The only difference that is meant: an explicit value silences the warning.
+        let set = Config {
+            is_metrics_from_set: false,
+            ..accepted(name, default)
+        };
+        assert_eq!(format!("{set:?}"), unset, "{name}");
     }
 }
 
@@ -235,11 +240,16 @@ fn a_list_of_blocks_takes_addresses_and_blocks_and_trims_host_bits() {
         "[::1]",
     ] {
         refused("TRUSTED_PROXIES", wrong);
+        refused("RATELIMIT_EXEMPT", wrong);
         refused("METRICS_FROM", wrong);
     }
     assert_eq!(
         refused("TRUSTED_PROXIES", "::1,proxy"),
-        "TRUSTED_PROXIES=\"::1,proxy\": expected addresses or CIDR blocks, comma-separated; \"proxy\" is neither"
+        "TRUSTED_PROXIES=\"::1,proxy\": expected addresses or CIDR blocks, comma-separated; \"proxy\" is invalid"
+    );
+    assert_eq!(
+        refused("METRICS_FROM", "public"),
+        "METRICS_FROM=\"public\": expected addresses, CIDR blocks, loopback or private, comma-separated; \"public\" is invalid"
     );
 }
 
@@ -253,25 +263,29 @@ fn an_ipv4_mapped_block_becomes_ipv4_down_to_96() {
 }
 
 #[test]
-fn metrics_are_for_loopback_and_private_addresses_unless_told() {
+fn metrics_from_defaults_to_loopback() {
     let may_read = |config: &Config, address: &str| {
         let address: IpAddr = address.parse().expect("an address");
         config.metrics_from.iter().any(|block| block.contains(&address))
     };
     let default = config(&[]).expect("the defaults are valid");
+    let private = accepted("METRICS_FROM", "private");
+    for loopback in ["127.0.0.1", "127.255.255.255", "::1"] {
+        assert!(
+            may_read(&default, loopback) && may_read(&private, loopback),
+            "{loopback}"
+        );
+    }
     for local in [
-        "127.0.0.1",
-        "127.255.255.255",
         "10.0.0.0",
         "10.255.255.255",
         "172.16.0.0",
         "172.31.255.255",
         "192.168.0.1",
-        "::1",
         "fc00::1",
         "fdff:ffff::1",
     ] {
-        assert!(may_read(&default, local), "{local}");
+        assert!(!may_read(&default, local) && may_read(&private, local), "{local}");
     }
     for other in [
         "128.0.0.1",
@@ -289,10 +303,14 @@ fn metrics_are_for_loopback_and_private_addresses_unless_told() {
         "fe00::1",
         "fbff::1",
     ] {
-        assert!(!may_read(&default, other), "{other}");
+        assert!(!may_read(&default, other) && !may_read(&private, other), "{other}");
     }
-    let told = accepted("METRICS_FROM", "203.0.113.7");
-    assert!(may_read(&told, "203.0.113.7") && !may_read(&told, "127.0.0.1"));
+    let set = accepted("METRICS_FROM", "203.0.113.7");
+    assert!(may_read(&set, "203.0.113.7") && !may_read(&set, "127.0.0.1"));
+    let mixed = accepted("METRICS_FROM", "203.0.113.7, Private,");
+    assert!(may_read(&mixed, "203.0.113.7") && may_read(&mixed, "10.0.0.1") && may_read(&mixed, "127.0.0.1"));
+    assert!(set.is_metrics_from_set && accepted("METRICS_FROM", "loopback").is_metrics_from_set);
+    assert!(!default.is_metrics_from_set && !accepted("METRICS_FROM", " ").is_metrics_from_set);
 }
 
 #[test]

@@ -97,7 +97,30 @@ fn items(text: &str) -> impl Iterator<Item = &str> {
 }
 
 pub(super) fn parse_blocks(text: &str) -> Result<Vec<IpNet>, Wanted> {
-    items(text).map(parse_block).collect()
+    let parse = |item| parse_block(item, "addresses or CIDR blocks");
+    items(text).map(parse).collect()
+}
+
+/// The blocks of `loopback`.
+const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
+/// The blocks that `private` adds to `loopback`. Link-local addresses are not among them: on a shared network segment they
+/// belong to untrusted peers.
+const PRIVATE: [&str; 4] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
+
+/// Parses `METRICS_FROM`: blocks and the words `loopback` and `private`, mixed.
+pub(super) fn parse_readers(text: &str) -> Result<Vec<IpNet>, Wanted> {
+    let mut blocks = Vec::new();
+    for item in items(text) {
+        let of_word: &[&[&str]] = match item.to_ascii_lowercase().as_str() {
+            "loopback" => &[&LOOPBACK],
+            "private" => &[&LOOPBACK, &PRIVATE],
+            _ => &[&[item]],
+        };
+        for block in of_word.concat() {
+            blocks.push(parse_block(block, "addresses, CIDR blocks, loopback or private")?);
+        }
+    }
+    Ok(blocks)
 }
 
 pub(super) fn parse_origins(text: &str) -> Result<CorsOrigins, Wanted> {
@@ -125,10 +148,11 @@ fn parse_origin(item: &str) -> Result<String, Wanted> {
     Ok(item.strip_suffix(&default_port).unwrap_or(&item).to_owned())
 }
 
-fn parse_block(item: &str) -> Result<IpNet, Wanted> {
+/// Parses one block. `wanted` names the forms that the setting accepts.
+fn parse_block(item: &str, wanted: &str) -> Result<IpNet, Wanted> {
     let wrong = || -> Wanted {
         let item = shown(OsStr::new(item));
-        format!("addresses or CIDR blocks, comma-separated; {item} is neither").into()
+        format!("{wanted}, comma-separated; {item} is invalid").into()
     };
     let (address, prefix) = match item.split_once('/') {
         Some((address, prefix)) => (address, Some(prefix)),

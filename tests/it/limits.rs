@@ -141,6 +141,42 @@ fn zero_turns_the_limit_off() {
     }
 }
 
+#[test]
+fn exempt_client_has_no_limit_and_no_headers() {
+    let router = launch()
+        .set("RATELIMIT_REQS_PER_MIN", 1)
+        .set("RATELIMIT_EXEMPT", "127.0.0.2,192.0.2.0/24,127.0.0.9")
+        .set("TRUSTED_PROXIES", "127.0.0.9")
+        .start();
+    let answers = |source: [u8; 4], headers: &[(&str, &str)]| {
+        [(); 2].map(|()| Connection::from(source.into(), router.addr()).close_with("GET", IPS, headers))
+    };
+    let exempt = |answers: [Answer; 2]| {
+        let has_headers = |answer: &Answer| answer.header("RateLimit-Limit").is_some();
+        let statuses = answers.each_ref().map(|answer| answer.status);
+        assert_eq!(answers.iter().any(has_headers), statuses != [200, 200], "{answers:?}");
+        statuses == [200, 200]
+    };
+    let proxy = [127, 0, 0, 9];
+    assert!(exempt(answers([127, 0, 0, 2], &[])));
+    assert!(
+        exempt(answers([127, 0, 0, 2], &[("X-Forwarded-For", "203.0.113.1")])),
+        "a gateway"
+    );
+    assert!(!exempt(answers([127, 0, 0, 3], &[])));
+    assert!(
+        !exempt(answers([127, 0, 0, 3], &[("X-Forwarded-For", "192.0.2.5")])),
+        "a forged header"
+    );
+    assert!(exempt(answers(proxy, &[("X-Forwarded-For", "192.0.2.5")])));
+    assert!(!exempt(answers(proxy, &[("X-Forwarded-For", "203.0.113.1")])));
+    assert!(exempt(answers(proxy, &[])), "the proxy's own request");
+    assert!(
+        !exempt(answers(proxy, &[("X-Forwarded-For", "unknown")])),
+        "a client that the proxy does not name"
+    );
+}
+
 /// A proxy on 127.0.0.9 that is trusted, as are those of 10.0.0.0/8 and fd00::/8.
 struct Proxied {
     router: Router,

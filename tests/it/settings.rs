@@ -9,7 +9,7 @@ use super::support::launch::Ended;
 use super::support::{Fleet, PATIENCE, http};
 
 /// A wrong value of each setting, and what is wanted instead.
-const WRONG: [(&str, &str, &str); 17] = [
+const WRONG: [(&str, &str, &str); 18] = [
     ("PORT", "http", "a port, 0 to 65535"),
     ("HOST", "127.0.0.1:4000", "an IPv4 or IPv6 address, without a port"),
     ("REFRESH_INTERVAL", "nan", "seconds, a decimal number from 0.1 to 86400"),
@@ -23,9 +23,14 @@ const WRONG: [(&str, &str, &str); 17] = [
     ("MAX_CONNECTIONS", "15", "a whole number, 16 to 65536"),
     ("TRUSTED_PROXIES", "proxy", "addresses or CIDR blocks, comma-separated"),
     (
+        "RATELIMIT_EXEMPT",
+        "gateway",
+        "addresses or CIDR blocks, comma-separated",
+    ),
+    (
         "METRICS_FROM",
         "10.0.0.0/33",
-        "addresses or CIDR blocks, comma-separated",
+        "addresses, CIDR blocks, loopback or private, comma-separated",
     ),
     ("PROMISES", "maybe", "on or off"),
     ("MAX_SPEEDUP", "65", "a decimal number, 1 to 64"),

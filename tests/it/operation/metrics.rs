@@ -6,7 +6,7 @@ use openmetrics_parser::prometheus::parse_prometheus;
 
 use super::{launch, serving};
 use crate::support::http::{self, Connection};
-use crate::support::{Behaviour, Explorer, Fleet, Launch, Listing, Router};
+use crate::support::{Behaviour, Explorer, Fleet, Launch, Listing, PATIENCE, Router};
 
 /// All samples of a router now, checked by a parser.
 fn metrics(router: &Router) -> String {
@@ -290,11 +290,12 @@ fn no_label_has_an_address() {
 }
 
 #[test]
-fn for_addresses_outside_metrics_from_it_does_not_exist() {
+fn clients_outside_metrics_from_get_404() {
     let router = serving(launch().set("METRICS_FROM", "127.0.0.9,127.0.1.0/24"));
     let nowhere = router.get("/nowhere");
     for (source, status) in [
-        ([127, 0, 0, 1], 404),
+        // The bind address, from which the command `status` connects.
+        ([127, 0, 0, 1], 200),
         ([127, 0, 0, 8], 404),
         ([127, 0, 0, 9], 200),
         ([127, 0, 1, 200], 200),
@@ -305,14 +306,15 @@ fn for_addresses_outside_metrics_from_it_does_not_exist() {
         assert!(status == 200 || answer.body == nowhere.body);
     }
     for method in ["HEAD", "OPTIONS", "POST"] {
-        assert_eq!(http::call(router.addr(), method, "/metrics").status, 404, "{method}");
+        let stranger = Connection::from([127, 0, 0, 8].into(), router.addr());
+        assert_eq!(stranger.close_with(method, "/metrics", &[]).status, 404, "{method}");
     }
 }
 
 #[test]
 fn behind_a_trusted_proxy_the_client_s_address_decides() {
     let launch = launch()
-        .set("TRUSTED_PROXIES", "127.0.0.1")
+        .set("TRUSTED_PROXIES", "127.0.0.3")
         .set("METRICS_FROM", "192.0.2.7");
     let router = serving(launch);
     let forwarded = |source: [u8; 4], chain: &str| {
@@ -321,7 +323,7 @@ fn behind_a_trusted_proxy_the_client_s_address_decides() {
             .close_with("GET", "/metrics", &[("X-Forwarded-For", chain)])
             .status
     };
-    let (proxy, stranger) = ([127, 0, 0, 1], [127, 0, 0, 2]);
+    let (proxy, stranger) = ([127, 0, 0, 3], [127, 0, 0, 2]);
     assert_eq!(forwarded(proxy, "192.0.2.7"), 200);
     assert_eq!(
         forwarded(proxy, "192.0.2.7, 203.0.113.1"),
@@ -329,7 +331,45 @@ fn behind_a_trusted_proxy_the_client_s_address_decides() {
         "what the client itself claims"
     );
     assert_eq!(forwarded(stranger, "192.0.2.7"), 404, "a forged header");
-    assert_eq!(router.get("/metrics").status, 404, "the proxy itself");
+    let own = http::get_from(proxy.into(), router.addr(), "/metrics");
+    assert_eq!(own.status, 404, "the proxy itself");
+}
+
+#[test]
+fn start_line_names_readers_of_metrics() {
+    serving(launch()).wait_line("metrics readers: ", PATIENCE);
+}
+
+#[test]
+fn private_clients_read_metrics_only_if_set() {
+    let proxied = |metrics_from: &str| {
+        let launch = launch().set("TRUSTED_PROXIES", "127.0.0.1");
+        serving(launch.set("METRICS_FROM", metrics_from))
+    };
+    let status = |router: &Router, client: &str| {
+        http::get_with(router.addr(), "/metrics", &[("X-Forwarded-For", client)]).status
+    };
+    let unset = proxied("");
+    assert_eq!(status(&unset, "127.0.0.9"), 200);
+    for public in ["203.0.113.9", "169.254.1.1", "2001:db8::1"] {
+        assert_eq!(status(&unset, public), 404, "{public}");
+    }
+    assert_eq!(unset.count_lines("metrics refused: "), 0);
+    for _ in 0..3 {
+        assert_eq!(status(&unset, "10.1.2.3"), 404);
+        assert_eq!(status(&unset, "fd00::1"), 404);
+    }
+    unset.wait_line("metrics refused: ", PATIENCE);
+    assert_eq!(unset.count_lines("metrics refused: "), 1, "one line per hour");
+    let set = proxied("loopback");
+    assert_eq!(status(&set, "10.1.2.3"), 404);
+    let private = proxied("private");
+    for (client, expected) in [("10.1.2.3", 200), ("fd00::1", 200), ("::1", 200), ("203.0.113.9", 404)] {
+        assert_eq!(status(&private, client), expected, "{client}");
+    }
+    for router in [set, private] {
+        assert_eq!(router.count_lines("metrics refused: "), 0);
+    }
 }
 
 #[test]

@@ -118,7 +118,8 @@ fn every_path_refuses_as_documented() {
         }
     }
     for method in ["GET", "HEAD", "OPTIONS"] {
-        let hidden = http::call(router.addr(), method, "/metrics");
+        let stranger = Connection::from([127, 0, 0, 2].into(), router.addr());
+        let hidden = stranger.close_with(method, "/metrics", &[]);
         assert_eq!(hidden.status, 404);
         check(&document, "/metrics", method, &hidden);
     }

@@ -102,7 +102,7 @@ fn who_does_not_answer_as_a_router_is_told_with_the_address() {
     );
     let said = run(&at(addr), &["status"]);
     assert!(text(&said.stderr).contains("answered 404"), "{said:?}");
-    let hidden = launch().set("METRICS_FROM", "192.0.2.1").start();
+    let hidden = launch().set("HOST", "0.0.0.0").set("METRICS_FROM", "192.0.2.1").start();
     let output = status(&hidden, &[]);
     assert!(text(&output.stderr).contains("METRICS_FROM"), "{output:?}");
     let output = run(&launch().set("PORT", 0), &["status"]);

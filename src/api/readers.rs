@@ -1,0 +1,74 @@
+//! Decides which clients may read `/metrics` and `/status`: those in `METRICS_FROM`, and the router itself.
+
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use crate::config::Config;
+use crate::util::log_throttle::{LogRate, LogThrottle};
+
+/// A scraper that is refused repeats its request every few seconds. One line per hour is enough for the operator.
+const REFUSAL_LINES: LogRate = LogRate {
+    burst: 1,
+    refill: Duration::from_secs(3_600),
+};
+
+/// The clients that may read `/metrics` and `/status`.
+#[derive(Debug)]
+pub(super) struct Readers {
+    blocks: Vec<IpNet>,
+    /// `HOST`: the address from which the command `status` connects, unless it is a wildcard.
+    own: IpAddr,
+    /// `None` if `METRICS_FROM` is set: the operator has decided then.
+    refusals: Option<Mutex<LogThrottle>>,
+}
+
+impl Readers {
+    pub(super) fn new(config: &Config) -> Self {
+        let is_unset = !config.is_metrics_from_set;
+        Self {
+            blocks: config.metrics_from.clone(),
+            own: config.host.to_canonical(),
+            refusals: is_unset.then(|| Mutex::new(LogThrottle::new(REFUSAL_LINES))),
+        }
+    }
+
+    /// Logs which clients may read them.
+    pub(super) fn log(&self) {
+        let blocks: Vec<String> = self.blocks.iter().map(IpNet::to_string).collect();
+        log::info!(from:% = blocks.join(","); "metrics readers: these clients may read /metrics and /status");
+    }
+
+    /// Returns whether this client may read them.
+    pub(super) fn admit(&self, client: IpAddr, now: Instant) -> bool {
+        let is_admitted = client == self.own || self.blocks.iter().any(|block| block.contains(&client));
+        if !is_admitted && is_private(client) {
+            self.warn_of_refusal(client, now);
+        }
+        is_admitted
+    }
+
+    /// A private client may be the operator's Prometheus, which an older version of the router admitted by default.
+    fn warn_of_refusal(&self, client: IpAddr, now: Instant) {
+        let Some(refusals) = &self.refusals else {
+            return;
+        };
+        let admitted = refusals.lock().unwrap_or_else(PoisonError::into_inner).admit(now);
+        if let Some(suppressed) = admitted {
+            log::warn!(
+                client:% = client;
+                "metrics refused: private client got 404, METRICS_FROM=private admits it{suppressed}"
+            );
+        }
+    }
+}
+
+/// Returns whether the word `private` covers the address.
+fn is_private(client: IpAddr) -> bool {
+    match client {
+        IpAddr::V4(client) => client.is_private() || client.is_loopback(),
+        IpAddr::V6(client) => client.is_unique_local() || client.is_loopback(),
+    }
+}
