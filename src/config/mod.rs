@@ -17,13 +17,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 use log::LevelFilter;
 
+use crate::util::text::redact;
 pub use api_url::ApiUrl;
 use api_url::parse_api_url;
 use dotenv::{parse_dotenv, read_dotenv};
 use spelling::misspelled;
 use values::{
     decimal, is_quoted, parse_blocks, parse_level, parse_origins, parse_path, parse_readers, parse_switch,
-    parse_weights, seconds, shown, whole, without_password,
+    parse_weights, seconds, shown, whole,
 };
 
 /// One setting as `--help`, the README and `.env.example` show it.
@@ -221,7 +222,9 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
             None => Err("UTF-8".into()),
         };
         match &parsed {
-            Ok(_) => self.changed.push((name, without_password(&value).trim().to_owned())),
+            Ok(_) => self
+                .changed
+                .push((name, redact(&value.to_string_lossy()).trim().to_owned())),
             Err(wanted) => self
                 .mistakes
                 .push(format!("{name}={}: expected {wanted}", shown(&value))),

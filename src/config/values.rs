@@ -12,6 +12,7 @@ use log::LevelFilter;
 
 use super::{CorsOrigins, PendingWeights, Wanted};
 use crate::node::Url;
+use crate::util::text;
 
 /// Characters of a wrong value that a message repeats: enough for any right one, and one line.
 pub(super) const MAX_SHOWN_CHARS: usize = 80;
@@ -22,23 +23,9 @@ pub(super) fn is_quoted(text: &str) -> bool {
     inner('"').or_else(|| inner('\'')).is_some()
 }
 
-/// The value without a user name and a password.
-pub(super) fn without_password(value: &OsStr) -> String {
-    let text = value.to_string_lossy();
-    let secret = text.find("://").map_or(0, |at| at + 3);
-    match text.rfind('@').filter(|end| secret < *end) {
-        Some(end) => format!("{}***{}", &text[..secret], &text[end..]),
-        None => text.into_owned(),
-    }
-}
-
-/// The value as a message may repeat it: escaped, cut, and without a password.
+/// The value as an error message repeats it.
 pub(super) fn shown(value: &OsStr) -> String {
-    let text = without_password(value);
-    match text.char_indices().nth(MAX_SHOWN_CHARS) {
-        Some((cut, _)) => format!("{:?}…", &text[..cut]),
-        None => format!("{text:?}"),
-    }
+    text::quote(&text::redact(&value.to_string_lossy()), MAX_SHOWN_CHARS)
 }
 
 /// Digits only: `str::parse` alone would take a `+` as well.

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use log::kv::{ToValue, Value};
+
 /// How many lines of one kind the log may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogRate {
@@ -40,6 +42,16 @@ impl fmt::Display for Suppressed {
             0 => Ok(()),
             1 => f.write_str(" (one line of this kind was left out before)"),
             more => write!(f, " ({more} lines of this kind were left out before)"),
+        }
+    }
+}
+
+/// The value of the key `suppressed`, which goes last. A line without suppressed lines omits the key.
+impl ToValue for Suppressed {
+    fn to_value(&self) -> Value<'_> {
+        match self.0 {
+            0 => Value::null(),
+            count => count.into(),
         }
     }
 }

@@ -7,4 +7,5 @@ pub(crate) mod descriptors;
 pub(crate) mod files;
 pub(crate) mod log_throttle;
 pub mod logger;
+pub(crate) mod text;
 pub(crate) mod threads;

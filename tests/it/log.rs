@@ -64,9 +64,9 @@ fn lines_that_found_no_room_are_counted_and_told_of() {
     router.stall_log(true);
     router.until("lines are dropped", || dropped(&router) > 0);
     router.stall_log(false);
-    let told = router.wait_line("lines of this log are lost", PATIENCE);
+    let told = router.wait_line("log lines dropped: ", PATIENCE);
     assert!(told.contains(" WARN  [infernet_router::log] "), "{told}");
-    let count = told.split_whitespace().find_map(|word| word.parse::<u64>().ok());
+    let count = told.rsplit("lines=").next().and_then(|count| count.parse::<u64>().ok());
     assert!(
         count.is_some_and(|count| (1..=dropped(&router)).contains(&count)),
         "{told}"

@@ -5,24 +5,26 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::SystemTime;
 
-use log::Level;
+use log::{Level, Record};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
+use super::fields::Fields;
 use crate::util::calendar::rfc3339;
+use crate::util::text;
 
-/// Longest message; what is behind it is cut. With all that stands around it a line stays below the 4 KiB that a pipe
-/// takes as a whole or not at all (pipe(7)), and foreign text is cut where it comes in.
+/// Longest message. A text line then remains below the 4 KiB that a pipe accepts as a whole or not at all (pipe(7)).
 pub(super) const MAX_MESSAGE_BYTES: usize = 2 * 1024;
 
-/// How lines are written.
+/// The form of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// As simple_logger writes it: `2026-11-25T20:00:00.000Z INFO  [target] message`
+    /// simple_logger's form: `2026-11-25T20:00:00.000Z INFO  [target] message, key=value`
     Text,
-    /// `<6>INFO  [target] message`: journald knows the time and reads the priority,
+    /// `<6>INFO  [target] message, key=value`: journald adds the time and reads the priority,
     /// <https://www.freedesktop.org/software/systemd/man/latest/sd-daemon.html>.
     Journal,
-    /// `{"time":"2026-11-25T20:00:00.000Z","level":"INFO","target":"target","message":"message"}`
+    /// `{"time":"2026-11-25T20:00:00.000Z","level":"INFO","target":"target","message":"message, key=value","key":"value"}`
     Json,
 }
 
@@ -33,10 +35,12 @@ struct JsonLine<'a> {
     level: &'a str,
     target: &'a str,
     message: &'a str,
+    #[serde(flatten)]
+    fields: &'a Map<String, Value>,
 }
 
 impl Format {
-    /// What suits the reader of stderr: journald, where the service manager has connected it to that, else people.
+    /// Selects the journal's form if the service manager has connected stderr to journald, else the text form.
     pub fn for_stderr() -> Self {
         let journal = std::env::var("JOURNAL_STREAM").unwrap_or_default();
         match stderr_file() {
@@ -45,13 +49,14 @@ impl Format {
         }
     }
 
-    /// A whole line with its end; none where simple_logger writes it.
+    /// The whole line with its line feed, or `None` if simple_logger formats it.
     pub(super) fn line(self, line: &Line) -> Option<String> {
         let Line {
             time,
             level,
             target,
             message,
+            fields,
         } = line;
         match self {
             Format::Text => None,
@@ -62,31 +67,35 @@ impl Format {
                     level: level.as_str(),
                     target,
                     message,
+                    fields,
                 };
-                // Text can always be written as JSON.
+                // A map with text keys always serializes.
                 Some(serde_json::to_string(&json).unwrap_or_default() + "\n")
             }
         }
     }
 }
 
-/// A line that waits to be written.
+/// A line in the queue.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
     pub(super) time: SystemTime,
     pub(super) level: Level,
     pub(super) target: String,
-    /// One line of bounded length.
+    /// One line of bounded length, with the fields at its end.
     pub(super) message: String,
+    pub(super) fields: Map<String, Value>,
 }
 
 impl Line {
-    pub(super) fn new(time: SystemTime, level: Level, target: &str, message: &str) -> Self {
+    pub(super) fn new(time: SystemTime, record: &Record<'_>) -> Self {
+        let fields = Fields::of(record.key_values());
         Self {
             time,
-            level,
-            target: target.to_owned(),
-            message: one_line(message),
+            level: record.level(),
+            target: record.target().to_owned(),
+            message: one_line(&format!("{}{}", record.args(), fields.text)),
+            fields: fields.json,
         }
     }
 }
@@ -107,14 +116,11 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-/// The text without what could begin another line or steer a terminal, and no longer than a line may be.
+/// Escapes what could start another line or control a terminal, and truncates the text.
 fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for char in text.chars() {
-        match char.is_control() || matches!(char, '\u{2028}' | '\u{2029}') {
-            true => line.extend(char.escape_debug()),
-            false => line.push(char),
-        }
+        line.extend(text::escape(char));
         if line.len() > MAX_MESSAGE_BYTES {
             line.push('…');
             break;
@@ -127,24 +133,66 @@ fn one_line(text: &str) -> String {
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
+    use log::kv::{Source, Value};
+
     use super::*;
+
+    fn line(message: &str, fields: &dyn Source) -> Line {
+        let time = UNIX_EPOCH + Duration::from_millis(1_250);
+        Line::new(
+            time,
+            &Record::builder()
+                .level(Level::Info)
+                .target("infernet_router")
+                .args(format_args!("{message}"))
+                .key_values(&fields)
+                .build(),
+        )
+    }
 
     #[test]
     fn each_format_has_its_own_shape() {
-        let time = UNIX_EPOCH + Duration::from_millis(1_250);
-        let line = Line::new(time, Level::Info, "infernet_router", "a \"b\"");
+        let line = line("a \"b\"", &[("n", 1)]);
         assert_eq!(Format::Text.line(&line), None);
         let journal = Format::Journal.line(&line);
-        assert_eq!(journal.as_deref(), Some("<6>INFO  [infernet_router] a \"b\"\n"));
-        let json =
-            r#"{"time":"1970-01-01T00:00:01.25Z","level":"INFO","target":"infernet_router","message":"a \"b\""}"#;
+        assert_eq!(journal.as_deref(), Some("<6>INFO  [infernet_router] a \"b\", n=1\n"));
+        let json = r#"{"time":"1970-01-01T00:00:01.25Z","level":"INFO","target":"infernet_router","message":"a \"b\", n=1","n":1}"#;
         assert_eq!(Format::Json.line(&line), Some(format!("{json}\n")));
         let levels = [Level::Error, Level::Warn, Level::Debug, Level::Trace];
         assert_eq!(levels.map(priority), [3, 4, 7, 7]);
     }
 
     #[test]
-    fn a_message_is_one_line_of_bounded_length() {
+    fn strings_are_quoted_and_numbers_bare() {
+        let node = "a\n\"b\"";
+        let fields: [(&str, Value<'_>); 6] = [
+            ("node", Value::from_display(&node)),
+            ("file", "ips.txt".into()),
+            ("signal", "SIGTERM".into()),
+            ("delay_s", 0.5.into()),
+            ("is_up", true.into()),
+            ("suppressed", Value::null()),
+        ];
+        let line = line("event: text", &fields);
+        let text = r#"event: text, node="a\n\"b\"" file="ips.txt" signal=SIGTERM delay_s=0.5 is_up=true"#;
+        assert_eq!(line.message, text);
+        let json = r#"{"delay_s":0.5,"file":"ips.txt","is_up":true,"node":"a\\n\"b\"","signal":"SIGTERM"}"#;
+        assert_eq!(serde_json::to_string(&line.fields).expect("JSON"), json);
+    }
+
+    #[test]
+    fn long_value_is_truncated() {
+        let long = "x".repeat(5_000);
+        let line = line("event: text", &[("reason", long.as_str()), ("url", long.as_str())]);
+        let short = "x".repeat(200);
+        assert_eq!(
+            line.message,
+            format!("event: text, reason=\"{short}\"… url=\"{short}\"…")
+        );
+    }
+
+    #[test]
+    fn message_is_one_line_of_bounded_length() {
         assert_eq!(one_line("a\n\u{1b}[2J\u{2028}é"), "a\\n\\u{1b}[2J\\u{2028}é");
         let most = "x".repeat(MAX_MESSAGE_BYTES);
         assert_eq!(one_line(&most), most);

@@ -4,6 +4,7 @@
 //! says so as soon as there is room again. simple_logger alone would write on the thread that logs, and have it wait for that
 //! reader; here it writes on the log's own thread.
 
+mod fields;
 mod format;
 mod sink;
 
@@ -63,8 +64,7 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            let message = record.args().to_string();
-            let line = Line::new(SystemTime::now(), record.level(), record.target(), &message);
+            let line = Line::new(SystemTime::now(), record);
             if self.queue.try_send(Entry::Line(line)).is_err() {
                 DROPPED.fetch_add(1, Relaxed);
             }
@@ -121,11 +121,11 @@ fn panic_hook() -> Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync> {
         if let Some(suppressed) = admitted {
             let thread = std::thread::current();
             let name = thread.name().unwrap_or_default();
-            let place = panic.location().map(ToString::to_string).unwrap_or_default();
+            let at = panic.location().map(ToString::to_string).unwrap_or_default();
             let payload = panic.payload();
             let text = payload.downcast_ref::<String>().map(String::as_str);
             let text = text.or(payload.downcast_ref::<&str>().copied()).unwrap_or_default();
-            log::error!("thread {name:?} panicked at {place}: {text:?}{suppressed}");
+            log::error!(thread:% = name, at:% = at, reason:% = text, suppressed = suppressed; "panic: a thread panicked");
         }
     })
 }
@@ -140,11 +140,14 @@ fn run(sink: &Sink, lines: &Receiver<Entry>) {
         }
         let dropped = dropped_lines();
         if dropped > reported && lines.is_empty() {
-            let message = format!(
-                "{} lines of this log are lost: they were not read as fast as they came",
-                dropped - reported
-            );
-            write(sink, Line::new(SystemTime::now(), Level::Warn, TARGET, &message));
+            let fields = [("lines", dropped - reported)];
+            let record = Record::builder()
+                .level(Level::Warn)
+                .target(TARGET)
+                .args(format_args!("log lines dropped: the reader of the log is too slow"))
+                .key_values(&fields)
+                .build();
+            write(sink, Line::new(SystemTime::now(), &record));
             reported = dropped;
         }
     }

@@ -1,0 +1,88 @@
+//! Makes untrusted text safe to show: escapes, truncates and quotes text, and masks passwords.
+
+use std::borrow::Cow;
+
+/// Ends a text that was truncated.
+const ELLIPSIS: char = '…';
+
+/// Writes control characters and invisible characters as Rust escapes. Quotes and backslashes remain as they are.
+pub(crate) fn escape(char: char) -> impl Iterator<Item = char> {
+    let is_plain = matches!(char, '"' | '\'' | '\\');
+    let escaped = (!is_plain).then(|| char.escape_debug());
+    is_plain
+        .then_some(char)
+        .into_iter()
+        .chain(escaped.into_iter().flatten())
+}
+
+/// Escapes at most `max_chars` characters of the text.
+pub(crate) fn shorten(text: &str, max_chars: usize) -> String {
+    let (start, is_cut) = truncate(text, max_chars);
+    let mut short: String = start.chars().flat_map(escape).collect();
+    short.extend(is_cut.then_some(ELLIPSIS));
+    short
+}
+
+/// Quotes at most `max_chars` characters of the text. Inner quotes and backslashes are escaped too.
+pub(crate) fn quote(text: &str, max_chars: usize) -> String {
+    let (start, is_cut) = truncate(text, max_chars);
+    let mut quoted = format!("{start:?}");
+    quoted.extend(is_cut.then_some(ELLIPSIS));
+    quoted
+}
+
+/// Replaces everything before the last `@` by `***`, except a scheme. A password may contain any character, also `@`.
+pub(crate) fn redact(text: &str) -> Cow<'_, str> {
+    let Some(at) = text.rfind('@') else {
+        return Cow::Borrowed(text);
+    };
+    let first_at = text.find('@').unwrap_or(at);
+    let begin = text[..first_at].find("://").map_or(0, |scheme| scheme + "://".len());
+    match begin == at {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(format!("{}***{}", &text[..begin], &text[at..])),
+    }
+}
+
+/// The first `max_chars` characters, and whether the text is longer.
+fn truncate(text: &str, max_chars: usize) -> (&str, bool) {
+    match text.char_indices().nth(max_chars) {
+        Some((end, _)) => (&text[..end], true),
+        None => (text, false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invisible_characters_are_escaped() {
+        let text = "a\"'\\\n\u{1b}\u{202e}\u{301}é";
+        assert_eq!(shorten(text, 99), "a\"'\\\\n\\u{1b}\\u{202e}\\u{301}é");
+        assert_eq!(quote("a\"'\\\n\u{202e}é", 99), r#""a\"'\\\n\u{202e}é""#);
+    }
+
+    #[test]
+    fn text_above_the_limit_is_truncated() {
+        assert_eq!(shorten("éé", 2), "éé");
+        assert_eq!(shorten("ééé", 2), "éé…");
+        assert_eq!(quote("ab", 2), "\"ab\"");
+        assert_eq!(quote("abc", 2), "\"ab\"…");
+    }
+
+    #[test]
+    fn passwords_are_masked() {
+        for (text, redacted) in [
+            ("http://user:pw@host/a", "http://***@host/a"),
+            ("user:p@w/:://@host", "***@host"),
+            ("user:pw@http://host", "***@http://host"),
+            ("http://a:b@c,https://d:e@f", "http://***@f"),
+            ("http://@host", "http://@host"),
+            ("http://host", "http://host"),
+            ("", ""),
+        ] {
+            assert_eq!(redact(text), redacted);
+        }
+    }
+}
