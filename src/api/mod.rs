@@ -204,7 +204,10 @@ impl Service {
             Err(error) => return Response::error(400, &error.to_string()),
         };
         let containers = query.containers.iter().map(|id| &**id);
-        let nodes = self.registry.answer(containers, query.page, client, purpose, now);
+        let nodes = match self.registry.answer(containers, query.page, client, purpose, now) {
+            Ok(nodes) => nodes,
+            Err(error) => return Response::error(400, &error.to_string()),
+        };
         if nodes.is_empty() {
             self.metrics.empty_answers.add(1);
         }

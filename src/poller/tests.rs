@@ -109,6 +109,7 @@ impl Rig {
         let found = self
             .registry
             .answer(["a"].into_iter(), page, client, Purpose::Look, self.now);
+        let found = found.expect("one container");
         let mut found: Vec<_> = found.iter().map(|addr| addr.as_listed().to_owned()).collect();
         found.sort_unstable();
         found
@@ -198,6 +199,7 @@ fn a_429_ends_a_doubt_for_the_node_that_sends_it() {
         Purpose::Look,
         rig.now,
     );
+    let first = first.expect("one container");
     assert_eq!(first[0].as_listed(), "h:3", "before those that are doubted");
     rig.now += 3 * INTERVAL;
     rig.poller.end_doubt(rig.now);

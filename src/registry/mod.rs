@@ -29,13 +29,13 @@ use crate::node::{ContainerId, NodeAddr, Rank, Running};
 use crate::util::arena::Key;
 pub use catalogue::{MAX_CONTAINERS, MAX_TEXT_BYTES, Summary};
 use node::NodeReport;
-use promises::subnet;
+use promises::{Cell, subnet};
 use select::select;
-pub use select::{MAX_PAGE, Page};
-use speed::{Time, typical_and_fast};
+pub use select::{MAX_PAGE, Page, TooDeep};
+use speed::{FleetSpeed, Time};
 pub use standing::Runners;
-use state::State;
 pub use state::Withdrawn;
+use state::{Asking, State};
 
 /// How often an answer is chosen again because its first node changed meanwhile; then it is given as it is.
 const MAX_ATTEMPTS: usize = 4;
@@ -161,16 +161,18 @@ impl Registry {
 
     /// Begins a round: what is typical is learned from the records, and equal nodes will be put in another order.
     pub fn begin_round(&self) {
-        let mut records = Vec::new();
+        let (mut listed, mut explorer) = (Vec::new(), Vec::new());
         // The lock is released between the parts and while they are sorted.
         for from in (0..).step_by(READ_AT_ONCE) {
             let Some(some) = self.lock().records(from, READ_AT_ONCE) else {
                 break;
             };
-            records.extend(some);
+            for (is_listed, record) in some {
+                if is_listed { &mut listed } else { &mut explorer }.push(record);
+            }
         }
-        let speeds = typical_and_fast(records);
-        self.lock().begin_round(speeds);
+        let speed = FleetSpeed::of(listed, explorer);
+        self.lock().begin_round(speed);
     }
 
     /// Notes that a probe is about to be sent to a node and returns its number. Promises made from now on are not in
@@ -217,6 +219,9 @@ impl Registry {
     /// The nodes of a page that run all of `containers`, soonest done first. The first address of a first page is
     /// promised, unless this is only a look. Pages behind the first continue the order of the client's last first page:
     /// the promise that it made is undone in what they see.
+    ///
+    /// # Errors
+    /// If many containers and a large offset take too many searches.
     pub fn answer<'a>(
         &self,
         containers: impl Iterator<Item = &'a str> + Clone,
@@ -224,32 +229,35 @@ impl Registry {
         client: Client,
         purpose: Purpose,
         now: Instant,
-    ) -> Vec<NodeAddr> {
+    ) -> Result<Vec<NodeAddr>, TooDeep> {
         let promises = purpose == Purpose::Route && page.offset == 0 && self.policy != PromisePolicy::Off;
-        let undoing_for = (page.offset > 0).then_some(client);
+        let asking = Asking {
+            cell: Cell::of(self.keys.hash_one(subnet(client))),
+            undoing_for: (page.offset > 0).then_some(client),
+        };
         for attempt in 1.. {
-            let Some(view) = self.lock().view(containers.clone(), undoing_for) else {
+            let Some(view) = self.lock().view(containers.clone(), asking) else {
                 break;
             };
-            let places = select(&view, page);
-            let Some(first) = places.first().copied() else {
+            let selected = select(&view, page, |some| self.lock().seen(some, asking))?;
+            let Some(first) = selected.first().copied() else {
                 break;
             };
             let removal_epoch = view.removal_epoch;
             // A change of an order copies what a reader still holds.
             drop(view);
             let mut state = self.lock();
-            let is_unchanged = state.removal_epoch() == removal_epoch && (!promises || state.is_at(first));
+            let is_unchanged = state.removal_epoch() == removal_epoch && (!promises || state.is_seen(first, asking));
             if is_unchanged || attempt == MAX_ATTEMPTS {
-                let ids = state.still_there(&places, removal_epoch);
+                let ids = state.still_there(&selected, removal_epoch);
                 let answer = state.addresses(&ids);
                 if promises && let Some(first) = ids.first() {
-                    state.promise(*first, client, self.keys.hash_one(subnet(client)), self.time(now));
+                    state.promise(*first, client, asking.cell, self.time(now));
                 }
-                return answer;
+                return Ok(answer);
             }
         }
-        Vec::new()
+        Ok(Vec::new())
     }
 
     /// What the order goes by, for one node.

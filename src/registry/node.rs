@@ -1,13 +1,26 @@
-//! One node as the registry knows it.
+//! The record of one node.
+
+use std::time::Duration;
 
 use super::catalogue::Index;
 use super::order::Place;
-use super::promises::Promises;
+use super::promises::{Cell, Promises};
 use super::speed::{Count, FleetSpeed, Time, Work};
 use crate::node::{NodeAddr, Rank, Running};
 
 /// The keys of doubted nodes begin here. Others stay below: as nanoseconds it is 292 years.
 const BEHIND: u64 = 1 << 63;
+
+/// What the registry knows of all nodes together, and its settings.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    /// Weighted pending jobs that one promise counts as; at least 1.
+    pub(super) weight: u32,
+    /// `MAX_SPEEDUP`.
+    pub(super) max_speedup: Option<f64>,
+    pub(super) interval: Duration,
+    pub(super) speed: FleetSpeed,
+}
 
 #[derive(Debug)]
 pub(super) struct Node {
@@ -42,8 +55,27 @@ pub(super) struct NodeReport<'a> {
 }
 
 impl Node {
-    pub(super) fn promised(&self) -> u64 {
-        self.promises.as_ref().map_or(0, |promises| promises.count())
+    /// Open promises in the shared order.
+    pub(super) fn promised(&self, interval: Duration) -> u64 {
+        let cap = self.work.cap(interval);
+        self.promises.as_ref().map_or(0, |promises| promises.count(cap))
+    }
+
+    /// The cells with promises above their cap, one bit each.
+    pub(super) fn crowded(&self, interval: Duration) -> u64 {
+        let cap = self.work.cap(interval);
+        self.promises.as_ref().map_or(0, |promises| promises.crowded(cap))
+    }
+
+    /// Promises of one cell above its cap.
+    pub(super) fn extra(&self, cell: Cell, interval: Duration) -> u16 {
+        let cap = self.work.cap(interval);
+        self.promises.as_ref().map_or(0, |promises| promises.extra(cell, cap))
+    }
+
+    /// A key as a subnet sees it that has these promises above its cap.
+    pub(super) fn private_key(&self, key: u64, extra: u16) -> u64 {
+        self.behind(key.saturating_add(self.work.nanos_of(extra)))
     }
 
     pub(super) fn key(&self, is_on: bool) -> u64 {
@@ -53,7 +85,7 @@ impl Node {
         })
     }
 
-    /// The key, and where the node is doubted one behind all keys of nodes that are not.
+    /// The key, which ranks below all keys of other nodes if the node is doubted.
     pub(super) fn behind(&self, key: u64) -> u64 {
         match self.is_doubted {
             true => key | BEHIND,
@@ -66,23 +98,33 @@ impl Node {
         last_sent.wrapping_sub(self.last_reported) as i32 >= 0
     }
 
-    pub(super) fn take_over(&mut self, report: &NodeReport<'_>, weight: u32, fleet: &mut FleetSpeed, now: Time) {
-        let promised = self.promised();
+    /// Adds a promise. Returns whether it is above the cap of its cell.
+    pub(super) fn promise(&mut self, cell: Cell, interval: Duration, now: Time) -> bool {
+        let last_sent = self.last_sent;
+        let promises = self.promises.get_or_insert_with(|| Box::new(Promises::new(last_sent)));
+        promises.add(cell, last_sent);
+        let is_extra = self.extra(cell, interval) > 0;
+        if !is_extra {
+            self.work.promise(now);
+        }
+        is_extra
+    }
+
+    /// Applies a report.
+    pub(super) fn apply(&mut self, report: &NodeReport<'_>, fleet: &Fleet, now: Time) {
         self.last_reported = report.probe;
         self.pending = report.pending;
-        if let Some(promises) = &mut self.promises {
-            promises.end_before(report.probe);
-        }
-        let after = self.promised();
+        let promises = self.promises.as_mut();
+        let count = Count {
+            pending: report.pending as f64 / f64::from(fleet.weight),
+            promised: promises.map_or(0, |promises| promises.end_before(report.probe)),
+        };
+        let bounds = fleet.speed.bounds(self.rank.is_listed(), fleet.max_speedup);
+        self.work.learn(count, bounds, &fleet.speed);
+        let after = self.promised(fleet.interval);
         if after == 0 {
             self.promises = None;
         }
-        let count = Count {
-            pending: report.pending as f64 / f64::from(weight),
-            before: promised - after,
-            after,
-            is_listed: self.rank.is_listed(),
-        };
-        self.work.count(count, fleet, now);
+        self.work.resume(after, now);
     }
 }

@@ -1,59 +1,171 @@
-//! Picks one page of nodes, pure: from what a reader copied under the lock to places in order.
+//! Selects one page of nodes, pure: from what a reader copied under the lock to places in order.
+
+use std::cell::Cell as Counter;
+use std::fmt;
 
 use super::order::{Cursor, Order, Place};
 
-/// Most addresses in one answer; a larger `n` counts as this.
+/// Maximum number of addresses in one response; a larger `n` is treated as this.
 pub const MAX_PAGE: u32 = 1_000;
+/// Maximum number of searches in orders for one response: one to two milliseconds. One container needs none, two need
+/// one for each node of the shorter order, 64 need 63. A pair of containers that 100,000 nodes run stays below it.
+const MAX_SEARCHES: usize = 131_072;
+/// Nodes whose private keys are compared for one response, at least.
+const MIN_COMPARED: usize = 256;
+/// Nodes whose private keys are read under one hold of the lock: some microseconds.
+const KEYS_AT_ONCE: usize = 64;
 
 /// Which part of the order is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// How many addresses at most; above [`MAX_PAGE`] it counts as that.
+    /// Maximum number of addresses; above [`MAX_PAGE`] it is treated as that.
     pub n: u32,
-    /// How many to leave out in front.
+    /// Number of addresses to skip.
     pub offset: u32,
 }
 
-/// A node that a client sees elsewhere than it stands, because the client's own last promise is undone for it.
+/// A page that takes more than `MAX_SEARCHES`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooDeep {
+    /// Number of containers in the query.
+    pub containers: usize,
+    /// The offset in the query.
+    pub offset: u32,
+}
+
+impl fmt::Display for TooDeep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "offset=\"{}\": expected a smaller offset or fewer containers; {} containers at this offset take more than \
+             {MAX_SEARCHES} searches",
+            self.offset, self.containers
+        )
+    }
+}
+
+impl std::error::Error for TooDeep {}
+
+/// A node that a client sees at another place, because the client's own last promise is undone for it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Adjusted {
     pub(super) actual: Place,
     pub(super) seen: Place,
 }
 
-/// What one answer is made from: copied under the lock, read without it.
+/// A node as one client sees it: by its private key, then by its place in the shared order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Seen {
+    pub(super) private_key: u64,
+    pub(super) place: Place,
+}
+
+impl Seen {
+    fn shared(place: Place) -> Self {
+        Self {
+            private_key: place.key,
+            place,
+        }
+    }
+}
+
+/// What one response is made from: copied under the lock, read without it.
 #[derive(Debug, Default)]
 pub(super) struct View {
-    /// The orders of the containers asked for, the shortest first.
+    /// The orders of the queried containers, the shortest first.
     pub(super) orders: Vec<Order>,
     pub(super) adjusted: Option<Adjusted>,
-    /// Nodes that had left the registry when this was copied.
+    /// Whether the client's subnet has promises above its cap on any node.
+    pub(super) is_private: bool,
+    /// Number of nodes that had left the registry when this was copied.
     pub(super) removal_epoch: u64,
 }
 
-/// The places of a page, soonest done first, of nodes that are in all the view's orders. Walks the shortest of them as
-/// far as the page goes: all of it where its nodes hardly run the other containers.
-pub(super) fn select(view: &View, page: Page) -> Vec<Place> {
+/// Returns the nodes of a page, earliest expected completion first, of the nodes that are in all of the view's orders.
+/// `private` returns the private keys of some places; it is called only if the view is private.
+///
+/// # Errors
+/// If that takes too many searches.
+pub(super) fn select(
+    view: &View,
+    page: Page,
+    private: impl FnMut(&[Place]) -> Vec<Seen>,
+) -> Result<Vec<Seen>, TooDeep> {
+    let searches = Counter::new(0);
     let Some((shortest, others)) = view.orders.split_first() else {
-        return Vec::new();
+        return Ok(Vec::new());
     };
-    if page.offset as usize >= shortest.len() {
-        return Vec::new();
+    let (offset, n) = (page.offset as usize, page.n.min(MAX_PAGE) as usize);
+    if offset >= shortest.len() || n == 0 {
+        return Ok(Vec::new());
     }
+    let walk = walk(view, shortest, others, &searches);
+    let selected: Vec<Seen> = match view.is_private {
+        true => reorder(walk, offset + n, private)
+            .into_iter()
+            .skip(offset)
+            .take(n)
+            .collect(),
+        false => walk.skip(offset).take(n).map(Seen::shared).collect(),
+    };
+    match searches.get() > MAX_SEARCHES && selected.len() < n {
+        true => Err(TooDeep {
+            containers: view.orders.len(),
+            offset: page.offset,
+        }),
+        false => Ok(selected),
+    }
+}
+
+/// The places that are in all orders, rising. Walks the shortest order as far as the caller goes, and stops at
+/// `MAX_SEARCHES`.
+fn walk<'a>(
+    view: &'a View,
+    shortest: &'a Order,
+    others: &'a [Order],
+    searches: &'a Counter<usize>,
+) -> impl Iterator<Item = Place> + 'a {
     let mut cursors: Vec<Cursor<'_>> = others.iter().map(Cursor::new).collect();
     let in_place = shortest
         .iter()
+        .take_while(|_| searches.get() <= MAX_SEARCHES)
         .filter(|place| view.adjusted.is_none_or(|adjusted| adjusted.actual != *place))
-        .filter(|place| cursors.iter_mut().all(|cursor| cursor.seek(*place)));
+        .filter(move |place| {
+            cursors.iter_mut().all(|cursor| {
+                searches.set(searches.get() + 1);
+                cursor.seek(*place)
+            })
+        });
     let adjusted = view
         .adjusted
         .iter()
         .filter(|adjusted| view.orders.iter().all(|order| order.contains(adjusted.actual)))
         .map(|adjusted| adjusted.seen);
     merge(in_place, adjusted)
-        .skip(page.offset as usize)
-        .take(page.n.min(MAX_PAGE) as usize)
-        .collect()
+}
+
+/// The first nodes of a walk by their private keys, sorted. A private key is never below the shared one, so the walk
+/// ends when no further node can be among the `wanted` first ones, or after [`MIN_COMPARED`] nodes.
+fn reorder(
+    walk: impl Iterator<Item = Place>,
+    wanted: usize,
+    mut private: impl FnMut(&[Place]) -> Vec<Seen>,
+) -> Vec<Seen> {
+    let mut walk = walk.take(wanted.max(MIN_COMPARED)).peekable();
+    let mut seen = Vec::new();
+    while walk.peek().is_some() {
+        let some: Vec<Place> = walk.by_ref().take(KEYS_AT_ONCE).collect();
+        seen.extend(private(&some));
+        if seen.len() >= wanted {
+            seen.sort_unstable();
+            let last = seen[wanted - 1].private_key;
+            if walk.peek().is_none_or(|next| next.key >= last) {
+                break;
+            }
+        }
+    }
+    seen.sort_unstable();
+    seen
 }
 
 /// Two rising sequences as one.
@@ -72,20 +184,40 @@ mod tests {
 
     use super::*;
 
-    /// All nodes in all orders, as the client sees them, sorted, then cut.
-    fn naive(view: &View, page: Page) -> Vec<Place> {
+    /// Sorts all nodes in all orders as the client sees them, then cuts the page.
+    fn naive(view: &View, page: Page, private_key: impl Fn(Place) -> u64) -> Vec<Seen> {
         let (first, others) = view.orders.split_first().expect("an order");
-        let mut places: Vec<Place> = first
-            .iter()
-            .filter(|place| others.iter().all(|order| order.iter().any(|other| other == *place)))
-            .map(|place| match view.adjusted {
-                Some(adjusted) if adjusted.actual == place => adjusted.seen,
-                _ => place,
-            })
-            .collect();
-        places.sort_unstable();
-        let page = places.into_iter().skip(page.offset as usize).take(page.n as usize);
+        let in_all = |place: &Place| others.iter().all(|order| order.iter().any(|other| other == *place));
+        let adjusted = |place: Place| match view.adjusted {
+            Some(adjusted) if adjusted.actual == place => adjusted.seen,
+            _ => place,
+        };
+        let mut shared: Vec<Place> = first.iter().filter(in_all).map(adjusted).collect();
+        shared.sort_unstable();
+        shared.truncate((page.offset + page.n.min(MAX_PAGE)).max(MIN_COMPARED as u32) as usize);
+        let seen = |place| Seen {
+            private_key: private_key(place),
+            place,
+        };
+        let mut all: Vec<Seen> = shared.into_iter().map(seen).collect();
+        all.sort_unstable();
+        let page = all.into_iter().skip(page.offset as usize).take(page.n as usize);
         page.take(MAX_PAGE as usize).collect()
+    }
+
+    fn orders_of(nodes: &[(u64, u8)], containers: usize) -> (Vec<Order>, Vec<Place>) {
+        let mut orders = vec![Order::default(); containers];
+        let mut places = Vec::new();
+        for (node, (key, runs)) in nodes.iter().enumerate() {
+            let node = node as u32;
+            let tie = node.wrapping_mul(0x9E37_79B9) >> 28;
+            let place = Place { key: *key, tie, node };
+            let runs = (0..containers).filter(|bit| runs >> bit & 1 == 1);
+            runs.for_each(|container| orders[container].insert(place));
+            places.push(place);
+        }
+        orders.sort_by_key(Order::len);
+        (orders, places)
     }
 
     proptest! {
@@ -95,24 +227,51 @@ mod tests {
             nodes in prop::collection::vec((0..9_u64, 0..8_u8), 0..1_500),
             containers in 1..=3_usize,
             adjusted in prop::option::of((any::<prop::sample::Index>(), 0..9_u64)),
+            extra in prop::option::of(1..20_u64),
             page in (0..40_u32, 0..1_200_u32).prop_map(|(offset, n)| Page { offset, n }),
         ) {
-            let mut orders = vec![Order::default(); containers];
-            let mut places = Vec::new();
-            for (node, (key, runs)) in nodes.into_iter().enumerate() {
-                let node = node as u32;
-                let place = Place { key, tie: node.wrapping_mul(0x9E37_79B9) >> 28, node };
-                let runs = (0..containers).filter(|bit| runs >> bit & 1 == 1);
-                runs.for_each(|container| orders[container].insert(place));
-                places.push(place);
-            }
-            orders.sort_by_key(Order::len);
+            let (orders, places) = orders_of(&nodes, containers);
             let adjusted = adjusted.filter(|_| !places.is_empty()).map(|(at, key)| {
                 let actual = *at.get(&places);
                 Adjusted { actual, seen: Place { key: key.min(actual.key), ..actual } }
             });
-            let view = View { orders, adjusted, removal_epoch: 0 };
-            prop_assert_eq!(select(&view, page), naive(&view, page));
+            let private_key = |place: Place| place.key + extra.unwrap_or(0) * u64::from(place.node % 3);
+            let view = View { orders, adjusted, is_private: extra.is_some(), removal_epoch: 0 };
+            let private = |some: &[Place]| {
+                some.iter().map(|place| Seen { private_key: private_key(*place), place: *place }).collect()
+            };
+            prop_assert_eq!(select(&view, page, private).expect("few nodes"), naive(&view, page, private_key));
         }
+    }
+
+    /// `containers` containers that each of `nodes` nodes runs.
+    fn shared(nodes: usize, containers: usize) -> View {
+        let (orders, _) = orders_of(&vec![(0, 1); nodes], 1);
+        View {
+            orders: vec![orders[0].clone(); containers],
+            ..View::default()
+        }
+    }
+
+    #[test]
+    fn at_the_search_limit_the_page_is_complete() {
+        let nodes = MAX_SEARCHES / 63;
+        let page = Page {
+            n: 1,
+            offset: nodes as u32 - 1,
+        };
+        let selected = select(&shared(nodes, 64), page, |_| Vec::new());
+        assert_eq!(selected.map(|selected| selected.len()), Ok(1));
+    }
+
+    #[test]
+    fn above_the_search_limit_the_page_is_too_deep() {
+        let nodes = MAX_SEARCHES / 63 + 2;
+        let page = Page {
+            n: 1,
+            offset: nodes as u32 - 1,
+        };
+        let error = select(&shared(nodes, 64), page, |_| Vec::new()).expect_err("too many searches");
+        assert_eq!((error.containers, error.offset), (64, page.offset));
     }
 }

@@ -1,157 +1,155 @@
-//! How fast a node is, learned from its own counts, and when it should be through with its work. Pure arithmetic.
+//! Learns how fast a node is from its own counts, and computes when the node should finish its work. Pure arithmetic.
 //!
-//! One job here is the weight of one promise: counts are divided by it before they come here. Times are whole
-//! nanoseconds, so that places are compared exactly and in a total order; all the rest is floats, since speeds span many
-//! orders of magnitude. None can become NaN or infinite: a typical speed lies between `MIN_SPEED` and `MAX_SPEED` and
-//! each divisor is at least that, counts are below 2^64, times below 2^64 ns, and what is added to a record is bounded
-//! by both. A conversion to whole nanoseconds saturates.
+//! One job here is the weight of one promise: the caller divides counts by it. Times are whole nanoseconds, so that
+//! keys compare exactly. Everything else is a float, because speeds span many orders of magnitude. No float becomes NaN
+//! or infinite: a typical speed lies between `MIN_SPEED` and `MAX_SPEED`, each divisor is at least that, counts are
+//! below 2^64, and times are below 2^64 ns. A conversion to whole nanoseconds saturates.
 
 use std::time::Duration;
 
-/// Slowest and fastest typical node that is believed, in jobs a second: a job of eleven days, or of a microsecond.
+/// Slowest and fastest typical speed that is accepted, in jobs per second: a job of eleven days, or of a microsecond.
 const MIN_SPEED: f64 = 1e-6;
 const MAX_SPEED: f64 = 1e6;
-/// Seconds after which a record counts for 1/e. Long enough to tell speeds from noise; a node that gets no jobs for
-/// being slow is forgotten and tried again with one.
+/// Seconds after which a record counts for 1/e. Long enough to distinguish speeds from noise. A slow node that gets no
+/// jobs is retried with one job after this time.
 const MEMORY: f64 = 600.0;
-/// How many times as much as the typical node one counted node may have done, or got behind our back, and how many times
-/// slower than the typical node one may count as. Keeps one restart (1,000 to 0 pending) or a lie from spoiling its
-/// record.
+/// Factor that bounds one count and the slowest speed, relative to the typical node. It keeps one restart (1,000 to 0
+/// pending) or one lie from spoiling the record.
 const MAX_FACTOR: f64 = 8.0;
-/// Largest squared miss of one count that tells of the noise, so that one liar can't freeze the learning of all.
+/// Largest squared miss of one count, so that one count does not determine a node's noise.
 const MAX_SQUARED_MISS: f64 = 100.0;
-/// Jobs at the typical speed that each record begins with, when counts miss by one job squared for each job done: the
-/// more noise, the more record it takes to call a node special. From 20 to 60 do nearly the same.
+/// Jobs at the typical speed that each record begins with, if counts miss by one job squared for each job done. Noisier
+/// counts need a longer record before a node is treated as special. Values from 20 to 60 perform nearly the same.
 const PRIOR_JOBS: f64 = 40.0;
-/// Nodes of ips.txt that must have a record for these alone to say what is typical: enough for a median. Anybody may
-/// register at the Explorer, and in numbers.
+/// Listed nodes with a record from which on only listed nodes determine what is typical: enough for a median. Anybody
+/// may register many nodes at the Explorer.
 const MIN_LISTED: usize = 4;
+/// Bounds of the promises that one subnet may add to the shared order of a node between two counts. The lower bound
+/// serves nodes that are slow or unknown. The upper bound limits what a lie about the speed gains.
+const MIN_CAP: f64 = 8.0;
+const MAX_CAP: f64 = 64.0;
 
 /// A point in time, in nanoseconds since the registry was made. Ends after 584 years.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Time(pub(super) u64);
 
 impl Time {
-    /// So many seconds later.
     fn after(self, seconds: f64) -> Self {
-        Self(self.0.saturating_add((seconds * 1e9) as u64))
+        Self(self.0.saturating_add(nanos(seconds)))
     }
 
-    /// Seconds from `earlier` until this; 0 where that is not earlier.
+    /// Seconds since `earlier`; 0 if that is later.
     fn seconds_since(self, earlier: Time) -> f64 {
         self.since(earlier).as_secs_f64()
     }
 
-    /// The same as a duration.
     pub(super) fn since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// What one node's record says.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Record {
-    pub(super) is_listed: bool,
-    /// Jobs a second.
-    pub(super) speed: f64,
+fn nanos(seconds: f64) -> u64 {
+    (seconds * 1e9) as u64
 }
 
-/// What is known of all nodes together.
-#[derive(Debug)]
+/// What one node's counts have shown, fading over `MEMORY`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Record {
+    /// Jobs done, and seconds that the node was assumed busy meanwhile.
+    done: f64,
+    busy: f64,
+    /// Squared differences between expected and reported counts.
+    miss: f64,
+}
+
+impl Record {
+    fn speed(&self) -> f64 {
+        self.done / self.busy
+    }
+}
+
+/// What the records of all nodes show together.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct FleetSpeed {
-    max_speedup: Option<f64>,
-    /// Jobs a second of the middle node, and of one that is faster than three quarters of all.
+    /// Jobs per second: the median, and the upper quartile.
     typical: f64,
     fast: f64,
-    /// How far counts were from what was expected, squared, and jobs that were done, both fading like the records.
-    squared_miss: f64,
-    jobs: f64,
-    noted: Time,
+    /// Jobs at the typical speed that each record begins with.
+    prior: f64,
 }
 
 impl FleetSpeed {
-    /// Before anything is learned a node does one job an interval.
-    pub(super) fn new(interval: Duration, max_speedup: Option<f64>) -> Self {
+    /// One job per interval, before anything is learned.
+    pub(super) fn new(interval: Duration) -> Self {
         let typical = within(1.0 / interval.as_secs_f64(), MIN_SPEED, MAX_SPEED);
         Self {
-            max_speedup,
             typical,
             fast: typical,
-            squared_miss: 0.0,
-            jobs: 0.0,
-            noted: Time::default(),
+            prior: PRIOR_JOBS,
         }
     }
 
-    /// Takes over what the records of all nodes say. Without any the last ones stay.
-    pub(super) fn set(&mut self, (typical, fast): (f64, f64)) {
-        (self.typical, self.fast) = (typical, fast);
+    /// Computes the typical and the fast speed and the prior from the records of all nodes. Returns `None` without any.
+    ///
+    /// No single node of three or more determines `fast`. The noise comes from medians, so that a few nodes that lie
+    /// cannot stop the learning of all. Sorts all nodes: call it without the lock.
+    pub(super) fn of(listed: Vec<Record>, explorer: Vec<Record>) -> Option<Self> {
+        let mut records = listed;
+        if records.len() < MIN_LISTED {
+            records.extend(explorer);
+        }
+        let last = records.len().checked_sub(1)?;
+        let sorted = |of: fn(&Record) -> f64| {
+            let mut values: Vec<f64> = records.iter().map(of).collect();
+            values.sort_unstable_by(f64::total_cmp);
+            values
+        };
+        let median = |values: &[f64]| (values[last / 2] + values[last.div_ceil(2)]) / 2.0;
+        let speeds = sorted(|record| within(record.speed(), MIN_SPEED, MAX_SPEED));
+        let typical = median(&speeds);
+        let nodes = records.len() as f64;
+        let misses = nodes * median(&sorted(|record| record.miss));
+        let jobs = nodes * median(&sorted(|record| record.done));
+        Some(Self {
+            typical,
+            fast: speeds[last * 3 / 4].max(typical),
+            prior: (PRIOR_JOBS * (misses + 1.0) / (jobs + 1.0)).max(1.0),
+        })
     }
 
-    /// Slowest and fastest that a node may count as.
-    fn bounds(&self, is_listed: bool) -> (f64, f64) {
-        let fastest = match self.max_speedup {
+    /// The slowest and the fastest speed that a node may count as. `max_speedup` is the setting `MAX_SPEEDUP`.
+    pub(super) fn bounds(&self, is_listed: bool, max_speedup: Option<f64>) -> (f64, f64) {
+        let fastest = match max_speedup {
             Some(times) if is_listed => self.typical * times,
             Some(times) => self.fast.min(self.typical * times),
             None => self.fast,
         };
         (self.typical / MAX_FACTOR, fastest)
     }
-
-    /// Jobs at the typical speed that each record begins with.
-    fn prior_jobs(&self) -> f64 {
-        (PRIOR_JOBS * (self.squared_miss + 1.0) / (self.jobs + 1.0)).max(1.0)
-    }
-
-    fn note(&mut self, miss: f64, done: f64, now: Time) {
-        let keep = keep(now.seconds_since(self.noted));
-        self.noted = now;
-        self.squared_miss = self.squared_miss * keep + (miss * miss).min(MAX_SQUARED_MISS);
-        self.jobs = (self.jobs * keep + done).max(0.0);
-    }
-}
-
-/// The typical and the fast speed that these records make, if there are any: their median (the mean of the middle two of
-/// an even number) and their upper quartile, at an index at which no single node of three or more sets it alone; never
-/// below the median. A sort of all nodes: not for under a lock.
-pub(super) fn typical_and_fast(mut records: Vec<Record>) -> Option<(f64, f64)> {
-    if records.iter().filter(|record| record.is_listed).count() >= MIN_LISTED {
-        records.retain(|record| record.is_listed);
-    }
-    let mut speeds: Vec<f64> = records.iter().map(|record| record.speed).collect();
-    speeds.sort_unstable_by(f64::total_cmp);
-    let last = speeds.len().checked_sub(1)?;
-    let at = |index: usize| within(speeds[index], MIN_SPEED, MAX_SPEED);
-    let median = (at(last / 2) + at(last.div_ceil(2))) / 2.0;
-    Some((median, at(last * 3 / 4).max(median)))
 }
 
 /// What one node has to do, and how fast it does it.
 #[derive(Clone, Debug)]
 pub(super) struct Work {
-    /// When it should be through with all that it has.
+    /// When it should have finished all that it has.
     finish: Time,
-    /// Jobs a second that it counts as.
+    /// Jobs per second that it counts as.
     speed: f64,
-    /// Jobs that it did, and seconds that it was believed to be busy meanwhile; both fade.
-    done: f64,
-    busy: f64,
-    /// Its last count, and when the probe that brought it was sent; none before the first.
+    record: Record,
+    /// Its last count, and when the probe that brought it was sent; `None` before the first.
     count: f64,
     counted: Option<Time>,
-    /// When the last probe was sent, and how many jobs it was believed to have then.
+    /// When the last probe was sent, and how many jobs the node was assumed to have then.
     sent: Time,
     expected: f64,
 }
 
-/// What a probe found: a count of jobs, with the promises made since the last count.
+/// The jobs that a probe counted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Count {
     pub(super) pending: f64,
-    /// Promises that were made before the probe was sent, and after.
-    pub(super) before: u64,
-    pub(super) after: u64,
-    pub(super) is_listed: bool,
+    /// Promises made since the last count and before the probe was sent, also those above the cap of a subnet.
+    pub(super) promised: u64,
 }
 
 impl Work {
@@ -159,8 +157,7 @@ impl Work {
         Self {
             finish: Time::default(),
             speed: fleet.typical,
-            done: 0.0,
-            busy: 0.0,
+            record: Record::default(),
             count: 0.0,
             counted: None,
             sent: Time::default(),
@@ -168,7 +165,7 @@ impl Work {
         }
     }
 
-    /// When it would be through with one job more: what nodes are ordered by.
+    /// When it would finish one more job: the key of the order.
     pub(super) fn next_done(&self) -> Time {
         self.finish.after(1.0 / self.speed)
     }
@@ -181,6 +178,16 @@ impl Work {
         self.speed
     }
 
+    /// The promises that one subnet may add between two counts: half of what the node does in an interval.
+    pub(super) fn cap(&self, interval: Duration) -> u16 {
+        within(self.speed * interval.as_secs_f64() / 2.0, MIN_CAP, MAX_CAP) as u16
+    }
+
+    /// Nanoseconds that this many jobs take.
+    pub(super) fn nanos_of(&self, jobs: u16) -> u64 {
+        nanos(f64::from(jobs) / self.speed)
+    }
+
     pub(super) fn promise(&mut self, now: Time) {
         self.finish = self.finish.max(now).after(1.0 / self.speed);
     }
@@ -190,48 +197,44 @@ impl Work {
         self.expected = self.finish.seconds_since(now) * self.speed;
     }
 
-    /// What its record says, once it has done a job.
-    pub(super) fn record(&self, is_listed: bool) -> Option<Record> {
-        let is_known = self.done >= 1.0 && self.busy > 0.0;
-        is_known.then(|| Record {
-            is_listed,
-            speed: self.done / self.busy,
-        })
+    /// The node's record, once it has done a job.
+    pub(super) fn record(&self) -> Option<Record> {
+        (self.record.done >= 1.0 && self.record.busy > 0.0).then_some(self.record)
     }
 
-    /// Takes over what the probe that was sent last found.
-    pub(super) fn count(&mut self, count: Count, fleet: &mut FleetSpeed, now: Time) {
+    /// Learns the speed from the count that the last probe brought. [`Work::resume`] follows.
+    pub(super) fn learn(&mut self, count: Count, (slowest, fastest): (f64, f64), fleet: &FleetSpeed) {
         if let Some(counted) = self.counted {
-            self.learn(count, counted, fleet, now);
+            self.extend_record(count, counted, fleet);
         }
-        let prior = fleet.prior_jobs();
-        let speed = (self.done + prior) / (self.busy + prior / fleet.typical);
-        let (slowest, fastest) = fleet.bounds(count.is_listed);
+        let Record { done, busy, .. } = self.record;
+        let speed = (done + fleet.prior) / (busy + fleet.prior / fleet.typical);
         self.speed = within(speed, slowest, fastest);
         self.count = count.pending;
         self.counted = Some(self.sent);
-        self.finish = now.after((count.pending + count.after as f64) / self.speed);
     }
 
-    fn learn(&mut self, count: Count, counted: Time, fleet: &mut FleetSpeed, now: Time) {
+    /// Sets the finish time anew from the last count and the promises made after its probe was sent.
+    pub(super) fn resume(&mut self, after: u64, now: Time) {
+        self.finish = now.after((self.count + after as f64) / self.speed);
+    }
+
+    fn extend_record(&mut self, count: Count, counted: Time, fleet: &FleetSpeed) {
         let span = self.sent.seconds_since(counted);
-        let had = self.count + count.before as f64;
+        let had = self.count + count.promised as f64;
         let most = MAX_FACTOR * fleet.typical * span;
         let done = within(had - count.pending, -most, most);
         let busy = ((had - self.expected).max(0.0) / self.speed).min(span);
-        let keep = keep(span);
-        self.done = (self.done * keep + done).max(0.0);
-        self.busy = self.busy * keep + busy;
-        fleet.note(self.expected - count.pending, done, now);
+        let miss = self.expected - count.pending;
+        let keep = (-span / MEMORY).exp();
+        let record = &mut self.record;
+        record.done = (record.done * keep + done).max(0.0);
+        record.busy = record.busy * keep + busy;
+        record.miss = record.miss * keep + (miss * miss).min(MAX_SQUARED_MISS);
     }
 }
 
-/// What is left of a record after so many seconds.
-fn keep(seconds: f64) -> f64 {
-    (-seconds / MEMORY).exp()
-}
-
-/// Unlike `clamp`, without a panic for bounds that are crossed.
+/// Unlike `clamp`, does not panic if the bounds are crossed.
 fn within(value: f64, least: f64, most: f64) -> f64 {
     value.max(least).min(most)
 }

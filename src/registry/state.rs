@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::catalogue::{Catalogue, Index, Summary};
-use super::node::{Node, NodeReport};
+use super::node::{Fleet, Node, NodeReport};
 use super::order::{Order, Place};
-use super::promises::{ClientPromise, ClientPromises, Promises};
-use super::select::{Adjusted, View};
+use super::promises::{CELLS, Cell, ClientPromise, ClientPromises};
+use super::select::{Adjusted, Seen, View};
 use super::speed::{FleetSpeed, Record, Time, Work};
 use super::{Available, NodeId, PromisePolicy, Rank, Standing, Totals};
 use crate::client::Client;
@@ -17,16 +17,25 @@ use crate::util::arena::Arena;
 #[derive(Debug)]
 pub(super) struct State {
     is_on: bool,
-    /// What one promise counts as beside weighted pending jobs; at least 1.
-    weight: u32,
-    fleet: FleetSpeed,
+    fleet: Fleet,
     pub(super) nodes: Arena<Node>,
     /// Nodes that left; a view that is older than the last may name one of them.
     removal_epoch: u64,
     round: u64,
     pub(super) catalogue: Catalogue,
     clients: ClientPromises,
+    /// For each cell, the number of nodes on which it has promises above the cap.
+    crowded: [u32; CELLS],
     totals: Totals,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asking {
+    /// The cell in which the promises of the client's subnet are counted.
+    pub(super) cell: Cell,
+    /// The client, if its last promise is undone in what it sees.
+    pub(super) undoing_for: Option<Client>,
 }
 
 /// What a node had in the registry before it was marked down: enough to put it back as it was.
@@ -44,13 +53,18 @@ impl State {
         };
         Self {
             is_on,
-            weight,
-            fleet: FleetSpeed::new(interval, max_speedup),
+            fleet: Fleet {
+                weight,
+                max_speedup,
+                interval,
+                speed: FleetSpeed::new(interval),
+            },
             nodes: Arena::default(),
             removal_epoch: 0,
             round: 0,
             catalogue: Catalogue::default(),
             clients: ClientPromises::default(),
+            crowded: [0; CELLS],
             totals: Totals::default(),
         }
     }
@@ -71,9 +85,9 @@ impl State {
         self.catalogue.summaries(after, most)
     }
 
-    /// The records of the nodes at so many places from `from` on; none behind the last.
-    pub(super) fn records(&self, from: usize, most: usize) -> Option<Vec<Record>> {
-        let record = |node: &Node| node.work.record(node.rank.is_listed());
+    /// The records of at most `most` slots from `from` on, each with whether the node is listed; `None` after the last.
+    pub(super) fn records(&self, from: usize, most: usize) -> Option<Vec<(bool, Record)>> {
+        let record = |node: &Node| Some((node.rank.is_listed(), node.work.record()?));
         (from < self.nodes.places()).then(|| self.nodes.from(from).take(most).flatten().filter_map(record).collect())
     }
 
@@ -98,19 +112,18 @@ impl State {
         })
     }
 
-    pub(super) fn begin_round(&mut self, speeds: Option<(f64, f64)>) {
+    /// Begins a round. Without any record the last fleet speed stays.
+    pub(super) fn begin_round(&mut self, speed: Option<FleetSpeed>) {
         self.round += 1;
-        if let Some(speeds) = speeds {
-            self.fleet.set(speeds);
-        }
+        self.fleet.speed = speed.unwrap_or(self.fleet.speed);
     }
 
     pub(super) fn standing(&self, id: NodeId, now: Time) -> Option<Standing> {
         let node = self.nodes.get(id)?;
         Some(Standing {
-            promises: node.promised(),
+            promises: node.promised(self.fleet.interval),
             speed: self.is_on.then(|| node.work.speed()),
-            is_learned: node.work.record(false).is_some(),
+            is_learned: node.work.record().is_some(),
             finish: self.is_on.then(|| node.work.finish().since(now)),
         })
     }
@@ -146,7 +159,7 @@ impl State {
             last_sent: 0,
             last_reported: 0,
             pending: 0,
-            work: Work::new(&self.fleet),
+            work: Work::new(&self.fleet.speed),
             promises: None,
             place: None,
             is_doubted: false,
@@ -159,6 +172,7 @@ impl State {
         if let Some(node) = self.nodes.remove(id) {
             self.removal_epoch += 1;
             self.count(node.rank, usize::wrapping_sub);
+            self.recount_crowded(node.crowded(self.fleet.interval), 0);
         }
     }
 
@@ -185,9 +199,22 @@ impl State {
         let Some(node) = self.nodes.get_mut(id) else {
             return 0;
         };
-        node.take_over(&report, self.weight, &mut self.fleet, now);
+        let crowded = node.crowded(self.fleet.interval);
+        node.apply(&report, &self.fleet, now);
         node.is_doubted = false;
+        let crowded_now = node.crowded(self.fleet.interval);
+        self.recount_crowded(crowded, crowded_now);
         self.enter(id, report.tie, report.running)
+    }
+
+    /// The cells of one node that had promises above the cap, and those that have, as bits.
+    fn recount_crowded(&mut self, before: u64, now: u64) {
+        if before != now {
+            for (cell, nodes) in self.crowded.iter_mut().enumerate() {
+                *nodes += (now >> cell & 1) as u32;
+                *nodes -= (before >> cell & 1) as u32;
+            }
+        }
     }
 
     /// Gives a node its place in the orders of exactly these containers. Returns
@@ -273,13 +300,8 @@ impl State {
         }
     }
 
-    /// What an answer is made from; none when nobody runs one of the containers. `undoing_for`: the client whose last
-    /// promise is undone in what it sees.
-    pub(super) fn view<'a>(
-        &self,
-        containers: impl Iterator<Item = &'a str>,
-        undoing_for: Option<Client>,
-    ) -> Option<View> {
+    /// What a response is made from; `None` if no node runs one of the containers.
+    pub(super) fn view<'a>(&self, containers: impl Iterator<Item = &'a str>, asking: Asking) -> Option<View> {
         let mut orders = Vec::new();
         for id in containers {
             orders.push(self.catalogue.find(id)?.order.clone());
@@ -287,16 +309,23 @@ impl State {
         orders.sort_by_key(Order::len);
         Some(View {
             orders,
-            adjusted: undoing_for.and_then(|client| self.adjusted(client)),
+            adjusted: self.adjusted(asking),
+            is_private: self.crowded[asking.cell.index()] > 0,
             removal_epoch: self.removal_epoch,
         })
     }
 
-    fn adjusted(&self, client: Client) -> Option<Adjusted> {
-        let promise = self.clients.last_promise(client)?;
+    /// The open promise that is undone in what a client sees, with its node.
+    fn undone(&self, asking: Asking) -> Option<(ClientPromise, &Node)> {
+        let promise = self.clients.last_promise(asking.undoing_for?)?;
         let node = self.nodes.get(promise.node)?;
+        node.is_open(promise.last_sent).then_some((promise, node))
+    }
+
+    fn adjusted(&self, asking: Asking) -> Option<Adjusted> {
+        let (promise, node) = self.undone(asking)?;
         let actual = node.place?;
-        node.is_open(promise.last_sent).then_some(Adjusted {
+        (!promise.is_extra).then_some(Adjusted {
             actual,
             seen: Place {
                 key: node.behind(promise.old_place.key),
@@ -305,23 +334,39 @@ impl State {
         })
     }
 
-    /// Whether a node stands at this place now.
-    pub(super) fn is_at(&self, place: Place) -> bool {
-        let key = self.nodes.key_at(place.node);
-        key.and_then(|key| self.nodes.get(key))
-            .is_some_and(|node| node.place == Some(place))
+    /// The nodes at these places of a view as a client sees them.
+    pub(super) fn seen(&self, places: &[Place], asking: Asking) -> Vec<Seen> {
+        let undone = self.undone(asking).filter(|(promise, _)| promise.is_extra);
+        let undone = undone.map(|(promise, _)| promise.node.index());
+        let private_key = |place: Place| {
+            let node = self.nodes.get(self.nodes.key_at(place.node)?)?;
+            let extra = node.extra(asking.cell, self.fleet.interval);
+            let extra = extra.saturating_sub(u16::from(undone == Some(place.node)));
+            Some(node.private_key(place.key, extra))
+        };
+        let seen = |place: &Place| Seen {
+            private_key: private_key(*place).unwrap_or(place.key),
+            place: *place,
+        };
+        places.iter().map(seen).collect()
+    }
+
+    /// Whether the client still sees this node there.
+    pub(super) fn is_seen(&self, seen: Seen, asking: Asking) -> bool {
+        let node = self.nodes.key_at(seen.place.node).and_then(|key| self.nodes.get(key));
+        node.is_some_and(|node| node.place == Some(seen.place)) && self.seen(&[seen.place], asking) == [seen]
     }
 
     /// The nodes at the places of a view, without those that left since; another one may have their number now.
-    pub(super) fn still_there(&self, places: &[Place], removal_epoch: u64) -> Vec<NodeId> {
-        let key = |place: &Place| {
-            let key = self.nodes.key_at(place.node)?;
+    pub(super) fn still_there(&self, selected: &[Seen], removal_epoch: u64) -> Vec<NodeId> {
+        let key = |seen: &Seen| {
+            let key = self.nodes.key_at(seen.place.node)?;
             self.nodes
                 .get(key)
                 .is_some_and(|node| node.removal_epoch <= removal_epoch)
                 .then_some(key)
         };
-        places.iter().filter_map(key).collect()
+        selected.iter().filter_map(key).collect()
     }
 
     pub(super) fn addresses(&self, ids: &[NodeId]) -> Vec<NodeAddr> {
@@ -329,24 +374,28 @@ impl State {
         nodes.map(|node| node.addr.clone()).collect()
     }
 
-    pub(super) fn promise(&mut self, id: NodeId, client: Client, subnet_hash: u64, now: Time) {
+    /// Promises a node to a client whose subnet is counted in `cell`.
+    pub(super) fn promise(&mut self, id: NodeId, client: Client, cell: Cell, now: Time) {
+        let interval = self.fleet.interval;
         let Some(node) = self.nodes.get_mut(id) else {
             return;
         };
+        let is_extra = node.promise(cell, interval, now);
         let last_sent = node.last_sent;
-        let promises = node.promises.get_or_insert_with(|| Box::new(Promises::new(last_sent)));
-        if !promises.add(subnet_hash, last_sent) {
-            return self.clients.set(client, None);
+        if is_extra {
+            self.crowded[cell.index()] += u32::from(node.extra(cell, interval) == 1);
+        } else {
+            self.totals.promises += 1;
         }
-        node.work.promise(now);
-        self.totals.promises += 1;
-        let old_place = self.update_key(id);
-        let promise = old_place.map(|old_place| ClientPromise {
-            node: id,
-            last_sent,
-            old_place,
-        });
-        self.clients.set(client, promise);
+        if let Some(old_place) = self.update_key(id) {
+            let promise = ClientPromise {
+                node: id,
+                last_sent,
+                old_place,
+                is_extra,
+            };
+            self.clients.set(client, promise);
+        }
     }
 
     /// Moves a node to where it is due now, and returns where it was.
@@ -368,6 +417,11 @@ impl State {
 
 #[cfg(test)]
 impl State {
+    /// Number of nodes with promises above the cap, summed over the cells.
+    pub(super) fn crowded(&self) -> u32 {
+        self.crowded.iter().sum()
+    }
+
     pub(super) fn place(&self, id: NodeId) -> Option<Place> {
         self.nodes.get(id)?.place
     }

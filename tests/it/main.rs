@@ -16,6 +16,7 @@ mod polling;
 mod process;
 mod readme;
 mod resources;
+mod routing;
 mod settings;
 mod status;
 mod tls;

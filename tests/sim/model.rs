@@ -292,7 +292,7 @@ impl<'a> Run<'a> {
         let page = Page { n: 1, offset: 0 };
         let registry = &self.replicas[replica].registry;
         let answer = registry.answer([container].into_iter(), page, client, Purpose::Route, self.instant());
-        answer.first().and_then(index_of)
+        answer.expect("one container").first().and_then(index_of)
     }
 
     fn choose(&mut self, client: Client) -> Option<usize> {

@@ -27,7 +27,7 @@ fn ids(name: &str, range: std::ops::Range<usize>) -> Vec<String> {
 
 fn nodes_of(registry: &Registry, id: &str) -> usize {
     let answer = registry.answer([id].into_iter(), page(0, 1_000), client(1), Purpose::Look, start());
-    answer.len()
+    answer.expect("one container").len()
 }
 
 /// Forty nodes of the Explorer fill the catalogue; each runs "popular" too.

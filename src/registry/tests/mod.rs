@@ -94,12 +94,19 @@ impl Fleet {
 
     fn ask(&self, client: Client, page: Page, purpose: Purpose) -> Vec<usize> {
         let answer = self.registry.answer(["a"].into_iter(), page, client, purpose, self.now);
-        answer.iter().map(number).collect()
+        answer.expect("one container").iter().map(number).collect()
     }
 
     /// Asks for one address and returns its node.
     fn send(&self, client: Client) -> usize {
         self.ask(client, page(0, 1), Purpose::Route)[0]
+    }
+
+    /// Sends this many requests from one /24.
+    fn send_all(&self, count: u32) {
+        for number in 0..count {
+            self.send(Client::V4(0x0909_0900 | number & 0xFF));
+        }
     }
 
     /// Promises that no probe has counted yet.
@@ -119,30 +126,33 @@ impl Fleet {
 }
 
 #[test]
-fn a_node_that_took_the_number_of_one_that_left_is_not_in_an_older_view() {
+fn reused_slot_is_not_in_an_older_view() {
     let fleet = Fleet::new(&[0, 1]);
-    let view = fleet.registry.lock().view(["a"].into_iter(), None);
-    let places = select(&view.expect("two nodes run it"), page(0, 9));
+    let asking = Asking {
+        cell: Cell::of(0),
+        undoing_for: None,
+    };
+    let view = fleet.registry.lock().view(["a"].into_iter(), asking);
+    let selected = select(&view.expect("two nodes run it"), page(0, 9), |_| Vec::new()).expect("one container");
     fleet.registry.remove(fleet.ids[0]);
     let new = fleet.registry.insert(addr(2), Rank::Listed(2));
     assert_eq!(new.index(), fleet.ids[0].index());
     let state = fleet.registry.lock();
-    assert_eq!(state.still_there(&places, 0), [fleet.ids[1]]);
-    assert_eq!(state.still_there(&places, 1), [new, fleet.ids[1]]);
+    assert_eq!(state.still_there(&selected, 0), [fleet.ids[1]]);
+    assert_eq!(state.still_there(&selected, 1), [new, fleet.ids[1]]);
 }
 
 #[test]
-fn a_node_that_is_found_to_be_faster_comes_before_one_with_less_to_do() {
+fn faster_node_ranks_before_one_with_less_work() {
     let mut fleet = Fleet::new(&[0; 4]);
     let mut pending = [0; 4];
     // Each gets 60 jobs an interval, of which the first two nodes are through with 60 and the others with 15.
     for _ in 0..40 {
         for asking in 0..60 {
             for node in 0..4 {
-                fleet
-                    .registry
-                    .lock()
-                    .promise(fleet.ids[node], client(asking), u64::from(asking), Time(0));
+                let cell = Cell::of(u64::from(asking));
+                let mut state = fleet.registry.lock();
+                state.promise(fleet.ids[node], client(asking), cell, Time(0));
             }
         }
         fleet.now += INTERVAL;
@@ -168,7 +178,7 @@ fn a_node_that_is_found_to_be_faster_comes_before_one_with_less_to_do() {
 
 proptest! {
     #[test]
-    fn with_promises_off_the_order_is_that_of_pending_alone_whoever_asks(
+    fn with_promises_off_pending_jobs_alone_order(
         counts in prop::collection::vec((0..6_usize, 0..9_u64, 0..100_u64), 0..60),
     ) {
         let mut fleet = Fleet::with(PromisePolicy::Off, &[0; 6]);

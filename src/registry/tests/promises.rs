@@ -4,9 +4,22 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// The cap of a subnet on a node without a record.
+const CAP: u64 = 8;
+
+/// An address of one /24.
+fn of_subnet(number: u32) -> Client {
+    Client::V4(0x0909_0900 | number & 0xFF)
+}
+
+/// An address of one /48.
+fn of_v6_subnet(number: u32) -> Client {
+    Client::V6(0x2001_0DB8_0001_0000 | u64::from(number & 0xFFFF))
+}
+
 proptest! {
     #[test]
-    fn pages_behind_the_first_continue_its_order_whatever_it_promised(
+    fn later_pages_continue_the_first(
         pending in prop::collection::vec(0..4_u64, 1..40),
         sizes in prop::collection::vec(1..15_u32, 1..8),
         others in prop::collection::vec(1..60_u32, 0..12),
@@ -26,7 +39,7 @@ proptest! {
     }
 
     #[test]
-    fn a_promise_ends_with_the_first_report_of_a_probe_that_was_sent_after_it(
+    fn report_of_a_later_probe_ends_a_promise(
         steps in prop::collection::vec((0..4_u8, 0..9_u64), 0..200),
     ) {
         let fleet = Fleet::new(&[0]);
@@ -59,7 +72,7 @@ proptest! {
 }
 
 #[test]
-fn whoever_asks_again_gets_the_next_node_first() {
+fn repeated_request_gets_the_next_node_first() {
     let fleet = Fleet::new(&[0, 1, 3]);
     let sent: Vec<usize> = (0..5).map(|_| fleet.send(client(1))).collect();
     assert_eq!(sent[0], 0);
@@ -68,7 +81,7 @@ fn whoever_asks_again_gets_the_next_node_first() {
 }
 
 #[test]
-fn only_a_first_page_that_a_get_asks_for_and_that_names_a_node_is_a_promise() {
+fn only_a_first_page_with_a_node_promises() {
     let fleet = Fleet::new(&[0, 1]);
     fleet.ask(client(1), page(0, 3), Purpose::Look);
     fleet.ask(client(1), page(0, 0), Purpose::Route);
@@ -79,7 +92,7 @@ fn only_a_first_page_that_a_get_asks_for_and_that_names_a_node_is_a_promise() {
     assert!(
         registry
             .answer(unknown, page(0, 3), client(1), Purpose::Route, fleet.now)
-            .is_empty()
+            .is_ok_and(|answer| answer.is_empty())
     );
     assert_eq!((fleet.promises(0), fleet.promises(1)), (0, 0));
     assert_eq!(registry.totals().promises, 0);
@@ -89,7 +102,7 @@ fn only_a_first_page_that_a_get_asks_for_and_that_names_a_node_is_a_promise() {
 }
 
 #[test]
-fn a_promise_weighs_what_the_policy_says_and_at_least_one() {
+fn promise_has_the_weight_of_the_policy() {
     for (weight, jobs) in [(5, 2), (0, 11), (1, 11)] {
         let fleet = Fleet::with(
             PromisePolicy::On {
@@ -105,7 +118,7 @@ fn a_promise_weighs_what_the_policy_says_and_at_least_one() {
 }
 
 #[test]
-fn a_node_that_comes_back_still_has_what_it_was_promised_after_its_probe_was_sent() {
+fn node_that_comes_back_keeps_later_promises() {
     let fleet = Fleet::new(&[0]);
     fleet.send(client(1));
     let probe = fleet.begin_probe(0);
@@ -116,31 +129,69 @@ fn a_node_that_comes_back_still_has_what_it_was_promised_after_its_probe_was_sen
     assert_eq!((fleet.promises(0), fleet.jobs(0)), (1, 8));
 }
 
-/// Node 0 has less to do than its rival, and stays so whatever one subnet does.
 #[test]
-fn ten_thousand_addresses_of_one_subnet_count_thirty_two_at_most_on_a_node() {
-    let v6 = |number: u64| Client::V6(0x2001_0DB8_0001_0000 | number);
-    let v4 = |number: u64| Client::V4(0x0909_0900 | number as u32 & 0xFF);
-    for subnet in [v6 as fn(u64) -> Client, v4] {
-        let fleet = Fleet::new(&[0, 33]);
-        for number in 0..10_000 {
-            assert_eq!(fleet.send(subnet(number)), 0);
-        }
-        assert_eq!((fleet.promises(0), fleet.jobs(0), fleet.jobs(1)), (32, 32, 33));
-        assert_eq!(fleet.registry.totals().promises, 32);
-        assert_eq!(fleet.send(client(1)), 0);
-        // The next round gives it no more before a probe has reported.
-        fleet.registry.begin_round();
-        fleet.send(subnet(0));
-        assert_eq!(fleet.promises(0), 33);
+fn subnet_above_its_cap_changes_nothing_for_others() {
+    for subnet in [of_v6_subnet as fn(u32) -> Client, of_subnet] {
+        let fleet = Fleet::new(&[0, 9, 30]);
+        // The first two nodes get 17 and 8 promises, while the third one has more to do.
+        (0..25).for_each(|number| assert!(fleet.send(subnet(number)) < 2));
+        let order = fleet.ask(client(1), page(0, 9), Purpose::Look);
+        let jobs = [fleet.jobs(0), fleet.jobs(1)];
+        assert_eq!((&order[..], jobs), (&[0, 1, 2][..], [CAP, 9 + CAP]));
+        (0..10).for_each(|number| assert!(fleet.send(subnet(number)) < 2));
+        assert_eq!(fleet.ask(client(1), page(0, 9), Purpose::Look), order);
+        (0..10_000).for_each(|number| assert!(fleet.send(subnet(number)) < 3));
+        assert_eq!(fleet.ask(client(1), page(0, 2), Purpose::Look), order[..2]);
+        assert_eq!([fleet.jobs(0), fleet.jobs(1), fleet.jobs(2)], [CAP, 9 + CAP, 30 + CAP]);
+        assert_eq!(fleet.registry.totals().promises, 3 * CAP);
         fleet.up(0, 0);
-        fleet.send(subnet(0));
-        assert_eq!(fleet.promises(0), 1);
+        assert_eq!((fleet.promises(0), fleet.jobs(0)), (0, 0));
     }
 }
 
 #[test]
-fn when_a_promise_is_no_longer_open_pages_go_by_what_was_counted() {
+fn subnet_above_its_cap_is_spread_evenly() {
+    let fleet = Fleet::new(&[0; 3]);
+    let mut sent = [[0; 3]; 10];
+    (0..1_000).for_each(|number| sent[number / 100][fleet.send(of_subnet(number as u32))] += 1);
+    assert!(sent.as_flattened().iter().all(|of| (30..=37).contains(of)), "{sent:?}");
+}
+
+#[test]
+fn report_ends_promises_above_the_cap() {
+    let fleet = Fleet::new(&[0, 0]);
+    fleet.send_all(100);
+    let probe = fleet.begin_probe(0);
+    fleet.send_all(20);
+    fleet.report(0, probe, 0);
+    // Ten promises were made after the probe was sent: eight count for all, two only for the subnet.
+    assert_eq!((fleet.promises(0), fleet.jobs(0)), (CAP, CAP));
+    fleet.up(1, 9);
+    assert_eq!(fleet.ask(client(1), page(0, 2), Purpose::Look), [0, 1]);
+    assert_eq!(fleet.ask(of_subnet(0), page(0, 2), Purpose::Look), [1, 0]);
+    fleet.up(0, 0);
+    assert_eq!(fleet.registry.lock().crowded(), 0);
+    assert_eq!(fleet.ask(of_subnet(0), page(0, 2), Purpose::Look), [0, 1]);
+}
+
+#[test]
+fn removed_node_ends_its_promises_above_the_cap() {
+    let fleet = Fleet::new(&[0]);
+    fleet.send_all(100);
+    assert_eq!(fleet.registry.lock().crowded(), 1);
+    fleet.registry.remove(fleet.ids[0]);
+    assert_eq!(fleet.registry.lock().crowded(), 0);
+}
+
+#[test]
+fn doubted_node_ranks_last_for_a_subnet_above_its_cap() {
+    let fleet = Fleet::new(&[0, 0]);
+    fleet.registry.doubt(fleet.ids[1]);
+    (0..1_000).for_each(|number| assert_eq!(fleet.send(of_subnet(number)), 0));
+}
+
+#[test]
+fn after_a_report_pages_follow_the_shared_order() {
     let fleet = Fleet::new(&[0, 2]);
     assert_eq!(fleet.send(client(1)), 0);
     assert_eq!(fleet.ask(client(1), page(1, 1), Purpose::Route), [1]);
@@ -149,12 +200,14 @@ fn when_a_promise_is_no_longer_open_pages_go_by_what_was_counted() {
 }
 
 #[test]
-fn a_first_page_whose_promise_did_not_count_is_continued_as_it_was() {
-    let fleet = Fleet::new(&[0, 60]);
-    let of_subnet = |number: u32| Client::V4(0x0909_0900 | number);
-    (0..33).for_each(|number| assert_eq!(fleet.send(of_subnet(number)), 0));
-    // The first promise of this client counted, its second one does not: node 0 stands where the second page had it.
-    assert_eq!(fleet.send(of_subnet(0)), 0);
-    fleet.up(1, 0);
-    assert_eq!(fleet.ask(of_subnet(0), page(1, 1), Purpose::Route), [0]);
+fn above_the_cap_later_pages_continue_the_first() {
+    let fleet = Fleet::new(&[0, 1, 2, 3, 4]);
+    fleet.send_all(200);
+    for number in 0..20 {
+        let order = fleet.ask(of_subnet(number), page(0, 9), Purpose::Look);
+        let mut seen = fleet.ask(of_subnet(number), page(0, 2), Purpose::Route);
+        seen.extend(fleet.ask(of_subnet(number), page(2, 2), Purpose::Route));
+        seen.extend(fleet.ask(of_subnet(number), page(4, 2), Purpose::Route));
+        assert_eq!(seen, order);
+    }
 }
