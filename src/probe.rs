@@ -1,16 +1,8 @@
-//! Asks one node how it is: a single `GET /info`, bounded in time and size, on a pool of threads.
-//! Neither logs nor decides who is "up": the poller does.
-
-use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Receiver, Sender, bounded};
+//! Probes one node: a single `GET /info`, bounded in time and size. Does not log and does not decide health.
 
 use crate::fetch::{Answer, Bounds, Fetcher, MAX_REDIRECTS, NODE_TIMEOUT};
 use crate::node::{NodeAddr, NodeInfo, Source};
 use crate::registry::NodeId;
-use crate::util::threads::{self, Joined};
 
 /// Longest `/info` body read. Real ones are a few KiB; 128 probes stay below 32 MiB.
 pub(crate) const MAX_INFO_BYTES: u64 = 256 * 1024;
@@ -27,8 +19,8 @@ pub(crate) enum Outcome {
     LocalError(String),
 }
 
-/// Asks one node. Takes no longer than [`NODE_TIMEOUT`]. Beside the outcome: where redirects led, if there were any.
-pub(crate) fn probe(fetcher: &Fetcher, addr: &NodeAddr, source: Source) -> (Outcome, Option<String>) {
+/// Probes one node within [`NODE_TIMEOUT`].
+pub(crate) fn probe(fetcher: &Fetcher, addr: &NodeAddr, source: Source) -> Probe {
     let bounds = Bounds {
         timeout: NODE_TIMEOUT,
         max_body_bytes: MAX_INFO_BYTES,
@@ -37,20 +29,26 @@ pub(crate) fn probe(fetcher: &Fetcher, addr: &NodeAddr, source: Source) -> (Outc
             Source::Explorer => 0,
         },
     };
-    match fetcher.get(&addr.info_url(), bounds) {
-        Ok(mut answer) => {
-            let redirected_to = answer.redirected_to.take();
-            let outcome = match (outcome(answer), &redirected_to) {
-                (Outcome::Failed(reason), Some(to)) => {
-                    Outcome::Failed(format!("{reason}, behind a redirect to \"{to}\""))
-                }
-                (outcome, _) => outcome,
+    let mut answer = match fetcher.get(&addr.info_url(), bounds) {
+        Ok(answer) => answer,
+        Err(error) => {
+            let reason = error.to_string();
+            let outcome = match error.is_local() {
+                true => Outcome::LocalError(reason),
+                false => Outcome::Failed(reason),
             };
-            (outcome, redirected_to)
+            return Probe {
+                outcome,
+                redirected_to: None,
+            };
         }
-        Err(error) if error.is_local() => (Outcome::LocalError(error.to_string()), None),
-        Err(error) => (Outcome::Failed(error.to_string()), None),
-    }
+    };
+    let redirected_to = answer.redirected_to.take();
+    let outcome = match (outcome(answer), &redirected_to) {
+        (Outcome::Failed(reason), Some(to)) => Outcome::Failed(format!("{reason}, behind a redirect to \"{to}\"")),
+        (outcome, _) => outcome,
+    };
+    Probe { outcome, redirected_to }
 }
 
 fn outcome(answer: Answer) -> Outcome {
@@ -63,7 +61,7 @@ fn outcome(answer: Answer) -> Outcome {
     info.map_or_else(Outcome::Failed, Outcome::Up)
 }
 
-/// One node to ask.
+/// A node to probe.
 #[derive(Debug)]
 pub(crate) struct ProbeJob {
     pub(crate) id: NodeId,
@@ -73,119 +71,20 @@ pub(crate) struct ProbeJob {
     pub(crate) source: Source,
 }
 
-/// How a job ended.
+/// The result of a probe.
 #[derive(Debug)]
-pub(crate) struct ProbeReport {
-    pub(crate) id: NodeId,
-    pub(crate) probe: u32,
+pub(crate) struct Probe {
     pub(crate) outcome: Outcome,
-    /// Where redirects led, if there were any; fit for the log.
+    /// The target of the redirects that were followed, escaped.
     pub(crate) redirected_to: Option<String>,
-    pub(crate) took: Duration,
 }
 
-/// The threads that ask, as many as were needed at once lately.
-#[derive(Debug)]
-pub(crate) struct ProbePool {
-    fetcher: Fetcher,
-    /// Field order is drop order: the channel must close before the joins, or they never end.
-    jobs: Sender<Task>,
-    queue: Receiver<Task>,
-    reports: Sender<ProbeReport>,
-    threads: Vec<Joined>,
-    /// How many of the threads have been told to end and have not ended yet.
-    ending: usize,
-}
-
-/// What a thread is told.
-#[derive(Debug)]
-enum Task {
-    Ask(ProbeJob),
-    End,
-}
-
-impl ProbePool {
-    /// A pool for at most `max_probes` jobs under way at once. Both channels have room for all of them, so neither
-    /// the pool nor its owner ever waits to send.
-    pub(crate) fn new(fetcher: Fetcher, max_probes: usize) -> (Self, Receiver<ProbeReport>) {
-        let (jobs, queue) = bounded(max_probes);
-        let (reports, inbox) = bounded(max_probes);
-        let pool = Self {
-            fetcher,
-            jobs,
-            queue,
-            reports,
-            threads: Vec::new(),
-            ending: 0,
-        };
-        (pool, inbox)
-    }
-
-    /// How many threads there are, without those that are about to end.
-    pub(crate) fn threads(&self) -> usize {
-        self.threads.len().saturating_sub(self.ending)
-    }
-
-    /// Starts threads until there are this many.
-    ///
-    /// # Errors
-    /// When there can be no more; those that there are go on.
-    pub(crate) fn grow(&mut self, threads: usize) -> io::Result<()> {
-        self.forget_ended();
-        while self.threads() < threads {
-            let (queue, reports, fetcher) = (self.queue.clone(), self.reports.clone(), self.fetcher.clone());
-            self.threads
-                .push(threads::spawn("probe", move || run(&queue, &reports, &fetcher))?);
-        }
-        Ok(())
-    }
-
-    /// Has threads end, those first that have nothing to do, until there are this many, at least one.
-    pub(crate) fn shrink(&mut self, threads: usize) {
-        self.forget_ended();
-        while self.threads() > threads.max(1) && self.jobs.try_send(Task::End).is_ok() {
-            self.ending += 1;
-        }
-    }
-
-    fn forget_ended(&mut self) {
-        let before = self.threads.len();
-        self.threads.retain(|thread| !thread.is_finished());
-        self.ending = self.ending.saturating_sub(before - self.threads.len());
-    }
-
-    /// Hands a job over. The owner keeps count: there are never more under way than the channel has room for.
-    pub(crate) fn send(&self, job: ProbeJob) -> bool {
-        self.jobs.try_send(Task::Ask(job)).is_ok()
-    }
-}
-
-impl Drop for ProbePool {
-    fn drop(&mut self) {
-        self.fetcher.shutdown();
-        // Both ends of the channel are here: drain it, then close it, and the threads end after what they are at.
-        while self.queue.try_recv().is_ok() {}
-        let (closed, _) = bounded(0);
-        self.jobs = closed;
-        self.threads.clear();
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
-fn run(queue: &Receiver<Task>, reports: &Sender<ProbeReport>, fetcher: &Fetcher) {
-    while let Ok(Task::Ask(job)) = queue.recv() {
-        let begin = Instant::now();
-        let (outcome, redirected_to) = catch_unwind(AssertUnwindSafe(|| probe(fetcher, &job.addr, job.source)))
-            .unwrap_or_else(|_| (Outcome::Failed("the probe panicked".to_owned()), None));
-        let report = ProbeReport {
-            id: job.id,
-            probe: job.probe,
-            outcome,
-            redirected_to,
-            took: begin.elapsed(),
-        };
-        if reports.send(report).is_err() {
-            return;
+impl Probe {
+    /// The result of a probe that panicked: a failure.
+    pub(crate) fn panicked() -> Self {
+        Self {
+            outcome: Outcome::Failed("the probe panicked".to_owned()),
+            redirected_to: None,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Serialize, Serializer};
 
@@ -12,10 +12,10 @@ use crate::config::Config;
 use crate::fetch::Fetcher;
 use crate::lists::{self, Explorer};
 use crate::node::{ExplorerList, NodeAddr, NodeList, Rank, Source};
-use crate::probe::{Outcome, ProbeJob, ProbePool, ProbeReport};
+use crate::probe::{Outcome, Probe, probe};
 use crate::status::{Conflict, Images};
-use crate::util::arena::Arena;
 use crate::util::descriptors;
+use crate::util::pool::{Done, Pool};
 
 /// Ids with several images that are told of.
 const MAX_CONFLICTS: usize = 100;
@@ -140,30 +140,31 @@ fn ask(
     images: &mut Images,
     progress: &mut impl FnMut(usize, usize),
 ) -> io::Result<Vec<Row>> {
-    let (mut pool, reports) = ProbePool::new(fetcher.clone(), probes);
-    pool.grow(probes.min(nodes.len()).max(1))?;
-    let (all, mut rows, mut under_way) = (nodes.len(), Vec::new(), Arena::default());
+    let fetcher = fetcher.clone();
+    let run = move |(addr, rank): &(NodeAddr, Rank)| probe(&fetcher, addr, rank.source());
+    #[expect(clippy::disallowed_methods, reason = "when the pool is created")]
+    let now = Instant::now();
+    let (mut pool, reports) = Pool::new("probe", probes, run, now);
+    pool.resize(probes.min(nodes.len()), now)?;
+    let (all, mut sent, mut rows) = (nodes.len(), 0, Vec::new());
     let mut nodes = nodes.into_iter();
     while rows.len() < all {
-        for (addr, rank) in nodes.by_ref().take(probes - under_way.len()) {
-            let id = under_way.insert((addr.clone(), rank));
-            let probe = 0;
-            let source = rank.source();
-            pool.send(ProbeJob {
-                id,
-                probe,
-                addr,
-                source,
-            });
-        }
+        let unused = probes - (sent - rows.len());
+        sent += nodes
+            .by_ref()
+            .take(unused)
+            .filter(|node| pool.send(node.clone()))
+            .count();
         let report = reports.recv().map_err(io::Error::other)?;
-        if let Some((addr, rank)) = under_way.remove(report.id) {
-            if let Outcome::Up(info) = &report.outcome {
-                images.add(&info.containers);
-            }
-            rows.push(Row::of_probe(&addr, rank, report, &weight));
-            progress(rows.len(), all);
+        if let Some(Probe {
+            outcome: Outcome::Up(info),
+            ..
+        }) = &report.result
+        {
+            images.add(&info.containers);
         }
+        rows.push(Row::of_probe(report, &weight));
+        progress(rows.len(), all);
     }
     Ok(rows)
 }
@@ -220,7 +221,9 @@ impl Row {
         }
     }
 
-    fn of_probe(addr: &NodeAddr, rank: Rank, report: ProbeReport, weight: impl Fn(&str) -> u32) -> Self {
+    fn of_probe(report: Done<(NodeAddr, Rank), Probe>, weight: impl Fn(&str) -> u32) -> Self {
+        let (addr, rank) = report.job;
+        let Probe { outcome, redirected_to } = report.result.unwrap_or_else(Probe::panicked);
         let mut row = Self {
             address: addr.as_listed().to_owned(),
             source: rank.source(),
@@ -230,12 +233,12 @@ impl Row {
             containers: None,
             reason: None,
         };
-        match report.outcome {
+        match outcome {
             Outcome::Up(info) => {
                 row.pending = Some(info.load(weight));
                 let ids = info.containers.iter().map(|container| container.id.as_str().to_owned());
                 row.containers = Some(ids.collect());
-                row.reason = report.redirected_to.map(|to| {
+                row.reason = redirected_to.map(|to| {
                     format!("answers by a redirect to \"{to}\", which POST requests of clients will not follow")
                 });
             }

@@ -24,10 +24,11 @@ use crate::fetch::Fetcher;
 use crate::lists::Update;
 use crate::metrics::Metrics;
 use crate::node::NodeAddr;
-use crate::probe::{ProbeJob, ProbePool};
+use crate::probe::{Probe, ProbeJob, probe};
 use crate::registry::{NodeId, Registry};
 use crate::status::Board;
 use crate::util::log_throttle::{LogRate, LogThrottle, ONE_A_MINUTE};
+use crate::util::pool::{Done, Pool};
 use crate::util::threads::{self, Alarm, Joined};
 use doubt::MassFailure;
 use schedule::{Class, Overdue, Schedule, Turn};
@@ -38,11 +39,6 @@ const POOL_RATE: LogRate = LogRate {
     burst: 10,
     refill: Duration::from_secs(60),
 };
-/// Threads that were not needed for this long end: what many hanging nodes took is given back, to this process and to
-/// others of the same user.
-const THREAD_IDLE: Duration = Duration::from_secs(10);
-/// Between two attempts to start a thread where the system has none.
-const THREAD_RETRY: Duration = Duration::from_secs(1);
 /// A node that has answered nothing but 429 for so many intervals is limited.
 const LIMITED_INTERVALS: u32 = 10;
 
@@ -52,6 +48,10 @@ const CONFLICT_RATE: LogRate = LogRate {
     burst: 20,
     refill: Duration::from_secs(60),
 };
+
+type ProbePool = Pool<ProbeJob, Probe>;
+/// A finished probe.
+type Report = Done<ProbeJob, Probe>;
 
 /// What the poller is told when it starts.
 #[derive(Debug)]
@@ -85,16 +85,18 @@ pub(crate) fn start(
     alarm: &Alarm,
 ) -> io::Result<(Joined, Receiver<()>)> {
     let (ready, is_ready) = bounded(0);
-    let (mut pool, reports) = ProbePool::new(fetcher, settings.max_probes);
-    pool.grow(1)?;
+    #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
+    let clock = Instant::now;
+    let prober = fetcher.clone();
+    let run = move |job: &ProbeJob| probe(&prober, &job.addr, job.source);
+    let (mut pool, reports) = ProbePool::new("probe", settings.max_probes, run, clock());
+    pool.resize(1, clock())?;
     let thread = threads::spawn_vital("poller", alarm, move || {
-        #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
-        let clock = Instant::now;
         let mut poller = Poller::new(settings, outputs, pool, ready, clock());
         loop {
             let wake = poller.act(clock());
             select_biased! {
-                recv(stop) -> _ => return,
+                recv(stop) -> _ => return fetcher.shutdown(),
                 // Before the lists: reports come as fast as probes are sent at most, while lists of 100,000 nodes that change
                 // all the time would keep them waiting for good.
                 recv(reports) -> report => match report {
@@ -137,11 +139,6 @@ struct Poller {
     local_error_lines: LogThrottle,
     pool_lines: LogThrottle,
     thread_lines: LogThrottle,
-    /// When to try again to start a thread, after the system has had none.
-    no_thread_before: Option<Instant>,
-    /// Most threads that were of use at once since threads last ended, and when they may end again.
-    peak_demand: usize,
-    shrink_at: Instant,
     node_lines: NodeLines,
     conflict_lines: LogThrottle,
 }
@@ -169,9 +166,6 @@ impl Poller {
             local_error_lines: LogThrottle::new(ONE_A_MINUTE),
             pool_lines: LogThrottle::new(POOL_RATE),
             thread_lines: LogThrottle::new(ONE_A_MINUTE),
-            no_thread_before: None,
-            peak_demand: 0,
-            shrink_at: now + THREAD_IDLE,
             node_lines: NodeLines::new(),
             conflict_lines: LogThrottle::new(CONFLICT_RATE),
         }
@@ -180,41 +174,26 @@ impl Poller {
     /// Does all that is due and returns when there is more to do.
     fn act(&mut self, now: Instant) -> Instant {
         self.end_doubt(now);
-        self.grow_pool(now);
-        self.shrink_pool(now);
-        let wake = self.send_due(now).min(self.shrink_at);
+        self.resize_pool(now);
+        let wake = self.send_due(now).min(self.pool.resize_at());
         self.mass_failure.until().map_or(wake, |until| until.min(wake))
     }
 
-    fn shrink_pool(&mut self, now: Instant) {
-        if now >= self.shrink_at {
-            self.pool.shrink(self.peak_demand);
-            (self.peak_demand, self.shrink_at) = (0, now + THREAD_IDLE);
-        }
-    }
-
-    /// Sees to it that there are threads for all that is due; where there can't be, no more is sent than there are
-    /// threads, so that nodes that are up keep their turn.
-    fn grow_pool(&mut self, now: Instant) {
+    /// Provides threads for all that is due. While the system gives no more threads, no more probes are sent than there
+    /// are threads, so that available nodes keep their turn.
+    fn resize_pool(&mut self, now: Instant) {
         let max_probes = self.settings.max_probes;
         let demand = self.schedule.demand(now).min(max_probes);
-        self.peak_demand = self.peak_demand.max(demand);
-        if self.no_thread_before.is_some_and(|until| now < until) {
-            return;
-        }
-        match self.pool.grow(demand) {
-            Ok(()) => self.schedule.set_max_probes(max_probes),
-            Err(error) => {
-                let threads = self.pool.threads();
-                self.schedule.set_max_probes(threads);
-                self.no_thread_before = Some(now + THREAD_RETRY);
-                if let Some(suppressed) = self.thread_lines.admit(now) {
-                    log::error!(
-                        "{threads} threads for probes where {demand} are of use (MAX_PROBES={max_probes}), and the system \
-                         gives no more: {error}{suppressed}"
-                    );
-                }
-            }
+        let resized = self.pool.resize(demand, now);
+        let threads = self.pool.thread_limit();
+        self.schedule.set_max_probes(threads.unwrap_or(max_probes));
+        if let (Err(error), Some(threads)) = (resized, threads)
+            && let Some(suppressed) = self.thread_lines.admit(now)
+        {
+            log::error!(
+                "{threads} threads for probes where {demand} are of use (MAX_PROBES={max_probes}), and the system gives \
+                 no more: {error}{suppressed}"
+            );
         }
     }
 

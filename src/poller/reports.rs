@@ -1,25 +1,27 @@
 //! Updates the states of nodes from what the probes found.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::Level;
 
 use super::doubt::{MAX_DOUBT_INTERVALS, Verdict};
 use super::tracked::{Cause, Health};
-use super::{LIMITED_INTERVALS, Poller};
+use super::{LIMITED_INTERVALS, Poller, Report};
 use crate::metrics::ProbeOutcome;
 use crate::node::NodeInfo;
-use crate::probe::{Outcome, ProbeReport};
+use crate::probe::{Outcome, Probe, ProbeJob};
 use crate::registry::{MAX_CONTAINERS, MAX_TEXT_BYTES, NodeId};
 
 impl Poller {
     /// Takes over what a probe found, if the node was listed all the while.
-    pub(super) fn report(&mut self, report: ProbeReport, now: Instant) {
-        self.count_probe(&report);
-        if let Some(class) = self.orphans.remove(&report.id) {
+    pub(super) fn report(&mut self, report: Report, now: Instant) {
+        let ProbeJob { id, probe, .. } = report.job;
+        let Probe { outcome, redirected_to } = report.result.unwrap_or_else(Probe::panicked);
+        self.count_probe(&outcome, report.took);
+        if let Some(class) = self.orphans.remove(&id) {
             return self.schedule.ended(class);
         }
-        let Some(node) = self.nodes.get_mut(&report.id) else {
+        let Some(node) = self.nodes.get_mut(&id) else {
             return;
         };
         let cause = match node.under_way.take() {
@@ -32,32 +34,32 @@ impl Poller {
         log::debug!(
             "probe of {:?}: {} in {:?}",
             node.addr.as_listed(),
-            brief(&report.outcome),
+            brief(&outcome),
             report.took
         );
-        if node.health == Health::New && !matches!(report.outcome, Outcome::LocalError(_)) {
+        if node.health == Health::New && !matches!(outcome, Outcome::LocalError(_)) {
             self.unanswered = self.unanswered.saturating_sub(1);
         }
         let was = node.health;
-        let is_failure = matches!(report.outcome, Outcome::Failed(_) | Outcome::LocalError(_));
-        if let (Outcome::Up(_), Some(to)) = (&report.outcome, &report.redirected_to) {
+        let is_failure = matches!(outcome, Outcome::Failed(_) | Outcome::LocalError(_));
+        if let (Outcome::Up(_), Some(to)) = (&outcome, &redirected_to) {
             node.warn_of_redirect(to, &mut self.node_lines, now);
         }
         let mut answered = None;
-        match report.outcome {
+        match outcome {
             Outcome::Up(info) => {
-                self.up(report.id, report.probe, &info, now);
+                self.up(id, probe, &info, now);
                 answered = Some(info);
             }
-            Outcome::Limited => self.limited(report.id, now),
-            Outcome::Failed(reason) => self.failed(report.id, reason, now),
+            Outcome::Limited => self.limited(id, now),
+            Outcome::Failed(reason) => self.failed(id, reason, now),
             Outcome::LocalError(reason) => self.local_error(&reason, now),
         }
-        self.recount(report.id);
-        self.publish(report.id, report.took, answered.as_ref(), now);
-        self.await_turn(report.id);
+        self.recount(id);
+        self.publish(id, report.took, answered.as_ref(), now);
+        self.await_turn(id);
         if is_failure && cause == Cause::Turn && was != Health::Down {
-            self.recheck(report.id, now);
+            self.recheck(id, now);
         }
         self.tell_ready();
     }
@@ -71,15 +73,15 @@ impl Poller {
         }
     }
 
-    fn count_probe(&self, report: &ProbeReport) {
-        let outcome = match report.outcome {
+    fn count_probe(&self, outcome: &Outcome, took: Duration) {
+        let outcome = match outcome {
             Outcome::Up(_) => ProbeOutcome::Up,
             Outcome::Limited => ProbeOutcome::Limited,
             Outcome::Failed(_) => ProbeOutcome::Failed,
             Outcome::LocalError(_) => ProbeOutcome::Local,
         };
         self.metrics.probes[outcome].add(1);
-        self.metrics.probe_time.observe(report.took);
+        self.metrics.probe_time.observe(took);
     }
 
     fn up(&mut self, id: NodeId, probe: u32, info: &NodeInfo, now: Instant) {

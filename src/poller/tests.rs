@@ -3,10 +3,8 @@ use crossbeam_channel::TryRecvError;
 use super::tracked::Health;
 use super::*;
 use crate::client::Client;
-use crate::fetch::Fetcher;
-use crate::node::Rank;
-use crate::node::{NodeInfo, parse_list};
-use crate::probe::{Outcome, ProbeReport};
+use crate::node::{NodeInfo, Rank, Source, parse_list};
+use crate::probe::Outcome;
 use crate::registry::{Page, PromisePolicy, Purpose};
 
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -31,7 +29,7 @@ fn rig(expects_explorer: bool) -> Rig {
     let now = Instant::now();
     let registry = Arc::new(Registry::new(PromisePolicy::Off, INTERVAL, now));
     let (ready, is_ready) = bounded(0);
-    let (pool, _reports) = ProbePool::new(Fetcher::default(), settings.max_probes);
+    let (pool, _reports) = ProbePool::new("probe", settings.max_probes, |_| Probe::panicked(), now);
     let outputs = Outputs {
         registry: Arc::clone(&registry),
         board: Arc::default(),
@@ -85,11 +83,19 @@ impl Rig {
     }
 
     fn report(&mut self, id: NodeId, outcome: Outcome) {
-        let report = ProbeReport {
+        let job = ProbeJob {
             id,
             probe: 1,
+            addr: nodes("h:1").remove(0),
+            source: Source::IpsFile,
+        };
+        let probe = Probe {
             outcome,
             redirected_to: None,
+        };
+        let report = Done {
+            job,
+            result: Some(probe),
             took: SECOND,
         };
         self.poller.report(report, self.now);

@@ -7,5 +7,6 @@ pub(crate) mod descriptors;
 pub(crate) mod files;
 pub(crate) mod log_throttle;
 pub mod logger;
+pub(crate) mod pool;
 pub(crate) mod text;
 pub(crate) mod threads;
