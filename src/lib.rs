@@ -64,7 +64,7 @@ mod response;
 mod status;
 mod util;
 
-pub use util::{address_space, logger};
+pub use util::{glibc, logger};
 
 use std::fmt;
 use std::io;

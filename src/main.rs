@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, after, bounded, never, select};
 use infernet_router::commands::{check, health, status};
 use infernet_router::config::{Config, LogFormat};
 use infernet_router::logger::{self, Format, Logging};
-use infernet_router::{Router, address_space};
+use infernet_router::{Router, glibc};
 use log::LevelFilter;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -18,7 +18,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    address_space::restart_with_few_arenas();
+    glibc::configure();
     let arguments: Vec<String> = std::env::args_os()
         .skip(1)
         .map(|argument| argument.to_string_lossy().into_owned())

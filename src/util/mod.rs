@@ -1,10 +1,11 @@
 //! What any program has: an arena, the calendar, threads, limits of descriptors and addresses, files, a log that holds nobody up.
 
-pub mod address_space;
+pub(crate) mod address_space;
 pub(crate) mod arena;
 pub(crate) mod calendar;
 pub(crate) mod descriptors;
 pub(crate) mod files;
+pub mod glibc;
 pub(crate) mod log_throttle;
 pub mod logger;
 pub(crate) mod pool;
