@@ -1,6 +1,6 @@
 //! Probes one node: a single `GET /info`, bounded in time and size. Does not log and does not decide health.
 
-use crate::fetch::{Answer, Bounds, Fetcher, MAX_REDIRECTS, NODE_TIMEOUT};
+use crate::net::{Bounds, Fetcher, MAX_REDIRECTS, NODE_TIMEOUT, Response};
 use crate::node::{NodeAddr, NodeInfo, Source};
 use crate::registry::NodeId;
 
@@ -51,12 +51,13 @@ pub(crate) fn probe(fetcher: &Fetcher, addr: &NodeAddr, source: Source) -> Probe
     Probe { outcome, redirected_to }
 }
 
-fn outcome(answer: Answer) -> Outcome {
+fn outcome(answer: Response) -> Outcome {
     if answer.status == 429 {
         return Outcome::Limited;
     }
     let info = answer
         .into_body()
+        .map_err(|error| error.to_string())
         .and_then(|body| NodeInfo::parse(&body).map_err(|error| error.to_string()));
     info.map_or_else(Outcome::Failed, Outcome::Up)
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::config::Config;
-use crate::fetch::{Bounds, Fetcher};
+use crate::net::{Bounds, Fetcher};
 
 /// Why the router has not answered as it should.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use serde::{Serialize, Serializer};
 
 use super::table::{Cells, Table};
 use crate::config::Config;
-use crate::fetch::Fetcher;
 use crate::lists::{self, Explorer};
+use crate::net::Fetcher;
 use crate::node::{ExplorerList, NodeAddr, NodeList, Rank, Source};
 use crate::probe::{Outcome, Probe, probe};
 use crate::status::{Conflict, Images};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::ask::{self, AskError};
 use crate::config::Config;
-use crate::fetch::Bounds;
+use crate::net::Bounds;
 
 /// Docker gives a health check 30 s, and people who type it less.
 const TIMEOUT: Duration = Duration::from_secs(3);

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::ask::{self, AskError};
 use super::table::{Cells, Table};
 use crate::config::{Config, PendingWeights};
-use crate::fetch::Bounds;
+use crate::net::Bounds;
 use crate::node::Source;
 use crate::registry::MAX_PAGE;
 

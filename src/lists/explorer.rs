@@ -8,8 +8,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::{Outputs, Update};
 use crate::config::ApiUrl;
-use crate::fetch::{Bounds, Fetcher};
 use crate::metrics::{Success, unix_seconds};
+use crate::net::{Bounds, Fetcher, Response};
 use crate::node::{self, NetworkScope, NodeAddr};
 use crate::status::Board;
 use crate::util::threads::{self, Alarm, Joined};
@@ -120,7 +120,9 @@ impl Explorer {
             max_redirects: 0,
         };
         let answer = self.fetcher.get(&self.url.nodes_url(), bounds);
-        let body = answer.map_err(|error| error.to_string())?.into_body()?;
+        let body = answer
+            .and_then(Response::into_body)
+            .map_err(|error| error.to_string())?;
         let after = NetworkScope::of(&self.fetcher.resolver().known(&host));
         node::parse_explorer(&body, before.min(after)).map_err(|error| error.to_string())
     }

@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 
 use crate::config::PendingWeights;
-use crate::fetch::Fetcher;
 use crate::lists::Update;
 use crate::metrics::Metrics;
+use crate::net::Fetcher;
 use crate::node::NodeAddr;
 use crate::probe::{Probe, ProbeJob, probe};
 use crate::registry::{NodeId, Registry};

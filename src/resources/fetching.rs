@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::fetch::{Bounds, Fetcher, MAX_REDIRECTS, NODE_TIMEOUT};
+use crate::net::{Bounds, Fetcher, MAX_REDIRECTS, NODE_TIMEOUT};
 use crate::node::{ContainerId, NodeAddr, Reading, Source, parse_resources, parse_support};
 use crate::util::threads::{self, Joined};
 
@@ -154,7 +154,7 @@ fn ask(fetcher: &Fetcher, job: &FetchJob) -> Result<Reading, Failure> {
     if answer.status == 404 {
         return Err(Failure::NotFound);
     }
-    let body = answer.into_body().map_err(Failure::Failed)?;
+    let body = answer.into_body().map_err(|error| Failure::Failed(error.to_string()))?;
     match job.question {
         FetchTarget::Resources => parse_resources(&body, &job.runs),
         FetchTarget::Support(_) => parse_support(&body, &job.runs),

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 
 use crate::client::Client;
-use crate::fetch::Fetcher;
 use crate::metrics::{Metrics, ResourcesOutcome, SurveyOutcome};
+use crate::net::Fetcher;
 use crate::node::NodeAddr;
 use crate::registry::{Page, Registry};
 use crate::util::log_throttle::{LogThrottle, ONE_A_MINUTE};

@@ -16,10 +16,7 @@ const M_ARENA_MAX: std::ffi::c_int = -8;
 unsafe extern "C" {
     safe fn mallopt(parameter: std::ffi::c_int, value: std::ffi::c_int) -> std::ffi::c_int;
     #[cfg(target_feature = "crt-static")]
-    fn __nss_configure_lookup(
-        database: *const std::ffi::c_char,
-        services: *const std::ffi::c_char,
-    ) -> std::ffi::c_int;
+    fn __nss_configure_lookup(database: *const std::ffi::c_char, services: *const std::ffi::c_char) -> std::ffi::c_int;
 }
 
 /// Limits malloc's arenas if the address space is limited, and makes a static binary resolve host names by `/etc/hosts`

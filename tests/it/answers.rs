@@ -19,31 +19,31 @@ fn useless() -> Vec<(Behaviour, &'static str)> {
     let many = vec![r#"{"id":"hello-world"}"#; 257].join(",");
     let many = format!(r#"{{"containers":[{many}],"pending":{{}}}}"#);
     vec![
-        (Behaviour::Hang, "no complete answer in time"),
-        (Behaviour::HangAfterHead, "no complete answer in time"),
-        (Behaviour::Drip, "no complete answer in time"),
-        (Behaviour::DripHead, "no complete answer in time"),
-        (Behaviour::Endless, "answer of more than 262144 bytes"),
-        (Behaviour::EndlessContinue, "head of more than 8192 bytes"),
-        (Behaviour::EndlessHead, "head of too many lines"),
-        (says(&long), "answer of more than 262144 bytes"),
+        (Behaviour::Hang, "timeout: no complete response"),
+        (Behaviour::HangAfterHead, "timeout: no complete response"),
+        (Behaviour::Drip, "timeout: no complete response"),
+        (Behaviour::DripHead, "timeout: no complete response"),
+        (Behaviour::Endless, "response body above 262144 bytes"),
+        (Behaviour::EndlessContinue, "header section above 8192 bytes"),
+        (Behaviour::EndlessHead, "header section of too many lines"),
+        (says(&long), "response body above 262144 bytes"),
         (Behaviour::Reset, "connection reset"),
         (Behaviour::CloseAtOnce, ""),
         (
             Behaviour::Raw(b"\x00\xff SSH-2.0 \r\n\r\n".into()),
-            "the answer is no HTTP: another service, or a port that speaks https (then list it with https://)",
+            "not an HTTP response: wrong service, or a TLS port (if so, list the node with https://)",
         ),
         (
             Behaviour::Raw(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n\x1f\x8b".into()),
-            "answered with \"Content-Encoding: gzip\" though asked for none",
+            "Content-Encoding \"gzip\" though none was requested",
         ),
         (
             Behaviour::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}".into()),
             "",
         ),
-        (Behaviour::Status(500), "answered 500"),
-        (Behaviour::Status(404), "answered 404"),
-        (Behaviour::Status(204), "answered 204"),
+        (Behaviour::Status(500), "status 500"),
+        (Behaviour::Status(404), "status 404"),
+        (Behaviour::Status(204), "status 204"),
         (says(""), "not JSON"),
         (says("<html>"), "not JSON"),
         (
@@ -161,7 +161,7 @@ fn the_head_of_an_answer_has_8_kib_and_no_more() {
     fleet.set(0, with_head(8192));
     fleet.set(1, with_head(8193));
     let router = launch().ips(fleet.list()).start();
-    let down = format!("node \"{}\" is down: head of more than 8192 bytes", fleet.addr(1));
+    let down = format!("node \"{}\" is down: header section above 8192 bytes", fleet.addr(1));
     router.wait_line(&down, PATIENCE);
     assert_eq!(
         router.get("/api/v1/ips?container=a").strings(),

@@ -174,7 +174,7 @@ fn its_nodes_may_not_redirect() {
     fleet.set(0, Behaviour::Redirect(format!("http://{}/info", fleet.addr(1))));
     let explorer = Explorer::start(nodes(&fleet, 0..1));
     let router = launch().set("API_URL", explorer.url()).start();
-    router.wait_line(&format!("node \"{}\" is down: answered 302", fleet.addr(0)), PATIENCE);
+    router.wait_line(&format!("node \"{}\" is down: status 302", fleet.addr(0)), PATIENCE);
     assert_eq!(fleet.asked(1), 0);
     assert_eq!(available(&router), [""; 0]);
 }
@@ -201,10 +201,10 @@ fn while_it_fails_its_last_good_list_stays() {
     let fails = |listing, reason: &str| fails_with(&router, &fleet, &explorer, listing, reason);
     fails(Listing::Refuse, "connection refused");
     fails(Listing::Reset, "connection reset");
-    fails(Listing::Status(500, r#"{"data":[]}"#.into()), "answered 500");
+    fails(Listing::Status(500, r#"{"data":[]}"#.into()), "status 500");
     fails(Listing::Html, "not JSON: expected value at line 1 column 1");
     let elsewhere = format!("{}/api/nodes?minutes_past=60", other.url());
-    let told = format!("answered 302, a redirect to \"{elsewhere}\"");
+    let told = format!("status 302: redirect to \"{elsewhere}\"");
     fails(Listing::Redirect(elsewhere), &told);
     fails(Listing::Endless, "answer of more than 16777216 bytes");
     assert_eq!(other.asked(), 0);
@@ -242,7 +242,7 @@ fn an_explorer_that_hangs_delays_neither_the_start_nor_a_probe_and_costs_no_list
         .set("REFRESH_INTERVAL", "0.2")
         .start();
     assert_eq!(available(&router), addresses(&fleet, [0]), "it serves all the same");
-    let line = format!("Explorer {}: no complete answer in time", explorer.url());
+    let line = format!("Explorer {}: timeout: no complete response", explorer.url());
     let before = fleet.asked(0);
     router.wait_line(&line, PATIENCE);
     // 35 rounds go into the seven seconds that are left; two would be a delay.

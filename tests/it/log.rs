@@ -116,7 +116,7 @@ fn as_json_each_line_is_an_object() {
     fleet.set(1, Behaviour::Status(500));
     let list = format!("\u{1b}[2J\u{2028}\"\n{}", fleet.list());
     let router = launch().ips(list).set("LOG_FORMAT", "json").start();
-    router.wait_line("is down: answered 500", PATIENCE);
+    router.wait_line("is down: status 500", PATIENCE);
     router.wait_line("serving on http://", PATIENCE);
     router.signal(Signal::TERM);
     assert_eq!(router.wait_exit(PATIENCE).code(), Some(0));
@@ -142,7 +142,7 @@ fn for_journald_lines_have_a_priority_and_no_time() {
     fleet.set(1, Behaviour::Status(500));
     let stream = "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) && export JOURNAL_STREAM";
     let router = launch().ips(fleet.list()).shell(stream).start();
-    let line = router.wait_line("is down: answered 500", PATIENCE);
+    let line = router.wait_line("is down: status 500", PATIENCE);
     assert!(line.starts_with("<4>WARN  [infernet_router::poller] node "), "{line}");
     let line = router.wait_line("serving on http://", PATIENCE);
     assert!(line.starts_with("<6>INFO  [infernet_router] serving"), "{line}");

@@ -50,7 +50,7 @@ fn with_few_threads_the_front_door_has_its_own_and_probes_share_the_rest() {
     wait_available(&router, &fleet, 0..1);
     router.wait_line("threads for probes where", PATIENCE);
     router.wait_line(
-        &line("node", fleet.addr(1), "is down: no complete answer in time"),
+        &line("node", fleet.addr(1), "is down: timeout: no complete response"),
         PATIENCE,
     );
     assert!(router.threads() <= 25, "{}", router.threads());

@@ -63,7 +63,7 @@ fn a_node_that_fails_every_other_probe_stays() {
     fleet.wait_asked(0, before + 6, PATIENCE);
     assert_eq!(available(&router), addresses(&fleet, [0]));
     assert_eq!(router.count_lines("is down"), 0);
-    let failed = line("a probe of node", fleet.addr(0), "failed: answered 500");
+    let failed = line("a probe of node", fleet.addr(0), "failed: status 500");
     router.wait_line(&failed, PATIENCE);
     assert_eq!(router.count_lines(&failed), 1, "{:?}", router.log());
 }
@@ -76,9 +76,9 @@ fn a_node_that_dies_is_lost_after_two_failures_and_back_after_one_success() {
     assert_eq!(available(&router), addresses(&fleet, 0..2));
     fleet.set(0, Behaviour::Status(503));
     let before = fleet.asked(0);
-    router.wait_line(&line("a probe of node", addr, "failed: answered 503"), PATIENCE);
+    router.wait_line(&line("a probe of node", addr, "failed: status 503"), PATIENCE);
     assert_eq!(router.count_lines("is down"), 0);
-    router.wait_line(&line("node", addr, "is down: answered 503"), PATIENCE);
+    router.wait_line(&line("node", addr, "is down: status 503"), PATIENCE);
     // The second one is the recheck: the next round is two seconds further.
     assert_eq!(fleet.asked(0), before + 2);
     assert_eq!(available(&router), addresses(&fleet, [1]));
@@ -273,7 +273,7 @@ fn a_redirect_to_another_host_or_port_is_not_followed_and_told_with_where_to() {
     assert_eq!(available(&router), addresses(&fleet, 0..2));
     for (location, why) in cases {
         fleet.set(1, Behaviour::Redirect(location.clone()));
-        let told = format!("answered 302, a redirect to \"{location}\", which is not followed: {why}");
+        let told = format!("status 302: redirect to \"{location}\" not followed: {why}");
         router.wait_line(&told, PATIENCE);
     }
     router.until("it is lost", || available(&router) == addresses(&fleet, [0]));
@@ -292,7 +292,7 @@ fn without_a_route_to_any_ipv4_address_no_node_is_down() {
         return;
     };
     let router = launch.start();
-    let told = "no verdict on any node: this machine has no route to any IPv4 address";
+    let told = "no verdict on any node: this machine has no IPv4 route to it";
     router.wait_line(told, PATIENCE);
     router.until("it was asked three times", || {
         router.count_lines("probe of \"192.0.2.1:4000\"") >= 3
@@ -310,7 +310,7 @@ fn a_reason_whose_numbers_alone_changed_is_not_logged_again() {
     let fleet = Fleet::start(1);
     fleet.set(0, Behaviour::Status(502));
     let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", "0.5").start();
-    router.wait_line(&line("node", fleet.addr(0), "is down: answered 502"), PATIENCE);
+    router.wait_line(&line("node", fleet.addr(0), "is down: status 502"), PATIENCE);
     fleet.set(0, Behaviour::Status(503));
     fleet.wait_asked(0, fleet.asked(0) + 3, PATIENCE);
     fleet.set(0, Behaviour::Reset);
@@ -443,5 +443,5 @@ fn a_flip_shows_as_soon_as_its_answer_arrives_while_others_hang() {
 }
 
 fn hanging_or_lost(router: &Router) -> usize {
-    router.count_lines("no complete answer in time")
+    router.count_lines("timeout: no complete response")
 }

@@ -109,7 +109,7 @@ fn it_ends_while_connects_hang() {
     let router = launch.set("REFRESH_INTERVAL", "0.1").start();
     let mut half = Connection::open(router.addr());
     half.send("GET /health HTTP/1.1\r\nHo");
-    router.wait_line("is down: no complete answer in time", PATIENCE);
+    router.wait_line("is down: timeout: no complete response", PATIENCE);
     ends(&router, Signal::TERM);
 }
 

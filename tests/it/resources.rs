@@ -160,9 +160,9 @@ fn a_node_that_lies_hangs_or_floods_costs_nobody_else_anything() {
     }
     let router = asking(launch().ips(fleet.list())).start();
     for reason in [
-        "answered 404",
-        "in time",
-        "answered 500",
+        "status 404",
+        "timeout",
+        "status 500",
         "65536 bytes",
         "left out \"not-mine\": not a container of this node",
         "not a container of this node",

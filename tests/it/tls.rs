@@ -36,10 +36,10 @@ fn an_https_node_whose_root_nobody_named_is_refused() {
     let foreign = foreign.set("SSL_CERT_FILE", "roots.pem").start();
     // The stand-ins' authorities have the same name.
     for (router, why) in [
-        (unset, "its issuer is not known here"),
+        (unset, "its issuer is not trusted"),
         (foreign, "its signature is not that of"),
     ] {
-        let down = format!("node \"{}\" is down: certificate not accepted: {why}", node.url());
+        let down = format!("node \"{}\" is down: certificate rejected: {why}", node.url());
         router.wait_line(&down, PATIENCE);
         assert_eq!(runs_tls(&router), [""; 0]);
     }
@@ -75,7 +75,7 @@ fn what_is_wrong_with_a_certificate_is_told_once_though_its_root_is_named() {
     for (node, why) in [
         (
             TlsNode::start_as(&["node.example"]),
-            "it is for another name than the one that is listed",
+            "it is for another name than the listed one",
         ),
         (TlsNode::start_with(&here, Leaf::Expired), "it has expired"),
         (
@@ -85,7 +85,7 @@ fn what_is_wrong_with_a_certificate_is_told_once_though_its_root_is_named() {
     ] {
         let router = trusting(&node);
         router.wait_line(
-            &format!("node \"{}\" is down: certificate not accepted: {why}", node.url()),
+            &format!("node \"{}\" is down: certificate rejected: {why}", node.url()),
             PATIENCE,
         );
         // Four probes more, each with a connection for either set of roots.
@@ -146,9 +146,9 @@ fn plain_http_to_an_https_port_and_the_reverse_are_failures() {
     let plain = V6Node::start_at(Ipv4Addr::LOCALHOST.into()).expect("a port is free");
     let list = format!("{}\nhttps://{}\n", node.addr(), plain.addr());
     let router = launch().ips(list).start();
-    let told = format!("node \"{}\" is down: the answer is no HTTP", node.addr());
+    let told = format!("node \"{}\" is down: not an HTTP response", node.addr());
     router.wait_line(&told, PATIENCE);
-    let told = format!("node \"https://{}\" is down: the answer is no TLS", plain.addr());
+    let told = format!("node \"https://{}\" is down: not a TLS response", plain.addr());
     router.wait_line(&told, PATIENCE);
 }
 

@@ -52,7 +52,7 @@ fn it_prints_the_table_of_check_and_asks_no_node() {
     assert_eq!(words(lines[3])[..4], ["user@host", "ips", "file", "skipped"]);
     let down = words(lines[4]);
     assert_eq!((down[0], down[3]), (&*fleet.addr(1).to_string(), "down"));
-    assert!(lines[4].ends_with("answered 500"), "{}", lines[4]);
+    assert!(lines[4].ends_with("status 500"), "{}", lines[4]);
     let up = words(lines[6]);
     assert_eq!((up[0], up[3]), (&*fleet.addr(2).to_string(), "available"));
     assert_eq!(up[5..], ["ms", "4", "a,b"]);

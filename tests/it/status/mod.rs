@@ -236,7 +236,7 @@ fn the_explorer_is_told_with_its_last_success_and_its_trouble() {
     assert_eq!(fields(&told, "source"), ["explorer"]);
     explorer.set(Listing::Status(502, "{}".to_owned()));
     router.until("the trouble is told", || {
-        report(&router, "")["explorer"]["trouble"] == "answered 502"
+        report(&router, "")["explorer"]["trouble"] == "status 502"
     });
     let named = report(&router, "")["explorer"].clone();
     assert!(

@@ -61,7 +61,7 @@ fn at_a_glance_it_says_how_many_serve_what_is_wrong_and_since_when() {
     let shown = page(&router, "");
     assert!(shown.contains("<h1 class=\"\">9 of 12 nodes serve</h1>"), "{shown}");
     assert!(shown.contains("<li>3 nodes are <a href=\"?state=down\">down</a>, the longest for <time datetime=\"2"));
-    assert!(shown.contains("answered 500"));
+    assert!(shown.contains("status 500"));
     assert!(shown.contains("<meta http-equiv=\"refresh\" content=\"5\">"));
     assert!(!page(&router, "?refresh=off").contains("http-equiv=\"refresh\""));
 }

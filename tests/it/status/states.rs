@@ -48,12 +48,12 @@ fn a_failure_makes_a_node_suspect_and_a_second_one_down_each_with_its_reason() {
         known = node(&router, &fleet, 0);
         known["state"] == "suspect"
     });
-    assert_eq!(known["reason"], "answered 500");
+    assert_eq!(known["reason"], "status 500");
     assert_eq!(known["containers"], json!(["hello-world"]), "it is still available");
     fleet.set(0, Behaviour::Status(503));
     wait_state(&router, &fleet, 0, "down");
     let known = node(&router, &fleet, 0);
-    assert_eq!(known["reason"], "answered 503");
+    assert_eq!(known["reason"], "status 503");
     assert_eq!((&known["containers"], &known["pending"]), (&json!([]), &Value::Null));
     fleet.set(0, Behaviour::up(0, &["hello-world"]));
     wait_state(&router, &fleet, 0, "up");
@@ -95,7 +95,7 @@ fn a_mass_failure_is_told_with_its_beginning_until_it_is_over() {
     let node = &told["nodes"][0];
     assert_eq!(
         (&node["reason"], &node["containers"]),
-        (&json!("answered 500"), &json!(["hello-world"]))
+        (&json!("status 500"), &json!(["hello-world"]))
     );
     assert!(router.get("/status").text().contains("A mass failure is doubted"));
     router.until("it is over", || report(&router, "")["totals"]["down"] == 5);

@@ -1,0 +1,265 @@
+//! One bounded `GET`: host name, addresses, TLS, deadline, redirects, reasons. The callers decide which URL to request and
+//! what the response means.
+
+mod certificate;
+mod connection;
+mod reason;
+mod redirect;
+mod resolver;
+mod roots;
+mod system;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustls::ClientConfig;
+use ureq::Agent;
+use ureq::http::header::{AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderName, LOCATION};
+
+use crate::config::Config;
+use connection::{Dial, MAX_HEADER_BYTES, Peer, Sockets};
+use redirect::Target;
+use resolver::HostResolver;
+
+pub(crate) use reason::FetchError;
+pub(crate) use roots::CertError;
+
+/// A node has this long for one request: name resolution, connect, TLS, header section and body.
+pub(crate) const NODE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Redirects that a node of ips.txt may send. An Explorer node may send none: whoever registers a node must not choose
+/// what the router calls.
+pub(crate) const MAX_REDIRECTS: u32 = 3;
+/// The interval for which a router of the default settings probes a node: what commands resolve names for.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Sends requests; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Fetcher(Arc<Shared>);
+
+struct Shared {
+    agent: ureq::config::Config,
+    tls: RwLock<Arc<ClientConfig>>,
+    resolver: HostResolver,
+    sockets: Sockets,
+}
+
+impl fmt::Debug for Fetcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetcher")
+            .field("resolver", &self.0.resolver)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Fetcher {
+    /// Trusts the built-in roots.
+    fn default() -> Self {
+        Self::new(DEFAULT_INTERVAL)
+    }
+}
+
+impl Fetcher {
+    fn new(interval: Duration) -> Self {
+        Self(Arc::new(Shared {
+            agent: agent_config(),
+            tls: RwLock::new(roots::built_in()),
+            resolver: HostResolver::of_system(interval),
+            sockets: Sockets::default(),
+        }))
+    }
+
+    /// A fetcher as the settings want it. Many images set `SSL_CERT_FILE` for all programs, so an unusable file must not
+    /// keep the router from starting.
+    pub(crate) fn of_config(config: &Config) -> Self {
+        let fetcher = Self::new(config.refresh_interval);
+        if let Some(path) = &config.ssl_cert_file
+            && let Err(reason) = fetcher.read_roots(path)
+        {
+            log::warn!(file:? = path, reason:%; "SSL_CERT_FILE rejected: built-in roots stay in effect");
+        }
+        fetcher
+    }
+
+    /// Replaces the roots by the built-in ones and those in `SSL_CERT_FILE`.
+    ///
+    /// # Errors
+    /// The file is unusable. The last roots stay in effect.
+    pub(crate) fn read_roots(&self, path: &Path) -> Result<(), CertError> {
+        let tls = roots::with_file(path)?;
+        *self.0.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
+        Ok(())
+    }
+
+    pub(crate) fn resolver(&self) -> &HostResolver {
+        &self.0.resolver
+    }
+
+    /// Sends one `GET`, and follows redirects as far as `bounds` and [`redirect`] allow it.
+    ///
+    /// # Errors
+    /// There is no complete response within the bounds.
+    pub(crate) fn get(&self, url: &str, bounds: Bounds) -> Result<Response, FetchError> {
+        self.send(url, None, bounds)
+    }
+
+    /// Sends one `GET` with a value of `Authorization`.
+    ///
+    /// # Errors
+    /// As [`Fetcher::get`].
+    #[expect(dead_code, reason = "API_URL has no user and password yet")]
+    pub(crate) fn get_authorized(
+        &self,
+        url: &str,
+        authorization: &str,
+        bounds: Bounds,
+    ) -> Result<Response, FetchError> {
+        self.send(url, Some(authorization), bounds)
+    }
+
+    fn send(&self, url: &str, authorization: Option<&str>, bounds: Bounds) -> Result<Response, FetchError> {
+        #[expect(clippy::disallowed_methods, reason = "one deadline over all hops")]
+        let deadline = Instant::now() + bounds.timeout;
+        let mut target = Target::parse(url).ok_or_else(|| FetchError::of_peer("not a URL"))?;
+        // All hops use these addresses, so that a name server cannot send the second hop elsewhere.
+        let addrs = self.0.resolver.addresses(&target.origin().host(), bounds.timeout)?;
+        for hop in 0..=bounds.max_redirects {
+            let dial = self.dial(&target, &addrs, deadline);
+            let mut response = self.send_once(&target, dial, authorization, bounds)?;
+            response.redirected_to = (hop > 0).then(|| reason::escaped(&target.url()));
+            match &response.location {
+                Some(location) if bounds.max_redirects > 0 => target = target.follow(location, response.status)?,
+                _ => return Ok(response),
+            }
+        }
+        Err(FetchError::of_peer(format!(
+            "more than {} redirects",
+            bounds.max_redirects
+        )))
+    }
+
+    fn dial(&self, target: &Target, addrs: &[IpAddr], deadline: Instant) -> Dial {
+        let port = target.origin().port();
+        let tls = self.0.tls.read().unwrap_or_else(PoisonError::into_inner);
+        Dial {
+            addrs: addrs.iter().map(|addr| SocketAddr::new(*addr, port)).collect(),
+            deadline,
+            tls: Arc::clone(&tls),
+            sockets: self.0.sockets.clone(),
+            peer: Arc::new(OnceLock::new()),
+        }
+    }
+
+    fn send_once(
+        &self,
+        target: &Target,
+        dial: Dial,
+        authorization: Option<&str>,
+        bounds: Bounds,
+    ) -> Result<Response, FetchError> {
+        // An agent for each request, because ureq passes no data of a request to its resolver and connector.
+        let agent = Agent::with_parts(self.0.agent.clone(), dial.clone(), dial.clone());
+        let mut request = agent.get(target.url());
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let mut response = request.call()?;
+        let status = response.status();
+        let headers = response.headers();
+        let location = text(headers, LOCATION).filter(|_| status.is_redirection());
+        let encoding =
+            text(headers, CONTENT_ENCODING).filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity"));
+        let body = match status.as_u16() {
+            200 => response
+                .body_mut()
+                .with_config()
+                .limit(bounds.max_body_bytes)
+                .read_to_vec()?,
+            _ => Vec::new(),
+        };
+        Ok(Response {
+            status: status.as_u16(),
+            body,
+            redirected_to: None,
+            peer: dial.peer.get().copied(),
+            location,
+            encoding,
+        })
+    }
+
+    /// Aborts the requests in flight, as far as that is possible: a connect is not.
+    pub(crate) fn shutdown(&self) {
+        self.0.resolver.close();
+        self.0.sockets.shutdown();
+    }
+}
+
+/// Limits of one request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// For everything: name resolution, connect, TLS, header section and body.
+    pub(crate) timeout: Duration,
+    pub(crate) max_body_bytes: u64,
+    /// How many redirects on the same host are followed. 0: none.
+    pub(crate) max_redirects: u32,
+}
+
+/// A response whose header section and body are complete.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    /// Empty unless the status is 200.
+    pub(crate) body: Vec<u8>,
+    /// The last URL, if redirects were followed. Escaped for the log.
+    pub(crate) redirected_to: Option<String>,
+    peer: Option<Peer>,
+    /// `Location` of a redirect: untrusted text.
+    location: Option<String>,
+    /// `Content-Encoding` other than identity: untrusted text.
+    encoding: Option<String>,
+}
+
+impl Response {
+    /// When the server's certificate expires. `None` without TLS.
+    #[expect(dead_code, reason = "the status does not show it yet")]
+    pub(crate) fn certificate_expires(&self) -> Option<SystemTime> {
+        self.peer.and_then(|peer| peer.certificate_expires)
+    }
+
+    /// Returns the body of a readable 200.
+    ///
+    /// # Errors
+    /// Another status, or a content encoding that was not requested.
+    pub(crate) fn into_body(self) -> Result<Vec<u8>, FetchError> {
+        let reason = match (self.status, self.location, self.encoding) {
+            (200, _, None) => return Ok(self.body),
+            (200, _, Some(encoding)) => format!(
+                "Content-Encoding \"{}\" though none was requested: turn it off at the node or its proxy",
+                reason::escaped(&encoding)
+            ),
+            (status, Some(location), _) => format!("status {status}: redirect to \"{}\"", reason::escaped(&location)),
+            (status, None, _) => format!("status {status}"),
+        };
+        Err(FetchError::of_peer(reason))
+    }
+}
+
+fn agent_config() -> ureq::config::Config {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .proxy(None)
+        .max_idle_connections(0)
+        .max_response_header_size(MAX_HEADER_BYTES)
+        .max_redirects(0)
+        .user_agent(concat!("infernet-router/", env!("CARGO_PKG_VERSION")))
+        .accept("application/json")
+        .accept_encoding("identity")
+        .build()
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    let value = headers.get(name)?;
+    Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+}

@@ -1,0 +1,152 @@
+//! Decides whether the router follows a redirect.
+//!
+//! The operator of a node chooses the targets of its redirects. The router can reach what that operator cannot: services
+//! of its own machine, and the metadata of its cloud. So the router follows a redirect only on the same host name: to
+//! another path, or from http to https. The latter may change the port, because the server has to show a
+//! certificate for that name first.
+
+use super::reason::{FetchError, escaped};
+use crate::node::{Origin, Scheme, Url};
+
+/// A URL that a request can be sent to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    origin: Origin,
+    /// Path and query, from the first slash on.
+    path: String,
+}
+
+impl Target {
+    /// Parses an absolute URL. Drops a fragment.
+    pub(super) fn parse(url: &str) -> Option<Self> {
+        let url = Url::parse(url.split('#').next()?).ok()?;
+        if !url.has_scheme || url.user.is_some() || url.rest.contains('\\') {
+            return None;
+        }
+        let slash = if url.rest.starts_with('/') { "" } else { "/" };
+        let path = format!("{slash}{}", url.rest);
+        Some(Self {
+            origin: url.origin,
+            path,
+        })
+    }
+
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("{}{}", self.origin, self.path)
+    }
+
+    /// Returns the target of a redirect from here.
+    ///
+    /// # Errors
+    /// If the router does not follow that redirect.
+    pub(super) fn follow(&self, location: &str, status: u16) -> Result<Self, FetchError> {
+        let to = self.join(location).ok_or("not a URL");
+        to.and_then(|to| self.deny_reason(&to).map_or(Ok(to), Err))
+            .map_err(|why| {
+                let location = escaped(location);
+                FetchError::of_peer(format!(
+                    "status {status}: redirect to \"{location}\" not followed: {why}"
+                ))
+            })
+    }
+
+    /// Resolves `Location` against this URL (RFC 3986, section 5.2, without dot segments).
+    fn join(&self, location: &str) -> Option<Self> {
+        let location = location.split('#').next()?;
+        let (own_path, _) = self.path.split_once('?').unwrap_or((&self.path, ""));
+        let path = match location {
+            "" => self.path.clone(),
+            _ if is_absolute(location) => return Self::parse(location),
+            _ if location.starts_with("//") => {
+                return Self::parse(&format!("{}:{location}", self.origin.scheme().name()));
+            }
+            _ if location.starts_with('/') => location.to_owned(),
+            _ if location.starts_with('?') => format!("{own_path}{location}"),
+            _ => format!("{}/{location}", own_path.rsplit_once('/')?.0),
+        };
+        let origin = self.origin.clone();
+        Some(Self { origin, path })
+    }
+
+    /// Returns why the router does not follow a redirect from here to there. `None` if the router follows it.
+    fn deny_reason(&self, to: &Target) -> Option<&'static str> {
+        let (from, to) = (&self.origin, &to.origin);
+        match (from.scheme(), to.scheme()) {
+            _ if from.host() != to.host() => Some("another host"),
+            _ if from == to => None,
+            (Scheme::Http, Scheme::Https) => None,
+            (Scheme::Https, Scheme::Http) => Some("plain http"),
+            _ => Some("another port"),
+        }
+    }
+}
+
+/// A colon in the first segment ends a scheme. A later colon belongs to the path or the query.
+fn is_absolute(location: &str) -> bool {
+    let first = location.split(['/', '?']).next().unwrap_or_default();
+    first.contains(':')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(url: &str) -> Target {
+        Target::parse(url).unwrap_or_else(|| panic!("{url}"))
+    }
+
+    #[test]
+    fn location_may_be_absolute_or_relative() {
+        let from = target("http://Node.example:4000/v1/info?a=b");
+        for (location, expected) in [
+            ("https://node.example/info", "https://node.example:443/info"),
+            ("HTTPS://node.example?x", "https://node.example:443/?x"),
+            ("//node.example:1/x#y", "http://node.example:1/x"),
+            ("/info/", "http://node.example:4000/info/"),
+            ("info/", "http://node.example:4000/v1/info/"),
+            ("?c", "http://node.example:4000/v1/info?c"),
+            ("#c", "http://node.example:4000/v1/info?a=b"),
+            ("/to?u=http://b/", "http://node.example:4000/to?u=http://b/"),
+            ("to?u=http://b/", "http://node.example:4000/v1/to?u=http://b/"),
+            ("?u=http://b/", "http://node.example:4000/v1/info?u=http://b/"),
+            ("a/b:c", "http://node.example:4000/v1/a/b:c"),
+        ] {
+            let joined = from.join(location).unwrap_or_else(|| panic!("{location}"));
+            assert_eq!(joined.url(), expected, "{location}");
+        }
+        for location in [
+            "ftp://a/",
+            "mailto:a",
+            "http://",
+            "http://a:0/",
+            "http://me@a/",
+            "http://a\\b/",
+            "//",
+        ] {
+            assert_eq!(from.join(location), None, "{location}");
+        }
+    }
+
+    #[test]
+    fn same_host_is_followed_to_another_path_and_to_https() {
+        for (from, to, expected) in [
+            ("http://a/info", "http://A:80/other", None),
+            ("http://a:4000/info", "https://a/info", None),
+            ("http://a:4000/info", "https://a:8443/info", None),
+            ("http://127.0.0.1:1/", "http://[::ffff:127.0.0.1]:1/", None),
+            ("http://a:4000/info", "http://a:4001/info", Some("another port")),
+            ("https://a/info", "https://a:8443/info", Some("another port")),
+            ("https://a/info", "http://a/info", Some("plain http")),
+            ("http://a/info", "http://b/info", Some("another host")),
+            ("http://a/info", "https://a.b/info", Some("another host")),
+            ("http://localhost:1/", "http://127.0.0.1:1/", Some("another host")),
+            ("http://a/info", "http://169.254.169.254/", Some("another host")),
+        ] {
+            assert_eq!(target(from).deny_reason(&target(to)), expected, "{from} to {to}");
+        }
+    }
+}
