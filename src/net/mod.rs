@@ -78,7 +78,7 @@ impl Fetcher {
         if let Some(path) = &config.ssl_cert_file
             && let Err(reason) = fetcher.read_roots(path)
         {
-            log::warn!(file:? = path, reason:%; "SSL_CERT_FILE rejected: built-in roots stay in effect");
+            log::warn!(file:% = path.display(), reason:%; "SSL_CERT_FILE rejected: built-in roots stay in effect");
         }
         fetcher
     }
@@ -236,10 +236,10 @@ impl Response {
         let reason = match (self.status, self.location, self.encoding) {
             (200, _, None) => return Ok(self.body),
             (200, _, Some(encoding)) => format!(
-                "Content-Encoding \"{}\" though none was requested: turn it off at the node or its proxy",
-                reason::escaped(&encoding)
+                "Content-Encoding {} though none was requested: turn it off at the node or its proxy",
+                reason::quoted(&encoding)
             ),
-            (status, Some(location), _) => format!("status {status}: redirect to \"{}\"", reason::escaped(&location)),
+            (status, Some(location), _) => format!("status {status}: redirect to {}", reason::quoted(&location)),
             (status, None, _) => format!("status {status}"),
         };
         Err(FetchError::of_peer(reason))

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustls::{AlertDescription, CertificateError, InvalidMessage};
 
 use super::connection::MAX_HEADER_BYTES;
+use crate::util::text;
 
 /// Characters of untrusted text in a reason.
 const MAX_UNTRUSTED_CHARS: usize = 200;
@@ -150,10 +151,12 @@ fn has_route(addr: SocketAddr) -> bool {
 
 /// Escapes text that a peer may have chosen, and truncates it.
 pub(super) fn escaped(text: &str) -> String {
-    text.chars()
-        .take(MAX_UNTRUSTED_CHARS)
-        .flat_map(char::escape_debug)
-        .collect()
+    text::shorten(text, MAX_UNTRUSTED_CHARS)
+}
+
+/// Quotes such text.
+pub(super) fn quoted(text: &str) -> String {
+    text::quote(text, MAX_UNTRUSTED_CHARS)
 }
 
 /// ureq has only the text of httparse's errors.
@@ -236,6 +239,10 @@ fn certificate_reason(error: &CertificateError) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use rustls::OtherError;
+
     use super::*;
 
     #[test]
@@ -247,12 +254,20 @@ mod tests {
             CertificateError::UnknownIssuer,
             CertificateError::BadEncoding,
             CertificateError::InvalidPurpose,
+            CertificateError::Other(OtherError(Arc::new(webpki::Error::UnsupportedCertVersion))),
+            CertificateError::Other(OtherError(Arc::new(webpki::Error::CaUsedAsEndEntity))),
         ]
         .map(|error| tls_reason(&rustls::Error::InvalidCertificate(error)));
         for reason in reasons {
             assert!(reason.starts_with("certificate rejected: it"), "{reason}");
             assert!(!reason.contains("::") && !reason.contains('{'), "{reason}");
         }
+    }
+
+    #[test]
+    fn alert_of_an_old_server_names_versions() {
+        let reason = tls_reason(&rustls::Error::AlertReceived(AlertDescription::ProtocolVersion));
+        assert!(reason.ends_with("the router supports TLS 1.2 and 1.3"), "{reason}");
     }
 
     fn cause(errno: Errno, addr: SocketAddr) -> Cause {

@@ -5,7 +5,7 @@
 //! another path, or from http to https. The latter may change the port, because the server has to show a
 //! certificate for that name first.
 
-use super::reason::{FetchError, escaped};
+use super::reason::{FetchError, quoted};
 use crate::node::{Origin, Scheme, Url};
 
 /// A URL that a request can be sent to.
@@ -47,10 +47,8 @@ impl Target {
         let to = self.join(location).ok_or("not a URL");
         to.and_then(|to| self.deny_reason(&to).map_or(Ok(to), Err))
             .map_err(|why| {
-                let location = escaped(location);
-                FetchError::of_peer(format!(
-                    "status {status}: redirect to \"{location}\" not followed: {why}"
-                ))
+                let location = quoted(location);
+                FetchError::of_peer(format!("status {status}: redirect to {location} not followed: {why}"))
             })
     }
 

@@ -34,6 +34,14 @@ fn useless() -> Vec<(Behaviour, &'static str)> {
             "not an HTTP response: wrong service, or a TLS port (if so, list the node with https://)",
         ),
         (
+            Behaviour::Raw(b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\nContent-Length: 0\r\n\r\n".into()),
+            "malformed header line: folded, or without a colon",
+        ),
+        (
+            Behaviour::Raw(b"HTTP/1.1 200 OK\r\nno colon\r\nContent-Length: 0\r\n\r\n".into()),
+            "malformed header line: folded, or without a colon",
+        ),
+        (
             Behaviour::Raw(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n\x1f\x8b".into()),
             "Content-Encoding \"gzip\" though none was requested",
         ),

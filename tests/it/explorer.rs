@@ -206,7 +206,7 @@ fn while_it_fails_its_last_good_list_stays() {
     let elsewhere = format!("{}/api/nodes?minutes_past=60", other.url());
     let told = format!("status 302: redirect to \"{elsewhere}\"");
     fails(Listing::Redirect(elsewhere), &told);
-    fails(Listing::Endless, "answer of more than 16777216 bytes");
+    fails(Listing::Endless, "response body above 16777216 bytes");
     assert_eq!(other.asked(), 0);
     explorer.set(nodes(&fleet, 0..1));
     wait_available(&router, &fleet, [0]);

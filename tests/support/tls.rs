@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose};
@@ -30,6 +30,12 @@ pub enum Leaf {
     Signed,
     /// Signed by the authority, and expired.
     Expired,
+    /// Signed by the authority, valid for this long from now on.
+    ExpiresIn(Duration),
+    /// Signed by the authority, for clients alone.
+    ClientOnly,
+    /// Signed by the authority, with the name as its common name alone.
+    CommonNameOnly,
     /// Signed by itself, as a leaf; the authority to trust is itself.
     SelfSigned,
     /// Signed by itself with CA:TRUE, as `openssl req -x509` makes it; the authority to trust is itself.
@@ -179,10 +185,16 @@ fn server_config(names: &[&str], leaf: Leaf) -> (ServerConfig, String) {
         Leaf::Expired => params.not_after = rcgen::date_time_ymd(2001, 1, 1),
         Leaf::SelfSignedAuthority => params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained),
         Leaf::SelfSigned => params.is_ca = IsCa::ExplicitNoCa,
+        Leaf::ExpiresIn(time) => params.not_after = (SystemTime::now() + time).into(),
+        Leaf::ClientOnly => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth],
+        Leaf::CommonNameOnly => {
+            params.subject_alt_names.clear();
+            params.distinguished_name.push(DnType::CommonName, "127.0.0.1");
+        }
         Leaf::Signed => {}
     }
     let (leaf, ca_pem) = match leaf {
-        Leaf::Signed | Leaf::Expired => {
+        Leaf::Signed | Leaf::Expired | Leaf::ExpiresIn(_) | Leaf::ClientOnly | Leaf::CommonNameOnly => {
             let ca = authority();
             (params.signed_by(&key, &ca).expect("complete"), ca.pem())
         }
