@@ -1,6 +1,6 @@
 //! Who named a node, and so how far it is trusted.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -45,5 +45,13 @@ impl Rank {
 
     pub(crate) fn is_listed(self) -> bool {
         self.source() == Source::IpsFile
+    }
+
+    /// The IP address of an Explorer node.
+    pub(crate) fn explorer_ip(self) -> Option<IpAddr> {
+        match self {
+            Rank::Listed(_) => None,
+            Rank::Explorer(addr) => Some(addr.ip()),
+        }
     }
 }

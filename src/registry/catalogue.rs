@@ -1,6 +1,11 @@
-//! The containers that available nodes run: for each its order of nodes and the description to show.
+//! The containers that available nodes run: for each its order of nodes and its description.
+//!
+//! Explorer nodes share a limited catalogue. An id that nodes of only one Explorer address run is charged to that
+//! address, whatever its ports. If the catalogue is full, a new id of an address with a small share evicts such an id of
+//! the address with the largest one. A party that registers many nodes thus does not keep out others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -9,29 +14,35 @@ use super::{NodeId, Rank};
 use crate::node::{ContainerId, Running};
 use crate::util::arena::{Arena, Key};
 
-/// Most distinct container ids that nodes of the Explorer may add to. Real fleets have some dozens.
+/// Maximum number of container ids to which Explorer nodes may add. Real fleets have some dozens.
 pub const MAX_CONTAINERS: usize = 10_000;
-/// Most distinct container ids in all: those of nodes of ips.txt are entered beyond [`MAX_CONTAINERS`], since the
-/// operator named these nodes, but one that turns hostile must not take all memory. 100,000 ids take some 60 MiB.
+/// Maximum number of container ids in all. Listed nodes may exceed [`MAX_CONTAINERS`], since the operator named them,
+/// but a listed node that turns hostile must not take all memory. 100,000 ids take some 60 MiB.
 const MAX_LISTED_CONTAINERS: usize = 100_000;
-/// Descriptions kept for one container, those of its first nodes: when all these leave at once, the next probe of
-/// another node brings its own.
+/// Descriptions kept for one container, those of its first nodes. If all these nodes leave together, the next probe of
+/// another node brings its description.
 const MAX_CANDIDATES: usize = 4;
-/// All ids and descriptions together, in bytes as JSON has them (an escaped control character is six of them). Beyond
-/// it, nodes that only the Explorer names add none, so that they can't make the answer of `/containers` longer than this.
+/// All ids and descriptions together, in bytes as JSON has them (an escaped control character has six). Above it,
+/// Explorer nodes add none, so that they cannot make the response of `/containers` longer than this.
 pub const MAX_TEXT_BYTES: usize = 4 * 1024 * 1024;
+/// What an id adds to a share beside its bytes: with it, a full catalogue and full texts weigh the same.
+const ID_WEIGHT: usize = MAX_TEXT_BYTES / MAX_CONTAINERS;
+
+/// A share is evicted from only if it weighs this many times another one. Similar shares thus do not evict each other's
+/// ids in turn.
+const MIN_EXCESS: usize = 2;
 
 /// Number of a container in the catalogue, while at least one available node runs it.
 pub(super) type Index = Key;
 
-/// What `/containers` says of one container.
+/// What `/containers` shows of one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// The container.
     pub id: ContainerId,
     /// Number of available nodes that run it.
     pub count: usize,
-    /// The first description that is not empty, nodes of ips.txt in their order, then the Explorer's by address.
+    /// The first non-empty description: listed nodes in the order of ips.txt, then Explorer nodes by address.
     pub description: Option<Arc<str>>,
 }
 
@@ -39,6 +50,10 @@ pub struct Summary {
 pub(super) struct Container {
     id: ContainerId,
     pub(super) order: Order,
+    /// The only Explorer address that runs it; `None` for ids that several addresses or a listed node have run.
+    owner: Option<IpAddr>,
+    /// Bytes of the id and of the descriptions, as JSON has them.
+    bytes: usize,
     /// By rank.
     texts: Vec<Candidate>,
 }
@@ -50,11 +65,21 @@ struct Candidate {
     text: Arc<str>,
 }
 
+/// The ids that one Explorer address alone runs, and their weight.
+#[derive(Debug, Default)]
+struct Share {
+    ids: BTreeSet<Index>,
+    weight: usize,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Catalogue {
     by_id: BTreeMap<ContainerId, Index>,
     containers: Arena<Container>,
     text_bytes: usize,
+    shares: HashMap<IpAddr, Share>,
+    /// The weight of each share: the largest one is found without a scan.
+    by_weight: BTreeSet<(usize, IpAddr)>,
 }
 
 impl Catalogue {
@@ -71,7 +96,7 @@ impl Catalogue {
         Some(self.containers.get(index)?.id.clone())
     }
 
-    /// A container as this node described it; its image is not kept here.
+    /// Returns a container as this node described it, without its image.
     pub(super) fn running(&self, index: Index, node: NodeId) -> Option<Running> {
         let container = self.containers.get(index)?;
         let text = container.texts.iter().find(|candidate| candidate.node == node);
@@ -82,7 +107,7 @@ impl Catalogue {
         })
     }
 
-    /// Summaries of at most `most` containers behind `after`, by id.
+    /// Returns summaries of at most `most` containers after `after`, by id.
     pub(super) fn summaries(&self, after: Option<&ContainerId>, most: usize) -> Vec<Summary> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let range = self.by_id.range::<ContainerId, _>((from, Bound::Unbounded)).take(most);
@@ -92,30 +117,105 @@ impl Catalogue {
             .collect()
     }
 
-    /// The index of `id`, entered anew if it is not known: none where the catalogue is full for a node of this rank.
+    /// Returns the index of `id`, which is added if it is new; `None` if the catalogue is full for a node of this rank.
     pub(super) fn enter(&mut self, id: &ContainerId, rank: Rank) -> Option<Index> {
-        if let Some(index) = self.by_id.get(id) {
-            return Some(*index);
+        let owner = rank.explorer_ip();
+        if let Some(index) = self.by_id.get(id).copied() {
+            if self.containers.get(index)?.owner != owner {
+                self.set_owner(index, None);
+            }
+            return Some(index);
         }
-        let has_room = match rank.is_listed() {
-            true => self.by_id.len() < MAX_LISTED_CONTAINERS,
-            false => self.by_id.len() < MAX_CONTAINERS && self.text_bytes + json_len(id.as_str()) <= MAX_TEXT_BYTES,
+        let has_room = match owner {
+            None => self.by_id.len() < MAX_LISTED_CONTAINERS,
+            Some(owner) => self.make_room(owner, json_len(id.as_str())),
         };
-        has_room.then(|| self.add(id))
+        has_room.then(|| self.add(id, owner))
     }
 
-    fn add(&mut self, id: &ContainerId) -> Index {
+    /// Evicts ids of larger shares, if an id of an Explorer address has no room. Returns whether it has room.
+    fn make_room(&mut self, owner: IpAddr, bytes: usize) -> bool {
+        loop {
+            let ids = self.by_id.len();
+            if ids < MAX_CONTAINERS && self.text_bytes + bytes <= MAX_TEXT_BYTES {
+                return true;
+            }
+            let weight = self.shares.get(&owner).map_or(0, |share| share.weight) + bytes + ID_WEIGHT;
+            let largest = self.by_weight.last();
+            let largest = largest.filter(|(largest, _)| *largest > MIN_EXCESS * weight);
+            let index = largest.and_then(|(_, owner)| self.shares.get(owner)?.ids.last().copied());
+            // Above the limit the ids of listed nodes take the room, and no eviction helps.
+            let Some(index) = index.filter(|_| ids <= MAX_CONTAINERS) else {
+                return false;
+            };
+            self.remove(index);
+        }
+    }
+
+    fn add(&mut self, id: &ContainerId, owner: Option<IpAddr>) -> Index {
         let index = self.containers.insert(Container {
             id: id.clone(),
             order: Order::default(),
+            owner: None,
+            bytes: 0,
             texts: Vec::new(),
         });
         self.by_id.insert(id.clone(), index);
-        self.text_bytes += json_len(id.as_str());
+        self.recount(index);
+        self.set_owner(index, owner);
         index
     }
 
-    /// Notes that a node of this rank, which stood at `place`, runs the container no more.
+    fn remove(&mut self, index: Index) {
+        self.set_owner(index, None);
+        if let Some(container) = self.containers.remove(index) {
+            self.text_bytes -= container.bytes;
+            self.by_id.remove(&container.id);
+        }
+    }
+
+    fn set_owner(&mut self, index: Index, owner: Option<IpAddr>) {
+        let Some(container) = self.containers.get_mut(index) else {
+            return;
+        };
+        let weight = container.bytes + ID_WEIGHT;
+        let old = std::mem::replace(&mut container.owner, owner);
+        self.change_share(old, |share| {
+            share.ids.remove(&index);
+            share.weight -= weight;
+        });
+        self.change_share(owner, |share| {
+            share.ids.insert(index);
+            share.weight += weight;
+        });
+    }
+
+    fn change_share(&mut self, owner: Option<IpAddr>, change: impl FnOnce(&mut Share)) {
+        let Some(owner) = owner else {
+            return;
+        };
+        let share = self.shares.entry(owner).or_default();
+        self.by_weight.remove(&(share.weight, owner));
+        change(share);
+        match share.ids.is_empty() {
+            true => drop(self.shares.remove(&owner)),
+            false => drop(self.by_weight.insert((share.weight, owner))),
+        }
+    }
+
+    /// Updates the bytes of a container whose texts have changed.
+    fn recount(&mut self, index: Index) {
+        let Some(container) = self.containers.get_mut(index) else {
+            return;
+        };
+        let bytes = json_len(container.id.as_str()) + container.distinct_text_bytes();
+        let old = std::mem::replace(&mut container.bytes, bytes);
+        let owner = container.owner;
+        self.text_bytes = self.text_bytes - old + bytes;
+        self.change_share(owner, |share| share.weight = share.weight - old + bytes);
+    }
+
+    /// Removes a node of this rank, which was at `place`, from the container.
     pub(super) fn leave(&mut self, index: Index, node: NodeId, rank: Rank, place: Place) {
         self.describe(index, node, rank, None);
         let Some(container) = self.containers.get_mut(index) else {
@@ -123,14 +223,15 @@ impl Catalogue {
         };
         container.order.remove(place);
         if container.order.len() == 0 {
-            self.text_bytes -= json_len(container.id.as_str()) + container.distinct_text_bytes();
-            self.by_id.remove(&container.id);
-            self.containers.remove(index);
+            self.remove(index);
         }
     }
 
-    /// Notes that a node that runs the container has another rank now.
+    /// Changes the rank of a node that runs the container.
     pub(super) fn rerank(&mut self, index: Index, node: NodeId, rank: Rank) {
+        if rank.is_listed() {
+            self.set_owner(index, None);
+        }
         let Some(container) = self.containers.get_mut(index) else {
             return;
         };
@@ -140,7 +241,7 @@ impl Catalogue {
         }
     }
 
-    /// Replaces the description that a node gives.
+    /// Replaces the description that a node provides.
     pub(super) fn describe(&mut self, index: Index, node: NodeId, rank: Rank, text: Option<&Arc<str>>) {
         let room = MAX_TEXT_BYTES.saturating_sub(self.text_bytes);
         let Some(container) = self.containers.get_mut(index) else {
@@ -150,13 +251,11 @@ impl Catalogue {
         if known.map(|candidate| &candidate.text) == text {
             return;
         }
-        let before = container.distinct_text_bytes();
         container.texts.retain(|candidate| candidate.node != node);
         if let Some(text) = text {
             container.offer(node, rank, text, room);
         }
-        let after = container.distinct_text_bytes();
-        self.text_bytes = self.text_bytes + after - before;
+        self.recount(index);
     }
 }
 
@@ -183,7 +282,7 @@ impl Container {
         self.texts.truncate(MAX_CANDIDATES);
     }
 
-    /// Texts that several candidates share count once, as they are stored once.
+    /// A text that several candidates share counts once, because it is stored once.
     fn distinct_text_bytes(&self) -> usize {
         let shared = |i: usize| {
             self.texts[..i]
@@ -213,7 +312,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn json_has_as_many_bytes_as_were_counted(text in "[\\x00-\\x7f\u{80}\u{2028}ä€\u{1F600}]{0,40}") {
+        fn json_length_is_exact(text in "[\\x00-\\x7f\u{80}\u{2028}ä€\u{1F600}]{0,40}") {
             let json = serde_json::to_string(&text).expect("text is JSON");
             prop_assert_eq!(super::json_len(&text) + 2, json.len());
         }

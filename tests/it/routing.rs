@@ -1,6 +1,6 @@
 //! Routing under clients and nodes that would bend it.
 
-use super::support::{Behaviour, Fleet};
+use super::support::{Behaviour, Explorer, Fleet, Listing};
 use super::{launch, wait_available};
 
 /// Longer than any test, so that each node is probed once.
@@ -54,4 +54,27 @@ fn many_containers_at_a_deep_offset_are_rejected() {
     assert!(text.starts_with("offset=\"2099\": expected a smaller offset"), "{text}");
     assert_eq!(router.get(&path(64, 1_000)).strings().len(), 1);
     assert_eq!(router.get(&path(32, NODES - 1)).strings().len(), 1);
+}
+
+#[test]
+fn explorer_address_with_many_ids_keeps_no_node_out() {
+    // Each fleet is another port of one address.
+    let hostile: Vec<Fleet> = (0..40).map(|_| Fleet::start(1)).collect();
+    for (port, fleet) in hostile.iter().enumerate() {
+        let containers = (0..256).map(|number| format!("junk-{port}-{number}")).collect();
+        fleet.set_all(Behaviour::Up { pending: 0, containers });
+    }
+    let honest = Fleet::start(2);
+    let mut listing: Vec<_> = hostile.iter().map(|fleet| fleet.addr(0)).collect();
+    let explorer = Explorer::start(Listing::Nodes(listing.clone()));
+    let router = launch()
+        .set("API_URL", explorer.url())
+        .set("REFRESH_INTERVAL", 1)
+        .start();
+    router.until("the catalogue is full", || {
+        router.get("/api/v1/containers").json().as_array().map(Vec::len) == Some(10_000)
+    });
+    listing.push(honest.addr(1));
+    explorer.set(Listing::Nodes(listing));
+    wait_available(&router, &honest, [1]);
 }

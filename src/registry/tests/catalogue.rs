@@ -1,4 +1,4 @@
-//! Which containers are shown, also when there are too many.
+//! The containers that are shown, also above the limits.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn empty() -> Registry {
     Registry::new(ON, INTERVAL, start())
 }
 
-/// Reports a node that runs these, and returns how many found no room.
+/// Reports a node that runs these, and returns how many were omitted.
 fn up(registry: &Registry, id: NodeId, ids: &[String]) -> usize {
     let running: Vec<Running> = ids.iter().map(|id| running(id)).collect();
     report(registry, id, &running)
@@ -46,7 +46,7 @@ fn full() -> (Registry, Vec<NodeId>) {
 }
 
 #[test]
-fn past_the_limit_containers_of_listed_nodes_are_entered_and_new_ones_of_the_explorers_are_not() {
+fn above_the_limit_only_listed_nodes_add_ids() {
     let (registry, nodes) = full();
     let listed = registry.insert(addr(40), Rank::Listed(0));
     assert_eq!(up(&registry, listed, &ids("listed", 0..256)), 0);
@@ -66,7 +66,7 @@ fn past_the_limit_containers_of_listed_nodes_are_entered_and_new_ones_of_the_exp
 }
 
 #[test]
-fn a_container_that_a_listed_node_alone_ran_leaves_with_it() {
+fn container_leaves_with_its_last_node() {
     let (registry, nodes) = full();
     let listed = registry.insert(addr(40), Rank::Listed(0));
     let both = [ids("rare", 0..250), ids("listed", 0..6)].concat();
@@ -79,8 +79,66 @@ fn a_container_that_a_listed_node_alone_ran_leaves_with_it() {
     assert_eq!(nodes_of(&registry, "rare-0"), 0);
 }
 
+/// Nodes of one Explorer address, which differ in their ports.
+fn of_one_address(registry: &Registry, node: usize, port: u16) -> NodeId {
+    let socket = SocketAddr::from((socket(node).ip(), port));
+    registry.insert(NodeAddr::from_socket(socket), Rank::Explorer(socket))
+}
+
 #[test]
-fn nodes_of_ips_txt_enter_no_more_than_a_hundred_thousand() {
+fn address_with_the_largest_share_gives_up_ids() {
+    let registry = empty();
+    let hostile: Vec<NodeId> = (0..40).map(|port| of_one_address(&registry, 0, 4_000 + port)).collect();
+    for (at, id) in hostile.iter().enumerate() {
+        assert_eq!(up(&registry, *id, &ids("rare", at * 250..(at + 1) * 250)), 0);
+    }
+    let honest = registry.insert(addr(1), explorer(1));
+    assert_eq!(up(&registry, honest, &ids("good", 0..3)), 0);
+    assert_eq!(registry.containers().len(), MAX_CONTAINERS);
+    assert!(ids("good", 0..3).iter().all(|id| nodes_of(&registry, id) == 1));
+    // The ids evicted were those of one hostile node, which gets no room again.
+    let omitted = (0..40).map(|at| up(&registry, hostile[at], &ids("rare", at * 250..(at + 1) * 250)));
+    assert_eq!(omitted.sum::<usize>(), 3);
+    assert_eq!(up(&registry, honest, &ids("good", 0..3)), 0);
+    registry.remove(honest);
+    hostile.iter().for_each(|id| registry.remove(*id));
+    assert_eq!(registry.containers(), []);
+}
+
+#[test]
+fn long_texts_of_one_address_keep_no_other_out() {
+    let registry = empty();
+    for port in 0..40 {
+        let id = of_one_address(&registry, 0, 4_000 + port);
+        let ids: Vec<String> = (0..100).map(|n| format!("{}{port}-{n}", "\u{1}".repeat(244))).collect();
+        up(&registry, id, &ids);
+    }
+    let honest = registry.insert(addr(1), explorer(1));
+    assert_eq!(up(&registry, honest, &ids(&"long".repeat(60), 0..200)), 0);
+}
+
+#[test]
+fn ids_of_several_addresses_or_listed_nodes_are_not_evicted() {
+    let registry = empty();
+    let nodes: Vec<NodeId> = (0..40).map(|port| of_one_address(&registry, 0, 4_000 + port)).collect();
+    let id = |node: usize| ids("rare", node * 250..(node + 1) * 250);
+    (0..40).for_each(|node| assert_eq!(up(&registry, nodes[node], &id(node)), 0));
+    let (other, listed) = (
+        registry.insert(addr(1), explorer(1)),
+        registry.insert(addr(2), Rank::Listed(0)),
+    );
+    assert_eq!(up(&registry, other, &id(39)) + up(&registry, listed, &id(38)), 0);
+    registry.relist(nodes[37], addr(3), Rank::Listed(1));
+    (4..40).for_each(|node| {
+        let id = registry.insert(addr(node), explorer(node));
+        up(&registry, id, &ids("new", node * 256..(node + 1) * 256));
+    });
+    let is_kept = |node| id(node).iter().all(|id| nodes_of(&registry, id) > 0);
+    assert!((37..40).all(is_kept));
+}
+
+#[test]
+fn listed_nodes_add_a_hundred_thousand_ids() {
     let registry = empty();
     let entered = |node: usize| {
         let id = registry.insert(addr(node), Rank::Listed(node as u32));
@@ -91,7 +149,7 @@ fn nodes_of_ips_txt_enter_no_more_than_a_hundred_thousand() {
 }
 
 #[test]
-fn what_is_gone_makes_room() {
+fn removed_ids_leave_room() {
     let (registry, nodes) = full();
     registry.down(nodes[0]);
     assert_eq!(registry.containers().len(), MAX_CONTAINERS - 250);
@@ -104,7 +162,7 @@ fn what_is_gone_makes_room() {
 }
 
 #[test]
-fn when_the_nodes_whose_descriptions_are_kept_leave_the_next_probe_brings_another() {
+fn after_the_described_nodes_leave_the_next_describes() {
     let registry = empty();
     let report = |id: NodeId, node: usize| {
         let running = Running {
@@ -125,11 +183,11 @@ fn when_the_nodes_whose_descriptions_are_kept_leave_the_next_probe_brings_anothe
 }
 
 #[test]
-fn ids_that_json_makes_long_fill_no_more_than_their_share_and_keep_no_listed_node_out() {
+fn escaped_ids_are_charged_at_their_json_length() {
     let registry = empty();
     let mut crowded_out = 0;
     for node in 0..40 {
-        let id = registry.insert(addr(node), explorer(node));
+        let id = of_one_address(&registry, 0, 4_000 + node);
         // 244 control characters and a number: nearly 1.5 KiB of JSON each.
         let ids: Vec<String> = (0..100).map(|n| format!("{}{node}-{n}", "\u{1}".repeat(244))).collect();
         crowded_out += up(&registry, id, &ids);
