@@ -140,7 +140,8 @@ pub(crate) fn help() -> String {
         } else {
             setting.default
         };
-        let _ = writeln!(help, "  {:<24}{} [{default}]", setting.name, setting.meaning);
+        let _ = writeln!(help, "  {} [{default}]: {}", setting.name, setting.expected());
+        let _ = writeln!(help, "      {}", setting.meaning);
     }
     help
 }

@@ -64,6 +64,7 @@ mod response;
 mod status;
 mod util;
 
+pub use util::text::closest;
 pub use util::{glibc, logger};
 
 use std::fmt;

@@ -63,7 +63,7 @@ fn run(config: Config, port_report: PortReport) -> ExitCode {
         Ok(logging) => logging,
         Err(code) => return code,
     };
-    config.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    warn_of_settings(&config);
     match serve(config, port_report) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -150,7 +150,7 @@ fn check_nodes(config: &Config, show: fn(&check::CheckReport) -> String) -> Exit
         Ok(logging) => logging,
         Err(code) => return code,
     };
-    config.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    warn_of_settings(config);
     let is_terminal = io::stderr().is_terminal();
     let progress = |asked: usize, all: usize| {
         if is_terminal {
@@ -188,6 +188,12 @@ fn ask_health(config: &Config) -> ExitCode {
             complain(&format!("infernet-router: {error}"));
             ExitCode::FAILURE
         }
+    }
+}
+
+fn warn_of_settings(config: &Config) {
+    for warning in &config.warnings {
+        log::warn!("settings warning: {warning}");
     }
 }
 

@@ -1,7 +1,6 @@
-//! `.env` in the working directory: its lines as names and values, and what is wrong with which line.
+//! Parses `.env` in the working directory into names and values, with an error for each invalid line.
 //!
-//! Parsed here, because the library for it replaces `$NAME` in values, which can't be turned off, and takes the lines behind an
-//! apostrophe in a comment for one value.
+//! The usual library is not used: it always expands `$NAME` in values, and an apostrophe in a comment makes it join lines.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,10 +8,10 @@ use std::path::Path;
 
 use crate::util::files;
 
-/// Longest `.env` read. Real ones are a few hundred bytes; a mistaken mount may be anything.
+/// Longest `.env`. Real files have a few hundred bytes; a wrong mount may have any size.
 const MAX_DOTENV_BYTES: u64 = 256 * 1024;
 
-/// The bytes of `.env`; empty where there is none. Never waits: a FIFO is a mistake.
+/// Reads `.env`. A missing file is empty. Never blocks: a FIFO is an error.
 pub(super) fn read_dotenv() -> Result<Vec<u8>, String> {
     files::read_regular(Path::new(".env"), MAX_DOTENV_BYTES).or_else(|error| match error.kind() {
         io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -20,10 +19,10 @@ pub(super) fn read_dotenv() -> Result<Vec<u8>, String> {
     })
 }
 
-/// The values of `.env`, and what is wrong with it. A name given twice has its last value, as with docker, and empty
-/// ones hide nothing. Messages give the line, not the text: it may be a secret.
+/// Returns the values and the errors. Of several values the last one that is not empty counts, as with docker. Error messages
+/// contain the line number and not the text, which may be a secret.
 pub(super) fn parse_dotenv(bytes: &[u8]) -> (HashMap<String, String>, Vec<String>) {
-    let (mut values, mut mistakes) = (HashMap::new(), Vec::new());
+    let (mut values, mut errors) = (HashMap::new(), Vec::new());
     let Ok(text) = std::str::from_utf8(bytes) else {
         return (values, vec![".env: expected UTF-8".to_owned()]);
     };
@@ -36,17 +35,17 @@ pub(super) fn parse_dotenv(bytes: &[u8]) -> (HashMap<String, String>, Vec<String
         match parse_line(line) {
             Some((_, value)) if value.trim().is_empty() => {}
             Some((name, value)) => drop(values.insert(name.to_owned(), value)),
-            None => mistakes.push(format!(
-                ".env, line {}: expected NAME=value, every quote closed and nothing but a comment behind it",
+            None => errors.push(format!(
+                ".env, line {}: expected NAME=value, with closed quotes and only a comment after the value",
                 index + 1
             )),
         }
     }
-    (values, mistakes)
+    (values, errors)
 }
 
-/// A line as a shell would assign it, but that a `$` is a `$`, and a value without quotes goes on to the end of the line
-/// or to a `#` behind a blank.
+/// Parses a line like a shell assignment, except that `$` is literal. A value without quotes extends to the end of the line or
+/// to a `#` after a blank.
 fn parse_line(line: &str) -> Option<(&str, String)> {
     let line = line
         .strip_prefix("export")
@@ -72,7 +71,7 @@ fn parse_line(line: &str) -> Option<(&str, String)> {
     (rest.is_empty() || rest.starts_with('#')).then_some((name, value))
 }
 
-/// What stands before the closing quote, `\"` and `\\` resolved, and what stands behind it.
+/// Returns the text before the closing quote, with `\"` and `\\` unescaped, and the text after it.
 fn double_quoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut chars = text.char_indices();
@@ -103,10 +102,10 @@ mod tests {
     use super::*;
 
     fn dotenv(text: &str) -> (Vec<(String, String)>, Vec<String>) {
-        let (values, mistakes) = parse_dotenv(text.as_bytes());
+        let (values, errors) = parse_dotenv(text.as_bytes());
         let mut values: Vec<_> = values.into_iter().collect();
         values.sort();
-        (values, mistakes)
+        (values, errors)
     }
 
     fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -115,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_comments_quotes_export_and_a_byte_order_mark() {
+    fn comments_quotes_export_and_bom_are_parsed() {
         let text = "\u{feff}PORT=1\r\n# HOST=x\r\n\nexport HOST='::1' # six\nIPS_FILE=\"a b\"\nMAX_PROBES = 7 ";
         let expected = [("HOST", "::1"), ("IPS_FILE", "a b"), ("MAX_PROBES", "7"), ("PORT", "1")];
         assert_eq!(dotenv(text), (pairs(&expected), vec![]));
@@ -123,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dollar_is_a_dollar() {
+    fn dollar_is_literal() {
         let text = "A=a$HOME\nB='$HOME'\nC=\"${HOME}\\$\"\n";
         assert_eq!(
             dotenv(text),
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn blanks_are_part_of_a_value_and_quotes_within_it_are_kept() {
+    fn blanks_and_inner_quotes_are_kept() {
         let text = "A=loopback and private addresses\nB=it's\nC=a \"b\" c\nD=\"a \\\"b\\\" \\\\\"\n";
         let expected = [
             ("A", "loopback and private addresses"),
@@ -144,32 +143,32 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_begins_a_comment_behind_a_blank_and_outside_quotes() {
+    fn hash_after_blank_starts_comment() {
         let text = "A=1   # the router's\nB=::1\t\t# it's\nC=   # isn't\nD=a#b\nE=\"a  # b\"\nF='#'\n";
         let expected = [("A", "1"), ("B", "::1"), ("D", "a#b"), ("E", "a  # b"), ("F", "#")];
         assert_eq!(dotenv(text), (pairs(&expected), vec![]));
     }
 
     #[test]
-    fn the_last_value_that_is_not_empty_counts() {
+    fn last_nonempty_value_counts() {
         let text = "PORT=1\nPORT=2\nPORT=\nHOST=' '\n";
         assert_eq!(dotenv(text), (pairs(&[("PORT", "2")]), vec![]));
     }
 
     #[test]
-    fn a_mistake_is_told_by_its_line_and_the_rest_is_read() {
-        let wanted = "expected NAME=value, every quote closed and nothing but a comment behind it";
+    fn error_names_line_and_rest_is_read() {
+        let expected = "expected NAME=value, with closed quotes and only a comment after the value";
         let text = "\nKEY='1\n\nwhat\nPORT=1\nA='b' c\n=1\n1A=1\nB=\"open\nC=1\n\n";
-        let (values, mistakes) = dotenv(text);
+        let (values, errors) = dotenv(text);
         assert_eq!(values, pairs(&[("C", "1"), ("PORT", "1")]));
-        let lines = [2, 4, 6, 7, 8, 9].map(|line| format!(".env, line {line}: {wanted}"));
-        assert_eq!(mistakes, lines);
+        let lines = [2, 4, 6, 7, 8, 9].map(|line| format!(".env, line {line}: {expected}"));
+        assert_eq!(errors, lines);
         assert_eq!(parse_dotenv(b"PORT=\xff").1, [".env: expected UTF-8"]);
     }
 
     proptest! {
         #[test]
-        fn no_text_panics_and_a_quoted_value_is_read_as_it_is(text in "(\\PC|[\n\"'#=\\\\ ])*", value in "[^'\\n\\r]*[^'\\s]") {
+        fn no_text_panics_and_quoted_value_is_literal(text in "(\\PC|[\n\"'#=\\\\ ])*", value in "[^'\\n\\r]*[^'\\s]") {
             let _ = parse_dotenv(text.as_bytes());
             prop_assert_eq!(dotenv(&format!("A='{value}'")), (pairs(&[("A", &value)]), vec![]));
         }

@@ -1,6 +1,6 @@
-//! Every setting at its limits and past them.
+//! Every setting at its limits and above them.
 
-use super::values::MAX_SHOWN_CHARS;
+use super::reader::MAX_SHOWN_CHARS;
 use super::*;
 
 mod choices;
@@ -15,13 +15,13 @@ fn config(settings: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
 
 fn accepted(name: &str, value: &str) -> Config {
     let outcome = config(&[(name, value)]);
-    outcome.unwrap_or_else(|mistakes| panic!("{name}={value:?} was refused: {mistakes}"))
+    outcome.unwrap_or_else(|errors| panic!("{name}={value:?} was refused: {errors}"))
 }
 
 fn refused(name: &str, value: &str) -> String {
     match config(&[(name, value)]) {
         Ok(_) => panic!("{name}={value:?} was accepted"),
-        Err(mistakes) => mistakes.to_string(),
+        Err(errors) => errors.to_string(),
     }
 }
 
@@ -35,7 +35,7 @@ fn api_url(text: &str) -> ApiUrl {
 }
 
 #[test]
-fn nothing_set_gives_the_documented_defaults() {
+fn unset_settings_have_documented_defaults() {
     let config = config(&[]).expect("the defaults are valid");
     assert_eq!(config.port, 4000);
     assert_eq!(config.host, IpAddr::from([0, 0, 0, 0]));
@@ -54,7 +54,7 @@ fn nothing_set_gives_the_documented_defaults() {
 }
 
 #[test]
-fn the_documented_default_given_as_a_value_changes_nothing() {
+fn explicit_default_changes_nothing() {
     let unset = format!("{:?}", config(&[]).expect("the defaults are valid"));
     for Setting { name, default, .. } in SETTINGS {
         // The only difference that is meant: an explicit value silences the warning.
@@ -67,7 +67,7 @@ fn the_documented_default_given_as_a_value_changes_nothing() {
 }
 
 #[test]
-fn a_blank_value_is_an_unset_one() {
+fn blank_value_counts_as_unset() {
     let unset = format!("{:?}", config(&[]).expect("the defaults are valid"));
     for Setting { name, .. } in SETTINGS {
         for blank in ["", " ", "\t\r\n"] {
@@ -77,7 +77,7 @@ fn a_blank_value_is_an_unset_one() {
 }
 
 #[test]
-fn all_mistakes_are_reported_together_with_name_value_and_what_was_wanted() {
+fn all_errors_are_reported_together() {
     let outcome = config(&[
         ("PORT", "http"),
         ("HOST", "localhost"),
@@ -85,16 +85,16 @@ fn all_mistakes_are_reported_together_with_name_value_and_what_was_wanted() {
         ("PROMISES", "maybe"),
     ]);
     assert_eq!(
-        outcome.expect_err("four mistakes").to_string(),
+        outcome.expect_err("four errors").to_string(),
         "PORT=\"http\": expected a port, 0 to 65535\n\
          HOST=\"localhost\": expected an IPv4 or IPv6 address, without a port\n\
-         REFRESH_INTERVAL=\"nan\": expected seconds, a decimal number from 0.1 to 86400\n\
+         REFRESH_INTERVAL=\"nan\": expected seconds, 0.1 to 86400\n\
          PROMISES=\"maybe\": expected on or off"
     );
 }
 
 #[test]
-fn a_wrong_value_is_escaped_and_cut() {
+fn invalid_value_is_escaped_and_truncated() {
     let at_the_limit = "x".repeat(MAX_SHOWN_CHARS);
     let text = refused("PORT", &at_the_limit);
     assert!(text.starts_with(&format!("PORT=\"{at_the_limit}\":")), "{text}");
@@ -107,21 +107,21 @@ fn a_wrong_value_is_escaped_and_cut() {
 
 #[cfg(unix)]
 #[test]
-fn a_value_that_is_not_utf8_is_a_mistake_and_for_the_log_level_a_warning() {
+fn non_utf8_value_is_an_error() {
     use std::os::unix::ffi::OsStringExt;
     let only = |name: &'static str| {
         let bytes = OsString::from_vec(vec![b'1', 0xff]);
         Config::from_lookup(move |asked| (asked == name).then(|| bytes.clone()))
     };
     for Setting { name, .. } in SETTINGS.iter().filter(|known| known.name != "RUST_LOG") {
-        let mistakes = only(name).expect_err("not UTF-8").to_string();
-        assert_eq!(mistakes, format!("{name}=\"1\u{fffd}\": expected UTF-8"));
+        let errors = only(name).expect_err("not UTF-8").to_string();
+        assert_eq!(errors, format!("{name}=\"1\u{fffd}\": expected UTF-8"));
     }
     assert_eq!(only("RUST_LOG").expect("a warning").warnings.len(), 1);
 }
 
 #[test]
-fn whole_numbers_are_taken_up_to_their_limits_and_not_one_past() {
+fn whole_number_above_its_limit_is_invalid() {
     for (name, least, most) in [
         ("PORT", 0_u64, 65_535_u64),
         ("RATELIMIT_REQS_PER_MIN", 0, 1_000_000_000),
@@ -152,7 +152,7 @@ fn whole_numbers_are_taken_up_to_their_limits_and_not_one_past() {
 }
 
 #[test]
-fn the_interval_is_a_decimal_number_within_its_range() {
+fn interval_is_a_decimal_number_in_range() {
     for (text, millis) in [
         ("0.1", 100),
         ("2", 2000),
@@ -171,7 +171,7 @@ fn the_interval_is_a_decimal_number_within_its_range() {
 }
 
 #[test]
-fn an_interval_below_two_seconds_is_worth_a_warning() {
+fn interval_below_two_seconds_gets_warning() {
     assert_eq!(accepted("REFRESH_INTERVAL", "2").warnings.len(), 0);
     let warnings = accepted("REFRESH_INTERVAL", "1.99").warnings;
     assert!(warnings[0].starts_with("REFRESH_INTERVAL=1.99:"), "{warnings:?}");
@@ -179,7 +179,7 @@ fn an_interval_below_two_seconds_is_worth_a_warning() {
 }
 
 #[test]
-fn a_log_level_is_one_bare_word_and_else_a_warning() {
+fn invalid_log_level_gets_warning() {
     for (text, level) in [
         ("off", LevelFilter::Off),
         ("ERROR", LevelFilter::Error),
@@ -196,14 +196,14 @@ fn a_log_level_is_one_bare_word_and_else_a_warning() {
         assert_eq!(
             config.warnings,
             [format!(
-                "RUST_LOG={text:?}: expected off, error, warn, info, debug or trace; info it is"
+                "RUST_LOG={text:?}: expected off, error, warn, info, debug or trace; using info"
             )]
         );
     }
 }
 
 #[test]
-fn host_and_switch_and_paths_are_read() {
+fn host_switch_and_paths_are_read() {
     assert_eq!(accepted("HOST", "::").host, IpAddr::from([0_u16; 8]));
     refused("HOST", "127.0.0.1:80");
     for (on, off) in [("on", "OFF"), ("True", "false"), ("1", "0"), ("yes", "No")] {
@@ -218,7 +218,7 @@ fn host_and_switch_and_paths_are_read() {
 }
 
 #[test]
-fn a_list_of_blocks_takes_addresses_and_blocks_and_trims_host_bits() {
+fn blocks_and_addresses_are_read_without_host_bits() {
     assert_eq!(
         blocks("10.1.2.3/8 , 192.0.2.1,2001:db8::1/32,::1"),
         ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32", "::1/128"]
@@ -254,12 +254,12 @@ fn a_list_of_blocks_takes_addresses_and_blocks_and_trims_host_bits() {
 }
 
 #[test]
-fn an_ipv4_mapped_block_becomes_ipv4_down_to_96() {
+fn ipv4_mapped_block_becomes_ipv4() {
     assert_eq!(blocks("::ffff:10.0.0.1"), ["10.0.0.1/32"]);
     assert_eq!(blocks("::ffff:10.9.9.9/104"), ["10.0.0.0/8"]);
     assert_eq!(blocks("::ffff:0:0/96"), ["0.0.0.0/0"]);
     let text = refused("TRUSTED_PROXIES", "::ffff:0:0/95");
-    assert!(text.contains("to be /96 or longer"), "{text}");
+    assert!(text.contains("of /96 or longer"), "{text}");
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn metrics_from_defaults_to_loopback() {
 }
 
 #[test]
-fn weights_are_by_job_type_and_one_for_the_rest() {
+fn unnamed_job_type_has_weight_one() {
     let weights = accepted("PENDING_WEIGHTS", "offchain=0, onchain = 1000").weights;
     assert_eq!(weights.weight("offchain"), 0);
     assert_eq!(weights.weight("onchain"), 1000);
@@ -325,12 +325,12 @@ fn weights_are_by_job_type_and_one_for_the_rest() {
     }
     assert_eq!(
         refused("PENDING_WEIGHTS", "a=1,b=2,a=1"),
-        "PENDING_WEIGHTS=\"a=1,b=2,a=1\": expected each job type once; \"a\" is named twice"
+        "PENDING_WEIGHTS=\"a=1,b=2,a=1\": expected each job type once; \"a\" is repeated"
     );
 }
 
 #[test]
-fn the_nodes_of_the_explorer_are_below_its_address() {
+fn explorer_nodes_url_extends_api_url() {
     for (text, nodes) in [
         ("http://explorer.example", "http://explorer.example"),
         ("https://Explorer.example/", "https://Explorer.example"),
@@ -344,7 +344,7 @@ fn the_nodes_of_the_explorer_are_below_its_address() {
 }
 
 #[test]
-fn the_explorer_is_where_a_node_with_that_address_would_be() {
+fn explorer_origin_equals_node_origin() {
     for (text, host, same) in [
         ("https://A.example./x", "a.example.", "https://a.example.:443"),
         ("https://[2001:db8:0::1]/x", "2001:db8::1", "https://[2001:db8::1]:443"),
@@ -360,7 +360,7 @@ fn the_explorer_is_where_a_node_with_that_address_would_be() {
 }
 
 #[test]
-fn an_explorer_address_that_is_none_is_refused() {
+fn invalid_api_url_is_refused() {
     for wrong in [
         "explorer.example",
         "//explorer.example",
@@ -405,25 +405,40 @@ fn an_explorer_address_that_is_none_is_refused() {
 }
 
 #[test]
-fn a_password_in_the_explorer_address_is_refused_and_not_repeated() {
+fn api_url_credentials_are_decoded_and_never_shown() {
+    let config = accepted("API_URL", "https://me:s%20e@cr:et@a.example:8443/x/");
+    assert!(!format!("{config:?}").contains("cr:et"), "{config:?}");
     assert_eq!(
-        refused("API_URL", "http://me:se@cret@a.example/x"),
-        "API_URL=\"http://***@a.example/x\": expected an address without a user name and a password"
+        config.changed,
+        [("API_URL", "https://***@a.example:8443/x/".to_owned())]
     );
+    let url = config.api_url.expect("it is set");
+    assert_eq!(url.credentials(), Some(&b"me:s e@cr:et"[..]));
+    assert_eq!(url.nodes_url(), "https://a.example:8443/x/api/nodes?minutes_past=60");
+    assert_eq!(api_url("http://a.example/b@c").credentials(), None);
+}
+
+#[test]
+fn invalid_api_url_masks_its_password() {
+    assert_eq!(
+        refused("API_URL", "http://me:se@cret@a..example/x"),
+        "API_URL=\"http://***@a..example/x\": expected a host name: letters, digits, \"-\", \"_\", at most 63 bytes between two dots and 253 in all"
+    );
+    assert!(refused("API_URL", "http://me@a.example").contains("a user name with a password"));
     assert!(!refused("API_URL", "me:secret@a.example").contains("secret"));
 }
 
 #[test]
-fn a_value_in_quotes_is_told_as_such() {
+fn error_names_quotes_around_value() {
     for quoted in ["\"4000\"", "'4000'"] {
-        let told = refused("PORT", quoted);
-        assert!(told.ends_with("expected a value without quotes around it (docker's --env-file passes them on)"));
+        let error = refused("PORT", quoted);
+        assert!(error.ends_with("expected a value without quotes around it (docker's --env-file passes them on)"));
     }
     assert!(refused("IPS_FILE", "\"ips.txt\"").contains("without quotes"));
 }
 
 #[test]
-fn settings_that_differ_from_their_defaults_are_named_whatever_their_spelling() {
+fn changed_settings_are_listed_with_their_value() {
     let changed = |settings: &[(&str, &str)]| config(settings).expect("settings").changed;
     assert_eq!(changed(&[]), []);
     assert_eq!(
@@ -435,6 +450,65 @@ fn settings_that_differ_from_their_defaults_are_named_whatever_their_spelling() 
         ("API_URL", "http://a.example/"),
         ("RUST_LOG", "debug"),
     ];
-    let wanted = named.map(|(name, value)| (name, value.to_owned()));
-    assert_eq!(changed(&named), wanted);
+    let expected = named.map(|(name, value)| (name, value.to_owned()));
+    assert_eq!(changed(&named), expected);
+}
+
+#[test]
+fn example_of_each_setting_is_valid_and_no_default() {
+    for Setting { name, example, .. } in SETTINGS {
+        let changed = accepted(name, example).changed;
+        assert_eq!(changed, [(*name, (*example).to_owned())]);
+    }
+}
+
+#[test]
+fn typo_of_a_setting_gets_a_suggestion() {
+    let typo = |name: &str| !misspelled([name.to_owned()].iter()).is_empty();
+    for name in [
+        "PROT",
+        "port",
+        "POR",
+        "REFRESH_INTERVALL",
+        "API_URI",
+        "MAX_CONECTION",
+        "CORS_ORIGIN",
+    ] {
+        assert!(typo(name), "{name}");
+    }
+    for name in [
+        "PORT",
+        "PATH",
+        "HOME",
+        "HTTP_PROXY",
+        "MY_OWN",
+        "RUST_BACKTRACE",
+        "API_KEY_FILE",
+        "HOSTNAME",
+    ] {
+        assert!(!typo(name), "{name}");
+    }
+    assert_eq!(
+        misspelled(["PROT".to_owned()].iter()),
+        [".env: unknown setting \"PROT\"; did you mean PORT?"]
+    );
+}
+
+#[test]
+fn every_setting_is_read_in_table_order() {
+    let names: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+    let loaded = load(
+        &|name| (name == "PORT").then(|| ("http".into(), SetBy::Dotenv)),
+        Vec::new(),
+    );
+    assert_eq!(loaded.values.iter().map(|value| value.name).collect::<Vec<_>>(), names);
+    assert_eq!(
+        (loaded.values[0].value.as_str(), loaded.values[0].set_by),
+        ("http", SetBy::Dotenv)
+    );
+    assert_eq!(
+        (loaded.values[1].value.as_str(), loaded.values[1].set_by),
+        ("0.0.0.0", SetBy::Default)
+    );
+    assert!(loaded.config.is_err());
 }

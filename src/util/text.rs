@@ -1,7 +1,10 @@
-//! Makes untrusted text safe to show: escapes, truncates and quotes text, and masks passwords.
+//! Makes untrusted text safe to show: escapes, truncates and quotes text, and masks passwords. Finds the word that a typo
+//! was meant to be.
 
 use std::borrow::Cow;
 
+/// Most letters that may be wrong in a typo.
+const MAX_TYPO_DISTANCE: usize = 2;
 /// Ends a text that was truncated.
 const ELLIPSIS: char = '…';
 
@@ -44,6 +47,14 @@ pub(crate) fn redact(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// The candidate that the word is a typo of: up to two letters are added, missing, replaced or swapped, and at most a third of
+/// the candidate, because a short word is close to many words.
+pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let candidates = candidates.into_iter();
+    let (distance, closest) = candidates.map(|to| (strsim::osa_distance(word, to), to)).min()?;
+    (distance <= MAX_TYPO_DISTANCE.min(closest.len() / 3)).then_some(closest)
+}
+
 /// The first `max_chars` characters, and whether the text is longer.
 fn truncate(text: &str, max_chars: usize) -> (&str, bool) {
     match text.char_indices().nth(max_chars) {
@@ -69,6 +80,20 @@ mod tests {
         assert_eq!(shorten("ééé", 2), "éé…");
         assert_eq!(quote("ab", 2), "\"ab\"");
         assert_eq!(quote("abc", 2), "\"ab\"…");
+    }
+
+    #[test]
+    fn typo_of_two_letters_finds_its_word() {
+        for (typo, meant) in [
+            ("drian", Some("drain")),
+            ("drain", Some("drain")),
+            ("bakupp", Some("backup")),
+            ("bkp", None),
+            ("grin", None),
+        ] {
+            assert_eq!(closest(typo, ["drain", "backup", "as"]), meant, "{typo}");
+        }
+        assert_eq!(closest("a", []), None);
     }
 
     #[test]

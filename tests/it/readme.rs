@@ -5,22 +5,50 @@ use std::collections::BTreeSet;
 use infernet_router::config::{SETTINGS, Setting};
 
 const README: &str = include_str!("../../README.md");
+const SETTINGS_DOCUMENT: &str = include_str!("../../.packaging/docs/settings.md");
 const MAKEFILE: &str = include_str!("../../Makefile");
 const UNIT: &str = include_str!("../../.packaging/infernet-router.service");
 const COMPOSE: &str = include_str!("../../docker-compose.yaml");
 
-/// The row of a setting in the README.
-fn row(Setting { name, default, meaning }: &Setting) -> String {
-    let default = if default.is_empty() { "unset" } else { default };
-    format!("| `{name}` | {default} | {meaning} |")
+/// The row of a setting in the documents.
+fn row(setting: &Setting) -> String {
+    let default = if setting.default.is_empty() {
+        "unset"
+    } else {
+        setting.default
+    };
+    let (name, meaning, example) = (setting.name, setting.meaning, setting.example);
+    format!(
+        "| `{name}` | {default} | {} | {meaning} | `{example}` |",
+        setting.expected()
+    )
+}
+
+/// The rows of settings in a document.
+fn rows_in(document: &str) -> Vec<&str> {
+    let name = |line: &str| {
+        line.strip_prefix("| `")?
+            .split_once('`')
+            .map(|(name, _)| name.to_owned())
+    };
+    let is_setting = |line: &&str| name(line).is_some_and(|name| SETTINGS.iter().any(|known| known.name == name));
+    document.lines().filter(is_setting).collect()
 }
 
 #[test]
-fn the_readme_has_a_row_for_each_setting_and_no_other() {
-    let (_, section) = README.split_once("\n## Settings\n").expect("a section");
-    let (section, _) = section.split_once("\n## ").expect("another one behind it");
-    let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
-    assert_eq!(rows, SETTINGS.iter().map(row).collect::<Vec<_>>());
+fn settings_document_has_a_row_for_each_setting() {
+    let table: Vec<String> = SETTINGS.iter().map(row).collect();
+    assert_eq!(rows_in(SETTINGS_DOCUMENT), table, "\n{}\n", table.join("\n"));
+}
+
+#[test]
+fn readme_rows_are_rows_of_the_table() {
+    let table: Vec<String> = SETTINGS.iter().map(row).collect();
+    let rows = rows_in(README);
+    assert!(rows.len() >= 10, "{rows:?}");
+    for row in rows {
+        assert!(table.iter().any(|known| known == row), "{row}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn seconds_are_taken_within_their_ranges() {
+fn seconds_are_read_within_their_ranges() {
     let config = accepted("IDLE_TIMEOUT", "3600");
     assert_eq!(config.idle_timeout, Duration::from_secs(3600));
     assert_eq!(
@@ -29,7 +29,7 @@ fn seconds_are_taken_within_their_ranges() {
 }
 
 #[test]
-fn a_speedup_is_a_number_from_1_to_64() {
+fn speedup_is_a_number_from_1_to_64() {
     assert_eq!(accepted("MAX_SPEEDUP", "8").max_speedup, Some(8.0));
     assert_eq!(accepted("MAX_SPEEDUP", "1.5").max_speedup, Some(1.5));
     for wrong in ["0", "0.9", "64.1", "-1", "x"] {
@@ -38,15 +38,15 @@ fn a_speedup_is_a_number_from_1_to_64() {
 }
 
 #[test]
-fn origins_are_as_browsers_write_them() {
+fn origins_have_the_form_of_browsers() {
     assert_eq!(accepted("CORS_ORIGINS", "*").cors_origins, CorsOrigins::Any);
     let listed = accepted(
         "CORS_ORIGINS",
         "https://App.example:443, http://localhost:3000/,http://a:80,",
     )
     .cors_origins;
-    let wanted = ["https://app.example", "http://localhost:3000", "http://a"].map(str::to_owned);
-    assert_eq!(listed, CorsOrigins::Listed(wanted.into()));
+    let expected = ["https://app.example", "http://localhost:3000", "http://a"].map(str::to_owned);
+    assert_eq!(listed, CorsOrigins::Listed(expected.into()));
     for wrong in [
         "app.example",
         "https://a/x",
@@ -60,7 +60,7 @@ fn origins_are_as_browsers_write_them() {
 }
 
 #[test]
-fn the_log_is_text_or_json() {
+fn log_format_is_text_or_json() {
     assert_eq!(accepted("LOG_FORMAT", "JSON").log_format, LogFormat::Json);
     assert_eq!(accepted("LOG_FORMAT", "text").log_format, LogFormat::Text);
     assert!(refused("LOG_FORMAT", "xml").ends_with("expected text or json"));

@@ -17,7 +17,7 @@ fn lines() -> Vec<&'static str> {
 }
 
 #[test]
-fn it_has_every_setting_in_order_with_its_default() {
+fn example_has_every_setting_with_its_default() {
     let expected: Vec<String> = SETTINGS
         .iter()
         .map(|setting| format!("{}={}", setting.name, setting.default))
@@ -26,16 +26,25 @@ fn it_has_every_setting_in_order_with_its_default() {
 }
 
 #[test]
-fn nothing_in_it_breaks_where_docker_reads_it() {
+fn each_setting_has_its_meaning_and_form() {
+    let example = EXAMPLE.to_lowercase();
+    for setting in SETTINGS {
+        let comment = format!("# {} ({})\n# {}=", setting.meaning, setting.expected(), setting.name);
+        assert!(example.contains(&comment.to_lowercase()), "{comment}");
+    }
+}
+
+#[test]
+fn example_is_valid_for_docker() {
     for line in lines() {
         assert!(!line.contains(['"', '\'', '#']), "{line}");
     }
 }
 
 #[test]
-fn all_of_it_taken_as_it_is_is_understood() {
+fn example_is_valid_as_dotenv() {
     let launch = launch().unset("PORT").unset("HOST").file(".env", lines().join("\n"));
     let output = run(&launch, &["check"]);
-    assert_eq!(output.status.code(), Some(1), "no node, and no mistake: {output:?}");
+    assert_eq!(output.status.code(), Some(1), "no node, and no error: {output:?}");
     assert_eq!(text(&output.stderr), "");
 }
