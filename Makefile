@@ -6,8 +6,8 @@ HOST_TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 # As root there is often no rustc; what was built is found all the same.
 TARGET := $(or $(HOST_TARGET),$(shell uname -m)-unknown-linux-gnu)
 STATIC := target/$(TARGET)/release/infernet-router
-# It has 4.6 MiB; one above 5 has grown by mistake.
-MAX_STATIC_BYTES := 5242880
+# A binary above 4.5 MiB has grown by mistake.
+MAX_STATIC_BYTES := 4718592
 # What --version tells of a binary that is made to be run; a release says it in the environment.
 GIT_COMMIT ?= $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null)
 # `--locked` in CI.
@@ -88,7 +88,8 @@ install:
 deb:
 	.packaging/deb.sh
 
-# It routes, resolves names and calls https nodes in an empty root.
+# It routes, resolves names, calls https nodes and loads no NSS module in a root of its own. NSS_ROOT=DIR: beside the
+# modules of another release.
 test-static: static
 	@bytes=$$(wc -c < $(STATIC)); \
 	if [ $$bytes -gt $(MAX_STATIC_BYTES) ]; then echo "$$bytes bytes are more than $(MAX_STATIC_BYTES)"; exit 1; fi

@@ -130,7 +130,8 @@ pub struct Router {
     addr: SocketAddr,
     is_ready: Receiver<()>,
     is_broken: Receiver<String>,
-    reread: Sender<()>,
+    /// The list's watcher, and that of `SSL_CERT_FILE`.
+    reread: Vec<Sender<()>>,
     fetcher: Fetcher,
     /// Closing it tells the threads to end.
     stop: Option<Sender<()>>,
@@ -208,6 +209,12 @@ impl Router {
         }
         // Last: probes begin with the first list, and must not take the threads that others still need.
         let (reread, rereads) = bounded(1);
+        let mut reread = vec![reread];
+        if let Some(path) = &config.ssl_cert_file {
+            let (sender, rereads) = bounded(1);
+            fetcher.follow_roots(path, rereads, stopped.clone())?;
+            reread.push(sender);
+        }
         let watch = lists::watch(&config.ips_file, has_explorer, outputs, rereads, stopped, &alarm);
         threads.push(watch?);
 
@@ -243,7 +250,9 @@ impl Router {
     /// Reads the list of nodes now, changed or not.
     pub fn reread_list(&self) {
         // Where it is full, the list is about to be read.
-        let _ = self.reread.try_send(());
+        for watcher in &self.reread {
+            let _ = watcher.try_send(());
+        }
     }
 
     /// Receives the name of a thread without which the router can't go on, when one has ended: a defect. What is left

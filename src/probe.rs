@@ -1,6 +1,8 @@
 //! Probes one node: a single `GET /info`, bounded in time and size. Does not log and does not decide health.
 
-use crate::net::{Bounds, Fetcher, MAX_REDIRECTS, NODE_TIMEOUT, Response};
+use std::time::SystemTime;
+
+use crate::net::{Bounds, Family, Fetcher, MAX_REDIRECTS, NODE_TIMEOUT, Response};
 use crate::node::{NodeAddr, NodeInfo, Source};
 use crate::registry::NodeId;
 
@@ -38,17 +40,23 @@ pub(crate) fn probe(fetcher: &Fetcher, addr: &NodeAddr, source: Source) -> Probe
                 false => Outcome::Failed(reason),
             };
             return Probe {
-                outcome,
-                redirected_to: None,
+                family: error.network(),
+                ..Probe::of(outcome)
             };
         }
     };
     let redirected_to = answer.redirected_to.take();
+    let (family, certificate_expires) = (answer.family(), answer.certificate_expires());
     let outcome = match (outcome(answer), &redirected_to) {
         (Outcome::Failed(reason), Some(to)) => Outcome::Failed(format!("{reason}, behind a redirect to \"{to}\"")),
         (outcome, _) => outcome,
     };
-    Probe { outcome, redirected_to }
+    Probe {
+        outcome,
+        redirected_to,
+        family,
+        certificate_expires,
+    }
 }
 
 fn outcome(answer: Response) -> Outcome {
@@ -78,14 +86,28 @@ pub(crate) struct Probe {
     pub(crate) outcome: Outcome,
     /// The target of the redirects that were followed, escaped.
     pub(crate) redirected_to: Option<String>,
+    #[allow(dead_code, reason = "the poller's rule for a lost uplink needs it")]
+    /// With a response: the family over which the node responded. With a local error: the family that the local network
+    /// stack refuses. `None` if the cause is something else.
+    pub(crate) family: Option<Family>,
+    #[allow(dead_code, reason = "the status report needs it")]
+    /// When the certificate of an https node expires.
+    pub(crate) certificate_expires: Option<SystemTime>,
 }
 
 impl Probe {
     /// The result of a probe that panicked: a failure.
     pub(crate) fn panicked() -> Self {
+        Self::of(Outcome::Failed("the probe panicked".to_owned()))
+    }
+
+    /// A result that has only an outcome.
+    pub(crate) fn of(outcome: Outcome) -> Self {
         Self {
-            outcome: Outcome::Failed("the probe panicked".to_owned()),
+            outcome,
             redirected_to: None,
+            family: None,
+            certificate_expires: None,
         }
     }
 }

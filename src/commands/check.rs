@@ -223,7 +223,9 @@ impl Row {
 
     fn of_probe(report: Done<(NodeAddr, Rank), Probe>, weight: impl Fn(&str) -> u32) -> Self {
         let (addr, rank) = report.job;
-        let Probe { outcome, redirected_to } = report.result.unwrap_or_else(Probe::panicked);
+        let Probe {
+            outcome, redirected_to, ..
+        } = report.result.unwrap_or_else(Probe::panicked);
         let mut row = Self {
             address: addr.as_listed().to_owned(),
             source: rank.source(),

@@ -13,7 +13,7 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
 
 use super::certificate;
-use super::reason::{Cause, FetchError};
+use super::reason::FetchError;
 
 /// Longest header section of a response. Nodes send some 200 bytes, an Explorer behind a content network a few KiB.
 pub(super) const MAX_HEADER_BYTES: usize = 8 * 1024;
@@ -95,7 +95,7 @@ impl Dial {
             };
             if failed
                 .as_ref()
-                .is_none_or(|failed| error.cause() == Cause::Peer || failed.cause() != Cause::Peer)
+                .is_none_or(|failed| !error.is_local() || failed.is_local())
             {
                 failed = Some(error);
             }

@@ -10,28 +10,32 @@ mod roots;
 mod system;
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use crossbeam_channel::Receiver;
 use rustls::ClientConfig;
 use ureq::Agent;
 use ureq::http::header::{AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderName, LOCATION};
 
 use crate::config::Config;
+use crate::util::{text, threads};
 use connection::{Dial, MAX_HEADER_BYTES, Peer, Sockets};
 use redirect::Target;
 use resolver::HostResolver;
 
-pub(crate) use reason::FetchError;
-pub(crate) use roots::CertError;
+pub(crate) use reason::{Family, FetchError};
 
 /// A node has this long for one request: name resolution, connect, TLS, header section and body.
 pub(crate) const NODE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Redirects that a node of ips.txt may send. An Explorer node may send none: whoever registers a node must not choose
 /// what the router calls.
 pub(crate) const MAX_REDIRECTS: u32 = 3;
+/// Characters of a page for a browser in a reason.
+const MAX_PAGE_CHARS: usize = 40;
 /// The interval for which a router of the default settings probes a node: what commands resolve names for.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -75,22 +79,36 @@ impl Fetcher {
     /// keep the router from starting.
     pub(crate) fn of_config(config: &Config) -> Self {
         let fetcher = Self::new(config.refresh_interval);
-        if let Some(path) = &config.ssl_cert_file
-            && let Err(reason) = fetcher.read_roots(path)
-        {
-            log::warn!(file:% = path.display(), reason:%; "SSL_CERT_FILE rejected: built-in roots stay in effect");
+        if let Some(path) = &config.ssl_cert_file {
+            fetcher.read_roots(path);
         }
         fetcher
     }
 
-    /// Replaces the roots by the built-in ones and those in `SSL_CERT_FILE`.
+    /// Replaces the roots by the built-in ones and those in `SSL_CERT_FILE`. An unusable file is logged, and the last
+    /// roots stay in effect. Returns whether the file was accepted.
+    fn read_roots(&self, path: &Path) -> bool {
+        match roots::with_file(path) {
+            Ok(tls) => *self.0.tls.write().unwrap_or_else(PoisonError::into_inner) = tls,
+            Err(reason) => {
+                log::warn!(file:% = path.display(), reason:%; "roots rejected: last accepted roots stay in effect");
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Reads `SSL_CERT_FILE` again after a change and at each message of `reread`, until `stop` closes. The disk may hang,
+    /// so this thread is not joined.
     ///
     /// # Errors
-    /// The file is unusable. The last roots stay in effect.
-    pub(crate) fn read_roots(&self, path: &Path) -> Result<(), CertError> {
-        let tls = roots::with_file(path)?;
-        *self.0.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
-        Ok(())
+    /// The system refuses the thread.
+    pub(crate) fn follow_roots(&self, path: &Path, reread: Receiver<()>, stop: Receiver<()>) -> io::Result<()> {
+        let (fetcher, path) = (self.clone(), path.to_owned());
+        let thread = threads::spawn_detached("roots", move || {
+            roots::follow(&path, &reread, &stop, || fetcher.read_roots(&path));
+        });
+        thread.map(|_| ())
     }
 
     pub(crate) fn resolver(&self) -> &HostResolver {
@@ -168,9 +186,9 @@ impl Fetcher {
         let mut response = request.call()?;
         let status = response.status();
         let headers = response.headers();
-        let location = text(headers, LOCATION).filter(|_| status.is_redirection());
+        let location = header(headers, LOCATION).filter(|_| status.is_redirection());
         let encoding =
-            text(headers, CONTENT_ENCODING).filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity"));
+            header(headers, CONTENT_ENCODING).filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity"));
         let body = match status.as_u16() {
             200 => response
                 .body_mut()
@@ -222,18 +240,27 @@ pub(crate) struct Response {
 }
 
 impl Response {
+    /// The family of the server's address.
+    pub(crate) fn family(&self) -> Option<Family> {
+        self.peer.map(|peer| peer.addr.into())
+    }
+
     /// When the server's certificate expires. `None` without TLS.
-    #[expect(dead_code, reason = "the status does not show it yet")]
     pub(crate) fn certificate_expires(&self) -> Option<SystemTime> {
         self.peer.and_then(|peer| peer.certificate_expires)
     }
 
-    /// Returns the body of a readable 200.
+    /// Returns the body of a readable 200, to be parsed as JSON.
     ///
     /// # Errors
-    /// Another status, or a content encoding that was not requested.
+    /// Another status, a content encoding that was not requested, or a page for a browser.
     pub(crate) fn into_body(self) -> Result<Vec<u8>, FetchError> {
         let reason = match (self.status, self.location, self.encoding) {
+            (200, _, None) if self.body.trim_ascii_start().starts_with(b"<") => {
+                let page = String::from_utf8_lossy(self.body.trim_ascii_start());
+                let begin = text::quote(&page, MAX_PAGE_CHARS);
+                format!("not JSON but a page for a browser, as another service or a proxy sends it: {begin}")
+            }
             (200, _, None) => return Ok(self.body),
             (200, _, Some(encoding)) => format!(
                 "Content-Encoding {} though none was requested: turn it off at the node or its proxy",
@@ -259,7 +286,7 @@ fn agent_config() -> ureq::config::Config {
         .build()
 }
 
-fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+fn header(headers: &HeaderMap, name: HeaderName) -> Option<String> {
     let value = headers.get(name)?;
     Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
 }

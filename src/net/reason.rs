@@ -15,14 +15,36 @@ const MAX_UNTRUSTED_CHARS: usize = 200;
 
 /// Where the cause of a failure lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
+enum Cause {
     /// The peer, or the network on the way.
     Peer,
     /// This process or machine: descriptors, memory, ports. The failure says nothing about the peer.
     Local,
-    /// The local network stack refuses to reach this address. Either the uplink is lost, or the address never was
-    /// reachable from here.
-    LocalNetwork(SocketAddr),
+    /// The local network stack refuses to reach addresses of this family. Either the uplink is lost, or the family never
+    /// was reachable from here.
+    LocalNetwork(Family),
+}
+
+/// The family of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl From<SocketAddr> for Family {
+    fn from(addr: SocketAddr) -> Self {
+        if addr.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        })
+    }
 }
 
 /// Why there is no response. Its `Display` is escaped for the log.
@@ -52,22 +74,19 @@ impl FetchError {
 
     /// Judges a failed connect.
     pub(super) fn of_connect(error: &io::Error, addr: SocketAddr) -> Self {
-        let network = match addr {
-            SocketAddr::V4(_) => "IPv4",
-            SocketAddr::V6(_) => "IPv6",
-        };
+        let family = Family::from(addr);
         match Errno::from_io_error(error) {
             // Two causes have these errors in common. They differ in whether a datagram socket could be connected.
             Some(Errno::ADDRNOTAVAIL) if has_route(addr) => Self::new(Cause::Local, "no free local port"),
             Some(Errno::NETUNREACH | Errno::HOSTUNREACH) if has_route(addr) => Self::of_peer("no route to host"),
             Some(Errno::ADDRNOTAVAIL | Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::NETDOWN) => Self::new(
-                Cause::LocalNetwork(addr),
-                format!("this machine has no {network} route to it"),
+                Cause::LocalNetwork(family),
+                format!("this machine has no {family} route to it"),
             ),
             Some(Errno::ACCESS | Errno::PERM | Errno::INVAL | Errno::AGAIN) => {
                 let error = escaped(&error.to_string());
-                let reason = format!("a route or firewall of this machine refuses to connect over {network} ({error})");
-                Self::new(Cause::LocalNetwork(addr), reason)
+                let reason = format!("a route or firewall of this machine refuses to connect over {family} ({error})");
+                Self::new(Cause::LocalNetwork(family), reason)
             }
             _ => Self::from_io(error),
         }
@@ -90,8 +109,12 @@ impl FetchError {
         }
     }
 
-    pub(super) fn cause(&self) -> Cause {
-        self.cause
+    /// Returns the family that the local network stack refuses, if that is the cause.
+    pub(crate) fn network(&self) -> Option<Family> {
+        match self.cause {
+            Cause::LocalNetwork(family) => Some(family),
+            _ => None,
+        }
     }
 
     /// Returns true if the failure says nothing about the peer.
@@ -271,14 +294,14 @@ mod tests {
     }
 
     fn cause(errno: Errno, addr: SocketAddr) -> Cause {
-        FetchError::of_connect(&errno.into(), addr).cause()
+        FetchError::of_connect(&errno.into(), addr).cause
     }
 
     #[test]
     fn errors_of_the_local_stack_have_an_address() {
         let here = SocketAddr::from(([127, 0, 0, 1], 1));
         for errno in [Errno::ACCESS, Errno::PERM, Errno::INVAL, Errno::AGAIN, Errno::NETDOWN] {
-            assert_eq!(cause(errno, here), Cause::LocalNetwork(here), "{errno:?}");
+            assert_eq!(cause(errno, here), Cause::LocalNetwork(Family::V4), "{errno:?}");
         }
         for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS] {
             assert_eq!(cause(errno, here), Cause::Local, "{errno:?}");

@@ -16,7 +16,9 @@ impl Poller {
     /// Takes over what a probe found, if the node was listed all the while.
     pub(super) fn report(&mut self, report: Report, now: Instant) {
         let ProbeJob { id, probe, .. } = report.job;
-        let Probe { outcome, redirected_to } = report.result.unwrap_or_else(Probe::panicked);
+        let Probe {
+            outcome, redirected_to, ..
+        } = report.result.unwrap_or_else(Probe::panicked);
         self.count_probe(&outcome, report.took);
         if let Some(class) = self.orphans.remove(&id) {
             return self.schedule.ended(class);

@@ -89,10 +89,7 @@ impl Rig {
             addr: nodes("h:1").remove(0),
             source: Source::IpsFile,
         };
-        let probe = Probe {
-            outcome,
-            redirected_to: None,
-        };
+        let probe = Probe::of(outcome);
         let report = Done {
             job,
             result: Some(probe),

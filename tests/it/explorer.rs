@@ -202,7 +202,7 @@ fn while_it_fails_its_last_good_list_stays() {
     fails(Listing::Refuse, "connection refused");
     fails(Listing::Reset, "connection reset");
     fails(Listing::Status(500, r#"{"data":[]}"#.into()), "status 500");
-    fails(Listing::Html, "not JSON: expected value at line 1 column 1");
+    fails(Listing::Html, "not JSON but a page for a browser");
     let elsewhere = format!("{}/api/nodes?minutes_past=60", other.url());
     let told = format!("status 302: redirect to \"{elsewhere}\"");
     fails(Listing::Redirect(elsewhere), &told);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::launch;
 use super::support::tls::{Leaf, TlsNode};
 use super::support::v6::V6Node;
-use super::support::{Behaviour, Explorer, Fleet, Listing, PATIENCE, Router};
+use super::support::{Behaviour, Explorer, Fleet, Listing, PATIENCE, Router, Signal};
 
 fn runs_tls(router: &Router) -> Vec<String> {
     router.get("/api/v1/ips?container=tls").strings()
@@ -117,6 +117,42 @@ fn certificate_reason_is_logged_once() {
 }
 
 #[test]
+fn appended_root_is_loaded_and_unusable_file_keeps_roots() {
+    let (first, second) = (TlsNode::start(), TlsNode::start());
+    let launch = launch().ips(format!("{}\n{}\n", first.url(), second.url()));
+    let launch = launch
+        .file("roots.pem", first.ca_pem())
+        .set("SSL_CERT_FILE", "roots.pem");
+    let file = launch.directory().join("roots.pem");
+    let router = launch.set("REFRESH_INTERVAL", "0.5").start();
+    router.until("the first is available", || runs_tls(&router) == [first.url()]);
+    std::fs::write(&file, format!("{}{}", first.ca_pem(), second.ca_pem())).expect("the directory is ours");
+    router.until("both are available", || runs_tls(&router).len() == 2);
+    std::fs::write(&file, "no certificate").expect("the directory is ours");
+    router.wait_line("roots rejected: last accepted roots stay in effect", PATIENCE);
+    let responded = first.answered();
+    router.until("it was probed again", || first.answered() >= responded + 2);
+    assert_eq!(runs_tls(&router).len(), 2);
+    assert_eq!(router.count_lines("roots rejected"), 1, "{:?}", router.log());
+}
+
+#[test]
+fn sighup_reloads_roots() {
+    let (first, second) = (TlsNode::start(), TlsNode::start());
+    let launch = launch().ips(second.url()).file("roots.pem", first.ca_pem());
+    let file = launch.directory().join("roots.pem");
+    let router = launch
+        .set("SSL_CERT_FILE", "roots.pem")
+        .set("REFRESH_INTERVAL", "0.5")
+        .start();
+    router.wait_line("is down", PATIENCE);
+    std::fs::write(&file, second.ca_pem()).expect("the directory is ours");
+    router.signal(Signal::HUP);
+    router.wait_line("roots loaded: SSL_CERT_FILE read again", PATIENCE);
+    router.until("it is available", || runs_tls(&router) == [second.url()]);
+}
+
+#[test]
 fn certificate_that_expires_takes_node_down_despite_tickets() {
     // A busy machine may need longer to start the router than a short-lived certificate lives.
     for seconds in [4, 16, 64] {
@@ -171,7 +207,7 @@ fn unusable_cert_file_is_a_warning() {
             .set("SSL_CERT_FILE", file);
         let router = launch.start();
         assert_eq!(router.get("/health").status, 200);
-        let line = router.wait_line("SSL_CERT_FILE rejected: built-in roots stay in effect", PATIENCE);
+        let line = router.wait_line("roots rejected: last accepted roots stay in effect", PATIENCE);
         assert!(line.contains(&format!("file={file:?} reason=\"{reason}")), "{line}");
     }
 }

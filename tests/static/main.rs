@@ -1,6 +1,7 @@
-//! `make test-static`: the static binary, named by the argument, in a root with nothing else in it but `resolv.conf`,
-//! the lists and a certificate: it routes, resolves host names and calls an https node; `status` asks it there. Ends with 0 and a word where
-//! `chroot` or port 53 is not permitted, as for users other than root.
+//! `make test-static`: runs the static binary, named by the argument, in a root with only its own files. The binary routes,
+//! resolves host names, calls an https node and answers `status` there, and loads no NSS module that `nsswitch.conf`
+//! names. `NSS_ROOT` names a directory with the modules and libraries of another release, as `dpkg-deb -x` unpacks them.
+//! Exits with 0 and a message if the user may not use `chroot` or port 53, as users other than root.
 #![allow(clippy::print_stdout, missing_docs, unreachable_pub)]
 
 mod dns;
@@ -30,28 +31,39 @@ fn main() {
             return;
         }
     };
-    let fleet = Fleet::start(2);
+    let fleet = Fleet::start(4);
     let tls = TlsNode::start_as(&["tls.test"]);
     dns.set("node.test", fleet.addr(0).ip());
     dns.set("tls.test", tls.addr().ip());
+    // By the search domain, and by /etc/hosts: the resolver that is built in honours both.
+    dns.set("short.fleet.test", fleet.addr(2).ip());
     let named = format!("node.test:{}", fleet.addr(0).port());
+    let searched = format!("short:{}", fleet.addr(2).port());
+    let in_hosts = format!("hosts-file.test:{}", fleet.addr(3).port());
     let by_tls = format!("https://tls.test:{}", tls.addr().port());
 
     let launch = Launch::of(&binary)
-        .ips(format!("{named}\n{}\n{by_tls}\n", fleet.addr(1)))
+        .ips(format!(
+            "{named}\n{}\n{by_tls}\n{searched}\n{in_hosts}\ngone.test\n",
+            fleet.addr(1)
+        ))
         .file("ca.pem", tls.ca_pem())
-        .file("etc/resolv.conf", format!("nameserver {}\n", dns.ip()))
+        .file(
+            "etc/resolv.conf",
+            format!("nameserver {}\nsearch fleet.test\noptions ndots:2\n", dns.ip()),
+        )
+        .file("etc/hosts", format!("{} hosts-file.test\n", fleet.addr(3).ip()))
+        .file("etc/nsswitch.conf", NSSWITCH)
         .set("SSL_CERT_FILE", "/ca.pem")
         .in_empty_root(chroot);
+    add_modules(launch.directory());
     let router = launch.start();
     router.wait_line("serving on http://", PATIENCE);
+    router.wait_line("gone.test", PATIENCE);
     let mut listed = router.get("/api/v1/ips?container=hello-world&n=9").strings();
     listed.sort();
-    assert_eq!(
-        listed,
-        [fleet.addr(1).to_string(), named],
-        "nodes by address and by name"
-    );
+    let expected = [fleet.addr(1).to_string(), in_hosts, named, searched];
+    assert_eq!(listed, expected, "nodes by address, /etc/hosts, DNS and search domain");
     let listed = router.get("/api/v1/ips?container=tls").strings();
     assert_eq!(listed, [&*by_tls], "a node by https");
     assert!(dns.asked() > 0, "names were looked up");
@@ -63,7 +75,44 @@ fn main() {
     assert!(told.status.success() && table.contains(&by_tls), "{told:?}");
     router.signal(support::process::Signal::TERM);
     assert_eq!(router.wait_exit(PATIENCE).code(), Some(0), "SIGTERM ends it with 0");
-    println!("in an empty root the static binary routes, resolves host names and calls https nodes");
+    println!(
+        "in a root of its own the static binary routes, resolves host names, calls https nodes and loads no NSS module"
+    );
+}
+
+/// Names modules before `files` and `dns`: a resolver that loads any of them does so at the first lookup.
+const NSSWITCH: &str = "hosts: trap mymachines mdns4_minimal resolve [!UNAVAIL=return] myhostname files dns\n";
+/// A module that ends the process which loads it.
+const TRAP: &str = "__attribute__((constructor)) static void loaded(void) { __builtin_trap(); }\n";
+/// Where a static glibc looks for modules.
+const MODULE_DIRS: [&str; 4] = ["lib", "lib64", "lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu"];
+
+/// Adds the trap, and the modules of another release if `NSS_ROOT` names some.
+fn add_modules(root: &Path) {
+    if let Some(release) = std::env::var_os("NSS_ROOT") {
+        let copied = Command::new("cp")
+            .arg("-a")
+            .arg(Path::new(&release).join("."))
+            .arg(root)
+            .status();
+        assert!(copied.is_ok_and(|status| status.success()), "{release:?} can be copied");
+    } else {
+        println!("not tested: the NSS modules of another release (NSS_ROOT)");
+    }
+    let source = root.join("trap.c");
+    std::fs::write(&source, TRAP).expect("the directory is ours");
+    for dir in MODULE_DIRS.map(|dir| root.join(dir)) {
+        std::fs::create_dir_all(&dir).expect("the directory is ours");
+        let module = dir.join("libnss_trap.so.2");
+        let compiler = Command::new("cc")
+            .args(["-shared", "-fPIC", "-nostdlib", "-o"])
+            .arg(module)
+            .arg(&source)
+            .status();
+        if !compiler.is_ok_and(|status| status.success()) {
+            return println!("not tested: a module that traps (no C compiler)");
+        }
+    }
 }
 
 fn may_chroot(path: &str) -> bool {
