@@ -78,7 +78,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use api::Service;
 use config::Config;
 use gate::{Gate, Serving};
-use lists::Explorer;
+use lists::Lists;
 use metrics::Metrics;
 use net::Fetcher;
 use registry::{PromisePolicy, Registry};
@@ -153,7 +153,8 @@ impl Router {
         let room = descriptors::fit_limits(config.max_connections, config.max_probes);
         let metrics = Arc::new(Metrics::default());
         let registry = Arc::new(Registry::new(policy(&config), config.refresh_interval, now));
-        let board = Arc::new(Board::new(&config));
+        let lists = Lists::new(&config);
+        let board = Arc::new(Board::new(&config, lists.clone()));
         let (alarm, is_broken) = Alarm::new();
         // What is declared last is dropped first: where the start fails, the threads are told to end before the joins.
         let mut threads = Vec::new();
@@ -192,19 +193,23 @@ impl Router {
             registry: Arc::clone(&registry),
             board: Arc::clone(&board),
             metrics: Arc::clone(&metrics),
+            fetcher: fetcher.clone(),
         };
         let (thread, is_ready) = poller::start(poller, fetcher.clone(), outputs, news, stopped.clone(), &alarm)?;
         threads.push(thread);
 
-        let outputs = lists::Outputs {
-            updates,
-            metrics,
-            board,
-        };
-        if let Some(url) = config.api_url {
-            let explorer = Explorer::new(url, &fetcher);
+        let outputs = lists::Outputs { updates, metrics };
+        if let (Some(url), Some(polled)) = (&config.api_url, &lists.explorer) {
             let interval = config.refresh_interval;
-            let follow = lists::follow(explorer, interval, outputs.clone(), stopped.clone(), &alarm);
+            let source = (url.clone(), Arc::clone(polled));
+            let follow = lists::follow(
+                source,
+                fetcher.clone(),
+                interval,
+                outputs.clone(),
+                stopped.clone(),
+                &alarm,
+            );
             threads.push(follow?);
         }
         // Last: probes begin with the first list, and must not take the threads that others still need.
@@ -215,7 +220,7 @@ impl Router {
             fetcher.follow_roots(path, rereads, stopped.clone())?;
             reread.push(sender);
         }
-        let watch = lists::watch(&config.ips_file, has_explorer, outputs, rereads, stopped, &alarm);
+        let watch = lists::watch(&config, &lists, outputs, [rereads, stopped], &alarm);
         threads.push(watch?);
 
         Ok(Self {

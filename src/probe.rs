@@ -34,7 +34,7 @@ pub(crate) fn probe(fetcher: &Fetcher, addr: &NodeAddr, source: Source) -> Probe
     let mut answer = match fetcher.get(&addr.info_url(), bounds) {
         Ok(answer) => answer,
         Err(error) => {
-            let reason = error.to_string();
+            let reason = with_port(error.to_string(), addr);
             let outcome = match error.is_local() {
                 true => Outcome::LocalError(reason),
                 false => Outcome::Failed(reason),
@@ -49,6 +49,7 @@ pub(crate) fn probe(fetcher: &Fetcher, addr: &NodeAddr, source: Source) -> Probe
     let (family, certificate_expires) = (answer.family(), answer.certificate_expires());
     let outcome = match (outcome(answer), &redirected_to) {
         (Outcome::Failed(reason), Some(to)) => Outcome::Failed(format!("{reason}, behind a redirect to \"{to}\"")),
+        (Outcome::Failed(reason), None) => Outcome::Failed(with_port(reason, addr)),
         (outcome, _) => outcome,
     };
     Probe {
@@ -56,6 +57,14 @@ pub(crate) fn probe(fetcher: &Fetcher, addr: &NodeAddr, source: Source) -> Probe
         redirected_to,
         family,
         certificate_expires,
+    }
+}
+
+/// Names the port if the list does not: an operator may not expect the default.
+fn with_port(reason: String, addr: &NodeAddr) -> String {
+    match addr.implied_port() {
+        Some(port) => format!("{reason} (default port {port}: the address has none)"),
+        None => reason,
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 
 use super::table::{Cells, Table};
 use crate::config::Config;
-use crate::lists::{self, Explorer};
+use crate::lists;
 use crate::net::Fetcher;
 use crate::node::{ExplorerList, NodeAddr, NodeList, Rank, Source};
 use crate::probe::{Outcome, Probe, probe};
@@ -101,8 +101,7 @@ fn millis<S: Serializer>(latency: &Option<Duration>, serializer: S) -> Result<S:
 pub fn check(config: &Config, mut progress: impl FnMut(usize, usize)) -> io::Result<CheckReport> {
     let fetcher = Fetcher::of_config(config);
     let file = lists::read(&config.ips_file);
-    let explorer = config.api_url.clone().map(|url| Explorer::new(url, &fetcher));
-    let named = explorer.as_ref().map(Explorer::fetch);
+    let named = config.api_url.as_ref().map(|url| lists::fetch(url, &fetcher));
 
     let mut report = CheckReport {
         lists: vec![List::of_file(config, &file)],
@@ -120,7 +119,8 @@ pub fn check(config: &Config, mut progress: impl FnMut(usize, usize)) -> io::Res
     };
     report.nodes.extend(refused_entries(&named));
 
-    let ranked = lists::merge(&file.nodes, &named.nodes).into_iter().collect();
+    let ranked = lists::merge(&file.nodes, &named.nodes, |host| fetcher.resolver().known(host));
+    let ranked = ranked.into_iter().map(|(addr, (rank, _))| (addr, rank)).collect();
     let probes = descriptors::fit_limits(0, config.max_probes).probes;
     let weigh = |job: &str| config.weights.weight(job);
     let mut images = Images::default();

@@ -1,38 +1,56 @@
-//! The lists: ips.txt as it changes, and one bounded `GET` to the Explorer each interval → node addresses.
-//! What becomes of a list is the poller's business; a list that can't be read is reported here, once.
+//! The two lists of nodes: `ips.txt` as it changes, and one bounded `GET` to the Explorer per interval. Reports a rejected
+//! list once and keeps the last accepted one. The poller decides what a new list means for the nodes.
 
 mod explorer;
 mod ips_file;
-mod ips_watch;
 mod merge;
 
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
+use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::node::NodeAddr;
-use crate::status::Board;
-pub(crate) use explorer::{Explorer, follow};
-pub(crate) use ips_file::read;
-pub(crate) use ips_watch::watch;
+use crate::node::{ExplorerList, NodeList};
+use crate::util::polled::Polled;
+pub(crate) use explorer::{fetch, follow};
+pub(crate) use ips_file::{read, watch};
 pub(crate) use merge::merge;
 
-/// Where what becomes of a list goes.
+/// Both lists with their problems, as `/status` shows them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lists {
+    /// `ips.txt`.
+    pub(crate) file: Arc<Polled<NodeList>>,
+    /// `None` without `API_URL`.
+    pub(crate) explorer: Option<Arc<Polled<ExplorerList>>>,
+}
+
+impl Lists {
+    /// Both lists before the first attempt.
+    pub(crate) fn new(config: &Config) -> Self {
+        let explorer = config.api_url.as_ref();
+        Self {
+            file: Arc::new(Polled::new(config.ips_file.display().to_string())),
+            explorer: explorer.map(|url| Arc::new(Polled::new(url.to_string()))),
+        }
+    }
+}
+
+/// Receivers of new lists and of counts.
 #[derive(Clone, Debug)]
 pub(crate) struct Outputs {
     pub(crate) updates: Sender<Update>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) board: Arc<Board>,
 }
 
-/// News of a list.
+/// A result that the poller needs.
 #[derive(Debug)]
 pub(crate) enum Update {
-    /// ips.txt, in its order.
-    Listed(Vec<NodeAddr>),
-    /// What the Explorer named, by address.
-    Explorer(Vec<NodeAddr>),
-    /// The Explorer was asked and gave nothing: its last list stays.
+    /// `ips.txt` was accepted. At startup also an empty list in place of a rejected one.
+    Listed(Arc<NodeList>),
+    /// The Explorer's list was accepted.
+    Explorer(Arc<ExplorerList>),
+    /// The Explorer's list was not accepted. The last one stays in effect.
     ExplorerFailed,
 }

@@ -111,7 +111,11 @@ pub(crate) struct Metrics {
     /// Gauge: Unix time of the last accepted Explorer list, in seconds; 0 before the first.
     pub(crate) explorer_success: Counter,
     pub(crate) explorer_requests: By<Success>,
+    /// Gauge: 1 if the last Explorer list was accepted.
+    pub(crate) explorer_ok: Counter,
     pub(crate) file_reads: By<Success>,
+    /// Gauge: 1 if the last read of IPS_FILE was accepted.
+    pub(crate) ips_file_ok: Counter,
     pub(crate) request_time: Histogram<8>,
     /// First pages of `/api/v1/ips` without an available node.
     pub(crate) empty_answers: Counter,
@@ -136,7 +140,9 @@ impl Default for Metrics {
             pool_too_small: Counter::default(),
             explorer_success: Counter::default(),
             explorer_requests: By::default(),
+            explorer_ok: Counter::default(),
             file_reads: By::default(),
+            ips_file_ok: Counter::default(),
             request_time: Histogram::new(&REQUEST_BOUNDS),
             empty_answers: Counter::default(),
             connections: Counter::default(),

@@ -72,11 +72,22 @@ impl Metrics {
             "Reads of a changed IPS_FILE by outcome.",
         )
         .by("outcome", &self.file_reads);
+        to.gauge(
+            "infernet_router_ips_file_ok",
+            "1 if the last read of IPS_FILE was accepted.",
+        )
+        .one(self.ips_file_ok.get());
         to.counter(
             "infernet_router_explorer_requests_total",
             "Requests to the Node Explorer by outcome.",
         )
         .by("outcome", &self.explorer_requests);
+        let is_polled = self.explorer_requests.iter().any(|(_, count)| count.get() > 0);
+        to.gauge(
+            "infernet_router_explorer_ok",
+            "1 if the last list of the Node Explorer was accepted; absent without API_URL.",
+        )
+        .maybe(Some(self.explorer_ok.get()).filter(|_| is_polled));
         to.gauge(
             "infernet_router_explorer_last_success_timestamp_seconds",
             "Unix time of the last list that the Explorer returned.",

@@ -113,6 +113,11 @@ impl NodeAddr {
         format!("{origin}{path}")
     }
 
+    /// Whether there is a path between the port and `/info`.
+    pub fn has_path(&self) -> bool {
+        !self.0.target.path.is_empty()
+    }
+
     /// Where to connect, if no name needs to be resolved.
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         self.origin().socket_addr()

@@ -1,47 +1,50 @@
-//! The Node Explorer's answer: makes nodes that the router may call of its JSON.
-//! Asking it, and keeping its last good list, is left to others.
+//! The Node Explorer's list: its JSON in, the nodes that the router may probe out.
 
 use super::addr::NodeAddr;
-use super::json::{self, is_list, is_object};
+use super::json::{self, BodyError, is_list, is_object, text, unexpected};
 use super::network_scope::{NetworkScope, deny_reason};
 use super::origin::parse_port;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use std::borrow::Cow;
-use std::error::Error;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-/// Most entries of an answer: as many nodes as the router is made for.
+/// The most entries of a list: as many nodes as the router is made for.
 const MAX_ENTRIES: usize = 100_000;
-/// Most ports of one address. Somebody with one machine must not fill the list, nor have the
-/// router try all its ports, or at those of somebody else.
+/// The most ports of one address. A party with one machine must not fill the list, nor have the router scan all ports of
+/// that machine or of another one.
 const MAX_PORTS: usize = 64;
 /// The port of a node whose entry has none.
 const DEFAULT_PORT: u16 = 4000;
 
-/// What the Explorer's answer comes to.
+/// An accepted list of the Explorer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExplorerList {
     /// Each node once, by address and port, IPv4 first.
     pub nodes: Vec<NodeAddr>,
-    /// Entries that are no IP address with a port.
+    /// Entries that are not an IP address with a port.
     pub skipped: usize,
-    /// Distinct nodes that the router must not call, or beyond the 64 lowest ports of an address; each with the reason.
+    /// Distinct nodes that the router must not probe, or above the 64 lowest ports of an address, each with the reason.
     pub refused: Vec<(SocketAddr, &'static str)>,
 }
 
-/// Parses the answer of an Explorer that is in `scope`: a JSON object with `data`, a list of at
-/// most 100,000 entries `{"ip":"1.2.3.4","port":4000}`. `port` may be missing (4000) or a string;
-/// an IPv4-mapped address is IPv4. Other fields are ignored. An entry that is no address with a
-/// port, whatever it is, is skipped, one that [`deny_reason`] doesn't let pass is refused.
+/// Parses the list of an Explorer that is in `scope`: a JSON object with `data`, a list of at most 100,000 entries
+/// `{"ip":"1.2.3.4","port":4000}`. `port` may be missing (4000) or a string; an IPv4-mapped address is IPv4. Other fields
+/// are ignored. An entry of any other kind is skipped. An entry that [`deny_reason`] denies is refused.
 ///
 /// # Errors
-///
-/// Any other shape of the whole, more entries, or `data` given twice.
-pub fn parse_explorer(body: &[u8], scope: NetworkScope) -> Result<ExplorerList, ExplorerError> {
-    let Entries { mut sockets, skipped } = read(body)?;
+/// Any other shape of the whole, more entries, or two of `data`.
+pub fn parse_explorer(body: &[u8], scope: NetworkScope) -> Result<ExplorerList, BodyError> {
+    // A byte that is not UTF-8 affects only the entry that contains it.
+    let body = String::from_utf8_lossy(body);
+    let whole = json::object(body.as_bytes(), "an object with `data`")?;
+    let [data] = json::fields(whole, ["data"])?;
+    let data = data.once()?;
+    if !is_list(data) {
+        return Err(unexpected("`data` to be a list", data));
+    }
+    let Entries { mut sockets, skipped } = serde_json::from_str(data.get())?;
     sockets.sort_unstable();
     sockets.dedup();
     let mut list = ExplorerList {
@@ -50,59 +53,16 @@ pub fn parse_explorer(body: &[u8], scope: NetworkScope) -> Result<ExplorerList, 
     };
     for ports in sockets.chunk_by(|a, b| a.ip() == b.ip()) {
         let reason = deny_reason(ports[0].ip(), scope);
-        let most = if reason.is_none() {
-            MAX_PORTS.min(ports.len())
-        } else {
-            0
-        };
-        let (called, refused) = ports.split_at(most);
-        list.nodes.extend(called.iter().copied().map(NodeAddr::from_socket));
-        let reason = reason.unwrap_or("more ports of one address than it may name");
+        let most = if reason.is_some() { 0 } else { MAX_PORTS };
+        let (allowed, refused) = ports.split_at(most.min(ports.len()));
+        list.nodes.extend(allowed.iter().copied().map(NodeAddr::from_socket));
+        let reason = reason.unwrap_or("more than 64 ports of one address");
         list.refused.extend(refused.iter().map(|socket| (*socket, reason)));
     }
     Ok(list)
 }
 
-/// Why a body is no Explorer's answer: one sentence, foreign text in it escaped and cut.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExplorerError(String);
-
-impl fmt::Display for ExplorerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Error for ExplorerError {}
-
-#[derive(Deserialize)]
-struct Answer<'a> {
-    #[serde(borrow)]
-    data: &'a RawValue,
-}
-
-#[derive(Deserialize)]
-struct Entry<'a> {
-    #[serde(borrow)]
-    ip: Cow<'a, str>,
-    #[serde(default)]
-    port: Port,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Port {
-    Number(u16),
-    Text(String),
-}
-
-impl Default for Port {
-    fn default() -> Self {
-        Port::Number(DEFAULT_PORT)
-    }
-}
-
-/// What `data` lists. Read entry by entry, so that an answer full of them costs no memory.
+/// The entries of `data`. They are read one by one, so that a list of 100,000 needs little memory.
 #[derive(Default)]
 struct Entries {
     sockets: Vec<SocketAddr>,
@@ -139,30 +99,16 @@ impl<'de> Visitor<'de> for EntriesVisitor {
     }
 }
 
-/// An address with a port, or None for an entry of any other kind.
+/// An address with a port. `None` for an entry of any other kind.
 fn socket(raw: &RawValue) -> Option<SocketAddr> {
-    let entry: Entry<'_> = is_object(raw).then(|| serde_json::from_str(raw.get()).ok())??;
-    let ip: IpAddr = entry.ip.parse().ok()?;
-    let port = match entry.port {
-        Port::Number(port) => Some(port).filter(|port| *port != 0),
-        Port::Text(digits) => parse_port(&digits),
+    let [ip, port] = is_object(raw).then(|| json::fields(raw, ["ip", "port"]).ok())??;
+    let ip: IpAddr = text(ip.once().ok()?)?.parse().ok()?;
+    let port = match port.value {
+        None => Some(DEFAULT_PORT),
+        Some(_) if port.is_repeated => None,
+        Some(raw) => parse_port(&text(raw).unwrap_or_else(|| raw.get().to_owned())),
     };
     Some(SocketAddr::new(ip.to_canonical(), port?))
-}
-
-/// Reads the sockets that an answer names. A byte that is not UTF-8 spoils only the entry that it stands in.
-fn read(body: &[u8]) -> Result<Entries, ExplorerError> {
-    let wrong = |error| ExplorerError(json::reason(&error));
-    let text = String::from_utf8_lossy(body);
-    let whole: &RawValue = serde_json::from_str(&text).map_err(wrong)?;
-    if !is_object(whole) {
-        return Err(ExplorerError(json::unexpected("an object with `data`", whole)));
-    }
-    let Answer { data } = serde_json::from_str(whole.get()).map_err(wrong)?;
-    if !is_list(data) {
-        return Err(ExplorerError(json::unexpected("`data` to be a list", data)));
-    }
-    serde_json::from_str(data.get()).map_err(wrong)
 }
 
 #[cfg(test)]
@@ -186,7 +132,7 @@ mod tests {
     fn nodes_are_sorted_by_address_and_listed_once() {
         let list = entries(
             r#"{"ip":"2600::1","port":4000}, {"ip":"20.0.0.1","port":"80"}, {"ip":"9.9.9.9"},
-            {"ip":"9.9.9.9","port":500,"id":[1]}, {"ip":"::ffff:9.9.9.9","port":"4000"}"#,
+            {"ip":"9.9.9.9","port":500,"id":[1],"id":2,"\ud800":3}, {"ip":"::ffff:9.9.9.9","port":"4000"}"#,
         );
         let wanted = ["9.9.9.9:500", "9.9.9.9:4000", "20.0.0.1:80", "[2600::1]:4000"];
         assert_eq!(listed(&list), wanted);
@@ -195,12 +141,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_list_is_an_empty_list() {
+    fn empty_list_is_accepted() {
         assert_eq!(entries("").nodes, []);
+        assert_eq!(parse("\u{feff}{\"data\":[]}", NetworkScope::Public).nodes, []);
     }
 
     #[test]
-    fn entries_that_are_no_address_with_a_port_are_skipped_and_counted() {
+    fn entries_without_address_and_port_are_skipped() {
         let bad = [
             "null",
             "true",
@@ -232,6 +179,7 @@ mod tests {
             r#"{"ip":"9.9.9.9","port":"65536"}"#,
             r#"["9.9.9.9",80]"#,
             r#"{"ip":"9.9.9.9","ip":"9.9.9.9"}"#,
+            r#"{"ip":"9.9.9.9","port":1,"port":1}"#,
             r#"{"ip":"\ud800"}"#,
             r#"{"ip":"9.9.9.9","port":1e400}"#,
             "1e400",
@@ -243,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_router_must_not_call_is_refused_and_counted() {
+    fn nodes_out_of_scope_are_refused() {
         let body = r#"{"data":[{"ip":"127.0.0.1"},{"ip":"10.0.0.1"},{"ip":"169.254.169.254"},
             {"ip":"::ffff:10.0.0.2"},{"ip":"9.9.9.9"},{"ip":"127.0.0.1","port":1}]}"#;
         for (scope, nodes) in [
@@ -257,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn sixty_four_ports_of_one_address_are_listed() {
+    fn one_address_has_at_most_64_ports() {
         for (ports, refused) in [(64, 0), (65, 1)] {
             let all: Vec<_> = (1..=ports)
                 .map(|port| format!(r#"{{"ip":"9.9.9.9","port":{port}}},{{"ip":"8.8.8.8"}}"#))
@@ -268,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_that_is_not_utf8_spoils_its_own_entry_at_most() {
+    fn invalid_utf8_affects_only_its_entry() {
         let body = b"{\"x\":\"\xff\",\"data\":[{\"ip\":\"9.9.9.\xff\"},{\"ip\":\"8.8.8.8\",\"city\":\"\xe9\"}]}";
         let list = parse_explorer(body, NetworkScope::Public).expect("a list");
         assert_eq!(listed(&list), ["8.8.8.8:4000"]);
@@ -276,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_thousand_entries_are_read_and_no_more() {
+    fn at_most_100_000_entries_are_read() {
         let body = |count| format!(r#"{{"data":[{}]}}"#, vec!["0"; count].join(","));
         assert_eq!(parse(&body(100_000), NetworkScope::Public).skipped, 100_000);
         let error = parse_explorer(body(100_001).as_bytes(), NetworkScope::Public);
@@ -285,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_shape_is_an_error() {
+    fn other_shape_is_an_error() {
         for (body, wanted) in [
             (r#"{"data":null}"#, "expected `data` to be a list, found null"),
             (r#"{"data":{}}"#, "expected `data` to be a list, found {}"),

@@ -3,11 +3,12 @@
 use super::origin::AddrError;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Longest host name, without a final dot (RFC 1035: 255 bytes on the wire).
+/// The longest host name, without a final dot (RFC 1035: 255 bytes on the wire).
 const MAX_HOST_BYTES: usize = 253;
-/// Longest part of a host name between two dots (RFC 1035).
+/// The longest part of a host name between two dots (RFC 1035).
 const MAX_LABEL_BYTES: usize = 63;
-/// A host as it is compared: however it was spelled.
+
+/// A host in the form in which it is compared, whichever way it was spelled.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Host {
     Ip(IpAddr),
@@ -33,7 +34,7 @@ impl Host {
 }
 
 fn parse_name(host: &str) -> Result<Host, AddrError> {
-    // A final dot keeps resolvers from trying search domains; it is no label.
+    // A final dot keeps resolvers from trying search domains; it is not a label.
     let labels = host.strip_suffix('.').unwrap_or(host);
     if host.is_empty() {
         return Err(AddrError::NoHost);
@@ -41,7 +42,7 @@ fn parse_name(host: &str) -> Result<Host, AddrError> {
     if labels.len() > MAX_HOST_BYTES || !labels.split('.').all(is_label) {
         return Err(AddrError::HostName);
     }
-    // Resolvers take `1.2.3`, `127.1` and `0x7f.1` for addresses, so none of them is a name.
+    // Resolvers read `1.2.3`, `127.1` and `0x7f.1` as addresses, so these are not names.
     if labels.rsplit('.').next().is_some_and(is_number) {
         return Err(AddrError::Ipv4);
     }
@@ -67,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_end_at_63_and_253_bytes() {
+    fn names_have_at_most_63_and_253_bytes() {
         let label = "a".repeat(63);
         let long = format!("{label}.{label}.{label}.{}", "a".repeat(61));
         assert_eq!(long.len(), 253);
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_resolver_takes_for_an_address_is_no_name() {
+    fn numeric_address_forms_are_not_names() {
         for host in [
             "1",
             "127.1",

@@ -1,12 +1,63 @@
-//! What the readers of foreign JSON share: kinds of raw values, and reasons fit for the log.
+//! Shared readers of untrusted JSON. Each level is read as raw values of the next, without recursion: an odd field affects
+//! no other field, and a reason names the field that it is about.
 
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-/// Characters shown of a value that is not what was expected.
+use crate::util::text::shorten;
+
+/// UTF-8's, which some editors and servers write.
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Characters shown of an unexpected value.
 pub(super) const MAX_FOUND_CHARS: usize = 40;
 
-/// Whether a value is an object. What serde derives takes a list for one, field by field.
+/// Why a body is rejected: one sentence, in which untrusted text is escaped and truncated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BodyError(pub(super) String);
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for BodyError {}
+
+impl BodyError {
+    /// Prefixes the part of the body that the error is about.
+    pub(super) fn of(self, what: &str) -> Self {
+        BodyError(format!("{what}: {self}"))
+    }
+}
+
+/// Values are read raw first, so no untrusted text is in serde's message.
+impl From<serde_json::Error> for BodyError {
+    fn from(error: serde_json::Error) -> Self {
+        BodyError(match error.classify() {
+            Category::Data => error.to_string(),
+            Category::Io | Category::Syntax | Category::Eof => format!("not JSON: {error}"),
+        })
+    }
+}
+
+/// The object that a body consists of. A byte order mark before it is skipped.
+///
+/// # Errors
+/// The body is not JSON, or not an object.
+pub(super) fn object<'a>(body: &'a [u8], expected: &str) -> Result<&'a RawValue, BodyError> {
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    let whole: &RawValue = serde_json::from_slice(body)?;
+    match is_object(whole) {
+        true => Ok(whole),
+        false => Err(unexpected(expected, whole)),
+    }
+}
+
 pub(super) fn is_object(raw: &RawValue) -> bool {
     raw.get().starts_with('{')
 }
@@ -15,32 +66,89 @@ pub(super) fn is_list(raw: &RawValue) -> bool {
     raw.get().starts_with('[')
 }
 
-/// A value that is a text. None where it is something else, or names half a character (`"\ud800"`).
+/// The text of a value. `None` for a value of another kind, or one with half a character (`"\ud800"`).
 pub(super) fn text(raw: &RawValue) -> Option<String> {
     serde_json::from_str(raw.get()).ok()
 }
 
-/// Why a body was not taken. Values are taken raw first, so no foreign text stands in what serde says.
-pub(super) fn reason(error: &serde_json::Error) -> String {
-    match error.classify() {
-        Category::Data => error.to_string(),
-        Category::Io | Category::Syntax | Category::Eof => format!("not JSON: {error}"),
+/// The expected value and the found one.
+pub(super) fn unexpected(expected: &str, found: &RawValue) -> BodyError {
+    BodyError(format!(
+        "expected {expected}, found {}",
+        shorten(found.get(), MAX_FOUND_CHARS)
+    ))
+}
+
+/// The name of a field. A name with half a character is empty: no field that counts has it.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Name<'a>(pub(super) Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?;
+        let plain = raw.get().trim_matches('"');
+        Ok(Self(match plain.contains('\\') {
+            true => text(raw).unwrap_or_default().into(),
+            false => plain.into(),
+        }))
     }
 }
 
-/// What was expected and what was found instead, the latter escaped and cut.
-pub(super) fn unexpected(wanted: &str, found: &RawValue) -> String {
-    let (mut chars, mut shown) = (found.get().chars(), String::new());
-    shown.extend(chars.by_ref().take(MAX_FOUND_CHARS).flat_map(escape_control));
-    if chars.next().is_some() {
-        shown.push_str("...");
-    }
-    format!("expected {wanted}, found {shown}")
+/// A field of an object.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Field<'a> {
+    name: &'static str,
+    /// The first value.
+    pub(super) value: Option<&'a RawValue>,
+    pub(super) is_repeated: bool,
 }
 
-/// Quotes belong to a value's JSON and stay as they are.
-fn escape_control(c: char) -> impl Iterator<Item = char> {
-    let is_plain = c == '"' || c == '\\' || c == '\'';
-    let escaped = (!is_plain).then(|| c.escape_debug());
-    is_plain.then_some(c).into_iter().chain(escaped.into_iter().flatten())
+impl<'a> Field<'a> {
+    /// The only value.
+    ///
+    /// # Errors
+    /// The field is missing, or occurs twice: each reader would make something else of it.
+    pub(super) fn once(self) -> Result<&'a RawValue, BodyError> {
+        match self.value {
+            None => Err(BodyError(format!("missing field `{}`", self.name))),
+            Some(_) if self.is_repeated => Err(BodyError(format!("duplicate field `{}`", self.name))),
+            Some(value) => Ok(value),
+        }
+    }
+}
+
+/// The fields of an object with these names. All others are skipped, nested as deep as they like.
+///
+/// # Errors
+/// The object is not JSON.
+pub(super) fn fields<'a, const N: usize>(
+    object: &'a RawValue,
+    names: [&'static str; N],
+) -> Result<[Field<'a>; N], serde_json::Error> {
+    let fields = names.map(|name| Field {
+        name,
+        value: None,
+        is_repeated: false,
+    });
+    serde_json::Deserializer::from_str(object.get()).deserialize_map(FieldsVisitor(fields))
+}
+
+struct FieldsVisitor<'a, const N: usize>([Field<'a>; N]);
+
+impl<'de, const N: usize> Visitor<'de> for FieldsVisitor<'de, N> {
+    type Value = [Field<'de>; N];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self::Value, A::Error> {
+        while let Some((Name(name), value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
+            if let Some(field) = self.0.iter_mut().find(|field| field.name == name) {
+                field.is_repeated = field.value.is_some();
+                field.value.get_or_insert(value);
+            }
+        }
+        Ok(self.0)
+    }
 }

@@ -1,50 +1,94 @@
-//! The list of pre-specified nodes: the bytes of `ips.txt` in, nodes and bad lines out.
-//! Reading the file, and telling about bad lines, is left to others.
+//! The list of pre-specified nodes: the bytes of `ips.txt` in, nodes and invalid lines out.
+//! Reading the file and logging invalid lines is left to others.
 
 use super::addr::NodeAddr;
+use super::json::BYTE_ORDER_MARK;
 use super::origin::AddrError;
+use crate::util::text;
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
-/// Most nodes of a list: as many as the router is made for.
+/// The most nodes of a list: as many as the router is made for.
 const MAX_NODES: usize = 100_000;
-/// Bad lines kept to be reported. A list with more of them is another kind of file.
+/// Invalid lines that are kept for reports. A list with more of them is another kind of file.
 const MAX_BAD_LINES: usize = 100;
-/// Characters of a bad line that are kept: enough to find it, next to its number.
+/// Characters of an invalid line that are kept: enough to find the line, next to its number.
 const MAX_LINE_CHARS: usize = 100;
+/// The longest name of a node: it fits a column of a table.
+const MAX_NAME_CHARS: usize = 40;
 
-/// What a list of nodes says.
+/// The content of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeList {
     /// Each node once, in the order and under the spelling of its first line; at most 100,000.
-    pub nodes: Vec<NodeAddr>,
-    /// Lines with nodes that are left out, since there are 100,000 before them.
+    pub nodes: Vec<ListedNode>,
+    /// Lines with nodes that are omitted, because 100,000 precede them.
     pub left_out: usize,
-    /// The first 100 lines that are no address.
+    /// The first 100 invalid lines.
     pub bad: Vec<BadLine>,
-    /// How many lines are no address, those beyond `bad` too.
+    /// The number of invalid lines, also of those that are not in `bad`.
     pub bad_count: usize,
+    /// Lines that repeat a node: the number of the first one, and how many there are.
+    pub duplicates: Option<(usize, usize)>,
 }
 
-/// A line of the list that is skipped. Its `Display` is fit for the log.
+/// A node as its line describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedNode {
+    /// The address that the router probes.
+    pub addr: NodeAddr,
+    /// The words and the comment after the address.
+    pub attributes: Attributes,
+}
+
+/// What the operator decides about a node. Explorer nodes have the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// `drain`: the node is probed and shown, but never returned to clients.
+    pub is_draining: bool,
+    /// `backup`: the node ranks below all nodes that are not backups.
+    pub is_backup: bool,
+    /// `as=ADDRESS`: what clients get in place of the address that the router probes.
+    pub public: Option<NodeAddr>,
+    /// The comment after the address: 1 to 40 characters, escaped. Only for operators.
+    pub name: Option<Arc<str>>,
+}
+
+/// An invalid line, which is skipped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadLine {
     /// The number of the line, from 1.
     pub number: usize,
-    /// The line without the spaces around it and without a password, at most 100 characters of it.
+    /// At most 100 characters of the line, without spaces around it and without a password. Not escaped.
     pub text: String,
-    /// Why it is no address.
+    /// Why the line is invalid.
     pub reason: LineError,
 }
 
-/// Why a line is not an address. `Display` gives the expected form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+impl fmt::Display for BadLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {:?}: {}", self.number, self.text, self.reason)
+    }
+}
+
+/// Why a line is invalid. `Display` gives the expected form.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LineError {
     /// The line is not UTF-8.
     NotUtf8,
-    /// The line is not an address.
+    /// The line does not begin with an address.
     Address(AddrError),
+    /// The path ends in `/info`. The address without it is a valid one.
+    InfoPath(String),
+    /// `as=` is not followed by an address.
+    Public(AddrError),
+    /// A word after the address is not an attribute. It may be a typo of the second one.
+    Word(String, Option<&'static str>),
+    /// An attribute occurs twice.
+    Repeated(&'static str),
 }
 
 impl fmt::Display for LineError {
@@ -52,17 +96,23 @@ impl fmt::Display for LineError {
         match self {
             LineError::NotUtf8 => f.write_str("expected UTF-8"),
             LineError::Address(error) => error.fmt(f),
+            LineError::InfoPath(address) => {
+                write!(f, "{}; did you mean {address}?", AddrError::InfoPath)
+            }
+            LineError::Public(error) => write!(f, "as=: {error}"),
+            LineError::Word(word, meant) => {
+                write!(f, "unknown word {word:?}; ")?;
+                match meant {
+                    Some(meant) => write!(f, "did you mean {meant}?"),
+                    None => f.write_str("expected drain, backup, as=ADDRESS or a # comment"),
+                }
+            }
+            LineError::Repeated(word) => write!(f, "expected {word} at most once"),
         }
     }
 }
 
 impl Error for LineError {}
-
-impl fmt::Display for BadLine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {:?}: {}", self.number, self.text, self.reason)
-    }
-}
 
 /// The file is another kind of file than a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,29 +126,28 @@ impl fmt::Display for NoList {
 
 impl Error for NoList {}
 
-/// Parses a list as it was read from a file: one address a line. Spaces around it, CRLF, a byte order mark, blank lines
-/// and `#` comments, also behind an address, are fine. Other lines are skipped and reported, those that are not UTF-8
-/// too.
+/// Parses the content of a list: one node per line. Spaces around it, CRLF, a byte order mark, blank lines and `#`
+/// comments are accepted. Invalid lines are skipped and reported, also those that are not UTF-8.
 ///
 /// # Errors
-/// When it is binary as a whole: a NUL byte (which UTF-16 is full of), or no address and more than half of its lines not
+/// The file is binary: it has a NUL byte (UTF-16 is full of them), or no address and more than half of its lines are not
 /// UTF-8.
 pub fn parse_list(bytes: &[u8]) -> Result<NodeList, NoList> {
     if bytes.contains(&0) {
         return Err(NoList);
     }
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let (mut list, mut seen) = (NodeList::default(), HashSet::new());
     let (mut texts, mut others) = (0, 0);
-    for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+    for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
         match std::str::from_utf8(line) {
             Ok(line) => {
                 texts += usize::from(!line.trim().is_empty());
-                list.add(index + 1, line, &mut seen);
+                list.add(number, line, &mut seen);
             }
             Err(_) => {
                 others += 1;
-                list.add_bad(index + 1, &String::from_utf8_lossy(line), LineError::NotUtf8);
+                list.add_bad(number, &String::from_utf8_lossy(line), LineError::NotUtf8);
             }
         }
     }
@@ -110,19 +159,23 @@ pub fn parse_list(bytes: &[u8]) -> Result<NodeList, NoList> {
 
 impl NodeList {
     fn add(&mut self, number: usize, line: &str, seen: &mut HashSet<NodeAddr>) {
-        // No address contains a "#", so a comment needs no space in front.
-        let address = line.split('#').next().unwrap_or_default().trim();
-        if address.is_empty() {
+        // No address contains a "#", so a comment needs no space before it.
+        let (words, comment) = line.split_once('#').unwrap_or((line, ""));
+        let mut words = words.split_whitespace();
+        let Some(address) = words.next() else {
             return;
-        }
-        match NodeAddr::parse(address) {
-            Ok(node) if seen.contains(&node) => {}
+        };
+        match parse_node(address, words, comment) {
+            Ok(node) if seen.contains(&node.addr) => {
+                let (first, count) = self.duplicates.unwrap_or((number, 0));
+                self.duplicates = Some((first, count + 1));
+            }
             Ok(_) if self.nodes.len() == MAX_NODES => self.left_out += 1,
             Ok(node) => {
-                seen.insert(node.clone());
+                seen.insert(node.addr.clone());
                 self.nodes.push(node);
             }
-            Err(error) => self.add_bad(number, line, LineError::Address(error)),
+            Err(reason) => self.add_bad(number, line, reason),
         }
     }
 
@@ -135,14 +188,62 @@ impl NodeList {
     }
 }
 
-/// A line with `***` for what stands between the colon of a user name and the last `@`.
-fn without_password(line: &str) -> String {
-    let begin = line.find("://").map_or(0, |at| at + 3);
-    let end = line.rfind('@').filter(|end| *end > begin);
-    let colon = end.and_then(|end| line[begin..end].find(':'));
-    match (colon, end) {
-        (Some(colon), Some(end)) => format!("{}:***{}", &line[..begin + colon], &line[end..]),
-        _ => line.to_owned(),
+fn parse_node<'a>(address: &str, words: impl Iterator<Item = &'a str>, comment: &str) -> Result<ListedNode, LineError> {
+    let addr = NodeAddr::parse(address).map_err(|error| match error {
+        AddrError::InfoPath => {
+            let short = address.trim_end_matches('/').strip_suffix("/info").unwrap_or(address);
+            LineError::InfoPath(short.chars().take(MAX_LINE_CHARS).collect())
+        }
+        error => LineError::Address(error),
+    })?;
+    let mut attributes = Attributes {
+        name: name(comment),
+        ..Attributes::default()
+    };
+    for word in words {
+        let repeated = match word.split_once('=') {
+            None if word == "drain" => std::mem::replace(&mut attributes.is_draining, true).then_some("drain"),
+            None if word == "backup" => std::mem::replace(&mut attributes.is_backup, true).then_some("backup"),
+            Some(("as", address)) => {
+                let address = NodeAddr::parse(address).map_err(LineError::Public)?;
+                attributes.public.replace(address).map(|_| "as=")
+            }
+            _ => return Err(unknown(word)),
+        };
+        if let Some(word) = repeated {
+            return Err(LineError::Repeated(word));
+        }
+    }
+    Ok(ListedNode { addr, attributes })
+}
+
+/// The word is shown up to its `=`: what follows could contain a password.
+fn unknown(word: &str) -> LineError {
+    let name = word.split('=').next().unwrap_or_default();
+    let meant = text::closest(&name.to_ascii_lowercase(), ["drain", "backup", "as"]);
+    LineError::Word(name.chars().take(MAX_NAME_CHARS).collect(), meant)
+}
+
+/// The name of a node: its comment, escaped and truncated.
+fn name(comment: &str) -> Option<Arc<str>> {
+    let mut name = String::new();
+    for char in comment.trim().chars() {
+        let shown: String = text::escape(char).collect();
+        if name.chars().count() + shown.chars().count() > MAX_NAME_CHARS {
+            break;
+        }
+        name.push_str(&shown);
+    }
+    (!name.is_empty()).then(|| name.into())
+}
+
+/// The line with `***` in place of a user name and a password. A user name alone is no secret.
+fn without_password(line: &str) -> Cow<'_, str> {
+    let user = line.rsplit_once('@').map_or("", |(user, _)| user);
+    let user = user.split_once("://").map_or(user, |(_, user)| user);
+    match user.contains(':') {
+        true => text::redact(line),
+        false => Cow::Borrowed(line),
     }
 }
 
@@ -158,11 +259,11 @@ mod tests {
     fn listed(text: &str) -> Vec<String> {
         let list = parse(text);
         assert_eq!(list.bad, []);
-        list.nodes.iter().map(NodeAddr::to_string).collect()
+        list.nodes.iter().map(|node| node.addr.to_string()).collect()
     }
 
     #[test]
-    fn marks_spaces_blank_lines_and_comments_are_fine() {
+    fn marks_spaces_blank_lines_and_comments_are_accepted() {
         let text = "\u{feff} 1.2.3.4:4000\t\r\n\r\n# all of ours\n   # more\nb:1 # note\nc#note\r\n\
                     https://d#\n#";
         assert_eq!(listed(text), ["1.2.3.4:4000", "b:1", "c", "https://d"]);
@@ -170,19 +271,19 @@ mod tests {
 
     #[test]
     fn an_empty_list_is_an_empty_list() {
-        for text in ["", "\u{feff}", "\n\n", "# nobody", " \r\n"] {
+        for text in ["", "\u{feff}", "\n\n", "# none", " \r\n"] {
             assert_eq!(parse(text), NodeList::default());
         }
     }
 
     #[test]
-    fn the_same_node_is_one_under_its_first_spelling() {
+    fn same_node_is_one_under_its_first_spelling() {
         let text = "Node:80\nother\nhttp://node\nnode # again\nhttps://node\nOTHER";
         assert_eq!(listed(text), ["Node:80", "other", "https://node"]);
     }
 
     #[test]
-    fn other_lines_are_reported_and_skipped() {
+    fn invalid_lines_are_reported_and_skipped() {
         let list = parse("a\r\n\r\n foo/../bar # x \r\nb\n\"\u{1b}[2J");
         assert_eq!(list.nodes.len(), 2);
         assert_eq!(list.bad_count, 2);
@@ -192,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_cut_at_100_characters() {
+    fn invalid_line_is_truncated_at_100_characters() {
         for (chars, kept) in [(100, 100), (101, 100)] {
             let list = parse("ä".repeat(chars));
             assert_eq!(list.bad[0].text.chars().count(), kept);
@@ -200,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_bad_lines_are_kept_and_all_are_counted() {
+    fn hundred_invalid_lines_are_kept_and_all_counted() {
         for (lines, kept) in [(100, 100), (101, 100)] {
             let list = parse("?\n".repeat(lines));
             assert_eq!((list.bad.len(), list.bad_count), (kept, lines));
@@ -208,14 +309,14 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_not_utf8_is_a_bad_line() {
+    fn line_that_is_not_utf8_is_invalid() {
         let list = parse(b"a\n# caf\xe9\nb\n");
         assert_eq!((list.nodes.len(), list.bad_count), (2, 1));
         assert_eq!(list.bad[0].to_string(), "line 2: \"# caf\u{fffd}\": expected UTF-8");
     }
 
     #[test]
-    fn a_binary_file_is_no_list() {
+    fn binary_file_is_not_a_list() {
         // As Windows writes "Unicode"; an image; more than half of the lines.
         for bytes in [
             &b"\xff\xfea\x00:\x008\x000\x00"[..],
@@ -229,24 +330,110 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_thousand_nodes_are_listed_and_the_rest_is_counted() {
+    fn nodes_above_100_000_are_counted() {
         let text: String = (0..100_002).map(|n| format!("n{n}\n")).collect();
         let list = parse(text + "n0\nn100001\n?\n");
         assert_eq!((list.nodes.len(), list.left_out, list.bad_count), (100_000, 3, 1));
     }
 
     #[test]
-    fn a_password_is_no_part_of_what_is_told() {
+    fn password_is_masked() {
         for (line, told) in [
-            ("http://me:secret@a:80", "http://me:***@a:80"),
-            ("me:se:c@ret@a", "me:***@a"),
-            ("https://:secret@a # b", "https://:***@a # b"),
+            ("http://me:secret@a:80", "http://***@a:80"),
+            ("me:se:c@ret@a", "***@a"),
+            ("https://:secret@a # b", "https://***@a # b"),
             ("me@a:80", "me@a:80"),
             ("@", "@"),
             ("http://@:", "http://@:"),
         ] {
             assert_eq!(parse(line).bad[0].text, told);
         }
+    }
+
+    fn attributes(line: &str) -> Attributes {
+        let list = parse(line);
+        assert_eq!(list.bad, [], "{line}");
+        list.nodes[0].attributes.clone()
+    }
+
+    #[test]
+    fn words_after_the_address_are_attributes() {
+        let public = |text| Some(NodeAddr::parse(text).expect("an address"));
+        let (drain, backup) = (true, true);
+        for (line, is_draining, is_backup, shown) in [
+            ("a", false, false, None),
+            ("a drain", drain, false, None),
+            ("a\tbackup#drain", false, backup, None),
+            ("a as=b:1", false, false, public("b:1")),
+            (
+                " a  as=https://b/c/  drain backup # n\r",
+                drain,
+                backup,
+                public("https://b/c"),
+            ),
+        ] {
+            let found = attributes(line);
+            assert_eq!(
+                (found.is_draining, found.is_backup, found.public),
+                (is_draining, is_backup, shown),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn invalid_word_makes_the_line_invalid() {
+        for (line, reason) in [
+            ("a drian", "unknown word \"drian\"; did you mean drain?"),
+            ("a DRAIN", "unknown word \"DRAIN\"; did you mean drain?"),
+            ("a bakup", "unknown word \"bakup\"; did you mean backup?"),
+            (
+                "a b",
+                "unknown word \"b\"; expected drain, backup, as=ADDRESS or a # comment",
+            ),
+            (
+                "a weight=3",
+                "unknown word \"weight\"; expected drain, backup, as=ADDRESS or a # comment",
+            ),
+            ("a drain backup drain", "expected drain at most once"),
+            ("a backup backup", "expected backup at most once"),
+            ("a as=b as=b", "expected as= at most once"),
+            ("a as=", "as=: expected a host"),
+            ("a as=me:pw@b", "as=: expected an address without a user name"),
+            (
+                "a/b/info drain",
+                "expected an address without /info, which the router appends; did you mean a/b?",
+            ),
+        ] {
+            let list = parse(line);
+            assert_eq!((list.nodes.len(), list.bad_count), (0, 1), "{line}");
+            assert_eq!(list.bad[0].reason.to_string(), reason);
+        }
+    }
+
+    #[test]
+    fn comment_after_an_address_is_its_name() {
+        let long = "ä".repeat(41);
+        for (line, name) in [
+            ("a", None),
+            ("a #", None),
+            ("a#  # ", Some("#")),
+            ("a drain # rack 3 ", Some("rack 3")),
+            ("a # \u{1b}[31m\u{202e}", Some("\\u{1b}[31m\\u{202e}")),
+            (&format!("a # {long}"), Some(&long[..80])),
+        ] {
+            assert_eq!(attributes(line).name.as_deref(), name, "{line}");
+        }
+        let escapes = attributes(&format!("a #{}", "\u{202e}".repeat(9)));
+        assert_eq!(escapes.name.map(|name| name.len()), Some(40), "no escape is cut");
+    }
+
+    #[test]
+    fn duplicates_are_counted_and_the_first_line_applies() {
+        let list = parse("a drain\nb\nA:80 backup\nhttp://b # again\n");
+        assert_eq!(list.duplicates, Some((3, 2)));
+        assert_eq!(list.nodes.len(), 2);
+        assert!(list.nodes[0].attributes.is_draining && !list.nodes[0].attributes.is_backup);
     }
 
     proptest! {
@@ -256,10 +443,11 @@ mod tests {
         }
 
         #[test]
-        fn what_was_listed_lists_the_same(text in "([aA]:?[0-9]{0,2} ?#?\r?\n){0,20}") {
+        fn parsed_list_parses_to_the_same(text in "([aA]:?[0-9]{0,2} ?#?\r?\n){0,20}") {
             let list = parse(&text);
-            let again: String = list.nodes.iter().map(|node| format!("{node}\n")).collect();
-            prop_assert_eq!(parse(&again).nodes, list.nodes);
+            let again: String = list.nodes.iter().map(|node| format!("{}\n", node.addr)).collect();
+            let again = parse(&again);
+            prop_assert_eq!(again.nodes.iter().map(|node| &node.addr).collect::<Vec<_>>(), list.nodes.iter().map(|node| &node.addr).collect::<Vec<_>>());
         }
     }
 }

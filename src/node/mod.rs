@@ -1,10 +1,9 @@
-//! The domain: what a node is called, what it says about itself, and who else may name one.
+//! The domain: what a node is called, what it reports about itself, and who else may name a node.
 //!
-//! Text and bytes come in, checked types go out; nothing here opens a socket, starts a thread or
-//! reads a clock. Foreign text stands in errors only escaped and cut.
+//! Text and bytes come in, checked types go out. Nothing here opens a socket, starts a thread or reads a clock. Errors
+//! contain untrusted text only escaped and truncated.
 
 mod addr;
-mod body;
 mod explorer;
 mod host;
 mod info;
@@ -16,9 +15,10 @@ mod resources;
 mod source;
 
 pub use addr::NodeAddr;
-pub use explorer::{ExplorerError, ExplorerList, parse_explorer};
-pub use info::{ContainerId, IdError, InfoError, NodeInfo, Running};
-pub use list::{BadLine, LineError, NoList, NodeList, parse_list};
+pub use explorer::{ExplorerList, parse_explorer};
+pub use info::{ContainerId, IdError, NodeInfo, Running};
+pub use json::BodyError;
+pub use list::{Attributes, BadLine, LineError, ListedNode, NoList, NodeList, parse_list};
 pub use network_scope::{NetworkScope, deny_reason};
 pub use origin::{AddrError, Origin, Scheme, Url, split_port};
 pub use resources::{Entries, Reading, parse_resources, parse_support};

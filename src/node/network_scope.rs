@@ -1,23 +1,22 @@
-//! Judges addresses that strangers chose: somebody who registers a node at the Explorer must not
-//! choose what the router calls inside its own network or its cloud.
+//! Decides which addresses the Explorer may list: a party that registers a node must not choose what the router calls
+//! inside its own network or its cloud.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Where the Explorer itself is, and so what its entries may name.
-/// A narrower scope is less than a wider one.
+/// Where the Explorer itself is, and so which addresses it may list. The order is by how much a scope allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NetworkScope {
-    /// Somewhere in the internet: entries may name the internet.
+    /// In the internet: entries may be in the internet.
     Public,
-    /// In a private network: entries may name private networks too.
+    /// In a private network: entries may be in private networks too.
     Private,
-    /// On this machine: entries may name it too.
+    /// On this machine: entries may be on it too.
     Loopback,
 }
 
 impl NetworkScope {
-    /// The scope of an Explorer whose host has these addresses: as wide as all of them allow, so
-    /// that one public address, or none at all, makes it public.
+    /// The scope of an Explorer at these addresses: what all of them allow. One public address, or no address, makes the
+    /// Explorer public.
     pub fn of(addrs: &[IpAddr]) -> NetworkScope {
         let classes: Vec<_> = addrs.iter().flat_map(|addr| classes(*addr)).collect();
         if classes.is_empty() {
@@ -32,12 +31,12 @@ impl NetworkScope {
     }
 }
 
-/// Why a node at `addr` that the Explorer names is not called, or `None` if it may be.
+/// Why the Explorer may not list a node at `addr`, or `None` if it may.
 ///
-/// Refused in any scope: link-local, multicast, unspecified, broadcast, reserved and cloud metadata
-/// addresses. Loopback needs [`NetworkScope::Loopback`]; private addresses, and those that nobody routes
-/// in the internet (documentation, benchmarks, protocol assignments), need a scope that isn't
-/// public. An IPv6 address that carries an IPv4 address is judged by that.
+/// Denied in any scope: link-local, multicast, unspecified, broadcast, reserved and cloud metadata
+/// addresses. Loopback needs [`NetworkScope::Loopback`]; private addresses, and addresses that are
+/// not routed in the internet (documentation, benchmarks, protocol assignments), need a scope that is not public. The rule
+/// for an embedded IPv4 address applies to the IPv6 address around it.
 pub fn deny_reason(addr: IpAddr, scope: NetworkScope) -> Option<&'static str> {
     let mut reasons = classes(addr).into_iter().map(|class| match class {
         Class::Public => None,
@@ -54,12 +53,12 @@ enum Class {
     Public,
     Private,
     Loopback,
-    /// Not routed in the internet, so what answers there is inside.
+    /// Not routed in the internet, so a host with this address is inside.
     Special(&'static str),
     Never(&'static str),
 }
 
-/// The classes of an address and of what it carries; the strictest counts.
+/// The classes of an address and of the addresses embedded in it. The strictest applies.
 fn classes(addr: IpAddr) -> Vec<Class> {
     let v6 = match addr {
         IpAddr::V4(v4) => return vec![class_v4(v4)],
@@ -92,7 +91,7 @@ fn class_v4(addr: Ipv4Addr) -> Class {
     }
 }
 
-/// By the IANA registry of special-purpose IPv6 addresses; what carries IPv4 is left out.
+/// By the IANA registry of special-purpose IPv6 addresses, without those that embed IPv4.
 fn class_v6(addr: Ipv6Addr) -> Class {
     match addr.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0] => Class::Never("unspecified"),
@@ -116,7 +115,7 @@ fn class_v6(addr: Ipv6Addr) -> Class {
     }
 }
 
-/// The IPv4 addresses that a packet to this address may end at. None: it is plain IPv6.
+/// The IPv4 addresses that a packet to this address may reach. Plain IPv6 has none.
 fn carried(addr: Ipv6Addr) -> Vec<Ipv4Addr> {
     let o = addr.octets();
     let at = |a: usize, b: usize, c: usize, d: usize| Ipv4Addr::new(o[a], o[b], o[c], o[d]);
@@ -128,9 +127,8 @@ fn carried(addr: Ipv6Addr) -> Vec<Ipv4Addr> {
         | [0, 0, 0, 0, 0, 0xffff, ..]
         | [0, 0, 0, 0, 0xffff, 0, ..]
         | [0x64, 0xff9b, 0, 0, 0, 0, ..] => vec![last],
-        // NAT64 of a network's own (RFC 8215): its prefix of 48, 56, 64 or 96 bits can't be told
-        // from the address. Readings in 0.0.0.0/8 are the zeros around the real
-        // one, and nobody is there.
+        // Local NAT64 (RFC 8215): the address does not show whether its prefix has 48, 56, 64 or 96 bits. Readings in
+        // 0.0.0.0/8 are the zeros around the real one, and no host is there.
         [0x64, 0xff9b, 1, ..] => {
             let readings = [last, at(6, 7, 9, 10), at(7, 9, 10, 11), at(9, 10, 11, 12)];
             let real = readings.into_iter().filter(|v4| v4.octets()[0] != 0);
@@ -231,14 +229,14 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_for_an_explorer_on_this_machine() {
+    fn loopback_needs_an_explorer_on_this_machine() {
         for text in ["127.0.0.0", "127.0.0.1", "127.255.255.255", "::1", "::127.0.0.1"] {
             assert_eq!(refused(ip(text)), [true, true, false], "{text}");
         }
     }
 
     #[test]
-    fn what_is_not_in_the_internet_is_for_an_explorer_that_is_not_either() {
+    fn private_addresses_need_a_private_explorer() {
         for text in [
             "10.0.0.0",
             "10.255.255.255",
@@ -272,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn the_neighbours_of_every_block_are_welcome() {
+    fn neighbours_of_each_block_are_allowed() {
         for text in [
             "1.0.0.0",
             "9.255.255.255",
@@ -307,13 +305,13 @@ mod tests {
     }
 
     #[test]
-    fn an_isatap_address_is_judged_by_its_prefix_too() {
+    fn isatap_address_is_denied_by_its_prefix_too() {
         assert_eq!(refused(ip("fe80::5efe:8.8.8.8")), [true; 3]);
         assert_eq!(refused(ip("fd12::5efe:8.8.8.8")), [true, false, false]);
     }
 
     #[test]
-    fn the_scope_is_that_of_the_widest_address() {
+    fn scope_is_what_all_addresses_allow() {
         for (addrs, wanted) in [
             (&[][..], NetworkScope::Public),
             (&["127.0.0.1", "::1", "::ffff:127.0.0.2"], NetworkScope::Loopback),
@@ -331,7 +329,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_refused_ipv4_address_is_refused_wherever_it_sits(
+        fn denied_ipv4_address_is_denied_when_embedded(
             v4 in prop_oneof![
                 (1..=255u8, any::<[u8; 3]>()).prop_map(|(a, [b, c, d])| Ipv4Addr::new(a, b, c, d)),
                 (0..=255u8, 0..=255u8).prop_map(|(c, d)| Ipv4Addr::new(169, 254, c, d)),
@@ -348,7 +346,7 @@ mod tests {
         }
 
         #[test]
-        fn a_wider_scope_never_refuses_more(addr: IpAddr) {
+        fn wider_scope_denies_no_more(addr: IpAddr) {
             let [public, private, loopback] = refused(addr);
             prop_assert!(public >= private && private >= loopback);
         }

@@ -1,46 +1,46 @@
-//! Reads what a node says of its containers, `GET /resources`: what they can run, and with a `model_id` whether they
+//! Parses what a node reports about its containers, `GET /resources`: what they can run, and with a `model_id` whether they
 //! support that model.
 //!
-//! What is taken is parsed and written anew, so nothing that a node sent is passed on verbatim, and no node can say
-//! anything of another one. Containers are read one by one: an odd one spoils nothing around it.
+//! Accepted entries are parsed and serialized again, so the router passes on nothing verbatim, and no node can report
+//! about another one. Containers are read one by one: an odd one affects no other.
 
 use super::info::ContainerId;
-use super::json::{self, is_object, text};
-use serde::Deserialize;
+use super::json::{self, BodyError, Name, is_object, unexpected};
+use crate::util::text::quote;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Most of a container's entry in bytes, written without blanks. Real services have 1.2 to 21 KB with blanks.
+/// The longest entry of a container in bytes, without blanks. Real services have 1.2 to 21 KB with blanks.
 const MAX_ENTRY_BYTES: usize = 16 * 1024;
-/// The same as the node writes it, with room for blanks. A value takes up to a hundred times as much memory while it is
-/// read, so this also bounds what each request costs.
+/// The longest entry as the node writes it, with room for blanks. A value needs up to a hundred times as much memory while
+/// it is read, so this also bounds the cost of a request.
 const MAX_RAW_BYTES: usize = 2 * MAX_ENTRY_BYTES;
-/// Longest `error` of a container in characters; the rest is cut off. It is a sentence.
+/// The longest `error` of a container in characters; the rest is cut off. It is a sentence.
 const MAX_ERROR_CHARS: usize = 256;
 
-/// What a node says of its containers, each with its own: sorted, each a JSON object that was written here.
+/// What a node reports about its containers: sorted by id, each a JSON object that the router has written.
 pub type Entries = Vec<(ContainerId, Arc<str>)>;
 
-/// What was taken of a body.
+/// The accepted part of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// Of containers that the node runs.
+    /// The entries of containers that the node runs.
     pub entries: Entries,
-    /// Why the first of those that were left out was; foreign text in it is escaped and cut.
+    /// Why the first omitted entry was omitted. Untrusted text in it is escaped and truncated.
     pub left_out: Option<String>,
 }
 
-/// Reads a body of `/resources`: for each of the containers in `runs` (sorted) an object, rewritten as JSON of at most
+/// Parses a body of `/resources`: for each of the containers in `runs` (sorted) an object, rewritten as JSON of at most
 /// 16 KiB.
 ///
 /// # Errors
-/// A body that is no JSON object.
-pub fn parse_resources(body: &[u8], runs: &[ContainerId]) -> Result<Reading, String> {
+/// The body is not a JSON object.
+pub fn parse_resources(body: &[u8], runs: &[ContainerId]) -> Result<Reading, BodyError> {
     read(body, runs, |raw| {
         let value = object(raw)?;
-        let text = serde_json::to_string(&value).map_err(|error| error.to_string())?;
+        let text = serde_json::to_string(&value)?;
         match text.len() <= MAX_ENTRY_BYTES {
             true => Ok(text),
             false => Err(too_long()),
@@ -48,16 +48,16 @@ pub fn parse_resources(body: &[u8], runs: &[ContainerId]) -> Result<Reading, Str
     })
 }
 
-/// Reads a body of `/resources?model_id=ID`: for each of the containers in `runs` (sorted) an object with `supported`,
-/// true or false: the service's own word. Of its other fields only `error` is taken, at most 256 characters of it.
+/// Parses a body of `/resources?model_id=ID`: for each of the containers in `runs` (sorted) an object with `supported`,
+/// true or false, as the service reports it. Of the other fields only `error` is kept, at most 256 characters of it.
 ///
 /// # Errors
-/// A body that is no JSON object.
-pub fn parse_support(body: &[u8], runs: &[ContainerId]) -> Result<Reading, String> {
+/// The body is not a JSON object.
+pub fn parse_support(body: &[u8], runs: &[ContainerId]) -> Result<Reading, BodyError> {
     read(body, runs, |raw| {
         let value = object(raw)?;
         let Some(Value::Bool(supported)) = value.get("supported") else {
-            return Err("expected `supported` to be true or false".to_owned());
+            return Err(BodyError("expected `supported` to be true or false".to_owned()));
         };
         let mut entry = json!({ "supported": supported });
         if let Some(Value::String(text)) = value.get("error")
@@ -72,27 +72,23 @@ pub fn parse_support(body: &[u8], runs: &[ContainerId]) -> Result<Reading, Strin
 fn read(
     body: &[u8],
     runs: &[ContainerId],
-    read_entry: fn(&RawValue) -> Result<String, String>,
-) -> Result<Reading, String> {
-    let whole: &RawValue = serde_json::from_slice(body).map_err(|error| json::reason(&error))?;
-    if !is_object(whole) {
-        return Err(json::unexpected("an object of containers", whole));
-    }
-    let by_id: BTreeMap<Key, &RawValue> = serde_json::from_str(whole.get()).map_err(|error| json::reason(&error))?;
+    read_entry: fn(&RawValue) -> Result<String, BodyError>,
+) -> Result<Reading, BodyError> {
+    let whole = json::object(body, "an object of containers")?;
+    let by_id: BTreeMap<Name<'_>, &RawValue> = serde_json::from_str(whole.get())?;
     let mut reading = Reading {
         entries: Vec::new(),
         left_out: None,
     };
-    for (Key(id), raw) in by_id {
-        let entry = match runs.binary_search_by(|run| run.as_str().cmp(&id)) {
+    for (Name(id), raw) in by_id {
+        let entry = match runs.binary_search_by(|run| run.as_str().cmp(&*id)) {
             Ok(at) => read_entry(raw).map(|entry| (runs[at].clone(), Arc::from(entry))),
-            Err(_) => Err("not a container of this node".to_owned()),
+            Err(_) => Err(BodyError("not a container of this node".to_owned())),
         };
         match entry {
             Ok(entry) => reading.entries.push(entry),
             Err(reason) if reading.left_out.is_none() => {
-                let shown: String = id.chars().take(json::MAX_FOUND_CHARS).collect();
-                reading.left_out = Some(format!("{shown:?}: {reason}"));
+                reading.left_out = Some(format!("{}: {reason}", quote(&id, json::MAX_FOUND_CHARS)));
             }
             Err(_) => {}
         }
@@ -100,33 +96,22 @@ fn read(
     Ok(reading)
 }
 
-/// The name of a container. One that names half a character (`"\ud800"`) is no container's: it becomes an empty one.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Key(String);
-
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = <&RawValue>::deserialize(deserializer)?;
-        Ok(Self(text(raw).unwrap_or_default()))
-    }
-}
-
-/// A value of bounded size and depth: deeper than 127 levels is refused.
-fn object(raw: &RawValue) -> Result<serde_json::Map<String, Value>, String> {
+/// An object of bounded size and depth: more than 127 levels are rejected.
+fn object(raw: &RawValue) -> Result<serde_json::Map<String, Value>, BodyError> {
     if !is_object(raw) {
-        return Err(json::unexpected("an object", raw));
+        return Err(unexpected("an object", raw));
     }
     if raw.get().len() > MAX_RAW_BYTES {
         return Err(too_long());
     }
     serde_json::from_str(raw.get()).map_err(|error| match error.to_string().contains("recursion limit") {
-        true => "nested too deep".to_owned(),
-        false => json::reason(&error),
+        true => BodyError("nested too deep".to_owned()),
+        false => error.into(),
     })
 }
 
-fn too_long() -> String {
-    format!("longer than {MAX_ENTRY_BYTES} bytes")
+fn too_long() -> BodyError {
+    BodyError(format!("longer than {MAX_ENTRY_BYTES} bytes"))
 }
 
 #[cfg(test)]
@@ -150,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_written_anew_and_those_of_others_left_out() {
+    fn entries_are_rewritten_and_unknown_containers_omitted() {
         let (entries, left_out) = resources(r#" { "b" : {"x" : [1, 2.50, "\u0041\"}},"], "y":null}, "a": {} } "#);
         assert_eq!(
             entries,
@@ -163,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_is_odd_spoils_nothing_around_it() {
+    fn odd_container_affects_no_other() {
         let deep = |levels: usize| format!("{}{}", "{\"a\":".repeat(levels) + "1", "}".repeat(levels));
         for (odd, reason) in [
             ("1", "expected an object, found 1"),
@@ -189,15 +174,15 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_has_at_most_16_kib() {
+    fn entry_has_at_most_16_kib() {
         let of = |bytes: usize| format!("{{\"x\":\"{}\"}}", "y".repeat(bytes - 8));
         let (entries, _) = resources(&format!("{{\"a\":{},\"b\":{}}}", of(16 * 1024), of(16 * 1024 + 1)));
         assert_eq!(entries, [entry("a", &of(16 * 1024))]);
     }
 
     #[test]
-    fn a_body_that_is_no_object_is_refused() {
-        for body in ["", "[]", "1", "{", "<html>", "\u{feff}{}", "{}{}", "{\"a\":{}"] {
+    fn body_that_is_not_an_object_is_rejected() {
+        for body in ["", "[]", "1", "{", "<html>", "{}{}", "{\"a\":{}"] {
             parse_resources(body.as_bytes(), &runs()).expect_err(body);
         }
         parse_resources(&[b'{'; 60_000], &runs()).expect_err("no overflow");
@@ -205,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn of_support_two_fields_are_taken() {
+    fn two_fields_of_support_are_read() {
         let error = "ä".repeat(257);
         let body =
             format!(r#"{{"a":{{"supported":true,"x":1,"error":""}},"b":{{"supported":false,"error":"{error}"}}}}"#);
@@ -221,7 +206,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_taken_is_one_json_object_and_no_reason_can_forge_a_log_line(
+        fn accepted_entry_is_one_json_object(
             body in r#"\{"a":[\PC\x00-\x1f]{0,40}\}?"#
         ) {
             let told = match parse_resources(body.as_bytes(), &runs()) {
@@ -232,7 +217,7 @@ mod tests {
                     }
                     reading.left_out
                 }
-                Err(error) => Some(error),
+                Err(error) => Some(error.to_string()),
             };
             prop_assert!(!told.unwrap_or_default().chars().any(char::is_control));
         }

@@ -1,4 +1,4 @@
-//! Who named a node, and so how far it is trusted.
+//! Which list names a node, and so how far the node is trusted.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,13 +10,13 @@ pub enum Source {
     /// ips.txt: named by the operator.
     #[serde(rename = "ips_file")]
     IpsFile,
-    /// The Node Explorer: named by anybody who registers there.
+    /// The Node Explorer: named by any party that registers there.
     #[serde(rename = "explorer")]
     Explorer,
 }
 
 impl Source {
-    /// As people read it.
+    /// The name that people read.
     pub fn name(self) -> &'static str {
         match self {
             Source::IpsFile => "ips file",
@@ -25,7 +25,7 @@ impl Source {
     }
 }
 
-/// Which of several nodes comes first where one must: those of ips.txt in its order, then the Explorer's by address.
+/// The order of nodes where one takes precedence: those of ips.txt in its order, then the Explorer's by address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
     /// Position in ips.txt.

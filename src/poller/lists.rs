@@ -27,8 +27,9 @@ impl Poller {
     /// Brings the nodes in line with the lists: those that stay keep their state.
     fn relist(&mut self, now: Instant) {
         let ranked = lists::merge(
-            self.listed.as_deref().unwrap_or_default(),
-            self.explorer.as_deref().unwrap_or_default(),
+            self.listed.as_ref().map_or(&[], |list| &list.nodes),
+            self.explorer.as_ref().map_or(&[], |list| &list.nodes),
+            |host| self.fetcher.resolver().known(host),
         );
         let gone: Vec<NodeAddr> = self
             .by_addr
@@ -38,7 +39,7 @@ impl Poller {
             .collect();
         gone.iter().for_each(|addr| self.drop_node(addr, now));
         let mut new = Vec::new();
-        for (addr, rank) in ranked {
+        for (addr, (rank, _)) in ranked {
             match self.by_addr.get(&addr) {
                 Some(id) => self.keep(*id, addr, rank),
                 None => new.push((rank, addr)),

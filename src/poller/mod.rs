@@ -23,7 +23,7 @@ use crate::config::PendingWeights;
 use crate::lists::Update;
 use crate::metrics::Metrics;
 use crate::net::Fetcher;
-use crate::node::NodeAddr;
+use crate::node::{ExplorerList, NodeAddr, NodeList};
 use crate::probe::{Probe, ProbeJob, probe};
 use crate::registry::{NodeId, Registry};
 use crate::status::Board;
@@ -69,6 +69,7 @@ pub(crate) struct Outputs {
     pub(crate) registry: Arc<Registry>,
     pub(crate) board: Arc<Board>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) fetcher: Fetcher,
 }
 
 /// Starts the poller; it ends when `stop` closes. The receiver it returns closes when every node of the first lists
@@ -121,11 +122,12 @@ struct Poller {
     board: Arc<Board>,
     pool: ProbePool,
     metrics: Arc<Metrics>,
+    fetcher: Fetcher,
     schedule: Schedule,
     nodes: HashMap<NodeId, Tracked>,
     by_addr: HashMap<NodeAddr, NodeId>,
-    listed: Option<Vec<NodeAddr>>,
-    explorer: Option<Vec<NodeAddr>>,
+    listed: Option<Arc<NodeList>>,
+    explorer: Option<Arc<ExplorerList>>,
     /// Probes of nodes that left the lists meanwhile.
     orphans: HashMap<NodeId, Class>,
     ready: Option<Sender<()>>,
@@ -150,6 +152,7 @@ impl Poller {
             registry: outputs.registry,
             board: outputs.board,
             metrics: outputs.metrics,
+            fetcher: outputs.fetcher,
             pool,
             nodes: HashMap::new(),
             by_addr: HashMap::new(),

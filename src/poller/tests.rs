@@ -34,6 +34,7 @@ fn rig(expects_explorer: bool) -> Rig {
         registry: Arc::clone(&registry),
         board: Arc::default(),
         metrics: Arc::default(),
+        fetcher: Fetcher::default(),
     };
     let poller = Poller::new(settings, outputs, pool, ready, now);
     Rig {
@@ -44,8 +45,17 @@ fn rig(expects_explorer: bool) -> Rig {
     }
 }
 
-fn nodes(list: &str) -> Vec<NodeAddr> {
-    parse_list(list.as_bytes()).expect("a list").nodes
+fn listed(list: &str) -> Update {
+    Update::Listed(Arc::new(parse_list(list.as_bytes()).expect("a list")))
+}
+
+fn explorer(list: &str) -> Update {
+    let nodes = parse_list(list.as_bytes()).expect("a list").nodes;
+    let nodes = nodes.into_iter().map(|node| node.addr).collect();
+    Update::Explorer(Arc::new(ExplorerList {
+        nodes,
+        ..ExplorerList::default()
+    }))
 }
 
 fn is_up() -> Outcome {
@@ -61,7 +71,7 @@ impl Rig {
     /// One that ips.txt lists.
     fn listed(list: &str) -> Self {
         let mut rig = rig(false);
-        rig.update(Update::Listed(nodes(list)));
+        rig.update(listed(list));
         rig
     }
 
@@ -86,7 +96,7 @@ impl Rig {
         let job = ProbeJob {
             id,
             probe: 1,
-            addr: nodes("h:1").remove(0),
+            addr: NodeAddr::parse("h:1").expect("an address"),
             source: Source::IpsFile,
         };
         let probe = Probe::of(outcome);
@@ -214,26 +224,26 @@ fn a_probe_counts_only_for_a_node_that_was_listed_all_the_while() {
     let mut rig = Rig::listed("h:1\nh:2");
     rig.send_due();
     let old = rig.id("h:1");
-    rig.update(Update::Listed(nodes("h:2")));
-    rig.update(Update::Listed(nodes("h:1\nh:2")));
+    rig.update(listed("h:2"));
+    rig.update(listed("h:1\nh:2"));
     assert_ne!(rig.id("h:1"), old);
     rig.report(old, is_up());
     assert_eq!(rig.available(), [""; 0]);
     assert_eq!(rig.poller.orphans.len(), 0);
     assert_eq!(rig.probe("h:1", is_up()), Health::Up);
-    rig.update(Update::Listed(Vec::new()));
+    rig.update(listed(""));
     assert_eq!(rig.available(), [""; 0]);
 }
 
 #[test]
 fn a_node_that_stays_listed_keeps_its_state_whatever_else_changes() {
     let mut rig = rig(true);
-    rig.update(Update::Listed(nodes("1.1.1.1:1\n2.2.2.2:2")));
+    rig.update(listed("1.1.1.1:1\n2.2.2.2:2"));
     let id = rig.id("1.1.1.1:1");
     rig.probe("1.1.1.1:1", is_up());
     for update in [
-        Update::Listed(nodes("http://1.1.1.1:1")),
-        Update::Explorer(nodes("1.1.1.1:1\n3.3.3.3:3")),
+        listed("http://1.1.1.1:1"),
+        explorer("1.1.1.1:1\n3.3.3.3:3"),
         Update::ExplorerFailed,
     ] {
         rig.update(update);
@@ -241,10 +251,10 @@ fn a_node_that_stays_listed_keeps_its_state_whatever_else_changes() {
         assert_eq!(rig.available(), ["http://1.1.1.1:1"], "as ips.txt has it");
         assert_eq!(rig.poller.nodes[&id].rank, Rank::Listed(0));
     }
-    rig.update(Update::Listed(Vec::new()));
+    rig.update(listed(""));
     assert_eq!(rig.available(), ["1.1.1.1:1"], "as the Explorer has it");
     assert!(matches!(rig.poller.nodes[&id].rank, Rank::Explorer(_)));
-    rig.update(Update::Explorer(nodes("3.3.3.3:3")));
+    rig.update(explorer("3.3.3.3:3"));
     assert_eq!(rig.available(), [""; 0]);
     assert_eq!(rig.poller.nodes.len(), 1);
 }
@@ -252,17 +262,17 @@ fn a_node_that_stays_listed_keeps_its_state_whatever_else_changes() {
 #[test]
 fn it_is_ready_when_every_node_of_the_first_lists_was_heard_of() {
     let mut rig = rig(true);
-    rig.update(Update::Listed(nodes("1.1.1.1:1\n2.2.2.2:2\n3.3.3.3:3")));
+    rig.update(listed("1.1.1.1:1\n2.2.2.2:2\n3.3.3.3:3"));
     rig.probe("1.1.1.1:1", is_up());
     rig.probe("2.2.2.2:2", Outcome::Limited);
     rig.probe("3.3.3.3:3", failed());
     assert!(!rig.is_ready(), "the Explorer has not answered");
-    rig.update(Update::Explorer(nodes("1.1.1.1:1\n4.4.4.4:4\n5.5.5.5:5")));
+    rig.update(explorer("1.1.1.1:1\n4.4.4.4:4\n5.5.5.5:5"));
     rig.probe("4.4.4.4:4", Outcome::LocalError("no descriptor".to_owned()));
     rig.probe("4.4.4.4:4", is_up());
     rig.probe("4.4.4.4:4", failed());
     assert!(!rig.is_ready(), "one has not answered");
-    rig.update(Update::Explorer(nodes("4.4.4.4:4")));
+    rig.update(explorer("4.4.4.4:4"));
     assert!(rig.is_ready(), "it is not listed any more");
 }
 
@@ -270,7 +280,7 @@ fn it_is_ready_when_every_node_of_the_first_lists_was_heard_of() {
 fn no_node_or_an_explorer_that_fails_is_nothing_to_wait_for() {
     assert!(Rig::listed("").is_ready());
     let mut rig = rig(true);
-    rig.update(Update::Listed(Vec::new()));
+    rig.update(listed(""));
     assert!(!rig.is_ready());
     rig.update(Update::ExplorerFailed);
     assert!(rig.is_ready());
@@ -279,8 +289,8 @@ fn no_node_or_an_explorer_that_fails_is_nothing_to_wait_for() {
 #[test]
 fn new_nodes_of_ips_txt_are_asked_before_those_of_the_explorer_and_in_its_order() {
     let mut rig = rig(true);
-    rig.update(Update::Explorer(nodes("9.9.9.9:9\n1.1.1.1:1")));
-    rig.update(Update::Listed(nodes("8.8.8.8:8\n7.7.7.7:7")));
+    rig.update(explorer("9.9.9.9:9\n1.1.1.1:1"));
+    rig.update(listed("8.8.8.8:8\n7.7.7.7:7"));
     // Those of the Explorer keep to 2,000 a second.
     rig.now += SECOND;
     let order: Vec<_> = std::iter::from_fn(|| match rig.poller.schedule.turn(rig.now) {
@@ -295,9 +305,9 @@ fn new_nodes_of_ips_txt_are_asked_before_those_of_the_explorer_and_in_its_order(
 fn new_nodes_that_come_and_go_take_no_turn_from_one_that_stays() {
     let mut rig = rig(true);
     for other in 0..100 {
-        rig.update(Update::Explorer(nodes(&format!("1.1.1.{other}:1\n9.9.9.9:9"))));
+        rig.update(explorer(&format!("1.1.1.{other}:1\n9.9.9.9:9")));
         let listed = if other % 2 == 0 { "9.9.9.9:9" } else { "" };
-        rig.update(Update::Listed(nodes(listed)));
+        rig.update(self::listed(listed));
     }
     rig.now += SECOND;
     let order: Vec<_> = std::iter::from_fn(|| match rig.poller.schedule.turn(rig.now) {
@@ -308,7 +318,7 @@ fn new_nodes_that_come_and_go_take_no_turn_from_one_that_stays() {
     let known = |addr: &str| Some(addr.to_owned());
     assert_eq!(order, [known("1.1.1.99:1"), known("9.9.9.9:9")]);
     rig.probe("1.1.1.99:1", failed());
-    rig.update(Update::Explorer(Vec::new()));
+    rig.update(explorer(""));
     assert_eq!(
         rig.poller.schedule.demand(rig.now + SECOND),
         1,
@@ -369,7 +379,7 @@ fn a_node_has_its_next_turn_an_interval_after_its_last_however_that_ended_and_is
         rig.now = first + INTERVAL;
         assert_eq!(rig.send_due(), ["h:1"]);
         rig.report(rig.id("h:1"), is_up());
-        rig.update(Update::Listed(Vec::new()));
+        rig.update(listed(""));
         rig.now += INTERVAL * 3;
         rig.poller.begin_round(rig.now);
         assert!(matches!(rig.poller.schedule.turn(rig.now), Turn::Wait(_)));

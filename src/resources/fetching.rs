@@ -159,5 +159,5 @@ fn ask(fetcher: &Fetcher, job: &FetchJob) -> Result<Reading, Failure> {
         FetchTarget::Resources => parse_resources(&body, &job.runs),
         FetchTarget::Support(_) => parse_support(&body, &job.runs),
     }
-    .map_err(Failure::Failed)
+    .map_err(|error| Failure::Failed(error.to_string()))
 }

@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::config::Config;
+use crate::lists::Lists;
 use crate::metrics::unix_seconds;
-use crate::node::{ExplorerList, NodeAddr, NodeList, Running, Source};
+use crate::node::{NodeAddr, Running, Source};
 use crate::registry::{NodeId, Registry};
 use crate::util::calendar::rfc3339;
 pub(crate) use images::{Change, Conflict, Images, conflict_line};
@@ -42,30 +43,6 @@ pub(crate) struct Filter {
     pub(crate) offset: usize,
 }
 
-/// What became of ips.txt.
-#[derive(Clone, Debug, Default)]
-struct FileStatus {
-    path: String,
-    /// Seconds since 1970 at which the list that counts was read.
-    read_at: Option<u64>,
-    nodes: usize,
-    /// The first lines that are no address: number, text, reason.
-    skipped: Vec<(usize, String, String)>,
-    skipped_count: usize,
-    trouble: Option<String>,
-}
-
-/// What became of the Explorer's list.
-#[derive(Clone, Debug, Default)]
-struct ExplorerStatus {
-    url: String,
-    /// Seconds since 1970.
-    last_success: Option<u64>,
-    nodes: usize,
-    skipped: usize,
-    trouble: Option<String>,
-}
-
 /// What the running router knows.
 #[derive(Debug, Default)]
 pub(crate) struct Board {
@@ -74,6 +51,7 @@ pub(crate) struct Board {
     interval: Duration,
     /// Settings that differ from their defaults, by name, without secrets.
     settings: Vec<(&'static str, String)>,
+    lists: Lists,
     state: Mutex<State>,
 }
 
@@ -81,8 +59,6 @@ pub(crate) struct Board {
 struct State {
     nodes: Nodes,
     images: Images,
-    file: Arc<FileStatus>,
-    explorer: Option<Arc<ExplorerStatus>>,
     is_pool_too_small: bool,
     /// Seconds since 1970 since which a mass failure is doubted.
     doubted_since: Option<u64>,
@@ -96,68 +72,19 @@ struct Found {
 }
 
 impl Board {
-    pub(crate) fn new(config: &Config) -> Self {
-        let file = FileStatus {
-            path: config.ips_file.display().to_string(),
-            ..FileStatus::default()
-        };
-        let explorer = config.api_url.as_ref().map(|url| ExplorerStatus {
-            url: url.to_string(),
-            ..ExplorerStatus::default()
-        });
+    pub(crate) fn new(config: &Config, lists: Lists) -> Self {
         Self {
             started: unix_seconds(),
             interval: config.refresh_interval,
             settings: config.changed.clone(),
-            state: Mutex::new(State {
-                file: Arc::new(file),
-                explorer: explorer.map(Arc::new),
-                ..State::default()
-            }),
+            lists,
+            state: Mutex::default(),
         }
     }
 
     /// A panic elsewhere leaves it usable: each change is complete or not begun.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// ips.txt was read.
-    pub(crate) fn file_read(&self, list: &NodeList) {
-        let skipped = list.bad.iter();
-        let skipped = skipped.map(|bad| (bad.number, bad.text.clone(), bad.reason.to_string()));
-        let (skipped, now) = (skipped.collect(), unix_seconds());
-        let mut state = self.lock();
-        let file = Arc::make_mut(&mut state.file);
-        file.read_at = Some(now);
-        file.nodes = list.nodes.len();
-        file.skipped = skipped;
-        file.skipped_count = list.bad_count;
-        file.trouble = None;
-    }
-
-    /// ips.txt can't be read, or is not believed: the list that was read last stays.
-    pub(crate) fn file_failed(&self, trouble: &str) {
-        Arc::make_mut(&mut self.lock().file).trouble = Some(trouble.to_owned());
-    }
-
-    /// The Explorer gave its list.
-    pub(crate) fn explorer_answered(&self, list: &ExplorerList) {
-        let now = unix_seconds();
-        if let Some(explorer) = &mut self.lock().explorer {
-            let explorer = Arc::make_mut(explorer);
-            explorer.last_success = Some(now);
-            explorer.nodes = list.nodes.len();
-            explorer.skipped = list.skipped + list.refused.len();
-            explorer.trouble = None;
-        }
-    }
-
-    /// The Explorer gave no list, or one that is not believed: its last good one stays.
-    pub(crate) fn explorer_failed(&self, trouble: &str) {
-        if let Some(explorer) = &mut self.lock().explorer {
-            Arc::make_mut(explorer).trouble = Some(trouble.to_owned());
-        }
     }
 
     /// Whether the pool can't ask all nodes in an interval, so that what is shown of some is older than that.

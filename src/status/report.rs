@@ -1,19 +1,16 @@
 //! What `/status.json` says: the board and, for the nodes of one page, the registry.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{
-    Board, Conflict, ExplorerStatus, FileStatus, Filter, MAX_CONFLICTS, NodeState, NodeStatus, PendingByType,
-    shown_time,
-};
+use super::{Board, Conflict, Filter, MAX_CONFLICTS, NodeState, NodeStatus, PendingByType, shown_time};
 use crate::metrics::unix_seconds;
-use crate::node::{ContainerId, Source};
+use crate::node::{BadLine, ContainerId, ExplorerList, NodeList, Source};
 use crate::registry::{Registry, Standing};
 use crate::resources::Resources;
+use crate::util::polled::Polled;
 
 /// Container ids on one page, in bytes: a page of 1,000 nodes with 256 long ones each would else have 64 MiB.
 const MAX_ID_BYTES: usize = 1024 * 1024;
@@ -156,7 +153,6 @@ impl StatusReport {
         }
         let totals = registry.totals();
         let state = board.lock();
-        let (file, explorer) = (Arc::clone(&state.file), state.explorer.clone());
         let (doubted_since, conflicts) = (state.doubted_since, state.images.conflicts(MAX_CONFLICTS));
         let pool_too_small = state.is_pool_too_small;
         let conflicting_containers = state.images.conflict_count();
@@ -167,8 +163,8 @@ impl StatusReport {
             started: board.started,
             interval: board.interval.as_secs_f64(),
             settings: board.settings.iter().cloned().collect(),
-            ips_file: File::from(&*file),
-            explorer: explorer.as_deref().map(Explorer::from),
+            ips_file: File::from(&*board.lists.file),
+            explorer: board.lists.explorer.as_deref().map(Explorer::from),
             doubt: Doubt {
                 active: doubted_since.is_some(),
                 since: doubted_since,
@@ -231,34 +227,43 @@ impl Row {
     }
 }
 
-impl From<&FileStatus> for File {
-    fn from(file: &FileStatus) -> Self {
-        let line = |(number, text, reason): &(usize, String, String)| Line {
-            number: *number,
-            text: text.clone(),
-            reason: reason.clone(),
+impl From<&Polled<NodeList>> for File {
+    fn from(polled: &Polled<NodeList>) -> Self {
+        let snapshot = polled.snapshot();
+        let list = snapshot.value.unwrap_or_default();
+        let line = |bad: &BadLine| Line {
+            number: bad.number,
+            text: bad.text.clone(),
+            reason: bad.reason.to_string(),
         };
         Self {
-            path: file.path.clone(),
-            read_at: file.read_at,
-            nodes: file.nodes,
-            skipped: file.skipped.iter().map(line).collect(),
-            skipped_count: file.skipped_count,
-            trouble: file.trouble.clone(),
+            path: polled.name().to_owned(),
+            read_at: snapshot.accepted.map(unix_time),
+            nodes: list.nodes.len(),
+            skipped: list.bad.iter().map(line).collect(),
+            skipped_count: list.bad_count,
+            trouble: snapshot.problem,
         }
     }
 }
 
-impl From<&ExplorerStatus> for Explorer {
-    fn from(explorer: &ExplorerStatus) -> Self {
+impl From<&Polled<ExplorerList>> for Explorer {
+    fn from(polled: &Polled<ExplorerList>) -> Self {
+        let snapshot = polled.snapshot();
+        let list = snapshot.value.unwrap_or_default();
         Self {
-            url: explorer.url.clone(),
-            last_success: explorer.last_success,
-            nodes: explorer.nodes,
-            skipped: explorer.skipped,
-            trouble: explorer.trouble.clone(),
+            url: polled.name().to_owned(),
+            last_success: snapshot.accepted.map(unix_time),
+            nodes: list.nodes.len(),
+            skipped: list.skipped + list.refused.len(),
+            trouble: snapshot.problem,
         }
     }
+}
+
+/// The time of a moment by today's clock, in seconds since 1970: a clock that was set since then does not matter.
+fn unix_time(at: Instant) -> u64 {
+    unix_seconds().saturating_sub(at.elapsed().as_secs())
 }
 
 impl ShownSpeed {

@@ -8,6 +8,8 @@ pub(crate) mod files;
 pub mod glibc;
 pub(crate) mod log_throttle;
 pub mod logger;
+pub(crate) mod polled;
 pub(crate) mod pool;
 pub(crate) mod text;
 pub(crate) mod threads;
+pub(crate) mod watched_file;

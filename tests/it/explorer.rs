@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::support::{Behaviour, Explorer, Fleet, Listing, PATIENCE, Router};
+use super::support::{Behaviour, Explorer, Fleet, Listing, PATIENCE, Router, Signal};
 use super::{addresses, available, launch, wait_available};
 
 fn nodes(fleet: &Fleet, nodes: std::ops::Range<usize>) -> Listing {
@@ -10,7 +10,7 @@ fn nodes(fleet: &Fleet, nodes: std::ops::Range<usize>) -> Listing {
 }
 
 #[test]
-fn its_nodes_appear_and_drop() {
+fn explorer_nodes_appear_and_disappear() {
     let fleet = Fleet::start(3);
     let explorer = Explorer::start(nodes(&fleet, 0..2));
     let router = launch()
@@ -24,7 +24,7 @@ fn its_nodes_appear_and_drop() {
 }
 
 #[test]
-fn a_list_without_a_node_is_believed_when_it_has_come_ten_times_in_a_row() {
+fn empty_list_is_accepted_at_the_tenth_in_a_row() {
     let fleet = Fleet::start(2);
     let explorer = Explorer::start(nodes(&fleet, 0..2));
     let router = launch()
@@ -33,8 +33,9 @@ fn a_list_without_a_node_is_believed_when_it_has_come_ten_times_in_a_row() {
         .start();
     let both = addresses(&fleet, 0..2);
     assert_eq!(available(&router), both);
-    let line = "lists no node any more, which is believed when it has come 10 times in a row; its last good list stays";
-    // Twice it is an accident, in one or the other shape; each begins with a warning.
+    let line =
+        "reason=\"lists 0 nodes, 2 of 2 are missing; accepted at the tenth such list in a row or after one hour\"";
+    // Two accidents of different shapes: each sequence begins with a warning.
     for (warnings, odd) in [(1, r#"{"data":[]}"#), (2, r#"{"data":[{"ip":"169.254.169.254"},7]}"#)] {
         explorer.set(Listing::Body(odd.into()));
         explorer.wait_asked(explorer.asked() + 4, PATIENCE);
@@ -42,12 +43,12 @@ fn a_list_without_a_node_is_believed_when_it_has_come_ten_times_in_a_row() {
         assert_eq!(available(&router), both);
         let mark = router.log_len();
         explorer.set(nodes(&fleet, 0..2));
-        router.wait_line_after(mark, "lists 2 nodes", PATIENCE);
+        router.wait_line_after(mark, "explorer recovered: list accepted", PATIENCE);
     }
     explorer.set(Listing::Nodes(Vec::new()));
     let asked = explorer.asked();
-    router.wait_line("lists 0 nodes", PATIENCE);
-    // One may have been under way.
+    router.wait_line("nodes=0 skipped=0", PATIENCE);
+    // One poll may have been in progress.
     assert!(
         (10..=12).contains(&(explorer.asked() - asked)),
         "{asked}, {}",
@@ -58,7 +59,7 @@ fn a_list_without_a_node_is_believed_when_it_has_come_ten_times_in_a_row() {
 }
 
 #[test]
-fn its_address_may_have_a_path_a_trailing_slash_and_a_host_name() {
+fn api_url_may_have_a_path_and_a_name() {
     let fleet = Fleet::start(1);
     let explorer = Explorer::start(nodes(&fleet, 0..1));
     let url = format!("http://LocalHost:{}/v1//", explorer.addr().port());
@@ -68,7 +69,7 @@ fn its_address_may_have_a_path_a_trailing_slash_and_a_host_name() {
 }
 
 #[test]
-fn a_port_may_be_missing_or_a_string_and_what_is_no_address_is_skipped_and_counted() {
+fn entries_without_address_and_port_are_skipped_and_counted() {
     let fleet = Fleet::start(3);
     let ip = |node: usize| fleet.addr(node).ip().to_string();
     let port = fleet.port();
@@ -95,14 +96,11 @@ fn a_port_may_be_missing_or_a_string_and_what_is_no_address_is_skipped_and_count
     wait_available(&router, &fleet, 0..3);
     // Something may serve there.
     router.wait_line("node \"127.9.9.9:4000\" is ", PATIENCE);
-    router.wait_line(
-        "lists 4 nodes; 10 entries are no address with a port, 0 are addresses",
-        PATIENCE,
-    );
+    router.wait_line("nodes=4 skipped=10 refused=0", PATIENCE);
 }
 
 #[test]
-fn it_may_not_name_what_only_the_machine_itself_should_reach() {
+fn entries_with_internal_addresses_are_refused() {
     let fleet = Fleet::start(1);
     let node = json!({"ip": fleet.addr(0).ip().to_string(), "port": fleet.port()});
     let refused = [
@@ -123,30 +121,27 @@ fn it_may_not_name_what_only_the_machine_itself_should_reach() {
     let explorer = Explorer::start(Listing::Body(json!({ "data": data }).to_string()));
     let router = launch().set("API_URL", explorer.url()).start();
     wait_available(&router, &fleet, [0]);
-    // The mapped form is the plain one once more.
-    let line = format!("{} are addresses that it may not name", refused.len() - 1);
+    // The mapped form is the same address as the plain form.
+    let line = format!("nodes=1 skipped=0 refused={}", refused.len() - 1);
     router.wait_line(&line, PATIENCE);
     assert_eq!(
         router.count_lines("node \""),
         1,
-        "nobody else was asked: {:?}",
+        "no other node is probed: {:?}",
         router.log()
     );
 }
 
 #[test]
-fn of_one_address_it_may_name_64_ports() {
+fn one_address_has_at_most_64_ports() {
     let data: Vec<_> = (1..=65).map(|port| json!({"ip": "127.9.9.9", "port": port})).collect();
     let explorer = Explorer::start(Listing::Body(json!({ "data": data }).to_string()));
     let router = launch().set("API_URL", explorer.url()).start();
-    router.wait_line(
-        "lists 64 nodes; 0 entries are no address with a port, 1 are addresses",
-        PATIENCE,
-    );
+    router.wait_line("nodes=64 skipped=0 refused=1", PATIENCE);
 }
 
 #[test]
-fn a_node_in_both_lists_is_one_and_stays_while_either_has_it() {
+fn node_in_both_lists_stays_while_either_has_it() {
     let fleet = Fleet::start(2);
     let listed = format!("http://{}", fleet.addr(0));
     let explorer = Explorer::start(nodes(&fleet, 0..2));
@@ -169,7 +164,7 @@ fn a_node_in_both_lists_is_one_and_stays_while_either_has_it() {
 }
 
 #[test]
-fn its_nodes_may_not_redirect() {
+fn explorer_node_may_not_redirect() {
     let fleet = Fleet::start(2);
     fleet.set(0, Behaviour::Redirect(format!("http://{}/info", fleet.addr(1))));
     let explorer = Explorer::start(nodes(&fleet, 0..1));
@@ -182,14 +177,19 @@ fn its_nodes_may_not_redirect() {
 fn fails_with(router: &Router, fleet: &Fleet, explorer: &Explorer, listing: Listing, reason: &str) {
     let mark = router.log_len();
     explorer.set(listing);
-    let line = format!("Explorer {}: {reason}", explorer.url());
+    let reason = format!("{reason:?}");
+    let line = format!(
+        "explorer failed: last good list stays in effect, url=\"{}\" reason={}",
+        explorer.url(),
+        reason.trim_end_matches('"')
+    );
     let logged = router.wait_line_after(mark, &line, PATIENCE);
-    assert!(logged.ends_with("; its last good list stays"), "{logged}");
+    assert!(logged.ends_with("nodes=2"), "{logged}");
     assert_eq!(available(router), addresses(fleet, 0..2), "{reason}");
 }
 
 #[test]
-fn while_it_fails_its_last_good_list_stays() {
+fn failed_poll_keeps_the_last_good_list() {
     let fleet = Fleet::start(2);
     let explorer = Explorer::start(nodes(&fleet, 0..2));
     let router = launch()
@@ -210,12 +210,12 @@ fn while_it_fails_its_last_good_list_stays() {
     assert_eq!(other.asked(), 0);
     explorer.set(nodes(&fleet, 0..1));
     wait_available(&router, &fleet, [0]);
-    router.wait_line("lists 1 nodes", PATIENCE);
-    assert_eq!(router.count_lines("lists 2 nodes"), 1);
+    router.wait_line("explorer recovered: list accepted", PATIENCE);
+    assert_eq!(router.count_lines("explorer loaded"), 1);
 }
 
 #[test]
-fn a_list_of_the_wrong_shape_is_no_list_and_the_same_failure_is_logged_once() {
+fn list_of_wrong_shape_is_reported_once() {
     let fleet = Fleet::start(2);
     let explorer = Explorer::start(nodes(&fleet, 0..2));
     let router = launch()
@@ -233,7 +233,7 @@ fn a_list_of_the_wrong_shape_is_no_list_and_the_same_failure_is_logged_once() {
 }
 
 #[test]
-fn an_explorer_that_hangs_delays_neither_the_start_nor_a_probe_and_costs_no_list() {
+fn hanging_explorer_delays_neither_startup_nor_probes() {
     let fleet = Fleet::start(2);
     let explorer = Explorer::start(Listing::Hang);
     let router = launch()
@@ -242,9 +242,9 @@ fn an_explorer_that_hangs_delays_neither_the_start_nor_a_probe_and_costs_no_list
         .set("REFRESH_INTERVAL", "0.2")
         .start();
     assert_eq!(available(&router), addresses(&fleet, [0]), "it serves all the same");
-    let line = format!("Explorer {}: timeout: no complete response", explorer.url());
+    let line = "reason=\"timeout: no complete response";
     let before = fleet.asked(0);
-    router.wait_line(&line, PATIENCE);
+    router.wait_line(line, PATIENCE);
     // 35 rounds go into the seven seconds that are left; two would be a delay.
     assert!(fleet.asked(0) > before + 2, "{before}, {}", fleet.asked(0));
     explorer.set(nodes(&fleet, 1..2));
@@ -252,4 +252,59 @@ fn an_explorer_that_hangs_delays_neither_the_start_nor_a_probe_and_costs_no_list
     explorer.set(Listing::Drip);
     fleet.wait_asked(0, fleet.asked(0) + 10, PATIENCE);
     assert_eq!(available(&router), addresses(&fleet, 0..2));
+}
+
+#[test]
+fn list_without_half_of_its_nodes_is_held_back() {
+    let fleet = Fleet::start(6);
+    let explorer = Explorer::start(nodes(&fleet, 0..6));
+    let router = launch()
+        .set("API_URL", explorer.url())
+        .set("REFRESH_INTERVAL", 1)
+        .start();
+    let is_ok = |value: u8| {
+        let line = format!("\ninfernet_router_explorer_ok {value}\n");
+        router.get("/metrics").text().contains(&line)
+    };
+    assert_eq!(available(&router), addresses(&fleet, 0..6));
+    assert!(is_ok(1));
+    let line =
+        "reason=\"lists 3 nodes, 3 of 6 are missing; accepted at the tenth such list in a row or after one hour\"";
+    explorer.set(nodes(&fleet, 0..3));
+    router.wait_line(line, PATIENCE);
+    // A second Explorer behind the same URL disagrees: no node comes and goes.
+    router.signal(Signal::HUP);
+    explorer.wait_asked(explorer.asked() + 2, PATIENCE);
+    assert_eq!(available(&router), addresses(&fleet, 0..6));
+    assert!(is_ok(0));
+    assert_eq!(router.count_lines(line), 1, "{:?}", router.log());
+    explorer.set(nodes(&fleet, 2..6));
+    wait_available(&router, &fleet, 2..6);
+    explorer.set(nodes(&fleet, 0..1));
+    router.wait_line("lists 1 nodes, 4 of 4 are missing", PATIENCE);
+    wait_available(&router, &fleet, [0]);
+}
+
+#[test]
+fn explorer_node_at_a_listed_name_is_the_listed_node() {
+    let fleet = Fleet::on_localhost();
+    let explorer = Explorer::start(nodes(&fleet, 0..1));
+    let name = format!("localhost:{}", fleet.port());
+    let router = launch()
+        .ips(format!("{name}\n"))
+        .set("API_URL", explorer.url())
+        .set("REFRESH_INTERVAL", 1)
+        .start();
+    router.until("the name is resolved", || available(&router) == [name.clone()]);
+    explorer.wait_asked(explorer.asked() + 2, PATIENCE);
+    assert_eq!(available(&router), [name]);
+}
+
+#[test]
+fn list_may_begin_with_a_byte_order_mark() {
+    let fleet = Fleet::start(1);
+    let body = json!({"data": [{"ip": fleet.addr(0).ip(), "port": fleet.port()}]});
+    let explorer = Explorer::start(Listing::Body(format!("\u{feff}{body}")));
+    let router = launch().set("API_URL", explorer.url()).start();
+    wait_available(&router, &fleet, [0]);
 }

@@ -15,7 +15,7 @@ use super::{addresses, available, launch, wait_available};
 const ONCE: &str = "86400";
 
 #[test]
-fn every_form_of_a_line_is_understood_and_given_back_as_it_was_listed() {
+fn each_line_form_is_parsed_and_returned_as_listed() {
     let fleet = Fleet::start(5);
     let [a, b, c, d, e] = [0, 1, 2, 3, 4].map(|node| fleet.addr(node).to_string());
     let list = format!(
@@ -31,61 +31,63 @@ fn every_form_of_a_line_is_understood_and_given_back_as_it_was_listed() {
     ];
     wanted.sort_unstable();
     assert_eq!(available(&router), wanted);
-    assert_eq!(router.count_lines("skipped"), 0, "{:?}", router.log());
+    assert_eq!(router.count_lines("line skipped"), 0, "{:?}", router.log());
     assert_eq!(fleet.asked_each(), [1; 5]);
 }
 
 #[test]
-fn a_bad_line_is_reported_with_its_number_and_its_text_and_skipped() {
+fn invalid_line_is_skipped_with_number_and_text() {
     let fleet = Fleet::start(1);
     let list = format!(
-        "127.0.0.1:1/info\n\nuser@127.0.0.1:1\n{}\n127.0.0.1:0\n127.0.0.1:65536\n::1\nftp://a\na b # c\n\x1b[31mred\u{202e}\n",
+        "127.0.0.1:1/../a\n\nuser@127.0.0.1:1\n{}\n127.0.0.1:0\n127.0.0.1:65536\n::1\nftp://a\na b # c\n\x1b[31mred\u{202e}\n",
         fleet.addr(0)
     );
     let router = launch().ips(list).start();
     assert_eq!(available(&router), addresses(&fleet, [0]));
     for line in [
-        r#"ips.txt: line 1: "127.0.0.1:1/info": "#,
-        r#"ips.txt: line 3: "user@127.0.0.1:1": "#,
-        r#"ips.txt: line 5: "127.0.0.1:0": "#,
-        r#"ips.txt: line 6: "127.0.0.1:65536": "#,
-        r#"ips.txt: line 7: "::1": "#,
-        r#"ips.txt: line 8: "ftp://a": "#,
-        r#"ips.txt: line 9: "a b # c": "#,
-        r#"ips.txt: line 10: "\u{1b}[31mred\u{202e}": "#,
+        r#"line=1 text="127.0.0.1:1/../a" "#,
+        r#"line=3 text="user@127.0.0.1:1" "#,
+        r#"line=5 text="127.0.0.1:0" "#,
+        r#"line=6 text="127.0.0.1:65536" "#,
+        r#"line=7 text="::1" "#,
+        r#"line=8 text="ftp://a" "#,
+        r#"line=9 text="a b # c" "#,
+        r#"line=10 text="\u{1b}[31mred\u{202e}" "#,
     ] {
-        assert_eq!(router.count_lines(line), 1, "{line:?} in {:?}", router.log());
+        let line = format!("line skipped: not a node, file=\"ips.txt\" {line}reason=\"");
+        assert_eq!(router.count_lines(&line), 1, "{line:?} in {:?}", router.log());
     }
-    assert_eq!(router.count_lines("; skipped"), 8);
+    assert_eq!(router.count_lines("line skipped"), 8);
 }
 
 #[test]
-fn of_many_bad_lines_twenty_are_reported_and_the_others_counted() {
+fn twenty_invalid_lines_are_reported_and_others_counted() {
     let router = launch().ips("?\n".repeat(1000)).start();
     router.addr();
-    assert_eq!(router.count_lines("ips.txt: line "), 20);
-    assert_eq!(router.count_lines("ips.txt: 980 more bad lines; skipped"), 1);
+    assert_eq!(router.count_lines("line skipped: "), 20);
+    let line = "lines skipped: more invalid lines, file=\"ips.txt\" lines=980";
+    assert_eq!(router.count_lines(line), 1);
 }
 
 #[test]
-fn a_list_that_is_written_in_place_counts_and_nodes_that_stay_keep_their_state() {
+fn reload_keeps_the_state_of_remaining_nodes() {
     let fleet = Fleet::start(4);
     let router = launch().ips(fleet.list_of(0..2)).set("REFRESH_INTERVAL", ONCE).start();
     assert_eq!(available(&router), addresses(&fleet, [0, 1]));
-    // A probe would find it down now; as it stays listed there is none.
+    // A probe would find the node down. It remains in the list, so there is no probe.
     fleet.set(1, Behaviour::Status(500));
     router.write_ips(fleet.list_of(1..3));
     wait_available(&router, &fleet, [1, 2]);
     assert_eq!(fleet.asked_each(), [1, 1, 1, 0]);
     router.wait_line(&format!("node \"{}\" is not listed any more", fleet.addr(0)), PATIENCE);
-    // Listed anew it is a new node, and asked at once.
+    // Listed again it is a new node and probed immediately.
     router.write_ips(fleet.list_of(0..4));
     wait_available(&router, &fleet, 0..4);
     assert_eq!(fleet.asked_each(), [2, 1, 1, 1]);
 }
 
 #[test]
-fn a_half_written_list_counts_for_nothing() {
+fn half_written_list_is_not_loaded() {
     let fleet = Fleet::start(2);
     // A machine that is too busy to write for nearly a second makes a list that stays the same for so long: once more.
     let written_in_time = (0..20).find_map(|_| {
@@ -94,20 +96,26 @@ fn a_half_written_list_counts_for_nothing() {
         write_slowly(&router, &fleet).then_some(router)
     });
     let router = written_in_time.expect("20 lists were all written too slowly");
-    router.wait_line(&format!("ips.txt: read again, {} nodes", SLOW_LINES + 2), PATIENCE);
-    assert_eq!(router.count_lines("read again"), 1);
+    router.wait_line(&loaded(SLOW_LINES + 2), PATIENCE);
+    assert_eq!(router.count_lines("list loaded: file changed"), 1);
     assert_eq!(router.count_lines("is not listed any more"), 0);
 }
 
-/// Lines of [`write_slowly`] before those of the fleet: some three seconds of writing.
-const SLOW_LINES: u16 = 30;
+/// The log line of a reload.
+fn loaded(nodes: impl std::fmt::Display) -> String {
+    format!("list loaded: file changed, file=\"ips.txt\" nodes={nodes}")
+}
 
-/// As a script writes it that takes some 100 ms for each line: the file is looked at in between. False where the list
-/// stayed the same for nearly the second after which it counts.
-#[expect(clippy::disallowed_methods, reason = "a list that is written too slowly counts")]
+/// Lines of [`write_slowly`] before those of the fleet: some two seconds of writing. After five the list is read anyway.
+const SLOW_LINES: u16 = 20;
+
+/// Writes a list as a script does that takes some 100 ms for each line. The router looks at the file in between. Returns
+/// false if the list remained unchanged for nearly the second after which it is read, or took nearly five seconds.
+#[expect(clippy::disallowed_methods, reason = "a list that is written too slowly is read")]
 fn write_slowly(router: &Router, fleet: &Fleet) -> bool {
     let lines = (1..=SLOW_LINES).map(|port| format!("127.9.9.9:{port}\n"));
     let (mut list, mut is_in_time) = (String::new(), true);
+    let begin = Instant::now();
     for line in lines.chain([fleet.list_of(0..1), fleet.list_of(1..2)]) {
         let since = Instant::now();
         list.push_str(&line);
@@ -115,36 +123,65 @@ fn write_slowly(router: &Router, fleet: &Fleet) -> bool {
         router.until("the next line is due", || since.elapsed() > Duration::from_millis(100));
         is_in_time &= since.elapsed() < Duration::from_millis(800);
     }
-    is_in_time
+    is_in_time && begin.elapsed() < Duration::from_secs(4)
 }
 
 #[test]
-fn an_empty_list_is_an_empty_list() {
+fn list_that_keeps_changing_is_read_after_five_seconds() {
+    let fleet = Fleet::start(2);
+    let router = launch().ips(fleet.list_of(0..1)).start();
+    assert_eq!(available(&router), addresses(&fleet, [0]));
+    let (list, mut changes) = (fleet.list(), 0);
+    router.until("the list is read although it keeps changing", || {
+        changes += 1;
+        router.write_ips(format!("{list}# {changes}\n"));
+        available(&router) == addresses(&fleet, 0..2)
+    });
+    let line = "file unsettled: read while it keeps changing, file=\"ips.txt\" after_s=5";
+    assert_eq!(router.count_lines(line), 1, "{:?}", router.log());
+}
+
+#[test]
+fn reload_without_half_of_the_nodes_warns() {
+    let fleet = Fleet::start(4);
+    let router = launch().ips(fleet.list()).start();
+    assert_eq!(available(&router), addresses(&fleet, 0..4));
+    router.write_ips(fleet.list_of(0..3));
+    router.wait_line(&loaded(3), PATIENCE);
+    router.write_ips(fleet.list_of(1..2));
+    wait_available(&router, &fleet, [1]);
+    let line = "list shrunk: half of the nodes or more were removed, file=\"ips.txt\" before=3 nodes=1 removed=2";
+    router.wait_line(line, PATIENCE);
+    assert_eq!(router.count_lines("list shrunk"), 1, "{:?}", router.log());
+}
+
+#[test]
+fn list_of_comments_is_an_empty_list() {
     let fleet = Fleet::start(1);
     let router = launch().ips(fleet.list()).start();
     assert_eq!(available(&router), addresses(&fleet, [0]));
     router.write_ips("# nobody\n");
     wait_available(&router, &fleet, []);
-    router.wait_line("ips.txt: read again, 0 nodes", PATIENCE);
+    router.wait_line(&loaded(0), PATIENCE);
 }
 
 #[test]
-fn without_a_list_and_an_explorer_there_is_a_warning_and_service() {
+fn without_list_and_explorer_warns_and_serves() {
     let none = launch().start();
     let empty = launch().ips("\n").start();
     let elsewhere = launch().set("IPS_FILE", "nodes/list.txt").start();
     for (router, line) in [
         (
             &none,
-            "WARN  [infernet_router] ips.txt: no such file; API_URL is not set either",
+            r#"list missing: no node is listed until it is read, file="ips.txt" reason="no such file" explorer=false"#,
         ),
         (
             &empty,
-            "WARN  [infernet_router] ips.txt lists no node and API_URL is not set",
+            r#"no nodes: the list is empty and API_URL is not set, file="ips.txt""#,
         ),
         (
             &elsewhere,
-            "WARN  [infernet_router] nodes/list.txt: no such file; API_URL",
+            r#"list missing: no node is listed until it is read, file="nodes/list.txt" reason="no such file" explorer=false"#,
         ),
     ] {
         assert_eq!(available(router), [""; 0]);
@@ -157,27 +194,27 @@ fn without_a_list_and_an_explorer_there_is_a_warning_and_service() {
     wait_available(&elsewhere, &fleet, [0]);
 }
 
-/// Waits until this trouble was reported, and until the router has had the time to report it again.
-fn wait_trouble(router: &Router, fleet: &Fleet, trouble: &str) {
-    let line = format!("ips.txt: {trouble}");
+/// Waits until this problem was reported, and until the router has had the time to report it again.
+fn wait_problem(router: &Router, fleet: &Fleet, problem: &str) {
+    let line = format!("list rejected: last loaded list stays in effect, file=\"ips.txt\" reason=\"{problem}");
     router.wait_line(&line, PATIENCE);
     // Two more rounds of a second.
     fleet.wait_asked(0, fleet.asked(0) + 2, PATIENCE);
-    assert_eq!(router.count_lines(&line), 1, "{trouble}");
-    assert_eq!(available(router), addresses(fleet, [0]), "{trouble}");
+    assert_eq!(router.count_lines(&line), 1, "{problem}");
+    assert_eq!(available(router), addresses(fleet, [0]), "{problem}");
 }
 
 #[test]
-fn a_list_that_can_not_be_read_is_reported_once_and_the_last_one_stays() {
+fn unreadable_list_is_reported_once_and_changes_nothing() {
     let fleet = Fleet::start(2);
     let router = launch().ips(fleet.list_of(0..1)).set("REFRESH_INTERVAL", 1).start();
     let path = router.directory().join("ips.txt");
     assert_eq!(available(&router), addresses(&fleet, [0]));
 
     fs::remove_file(&path).expect("removed");
-    wait_trouble(&router, &fleet, "no such file; the list that was read last stays");
+    wait_problem(&router, &fleet, "no such file");
     fs::create_dir(&path).expect("made");
-    wait_trouble(
+    wait_problem(
         &router,
         &fleet,
         "a directory (docker makes one when the file to mount is missing",
@@ -185,26 +222,22 @@ fn a_list_that_can_not_be_read_is_reported_once_and_the_last_one_stays() {
     fs::remove_dir(&path).expect("removed");
     // As Windows writes "Unicode".
     router.write_ips(b"\xff\xfe1\x002\x00\n\x00");
-    wait_trouble(
-        &router,
-        &fleet,
-        "expected text in UTF-8, not a binary file or UTF-16; the list that was read last stays",
-    );
+    wait_problem(&router, &fleet, "expected text in UTF-8, not a binary file or UTF-16");
     // The shell empties a file before the tool behind `>` has written anything.
     router.write_ips("");
-    wait_trouble(&router, &fleet, "empty, as a tool that failed leaves it");
+    wait_problem(&router, &fleet, "empty, as a failed tool leaves it");
     router.write_ips("<!doctype html>\n<title>502 Bad Gateway</title>\n");
-    wait_trouble(
+    wait_problem(
         &router,
         &fleet,
-        r#"none of its lines is an address; line 1: "<!doctype html>": "#,
+        r#"no line is a valid address; line 1: \"<!doctype html>\": "#,
     );
     router.write_ips(fleet.list());
     wait_available(&router, &fleet, 0..2);
 }
 
 #[test]
-fn a_list_without_permission_is_reported_with_the_uid() {
+fn unreadable_list_reports_the_uid() {
     let launch = launch().ips("127.0.0.1:1\n");
     let path = launch.directory().join("ips.txt");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o000);
@@ -215,7 +248,10 @@ fn a_list_without_permission_is_reported_with_the_uid() {
     }
     let uid = rustix::process::geteuid().as_raw();
     let router = launch.start();
-    router.wait_line(&format!("ips.txt: permission denied to uid {uid}"), PATIENCE);
+    router.wait_line(
+        &format!("file=\"ips.txt\" reason=\"permission denied to uid {uid}\""),
+        PATIENCE,
+    );
 }
 
 /// Makes a FIFO that nobody writes.
@@ -225,19 +261,19 @@ fn make_fifo(path: &Path) {
 }
 
 #[test]
-fn what_is_no_regular_file_is_no_list_and_holds_nobody_up() {
+fn non_regular_file_is_rejected_without_blocking() {
     let launch = launch().set("SSL_CERT_FILE", "fifo").set("IPS_FILE", "fifo");
     make_fifo(&launch.directory().join("fifo"));
     let router = launch.start();
     assert_eq!(available(&router), [""; 0]);
-    assert_eq!(router.count_lines("fifo: not a regular file"), 1);
-    assert_eq!(router.count_lines("SSL_CERT_FILE=\"fifo\": not a regular file"), 1);
+    assert_eq!(router.count_lines("file=fifo reason=\"not a regular file\""), 1);
+    assert_eq!(router.count_lines("file=\"fifo\" reason=\"not a regular file\""), 1);
     router.signal(Signal::TERM);
     assert_eq!(router.wait_exit(Duration::from_secs(5)).code(), Some(0));
 }
 
 #[test]
-fn a_disk_that_hangs_delays_neither_the_start_nor_the_end() {
+fn hung_disk_delays_neither_startup_nor_shutdown() {
     let fleet = Fleet::start(1);
     let explorer = Explorer::start(Listing::Nodes(vec![fleet.addr(0)]));
     let launch = launch().set("API_URL", explorer.url());
@@ -249,7 +285,10 @@ fn a_disk_that_hangs_delays_neither_the_start_nor_the_end() {
     let router = launch.set("IPS_FILE", list.display()).start();
     assert_eq!(available(&router), addresses(&fleet, [0]));
     router.wait_line(
-        &format!("{}: not read within 3 s, as when its disk hangs", list.display()),
+        &format!(
+            "file=\"{}\" reason=\"not read within 3 s, as when its disk hangs\"",
+            list.display()
+        ),
         PATIENCE,
     );
     router.signal(Signal::TERM);
@@ -257,44 +296,44 @@ fn a_disk_that_hangs_delays_neither_the_start_nor_the_end() {
 }
 
 #[test]
-fn a_line_that_is_not_utf8_is_skipped_like_any_other_bad_one() {
+fn line_that_is_not_utf8_is_skipped() {
     let fleet = Fleet::start(2);
     let [a, b] = [0, 1].map(|node| fleet.addr(node).to_string());
     let list = [b"# caf\xe9\n", a.as_bytes(), b"\n", b.as_bytes(), b"\n\xff:80\n"].concat();
     let router = launch().ips(list).start();
     assert_eq!(available(&router), [a, b]);
     for (number, text) in [(1, "# caf\u{fffd}"), (4, "\u{fffd}:80")] {
-        let line = format!(r#"ips.txt: line {number}: "{text}": expected UTF-8; skipped"#);
+        let line = format!(r#"line={number} text="{text}" reason="expected UTF-8""#);
         assert_eq!(router.count_lines(&line), 1, "{:?}", router.log());
     }
 }
 
 #[test]
-fn a_slash_at_the_end_is_dropped_and_a_password_is_masked() {
+fn trailing_slash_is_dropped_and_password_masked() {
     let fleet = Fleet::start(1);
     let list = format!("http://{}/\nhttp://me:secret@127.0.0.1:1\n", fleet.addr(0));
     let router = launch().ips(&list).start();
     assert_eq!(available(&router), [format!("http://{}", fleet.addr(0))]);
     assert_eq!(
-        router.count_lines(r#"line 2: "http://me:***@127.0.0.1:1": "#),
+        router.count_lines(r#"line=2 text="http://***@127.0.0.1:1" "#),
         1,
         "{:?}",
         router.log()
     );
     assert_eq!(router.count_lines("secret"), 0);
     let ended = launch().ips(list).arg("check").run();
-    assert!(ended.stdout.contains("http://me:***@127.0.0.1:1"), "{ended:?}");
+    assert!(ended.stdout.contains("http://***@127.0.0.1:1"), "{ended:?}");
     assert!(!format!("{ended:?}").contains("secret"), "{ended:?}");
 }
 
 #[test]
-fn of_more_than_a_hundred_thousand_nodes_the_rest_is_reported_and_costs_no_memory() {
+fn nodes_above_100_000_are_reported_without_memory() {
     // 1,000,001 lines; nothing listens there.
     let line = |n: u32| format!("127.{}.{}.{}:9\n", 100 + (n >> 16), n >> 8 & 255, n & 255);
     let list: String = (0..1_000_001).map(line).collect();
     let router = launch().ips(list).start();
     router.wait_line(
-        "ips.txt: 100000 nodes are as many as there may be; 900001 lines with more of them; skipped",
+        "list truncated: too many nodes, file=\"ips.txt\" nodes=100000 skipped=900001",
         PATIENCE,
     );
     router.addr();
@@ -303,7 +342,7 @@ fn of_more_than_a_hundred_thousand_nodes_the_rest_is_reported_and_costs_no_memor
 }
 
 #[test]
-fn a_file_that_is_replaced_where_it_alone_is_mounted_is_told_as_that() {
+fn replaced_file_that_alone_is_mounted_is_reported() {
     let fleet = Fleet::start(1);
     let launch = launch().set("REFRESH_INTERVAL", 1);
     let path = launch.directory().join("mounted");
@@ -314,15 +353,15 @@ fn a_file_that_is_replaced_where_it_alone_is_mounted_is_told_as_that() {
     let router = launch.set("IPS_FILE", &mounted).start();
     assert_eq!(available(&router), addresses(&fleet, [0]));
     fs::remove_file(&path).expect("the directory is ours");
-    let line = format!("{mounted}: replaced on the host, where this file alone is mounted");
+    let line = format!("file=\"{mounted}\" reason=\"replaced on the host, where this file alone is mounted");
     router.wait_line(&line, PATIENCE);
     fleet.wait_asked(0, fleet.asked(0) + 2, PATIENCE);
-    assert_eq!((router.count_lines(&line), router.count_lines("read again")), (1, 0));
+    assert_eq!((router.count_lines(&line), router.count_lines("file changed")), (1, 0));
     assert_eq!(available(&router), addresses(&fleet, [0]));
 }
 
 #[test]
-fn a_symlink_that_comes_to_point_elsewhere_is_followed() {
+fn changed_symlink_is_followed() {
     let fleet = Fleet::start(2);
     let launch = launch()
         .file("..1/ips.txt", fleet.list_of(0..1))
@@ -337,4 +376,60 @@ fn a_symlink_that_comes_to_point_elsewhere_is_followed() {
     link("..2", "..data_tmp");
     fs::rename(directory.join("..data_tmp"), directory.join("..data")).expect("the directory is ours");
     wait_available(&router, &fleet, [1]);
+}
+
+#[test]
+fn path_prefix_is_probed_and_returned() {
+    let fleet = Fleet::below_path(2);
+    let [a, b] = [0, 1].map(|node| fleet.addr(node).to_string());
+    let list = format!("http://{a}/node-7/\n{b}/node-7/info\n{b}/node-7//x\n{b}/%2e%2e/node-7\n{b}/a%2fb\n");
+    let router = launch().ips(list).start();
+    assert_eq!(available(&router), [format!("http://{a}/node-7")]);
+    assert_eq!(router.count_lines("line skipped"), 4, "{:?}", router.log());
+    assert_eq!(router.count_lines(&format!("did you mean {b}/node-7?")), 1);
+}
+
+#[test]
+fn duplicate_lines_are_reported_once_per_reload() {
+    let fleet = Fleet::start(2);
+    let [a, b] = [0, 1].map(|node| fleet.addr(node).to_string());
+    let router = launch().ips(format!("{a}\n{b}\n\nhttp://{a} backup\n{b}\n")).start();
+    assert_eq!(available(&router), addresses(&fleet, 0..2));
+    let line = "list duplicates: the first line of each node applies, file=\"ips.txt\" lines=2 first_line=4";
+    assert_eq!(router.count_lines(line), 1, "{:?}", router.log());
+    router.write_ips(format!("{a}\n{a}\n"));
+    router.wait_line(&loaded(1), PATIENCE);
+    assert_eq!(router.count_lines("list duplicates"), 2);
+}
+
+#[test]
+fn node_info_may_have_a_mark_and_repeated_fields() {
+    let fleet = Fleet::start(2);
+    let body = r#"{"version":"1","version":"2","chain":{},"chain":{},"containers":[{"id":"a","image":"x","image":"y"}],"pending":{}}"#;
+    fleet.set(0, Behaviour::Body(body.into()));
+    fleet.set(1, Behaviour::Body(format!("\u{feff}{body}").into()));
+    let router = launch().ips(fleet.list()).start();
+    assert_eq!(
+        router.get("/api/v1/ips?container=a").json().as_array().map(Vec::len),
+        Some(2)
+    );
+}
+
+#[test]
+fn failure_names_the_default_port() {
+    let router = launch().ips("127.2.0.12\n").start();
+    router.wait_line("(default port 80: the address has none)", PATIENCE);
+}
+
+#[test]
+fn gauge_tells_whether_the_list_was_accepted() {
+    let router = launch().ips("127.0.0.1:1\n").start();
+    let gauge = |value: u8| format!("\ninfernet_router_ips_file_ok {value}\n");
+    let is = |value| router.get("/metrics").text().contains(&gauge(value));
+    router.until("the list is accepted", || is(1));
+    router.write_ips("<html>\n");
+    router.until("an error page is not", || is(0));
+    router.write_ips("# none\n");
+    router.until("an empty list is", || is(1));
+    assert!(!router.get("/metrics").text().contains("infernet_router_explorer_ok"));
 }

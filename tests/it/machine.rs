@@ -105,7 +105,7 @@ fn under_a_limit_of_address_space_hanging_nodes_end_nothing() {
 fn serving_begins_before_a_client_gives_up_though_nodes_hang() {
     let fleet = fleet(5);
     let router = launch().ips(fleet.list()).start();
-    let begin = router.wait_line("ips.txt: 6 nodes", PATIENCE);
+    let begin = router.wait_line("list loaded: first read, file=\"ips.txt\" nodes=6", PATIENCE);
     let serving = router.wait_line("serving on http://", PATIENCE);
     let seconds = |line: &str| {
         let time = line

@@ -81,13 +81,17 @@ fn sighup_has_the_list_read_at_once_and_ends_nothing() {
         let mark = router.log_len();
         router.write_ips(fleet.list_of(0..nodes));
         router.signal(Signal::HUP);
-        router.wait_line_after(mark, &format!("ips.txt: read again, {nodes} nodes"), PATIENCE);
+        router.wait_line_after(
+            mark,
+            &format!("list loaded: file changed, file=\"ips.txt\" nodes={nodes}"),
+            PATIENCE,
+        );
         wait_available(&router, &fleet, 0..nodes);
     }
     // A list that did not change as well.
     let mark = router.log_len();
     router.signal(Signal::HUP);
-    router.wait_line_after(mark, "ips.txt: read again, 2 nodes", PATIENCE);
+    router.wait_line_after(mark, "list loaded: file changed, file=\"ips.txt\" nodes=2", PATIENCE);
     ends(&router, Signal::TERM);
 }
 
@@ -196,7 +200,7 @@ fn nobody_can_forge_a_line_of_the_log() {
         .ips(format!("{}{forged}\n", fleet.list()))
         .set("RUST_LOG", "trace");
     let router = launch.set("API_URL", explorer.url()).start();
-    router.wait_line("its last good list stays", PATIENCE);
+    router.wait_line("last good list stays in effect", PATIENCE);
     for head in [
         "GET /%0a%0dERROR?container=%1b%0a HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET /api/v1/ips?container=a&n=%0aERROR HTTP/1.1\r\nHost: a\r\nX: \u{1b}[2J\r\n\r\n",

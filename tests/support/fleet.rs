@@ -96,6 +96,11 @@ impl Fleet {
         Self::serve(FIRST_NODE, nodes, |target| target == "/info")
     }
 
+    /// Starts nodes that respond below the path `/node-7` only.
+    pub fn below_path(nodes: usize) -> Self {
+        Self::serve(FIRST_NODE, nodes, |target| target == "/node-7/info")
+    }
+
     /// One node on 127.0.0.1, for host names.
     pub fn on_localhost() -> Self {
         Self::serve(Ipv4Addr::LOCALHOST, 1, |target| target == "/info")

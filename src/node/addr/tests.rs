@@ -1,4 +1,4 @@
-//! Every form of an address, and what is none.
+//! Valid and invalid forms of an address.
 
 use super::*;
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ fn addr(text: &str) -> NodeAddr {
 }
 
 #[test]
-fn every_listed_form_gives_its_url() {
+fn each_listed_form_has_its_url() {
     for (text, url) in [
         ("1.2.3.4:4000", "http://1.2.3.4:4000/info"),
         ("1.2.3.4", "http://1.2.3.4:80/info"),
@@ -38,7 +38,7 @@ fn every_listed_form_gives_its_url() {
 }
 
 #[test]
-fn a_model_id_can_add_no_parameter() {
+fn model_id_adds_no_parameter() {
     let node = addr("a:1");
     assert_eq!(node.resources_url(), "http://a:1/resources");
     assert_eq!(
@@ -48,7 +48,7 @@ fn a_model_id_can_add_no_parameter() {
 }
 
 #[test]
-fn a_slash_at_the_end_is_dropped() {
+fn trailing_slash_is_dropped() {
     for (text, listed) in [
         ("a/", "a"),
         ("http://a:80/", "http://a:80"),
@@ -60,7 +60,7 @@ fn a_slash_at_the_end_is_dropped() {
 }
 
 #[test]
-fn what_is_no_address_is_told_apart() {
+fn invalid_addresses_have_distinct_errors() {
     use AddrError::*;
     for (text, wanted) in [
         ("", NoHost),
@@ -131,7 +131,7 @@ fn what_is_no_address_is_told_apart() {
 }
 
 #[test]
-fn one_node_is_one_in_every_spelling() {
+fn spellings_of_one_node_are_equal() {
     for (a, b) in [
         ("Node.Example", "http://node.example:80"),
         ("https://a", "HTTPS://A:443"),
@@ -155,7 +155,7 @@ fn one_node_is_one_in_every_spelling() {
 }
 
 #[test]
-fn the_order_is_that_of_the_numbers() {
+fn addresses_are_ordered_by_number() {
     let mut nodes: Vec<_> = ["a:1", "[::1]:1", "10.0.0.1:1", "9.0.0.1:10", "9.0.0.1:9"]
         .map(addr)
         .into();
@@ -167,7 +167,7 @@ fn the_order_is_that_of_the_numbers() {
 
 proptest! {
     #[test]
-    fn no_text_panics_and_what_parses_parses_again(text in "\\PC*|[a:./@0-9\\[\\]%x-]{0,12}|a/[a-z0-9./%~;=@-]{0,12}") {
+    fn parsed_text_parses_again(text in "\\PC*|[a:./@0-9\\[\\]%x-]{0,12}|a/[a-z0-9./%~;=@-]{0,12}") {
         if let Ok(node) = NodeAddr::parse(&text) {
             prop_assert_eq!(node.as_listed(), text.strip_suffix('/').unwrap_or(&text));
             prop_assert_eq!(&addr(node.as_listed()), &node);
@@ -176,7 +176,7 @@ proptest! {
     }
 
     #[test]
-    fn a_socket_address_is_listed_so_that_it_parses(ip: IpAddr, port in 1..=u16::MAX) {
+    fn socket_address_is_listed_in_parsable_form(ip: IpAddr, port in 1..=u16::MAX) {
         let node = NodeAddr::from_socket(SocketAddr::new(ip, port));
         let again = addr(node.as_listed());
         prop_assert_eq!(&again, &node);
