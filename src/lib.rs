@@ -55,6 +55,7 @@ pub mod limiter;
 mod lists;
 mod metrics;
 mod net;
+mod models;
 pub mod node;
 mod poller;
 mod probe;
@@ -81,6 +82,7 @@ use gate::{Gate, Serving};
 use lists::Lists;
 use metrics::Metrics;
 use net::Fetcher;
+use models::Models;
 use registry::{PromisePolicy, Registry};
 use status::Board;
 use util::descriptors;
@@ -160,14 +162,24 @@ impl Router {
         let mut threads = Vec::new();
         let (stop, stopped) = bounded(0);
 
+        let models = Arc::new(Models::new(Arc::clone(&metrics)));
         let start = |interval| {
-            let (registry, metrics) = (Arc::clone(&registry), Arc::clone(&metrics));
-            resources::start(interval, fetcher.clone(), registry, stopped.clone(), metrics, now)
+            let (registry, models, metrics) = (Arc::clone(&registry), Arc::clone(&models), Arc::clone(&metrics));
+            let (fetcher, stop) = (fetcher.clone(), stopped.clone());
+            resources::start(interval, fetcher, registry, models, stop, metrics, now)
         };
         let (thread, resources) = config.resources_interval.map(start).transpose()?.unzip();
         threads.extend(thread);
         let (of_service, to_show) = (Arc::clone(&registry), Arc::clone(&board));
-        let service = Service::new(&config, of_service, to_show, resources, Arc::clone(&metrics), now);
+        let service = Service::new(
+            &config,
+            of_service,
+            to_show,
+            resources,
+            models,
+            Arc::clone(&metrics),
+            now,
+        );
         let service = Arc::new(service);
         let settings = gate::Settings {
             max_connections: room.connections,

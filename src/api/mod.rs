@@ -20,8 +20,9 @@ use crate::client::{Client, forwarded};
 use crate::config::Config;
 use crate::limiter::{Decision, Limiter, seconds_rounded_up};
 use crate::metrics::{self, Endpoint, Label, Metrics, Status, Verdict};
+use crate::models::{Models, Step};
 use crate::registry::{Purpose, Registry, Summary};
-use crate::resources::{Listing, Resources, Step};
+use crate::resources::{Listing, Resources};
 use crate::response::Response;
 use crate::status::{self, Board, StatusReport};
 use readers::Readers;
@@ -60,6 +61,7 @@ pub(crate) struct Service {
     board: Arc<Board>,
     /// None when nodes are never asked for them; then the endpoint does not exist.
     resources: Option<Resources>,
+    models: Arc<Models>,
     /// None when the limit is off.
     limits: Option<Limits>,
     readers: Readers,
@@ -84,6 +86,7 @@ impl Service {
         registry: Arc<Registry>,
         board: Arc<Board>,
         resources: Option<Resources>,
+        models: Arc<Models>,
         metrics: Arc<Metrics>,
         now: Instant,
     ) -> Self {
@@ -101,6 +104,7 @@ impl Service {
             registry,
             board,
             resources,
+            models,
             limits,
             readers: Readers::new(config),
             metrics,
@@ -267,8 +271,8 @@ impl Service {
             return with_total(listing).with("Cache-Control", "max-age=60");
         };
         let step = match asked.deferral {
-            Deferral::First => resources.ask(&model_id, Client::from(asked.client), now),
-            Deferral::More if resources.is_waited_for(&model_id) => Step::Later,
+            Deferral::First => self.models.request(&model_id, Client::from(asked.client), now),
+            Deferral::More if self.models.is_in_progress(&model_id) => Step::Later,
             Deferral::More | Deferral::Over => Step::Ready,
         };
         match step {
@@ -278,7 +282,8 @@ impl Service {
             }
             Step::Ready => {}
         }
-        with_total(resources.support(&model_id, &query.containers, query.page, now)).with("Cache-Control", "no-store")
+        let answers = self.models.answers(&model_id, now);
+        with_total(resources.support(&answers, &query.containers, query.page)).with("Cache-Control", "no-store")
     }
 
     fn metrics_text(&self) -> Response {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::net::{Bounds, Fetcher, MAX_REDIRECTS, NODE_TIMEOUT};
+use crate::models::Query;
 use crate::node::{ContainerId, NodeAddr, Reading, Source, parse_resources, parse_support};
 use crate::util::threads::{self, Joined};
 
@@ -23,7 +24,7 @@ pub(super) enum FetchTarget {
     /// What its containers can run.
     Resources,
     /// Which of them support this model.
-    Support(Arc<str>),
+    Support(Query),
 }
 
 /// One node to ask.
@@ -145,7 +146,7 @@ fn ask(fetcher: &Fetcher, job: &FetchJob) -> Result<Reading, Failure> {
     };
     let url = match &job.question {
         FetchTarget::Resources => job.addr.resources_url(),
-        FetchTarget::Support(model_id) => job.addr.support_url(model_id),
+        FetchTarget::Support(query) => job.addr.support_url(&query.id),
     };
     let answer = fetcher.get(&url, bounds).map_err(|error| match error.is_local() {
         true => Failure::Local(error.to_string()),

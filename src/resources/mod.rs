@@ -3,30 +3,27 @@
 //!
 //! Each question loads a node's containers, so no client's request is passed on: what all nodes said lately is here already, and
 //! one survey is shared by all who ask for a model. It never changes whether a node is available, and the threads that ask
-//! are its own. One thread decides whom to ask when (`nodes`, `surveys`: pure); readers take a `view`, without waiting.
+//! are its own. One thread decides whom to ask when (`nodes`, pure, and `models`); readers take a `view`, without waiting.
 
 mod fetching;
 mod nodes;
-mod surveys;
 mod view;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
+use crossbeam_channel::{Receiver, select_biased};
 
-use crate::client::Client;
-use crate::metrics::{Metrics, ResourcesOutcome, SurveyOutcome};
 use crate::net::Fetcher;
-use crate::node::NodeAddr;
+use crate::metrics::{Metrics, ResourcesOutcome};
+use crate::models::{self, Answer, Models};
+use crate::node::{Entries, NodeAddr};
 use crate::registry::{Page, Registry};
 use crate::util::log_throttle::{LogThrottle, ONE_A_MINUTE};
 use crate::util::threads::{self, Joined};
 use fetching::{Failure, FetchJob, FetchPool, FetchReport, FetchTarget};
 use nodes::{MAX_POLLS, Nodes, Turn};
-pub(crate) use surveys::Step;
-use surveys::{MAX_UNDER_WAY, Surveys};
 pub(crate) use view::Listing;
 use view::View;
 
@@ -44,10 +41,7 @@ pub(crate) struct Resources {
 #[derive(Debug)]
 struct Shared {
     nodes: Mutex<Nodes>,
-    surveys: Mutex<Surveys>,
     view: Mutex<Arc<View>>,
-    /// Tells the thread that somebody waits for a survey.
-    wake: Sender<()>,
     metrics: Arc<Metrics>,
 }
 
@@ -64,21 +58,20 @@ pub(crate) fn start(
     interval: Duration,
     fetcher: Fetcher,
     registry: Arc<Registry>,
+    models: Arc<Models>,
     stop: Receiver<()>,
     metrics: Arc<Metrics>,
     now: Instant,
 ) -> io::Result<(Joined, Resources)> {
-    let (wake, woken) = bounded(1);
     let shared = Arc::new(Shared {
         nodes: Mutex::new(Nodes::new(interval, now)),
-        surveys: Mutex::default(),
         view: Mutex::default(),
-        wake,
         metrics,
     });
-    let (pool, reports) = FetchPool::new(fetcher, MAX_POLLS + MAX_UNDER_WAY);
+    let (pool, reports) = FetchPool::new(fetcher, MAX_POLLS + models::MAX_IN_FLIGHT);
     let mut collector = Collector {
         registry,
+        models,
         pool,
         shared: Arc::clone(&shared),
         under_way: 0,
@@ -97,7 +90,7 @@ pub(crate) fn start(
                     Ok(report) => collector.report(report, clock()),
                     Err(_) => return,
                 },
-                recv(woken) -> _ => {}
+                recv(collector.models.woken()) -> _ => {}
                 default(wait.saturating_duration_since(clock())) => {}
             }
         }
@@ -111,36 +104,10 @@ impl Resources {
         self.view().resources(containers, page)
     }
 
-    /// One asks which nodes support a model: begins a survey where that is called for.
-    pub(crate) fn ask(&self, model_id: &str, client: Client, now: Instant) -> Step {
-        let mut surveys = lock(&self.shared.surveys);
-        let is_known = surveys.is_known(model_id);
-        let step = surveys.ask(model_id, client, now);
-        let is_new_round = surveys.take_new_round();
-        drop(surveys);
-        let outcome = match step {
-            Step::Refused(_) => SurveyOutcome::Refused,
-            _ if is_known => SurveyOutcome::Kept,
-            _ => SurveyOutcome::New,
-        };
-        self.shared.metrics.surveys[outcome].add(1);
-        if is_new_round {
-            // When there is no room, it is told already.
-            let _ = self.shared.wake.try_send(());
-        }
-        step
-    }
-
-    /// Whether one who asked may wait for more.
-    pub(crate) fn is_waited_for(&self, model_id: &str) -> bool {
-        lock(&self.shared.surveys).is_waited_for(model_id)
-    }
-
-    /// A page of what nodes said of a model until now.
-    pub(crate) fn support(&self, model_id: &str, containers: &[String], page: Page, now: Instant) -> Listing {
-        let view = self.view();
-        let surveys = lock(&self.shared.surveys);
-        view.support(surveys.answers(model_id, now), containers, page)
+    /// A page of what nodes answered for a model.
+    pub(crate) fn support(&self, answers: &[(NodeAddr, Arc<Entries>)], containers: &[String], page: Page) -> Listing {
+        let answers = answers.iter().map(|(addr, entries)| (addr, &**entries));
+        self.view().support(answers, containers, page)
     }
 
     /// How these nodes stand with their resources, in words; none of one that is not available. Foreign text in them is
@@ -159,6 +126,7 @@ impl Resources {
 #[derive(Debug)]
 struct Collector {
     registry: Arc<Registry>,
+    models: Arc<Models>,
     pool: FetchPool,
     shared: Arc<Shared>,
     under_way: usize,
@@ -209,10 +177,17 @@ impl Collector {
     }
 
     fn survey(&mut self, now: Instant) -> Instant {
+        let models = Arc::clone(&self.models);
+        let nodes = lock(&self.shared.nodes);
+        models.plan(|| nodes.candidates(), now);
+        drop(nodes);
         loop {
-            let next = lock(&self.shared.surveys).next(&mut lock(&self.shared.nodes), now);
+            let next = models.next(|addr| lock(&self.shared.nodes).is_free(addr), now);
             match next {
-                Ok(question) => self.send(&question.addr, FetchTarget::Support(question.id)),
+                Ok(query) => {
+                    lock(&self.shared.nodes).begin_query(&query.addr);
+                    self.send(&query.addr.clone(), FetchTarget::Support(query));
+                }
                 Err(until) => return until.unwrap_or(self.next_sync),
             }
         }
@@ -238,10 +213,14 @@ impl Collector {
         self.tell(&report, now);
         match report.question {
             FetchTarget::Resources => lock(&self.shared.nodes).polled(&report.addr, report.answer, now),
-            FetchTarget::Support(id) => {
-                lock(&self.shared.nodes).support_ended(&report.addr);
-                let mut surveys = lock(&self.shared.surveys);
-                surveys.answered(&id, &report.addr, report.source, report.answer, now);
+            FetchTarget::Support(query) => {
+                lock(&self.shared.nodes).end_query(&report.addr);
+                let answer = match report.answer {
+                    Ok(reading) => Answer::Entries(reading.entries),
+                    Err(Failure::Local(_)) => Answer::Local,
+                    Err(_) => Answer::Failed,
+                };
+                self.models.answered(&query, report.source, answer, now);
             }
         }
     }
@@ -256,7 +235,7 @@ impl Collector {
         self.shared.metrics.resources_requests[outcome].add(1);
         let what = match &report.question {
             FetchTarget::Resources => "resources".to_owned(),
-            FetchTarget::Support(id) => format!("support of {id:?}"),
+            FetchTarget::Support(query) => format!("support of {:?}", query.id),
         };
         let addr = report.addr.as_listed();
         match &report.answer {

@@ -1,10 +1,9 @@
 //! What each available node said of its containers, and whom to ask when. Pure: no socket, no thread, no clock.
 
-mod support;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,6 @@ use super::fetching::Failure;
 use super::view::{Shown, View};
 use crate::node::{ContainerId, Entries, NodeAddr, Rank, Reading};
 use crate::registry::Available;
-use support::SUPPORT_WINDOW;
 
 /// Time between two polls: 50 a second and a tenth less, so that it holds at the nodes as well, whatever the network does
 /// to the time between. 10,000 nodes that come up together are asked within 220 s; a small uplink has something else to do.
@@ -56,8 +54,6 @@ struct Node {
     is_busy: bool,
     last_poll: Option<Instant>,
     due: Instant,
-    /// The last questions about models, the oldest first.
-    support_asks: VecDeque<Instant>,
 }
 
 /// Whose turn it is.
@@ -121,8 +117,8 @@ impl Nodes {
             self.hold(&addr, Vec::new());
             if let Some(node) = self.by_addr.get(&addr) {
                 self.due[node.rank.source() as usize].remove(&(node.due, addr.clone()));
-                let is_recent = |at: Option<&Instant>| at.is_some_and(|at| now.duration_since(*at) < SUPPORT_WINDOW);
-                if !node.is_busy && !is_recent(node.last_poll.as_ref()) && !is_recent(node.support_asks.back()) {
+                let is_recent = node.last_poll.is_some_and(|at| now.duration_since(at) < MIN_INTERVAL);
+                if !node.is_busy && !is_recent {
                     self.by_addr.remove(&addr);
                 }
             }
@@ -143,7 +139,6 @@ impl Nodes {
                 is_busy: false,
                 last_poll: None,
                 due: now,
-                support_asks: VecDeque::new(),
             };
             self.by_addr.insert(new.addr, node);
             return;
@@ -225,6 +220,32 @@ impl Nodes {
             self.polls += 1;
             self.next_slot = now + POLL_SPACING;
             return Turn::Poll(addr);
+        }
+    }
+
+    /// The nodes with resources, to query about a model, each with its order.
+    pub(super) fn candidates(&self) -> impl Iterator<Item = (u64, &NodeAddr)> {
+        let holders = self.holders.iter();
+        holders.filter_map(|(_, addr)| Some((self.by_addr.get(addr)?.order, addr)))
+    }
+
+    /// Whether a node is available and not being asked anything.
+    pub(super) fn is_free(&self, addr: &NodeAddr) -> bool {
+        let node = self.by_addr.get(addr);
+        node.is_some_and(|node| node.is_available && !node.is_busy)
+    }
+
+    /// Notes that a node is asked about a model.
+    pub(super) fn begin_query(&mut self, addr: &NodeAddr) {
+        if let Some(node) = self.by_addr.get_mut(addr) {
+            node.is_busy = true;
+        }
+    }
+
+    /// Notes that this is over.
+    pub(super) fn end_query(&mut self, addr: &NodeAddr) {
+        if let Some(node) = self.by_addr.get_mut(addr) {
+            node.is_busy = false;
         }
     }
 

@@ -236,15 +236,15 @@ fn one_survey_serves_all_who_ask_for_a_model() {
 }
 
 #[test]
-fn a_client_may_ask_for_two_new_models_a_minute_and_for_known_ones_as_it_likes() {
+fn client_gets_six_new_models_per_minute_and_kept_ones() {
     let fleet = fleet(1);
     let router = asking(launch().ips(fleet.list())).start();
     wait_shown(&router, 1);
-    for id in ["a", "b"] {
+    for id in ["a", "b", "c", "d", "e", "f"] {
         let known = router.get(&format!("{PATH}?model_id={id}"));
         assert_eq!(known.header("X-Total-Count"), Some("1"));
     }
-    let refused = router.get(&format!("{PATH}?model_id=c"));
+    let refused = router.get(&format!("{PATH}?model_id=g"));
     assert_eq!(refused.status, 429);
     assert_eq!(refused.json(), json!({"error": "Too many new values of model_id"}));
     let wait: u64 = refused
@@ -256,11 +256,33 @@ fn a_client_may_ask_for_two_new_models_a_minute_and_for_known_ones_as_it_likes()
     let metrics = router.get("/metrics");
     let metrics = metrics.text();
     assert!(metrics.contains("infernet_router_resource_surveys_total{outcome=\"refused\"} 1\n"));
-    assert!(metrics.contains("infernet_router_resource_surveys_total{outcome=\"new\"} 2\n"));
+    assert!(metrics.contains("infernet_router_resource_surveys_total{outcome=\"new\"} 6\n"));
     assert!(
-        metrics.contains("infernet_router_resources_requests_total{outcome=\"ok\"} 3\n"),
+        metrics.contains("infernet_router_resources_requests_total{outcome=\"ok\"} 7\n"),
         "{metrics}"
     );
+}
+
+#[test]
+fn five_subnets_leave_new_models_to_others() {
+    let router = asking(launch()).start();
+    let status = |subnet: u8, host: u8, id: String| {
+        let connection = Connection::from(IpAddr::from([127, 6, subnet, host]), router.addr());
+        connection
+            .close_with("GET", &format!("{PATH}?model_id={id}"), &[])
+            .status
+    };
+    let mut granted = 0;
+    for number in 0..60 {
+        let (subnet, host) = (number % 5, 1 + number / 5);
+        granted += usize::from(status(subnet, host, format!("attack-{number}")) == 200);
+    }
+    assert_eq!(granted, 20);
+    for honest in 10..20 {
+        assert_eq!(status(honest, 1, format!("honest-{honest}")), 200);
+    }
+    assert_eq!(status(20, 1, "late".to_owned()), 429);
+    assert_eq!(status(20, 1, "honest-10".to_owned()), 200, "a kept id");
 }
 
 #[test]
@@ -305,16 +327,16 @@ fn one_who_may_ask_for_a_new_model_sooner_than_for_anything_is_told_the_later_ti
             .contains("resources_requests_total{outcome=\"ok\"} 1\n")
     });
     let ask = |client: u8, id: u8| {
-        let connection = Connection::from(IpAddr::from([127, 7, 8, client]), router.addr());
+        let connection = Connection::from(IpAddr::from([127, 7, client, 1]), router.addr());
         connection.close_with("GET", &format!("{PATH}?model_id={id}"), &[])
     };
     // The first one waits for the node until its time is over.
     assert_eq!(ask(1, 1).status, 200);
     fleet.set_resources(0..1, &body(&json!({"hello-world": hello()})), &supports());
-    for client in 2..=10 {
+    for client in 2..=30 {
         assert_eq!(ask(client, client).status, 200);
     }
-    let refused = ask(11, 11);
+    let refused = ask(31, 31);
     assert_eq!(refused.json(), json!({"error": "Too many new values of model_id"}));
     assert_eq!(refused.header("RateLimit-Remaining"), Some("0"));
     assert_eq!(refused.header("Retry-After"), Some("60"), "{refused:?}");

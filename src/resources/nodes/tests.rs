@@ -1,4 +1,3 @@
-use super::support::MAX_SUPPORT_ASKS;
 use super::*;
 
 const INTERVAL: Duration = Duration::from_secs(600);
@@ -92,12 +91,12 @@ fn no_more_than_sixteen_are_asked_at_once_and_a_node_one_thing_at_a_time() {
         now += POLL_SPACING;
     }
     assert_eq!(nodes.turn(now), Turn::Wait(now + INTERVAL));
-    assert!(!nodes.is_free(&addr(1), now), "it is being polled");
+    assert!(!nodes.is_free(&addr(1)), "it is being polled");
     nodes.polled(&addr(1), failure(), now);
-    assert!(nodes.is_free(&addr(1), now));
+    assert!(nodes.is_free(&addr(1)));
     // The next one in turn is asked about a model just now.
     let busy = nodes.due[0].first().expect("four are left").1.clone();
-    nodes.ask_support(&busy, now);
+    nodes.begin_query(&busy);
     let Turn::Poll(other) = nodes.turn(now) else {
         panic!("one has ended");
     };
@@ -164,7 +163,7 @@ fn a_node_that_goes_and_comes_back_loses_what_it_said_and_is_asked_once_a_minute
     nodes.sync(vec![listed(1)], later);
     assert_eq!(nodes.turn(later), Turn::Wait(now + MIN_INTERVAL));
     nodes.sync(Vec::new(), later);
-    nodes.sync(Vec::new(), now + SUPPORT_WINDOW);
+    nodes.sync(Vec::new(), now + MIN_INTERVAL);
     assert_eq!(
         (
             nodes.len(),
@@ -209,38 +208,4 @@ fn when_there_is_no_room_nodes_that_come_first_keep_theirs() {
     assert_eq!([1, 2, 3].map(|number| known(&nodes, number).len()), [1, 0, 0]);
     nodes.polled(&addr(3), reading(&["a"], 1000), now);
     assert_eq!(known(&nodes, 3), ["a"]);
-}
-
-#[test]
-fn six_questions_about_models_a_minute_soonest_done_first() {
-    let (mut nodes, start) = nodes(3);
-    for number in 1..=3 {
-        nodes.polled(&addr(number), reading(&["a"], 1), start);
-    }
-    let with_order = |number, order| Available {
-        order,
-        ..listed(number)
-    };
-    nodes.sync(vec![with_order(1, 5), with_order(2, 1), with_order(3, 3)], start);
-    let all = |nodes: &Nodes, most, now| nodes.soonest(most, now, |_| true);
-    assert_eq!(all(&nodes, 9, start), (vec![addr(2), addr(3), addr(1)], true));
-    assert_eq!(all(&nodes, 2, start), (vec![addr(2), addr(3)], false));
-    assert_eq!(
-        nodes.soonest(9, start, |other| *other == addr(1)),
-        (vec![addr(1)], true)
-    );
-    let mut now = start;
-    for _ in 0..MAX_SUPPORT_ASKS {
-        assert!(nodes.is_free(&addr(2), now));
-        nodes.ask_support(&addr(2), now);
-        assert!(!nodes.is_free(&addr(2), now), "one at a time");
-        nodes.support_ended(&addr(2));
-        now += Duration::from_secs(1);
-    }
-    assert!(!nodes.is_free(&addr(2), now));
-    assert_eq!(all(&nodes, 9, now), (vec![addr(3), addr(1)], false));
-    assert!(nodes.is_free(&addr(2), start + SUPPORT_WINDOW));
-    nodes.ask_support(&addr(2), start + SUPPORT_WINDOW);
-    nodes.support_ended(&addr(2));
-    assert!(!nodes.is_free(&addr(2), start + SUPPORT_WINDOW));
 }

@@ -1,0 +1,136 @@
+//! Answers which nodes support a model: one survey per model id, shared by all clients that request it.
+//!
+//! Opens no socket and starts no thread. Its driver plans the new rounds, sends the queries and reports their answers. No lock
+//! is held while nodes are walked, so a worker never waits for long.
+
+mod new_ids;
+mod queries;
+mod surveys;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::client::Client;
+use crate::metrics::{Metrics, SurveyOutcome};
+use crate::node::{Entries, NodeAddr, Source};
+pub(crate) use queries::MAX_IN_FLIGHT;
+use surveys::Surveys;
+
+/// What a request with a `model_id` gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A response with what is known: nothing more will come for now.
+    Ready,
+    /// A deferral: more answers may arrive within 2 s.
+    Later,
+    /// A refusal: the budget for new ids is used up for this time.
+    Refused(Duration),
+}
+
+/// A query to send to a node. It is in flight until [`Models::answered`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Query {
+    pub(crate) id: Arc<str>,
+    pub(crate) addr: NodeAddr,
+}
+
+/// The outcome of a query.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    /// The node's entries for this model.
+    Entries(Entries),
+    /// The node failed.
+    Failed,
+    /// A local error, which says nothing about the node.
+    Local,
+}
+
+/// All surveys, shared by the workers and the driver.
+#[derive(Debug)]
+pub(crate) struct Models {
+    surveys: Mutex<Surveys>,
+    wake: Sender<()>,
+    woken: Receiver<()>,
+    metrics: Arc<Metrics>,
+}
+
+impl Models {
+    /// Without any survey.
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        let (wake, woken) = bounded(1);
+        Self {
+            surveys: Mutex::default(),
+            wake,
+            woken,
+            metrics,
+        }
+    }
+
+    /// Receives when a round begins: wakes the driver.
+    pub(crate) fn woken(&self) -> &Receiver<()> {
+        &self.woken
+    }
+
+    /// Each change is complete or not begun, whatever panicked elsewhere.
+    fn lock(&self) -> MutexGuard<'_, Surveys> {
+        self.surveys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Requests a model: begins a survey or a round of it if one is due.
+    pub(crate) fn request(&self, id: &str, client: Client, now: Instant) -> Step {
+        let (step, outcome) = {
+            let mut surveys = self.lock();
+            let is_kept = surveys.is_kept(id);
+            let step = surveys.request(id, client, now);
+            let outcome = match step {
+                Step::Refused(_) => SurveyOutcome::Refused,
+                _ if is_kept => SurveyOutcome::Kept,
+                _ => SurveyOutcome::New,
+            };
+            (step, outcome)
+        };
+        self.metrics.surveys[outcome].add(1);
+        if step == Step::Later {
+            // A full channel has woken the driver already.
+            let _ = self.wake.try_send(());
+        }
+        step
+    }
+
+    /// Returns whether a round of this id is in progress.
+    pub(crate) fn is_in_progress(&self, id: &str) -> bool {
+        self.lock().is_in_progress(id)
+    }
+
+    /// Returns the nodes' entries for a model, in no order.
+    pub(crate) fn answers(&self, id: &str, now: Instant) -> Vec<(NodeAddr, Arc<Entries>)> {
+        self.lock().answers(id, now)
+    }
+
+    /// Selects the nodes that each new round queries: of `nodes`, each with its order, those that finish earliest. Walks the
+    /// nodes without a lock.
+    pub(crate) fn plan<'a, I>(&self, nodes: impl Fn() -> I, now: Instant)
+    where
+        I: Iterator<Item = (u64, &'a NodeAddr)>,
+    {
+        let rounds = self.lock().unplanned(now);
+        for round in rounds {
+            let (queue, is_all) = round.select(nodes());
+            self.lock().plan(&round.id, queue, is_all);
+        }
+    }
+
+    /// Returns the next query to a node that `is_free`, or the time of the next look if a client waits.
+    pub(crate) fn next(&self, is_free: impl Fn(&NodeAddr) -> bool, now: Instant) -> Result<Query, Option<Instant>> {
+        self.lock().next(is_free, now)
+    }
+
+    /// Applies the outcome of a query.
+    pub(crate) fn answered(&self, query: &Query, source: Source, answer: Answer, now: Instant) {
+        self.lock().answered(query, source, answer, now);
+    }
+}
