@@ -51,7 +51,7 @@ pub mod client;
 pub mod commands;
 pub mod config;
 mod gate;
-pub mod limiter;
+mod limiter;
 mod lists;
 mod metrics;
 mod net;

@@ -1,4 +1,4 @@
-//! What a client is sent, as the bytes of HTTP/1.1 (RFC 9112). The workers and the gate both answer with it.
+//! The response to a client, as the bytes of HTTP/1.1 (RFC 9112). The workers and the gate both make responses.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -6,23 +6,25 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-/// Methods that every path has.
+use crate::registry::Page;
+
+/// The methods of every path.
 pub(crate) const ALLOW: &str = "GET, HEAD, OPTIONS";
 
-/// The first moment that a Date can't say, since 1970.
+/// The first instant after 1970 that a Date header cannot express.
 const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
 
-/// What becomes of the connection, as the answer tells it (RFC 9112, section 9.3).
+/// Whether the connection persists after the response (RFC 9112, section 9.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Persistence {
-    /// HTTP/1.1's default, which goes without saying.
+    /// The default of HTTP/1.1, without a header.
     Persist,
-    /// HTTP/1.0 asked for it and wants to be told.
+    /// An HTTP/1.0 client requested it and expects the header.
     KeepAlive,
     Close,
 }
 
-/// Whether the answer is to a HEAD: then its body is counted and not sent.
+/// Whether the body is sent. The response to a HEAD has only its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Body {
     Send,
@@ -34,7 +36,7 @@ pub(crate) const DEFERRED: &[u8] = b"HTTP/1.1 102 ";
 /// How long an answer may be put off in this way, after the request was read: the client gives an answer 3 s.
 pub(crate) const MAX_DEFERRAL: Duration = Duration::from_secs(2);
 
-/// One answer.
+/// One response.
 #[derive(Clone, Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
@@ -66,7 +68,7 @@ impl Response {
         }
     }
 
-    /// More will be known soon. See [`DEFERRED`].
+    /// A deferral: more will be known soon. See [`DEFERRED`].
     pub(crate) fn deferred() -> Self {
         Self::new(102, "", &b""[..])
     }
@@ -85,12 +87,12 @@ impl Response {
         self
     }
 
-    /// The answer as it goes over the wire.
+    /// The bytes of the response.
     pub(crate) fn to_bytes(&self, body: Body, persistence: Persistence, now: SystemTime) -> Vec<u8> {
         let mut head = String::with_capacity(320);
         // Writing to a String can't fail.
         let _ = write!(head, "HTTP/1.1 {} {}\r\n", self.status, phrase(self.status));
-        // httpdate panics at what the format can't say; a clock that is that wrong is none (RFC 9110, section 6.6.1).
+        // httpdate panics at a time that the format cannot express. Such a clock is not reliable (RFC 9110, section 6.6.1).
         if now
             .duration_since(SystemTime::UNIX_EPOCH)
             .is_ok_and(|since| since < YEAR_10000)
@@ -118,6 +120,52 @@ impl Response {
             bytes.extend_from_slice(&self.body);
         }
         bytes
+    }
+}
+
+/// Longest body of a page. The client waits 3 s for a response, and 1,000 nodes can have 6.7 MB of resources.
+const MAX_PAGE_BYTES: usize = 1024 * 1024;
+
+/// One page of a list.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Listing {
+    pub(crate) body: Vec<u8>,
+    /// Items on all pages.
+    pub(crate) total: usize,
+}
+
+impl Listing {
+    /// Writes the items of a page between two brackets. Ends before 1 MiB: a client continues at `offset` plus the items that it
+    /// received. An item must be shorter than that.
+    pub(crate) fn new<T>(
+        [open, close]: [u8; 2],
+        items: impl Iterator<Item = T>,
+        page: Page,
+        write: impl Fn(&mut Vec<u8>, T),
+    ) -> Self {
+        let (mut body, mut total, mut written, mut is_full) = (vec![open], 0, 0, false);
+        for item in items {
+            let is_on_page = total >= page.offset as usize && written < page.n && !is_full;
+            total += 1;
+            if is_on_page {
+                let before = body.len();
+                if written > 0 {
+                    body.push(b',');
+                }
+                write(&mut body, item);
+                is_full = body.len() >= MAX_PAGE_BYTES;
+                match is_full {
+                    true => body.truncate(before),
+                    false => written += 1,
+                }
+            }
+        }
+        body.push(close);
+        Self { body, total }
+    }
+
+    pub(crate) fn into_response(self) -> Response {
+        Response::json(self.body).with("X-Total-Count", self.total.to_string())
     }
 }
 
@@ -150,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_json_and_says_what_becomes_of_the_connection() {
+    fn error_is_json_with_connection_header() {
         let reply = Response::error(400, "a \"quoted\" word").with("Retry-After", "1");
         assert_eq!(
             text(&reply, Body::Send, Persistence::Close),
@@ -160,14 +208,14 @@ mod tests {
     }
 
     #[test]
-    fn a_head_has_the_length_and_not_the_body() {
+    fn head_has_length_without_body() {
         let reply = Response::json(b"[]".to_vec());
         let head = text(&reply, Body::Count, Persistence::KeepAlive);
         assert!(head.contains("Content-Length: 2\r\n") && head.ends_with("Connection: keep-alive\r\n\r\n"));
     }
 
     #[test]
-    fn a_clock_that_no_date_can_say_is_left_out() {
+    fn inexpressible_date_is_omitted() {
         let at = |now| {
             String::from_utf8(Response::json(Vec::new()).to_bytes(Body::Send, Persistence::Persist, now)).expect("text")
         };

@@ -58,8 +58,9 @@ impl Readers {
         let admitted = refusals.lock().unwrap_or_else(PoisonError::into_inner).admit(now);
         if let Some(suppressed) = admitted {
             log::warn!(
-                client:% = client;
-                "metrics refused: private client got 404, METRICS_FROM=private admits it{suppressed}"
+                client:% = client,
+                suppressed;
+                "metrics refused: private client got 404, METRICS_FROM=private admits it"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! What a bucket grants, and what a full table does.
+//! What a bucket grants, and how a full table evicts.
 
 use std::net::IpAddr;
 
@@ -22,11 +22,11 @@ fn limiter(limit: u32) -> (Limiter, Instant) {
 
 fn small_table(limit: u32, max_clients: usize) -> (Limiter, Instant) {
     let start = an_instant();
-    let limit = per_minute(limit);
-    (Limiter::with_max_clients(limit, start, max_clients), start)
+    let limiter = Limiter::new(per_minute(limit), start);
+    (Limiter { max_clients, ..limiter }, start)
 }
 
-/// Any will do, and there is no other way to get one.
+/// Any instant; the standard library has no other way to get one.
 #[allow(clippy::disallowed_methods)]
 fn an_instant() -> Instant {
     Instant::now()
@@ -38,12 +38,12 @@ fn v6(text: &str) -> Client {
 
 fn exhaust(limiter: &mut Limiter, client: Client, now: Instant) -> u32 {
     (0..=1_000_000)
-        .find(|_| !limiter.try_take(client, now).is_granted())
+        .find(|_| !limiter.try_take(client, now).is_granted)
         .expect("the limits of these tests are below a million")
 }
 
 #[test]
-fn a_client_is_an_ipv4_address_or_an_ipv6_64() {
+fn client_is_ipv4_address_or_ipv6_64() {
     let mapped: IpAddr = "::ffff:1.2.3.4".parse().expect("an address");
     assert_eq!(Client::from(IpAddr::from([1, 2, 3, 4])), A);
     assert_eq!(Client::from(mapped), A);
@@ -54,32 +54,32 @@ fn a_client_is_an_ipv4_address_or_an_ipv6_64() {
 }
 
 #[test]
-fn a_burst_is_granted_and_not_one_more() {
+fn burst_is_granted_exactly() {
     for limit in [1, 7, 10, 1000] {
         let (mut limiter, start) = limiter(limit);
         for left in (0..limit).rev() {
             let decision = limiter.try_take(A, start);
-            assert!(decision.is_granted());
+            assert!(decision.is_granted);
             assert_eq!((decision.limit, decision.remaining), (limit, left));
         }
         let decision = limiter.try_take(A, start);
-        assert_eq!((decision.is_granted(), decision.remaining), (false, 0));
+        assert_eq!((decision.is_granted, decision.remaining), (false, 0));
         assert_eq!((decision.full_in, decision.reset_seconds()), (MINUTE, 60));
     }
 }
 
 #[test]
-fn the_largest_burst_is_a_billion() {
+fn largest_burst_is_a_billion() {
     let (mut limiter, start) = limiter(1_000_000_000);
     let first = limiter.try_take(A, start);
     assert_eq!((first.remaining, first.full_in), (999_999_999, MICROSECOND));
-    // All but one token are gone, as after 999,999,999 requests within a microsecond.
+    // All tokens but one are spent, as after 999,999,999 requests within a microsecond.
     let own = limiter.full_at[&A];
     limiter.by_fullness.remove(&(own, A));
-    limiter.remember(A, 999_999_999 * TOKEN);
+    limiter.insert(A, 999_999_999 * TOKEN);
     assert_eq!(limiter.try_take(A, start).remaining, 0);
     let refused = limiter.try_take(A, start);
-    assert_eq!(refused.retry_after, Some(MICROSECOND));
+    assert_eq!(refused.retry_after(), Some(MICROSECOND));
     assert_eq!((refused.retry_after_seconds(), refused.full_in), (Some(1), MINUTE));
     // 60 ns make a token: 16 and two thirds of them are back after a microsecond.
     assert_eq!(limiter.try_take(A, start + MICROSECOND).remaining, 15);
@@ -88,28 +88,28 @@ fn the_largest_burst_is_a_billion() {
 }
 
 #[test]
-fn a_token_is_back_exactly_at_the_wait_and_not_a_microsecond_before() {
+fn token_returns_exactly_at_the_wait() {
     for (limit, wait_micros) in [(1, 60_000_000), (7, 8_571_429), (10, 6_000_000), (999_999, 61)] {
         let (mut limiter, start) = limiter(limit);
         assert_eq!(exhaust(&mut limiter, A, start), limit);
-        let wait = limiter.try_take(A, start).retry_after.expect("refused");
+        let wait = limiter.try_take(A, start).retry_after().expect("refused");
         assert_eq!(wait, Duration::from_micros(wait_micros), "{limit}");
         let early = limiter.try_take(A, start + wait - MICROSECOND);
-        assert_eq!(early.retry_after, Some(MICROSECOND));
+        assert_eq!(early.retry_after(), Some(MICROSECOND));
         assert_eq!(early.retry_after_seconds(), Some(1));
-        assert!(limiter.try_take(A, start + wait).is_granted());
-        assert!(!limiter.try_take(A, start + wait).is_granted());
+        assert!(limiter.try_take(A, start + wait).is_granted);
+        assert!(!limiter.try_take(A, start + wait).is_granted);
     }
 }
 
 #[test]
-fn seven_a_minute_are_seven_a_minute_in_the_long_run() {
+fn seven_per_minute_hold_in_the_long_run() {
     let (mut limiter, start) = limiter(7);
     exhaust(&mut limiter, A, start);
     let (mut now, mut granted) = (start, 0);
     for _ in 0..7000 {
-        now += limiter.try_take(A, now).retry_after.unwrap_or_default();
-        granted += u32::from(limiter.try_take(A, now).is_granted());
+        now += limiter.try_take(A, now).retry_after().unwrap_or_default();
+        granted += u32::from(limiter.try_take(A, now).is_granted);
     }
     let minutes = u32::try_from((now - start).as_secs() / 60).expect("about 1000");
     assert!(
@@ -119,7 +119,7 @@ fn seven_a_minute_are_seven_a_minute_in_the_long_run() {
 }
 
 #[test]
-fn a_bucket_is_full_when_it_said_and_never_above_the_burst() {
+fn bucket_is_full_when_announced_never_above_burst() {
     let (mut limiter, start) = limiter(10);
     exhaust(&mut limiter, A, start);
     let full_in = limiter.try_take(A, start).full_in;
@@ -146,20 +146,20 @@ fn clients_do_not_share_a_bucket() {
 }
 
 #[test]
-fn time_that_goes_back_grants_nothing() {
+fn clock_going_back_grants_nothing() {
     let start = an_instant();
     let mut limiter = Limiter::new(per_minute(1), start + MINUTE);
-    assert!(limiter.try_take(A, start).is_granted());
-    assert_eq!(limiter.try_take(A, start).retry_after, Some(MINUTE));
-    assert!(limiter.try_take(A, start + 2 * MINUTE).is_granted());
+    assert!(limiter.try_take(A, start).is_granted);
+    assert_eq!(limiter.try_take(A, start).retry_after(), Some(MINUTE));
+    assert!(limiter.try_take(A, start + 2 * MINUTE).is_granted);
     let refused = limiter.try_take(A, start);
-    assert_eq!((refused.retry_after, refused.full_in), (Some(MINUTE), MINUTE));
-    // Others live at the latest instant as well.
-    assert!(limiter.try_take(Client::V4(9), start).is_granted());
+    assert_eq!((refused.retry_after(), refused.full_in), (Some(MINUTE), MINUTE));
+    // The latest instant applies to other clients too.
+    assert!(limiter.try_take(Client::V4(9), start).is_granted);
     assert!(
         !limiter
             .try_take(Client::V4(9), start + 3 * MINUTE - MICROSECOND)
-            .is_granted()
+            .is_granted
     );
 }
 
@@ -167,16 +167,16 @@ fn time_that_goes_back_grants_nothing() {
 fn decades_do_not_overflow() {
     let (mut limiter, start) = limiter(1_000_000_000);
     let century = 100 * 365 * 24 * 60 * MINUTE;
-    assert!(limiter.try_take(A, start + century).is_granted());
+    assert!(limiter.try_take(A, start + century).is_granted);
     assert_eq!(limiter.try_take(A, start + century).remaining, 999_999_998);
-    let quota = Quota::new(per_minute(1_000_000_000));
+    let quota = Quota(per_minute(1_000_000_000));
     let (decision, _) = quota.take(Units::MAX, quota.units(Duration::MAX.as_micros()));
-    assert!(!decision.is_granted());
-    assert!(quota.take(0, Units::MAX).0.is_granted());
+    assert!(!decision.is_granted);
+    assert!(quota.take(0, Units::MAX).0.is_granted);
 }
 
 #[test]
-fn full_buckets_are_forgotten_without_being_asked_for() {
+fn full_buckets_are_evicted_by_other_requests() {
     let (mut limiter, start) = limiter(1);
     for address in 0..1000 {
         limiter.try_take(Client::V4(address), start);
@@ -189,22 +189,22 @@ fn full_buckets_are_forgotten_without_being_asked_for() {
 }
 
 #[test]
-fn the_table_is_filled_to_its_bound_and_not_one_past() {
+fn table_is_filled_to_its_bound() {
     let (mut limiter, start) = limiter(2);
     for address in 0..65_536 {
-        assert!(limiter.try_take(Client::V4(address), start).is_granted());
+        assert!(limiter.try_take(Client::V4(address), start).is_granted);
     }
     assert_eq!(limiter.len(), 65_536);
-    assert!(limiter.try_take(A, start).is_granted());
+    assert!(limiter.try_take(A, start).is_granted);
     assert_eq!(limiter.len(), 65_536);
-    // Of equally full buckets the lowest address went; A has one now.
+    // Of equally full buckets, that of the lowest address was evicted; A has one now.
     assert_eq!(limiter.try_take(A, start).remaining, 0);
-    assert!(!limiter.try_take(A, start).is_granted());
+    assert!(!limiter.try_take(A, start).is_granted);
     assert_eq!(limiter.try_take(Client::V4(1), start).remaining, 0);
 }
 
 #[test]
-fn the_fullest_bucket_makes_room() {
+fn fullest_bucket_is_evicted() {
     let (mut limiter, start) = small_table(3, 3);
     for address in [1, 1, 1, 2, 3, 3] {
         limiter.try_take(Client::V4(address), start);
@@ -215,7 +215,7 @@ fn the_fullest_bucket_makes_room() {
 }
 
 #[test]
-fn a_bucket_makes_room_as_soon_as_it_has_a_token_and_not_before() {
+fn bucket_is_evicted_once_it_has_a_token() {
     let (mut limiter, start) = small_table(2, 1);
     exhaust(&mut limiter, A, start);
     limiter.try_take(Client::V6(1), start + MINUTE / 2 - MICROSECOND);
@@ -225,7 +225,7 @@ fn a_bucket_makes_room_as_soon_as_it_has_a_token_and_not_before() {
 }
 
 #[test]
-fn when_all_are_over_the_limit_newcomers_share_a_bucket_and_nobody_is_forgiven() {
+fn new_clients_share_a_bucket_when_all_are_empty() {
     let (mut limiter, start) = small_table(2, 3);
     let over = [1, 2, 3].map(Client::V4);
     for client in over {
@@ -234,36 +234,36 @@ fn when_all_are_over_the_limit_newcomers_share_a_bucket_and_nobody_is_forgiven()
     let ten = |host: u32| Client::V4(0x0a00_0000 + host);
     assert_eq!(limiter.try_take(ten(1), start).remaining, 1);
     assert_eq!(limiter.try_take(ten(0xff_ffff), start).remaining, 0);
-    assert!(!limiter.try_take(ten(2), start).is_granted());
+    assert!(!limiter.try_take(ten(2), start).is_granted);
     // Another /8 has another bucket, and so have the /64s of a /32.
-    assert!(limiter.try_take(Client::V4(0x0b00_0000), start).is_granted());
+    assert!(limiter.try_take(Client::V4(0x0b00_0000), start).is_granted);
     assert_eq!(limiter.try_take(v6("2001:db8::1"), start).remaining, 1);
     assert_eq!(limiter.try_take(v6("2001:db8:ffff::1"), start).remaining, 0);
-    assert!(!limiter.try_take(v6("2001:db8:0:1::1"), start).is_granted());
+    assert!(!limiter.try_take(v6("2001:db8:0:1::1"), start).is_granted);
     assert_eq!(limiter.len(), 3);
     for client in over {
-        assert!(!limiter.try_take(client, start).is_granted());
+        assert!(!limiter.try_take(client, start).is_granted);
     }
 }
 
 #[test]
-fn room_does_not_forgive_a_group_that_is_over_the_limit() {
+fn room_does_not_forgive_a_group_above_limit() {
     let (mut limiter, start) = small_table(2, 1);
     exhaust(&mut limiter, Client::V4(1), start);
     let (one, other) = (Client::V4(0x0a00_0001), Client::V4(0x0a00_0002));
     assert_eq!(exhaust(&mut limiter, one, start + MICROSECOND), 2);
-    let wait = limiter.try_take(one, start + MICROSECOND).retry_after;
+    let wait = limiter.try_take(one, start + MICROSECOND).retry_after();
     assert_eq!(wait, Some(MINUTE / 2));
-    // The only bucket has a token again and would make room; the group's comes back just after.
+    // The only bucket has a token again and could be evicted. The group gets its token one microsecond later.
     let room = start + MINUTE / 2;
-    assert!(!limiter.try_take(other, room).is_granted());
-    assert_eq!(limiter.try_take(one, room).retry_after, Some(MICROSECOND));
+    assert!(!limiter.try_take(other, room).is_granted);
+    assert_eq!(limiter.try_take(one, room).retry_after(), Some(MICROSECOND));
     assert_eq!(limiter.try_take(one, room + MICROSECOND).remaining, 0);
     assert_eq!(limiter.full_at.keys().collect::<Vec<_>>(), [&one]);
 }
 
 #[test]
-fn a_flood_leaves_the_table_at_its_bound() {
+fn flood_leaves_the_table_at_its_bound() {
     let (mut limiter, start) = small_table(1, 64);
     for step in 0..10_000_u32 {
         let client = Client::V6(u64::from(step) << 32);
@@ -273,7 +273,7 @@ fn a_flood_leaves_the_table_at_its_bound() {
     }
 }
 
-/// The bucket as one would write it without a thought for memory: a debt, and when it was so.
+/// A bucket without a bound of memory: a debt and its instant.
 struct Model {
     limit: u128,
     latest: u128,
@@ -300,14 +300,13 @@ impl Model {
         if missing == 0 {
             debt += 60_000_000;
         }
-        let wait = missing.div_ceil(self.limit) as u64;
         self.debts.insert(client, (debt, self.latest));
         Decision {
+            is_granted: missing == 0,
             limit: self.limit as u32,
             remaining: ((full - debt) / 60_000_000) as u32,
             full_in: Duration::from_micros(debt.div_ceil(self.limit) as u64),
             next_in: Duration::from_micros((debt + 60_000_000).saturating_sub(full).div_ceil(self.limit) as u64),
-            retry_after: (wait > 0).then(|| Duration::from_micros(wait)),
         }
     }
 }
@@ -316,7 +315,7 @@ fn limits() -> impl Strategy<Value = u32> {
     prop_oneof![Just(1), Just(7), 1..40_u32, Just(999_999_999), Just(1_000_000_000)]
 }
 
-/// Steps in time that meet the borders: none, a microsecond, about a token, more than a minute; and back.
+/// Steps in time at the boundaries: none, a microsecond, about a token, more than a minute, and backwards.
 fn steps() -> impl Strategy<Value = i64> {
     prop_oneof![
         4 => Just(0_i64),
@@ -339,11 +338,11 @@ fn walk() -> impl Strategy<Value = Vec<(Client, i64)>> {
 }
 
 proptest! {
-    // A counterexample is printed; without this a file would be left beside the sources too.
+    // A counterexample is printed. Without this, proptest also writes a file beside the sources.
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn decides_as_the_naive_model_for_any_interleaving(limit in limits(), walk in walk()) {
+    fn decisions_match_naive_model(limit in limits(), walk in walk()) {
         let (mut limiter, start) = limiter(limit);
         let (mut model, mut micros) = (Model::new(limit), 0_u64);
         for (client, step) in walk {
@@ -354,13 +353,13 @@ proptest! {
     }
 
     #[test]
-    fn no_window_has_more_than_the_burst_and_what_flows_back(limit in 1..20_u32, walk in walk()) {
+    fn no_window_exceeds_burst_and_refill(limit in 1..20_u32, walk in walk()) {
         let (mut limiter, start) = limiter(limit);
         let mut grants: HashMap<Client, Vec<u64>> = HashMap::new();
         let mut micros = 0_u64;
         for (client, step) in walk {
             micros += step.unsigned_abs() / 8;
-            if limiter.try_take(client, start + Duration::from_micros(micros)).is_granted() {
+            if limiter.try_take(client, start + Duration::from_micros(micros)).is_granted {
                 grants.entry(client).or_default().push(micros);
             }
         }
@@ -375,7 +374,7 @@ proptest! {
     }
 
     #[test]
-    fn whoever_was_refused_stays_refused_until_the_wait_is_over(
+    fn refused_client_remains_refused_until_wait_ends(
         limit in 1..4_u32,
         max_clients in 0..5_usize,
         walk in walk(),
@@ -386,7 +385,7 @@ proptest! {
         for (client, step) in walk {
             micros += step.unsigned_abs();
             let decision = limiter.try_take(client, start + Duration::from_micros(micros));
-            let until = decision.retry_after.map(|wait| micros + wait.as_micros() as u64);
+            let until = decision.retry_after().map(|wait| micros + wait.as_micros() as u64);
             match (refused.entry(client), until) {
                 (Entry::Occupied(before), None) => prop_assert!(before.remove() <= micros),
                 (entry, Some(until)) => {
@@ -401,7 +400,7 @@ proptest! {
 }
 
 #[test]
-fn looking_at_how_a_client_stands_takes_no_token() {
+fn standing_takes_no_token() {
     let (mut limiter, start) = limiter(10);
     assert_eq!(limiter.standing(A, start).remaining, 10);
     let taken = limiter.try_take(A, start);
@@ -410,5 +409,5 @@ fn looking_at_how_a_client_stands_takes_no_token() {
     assert_eq!(limiter.standing(A, start + MINUTE / 10).remaining, 10);
     exhaust(&mut limiter, A, start + MINUTE);
     let standing = limiter.standing(A, start + MINUTE);
-    assert_eq!((standing.remaining, standing.is_granted()), (0, true));
+    assert_eq!((standing.remaining, standing.is_granted), (0, true));
 }

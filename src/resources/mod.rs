@@ -20,11 +20,11 @@ use crate::metrics::{Metrics, ResourcesOutcome};
 use crate::models::{self, Answer, Models};
 use crate::node::{Entries, NodeAddr};
 use crate::registry::{Page, Registry};
+use crate::response::Listing;
 use crate::util::log_throttle::{LogThrottle, ONE_A_MINUTE};
 use crate::util::threads::{self, Joined};
 use fetching::{Failure, FetchJob, FetchPool, FetchReport, FetchTarget};
 use nodes::{MAX_POLLS, Nodes, Turn};
-pub(crate) use view::Listing;
 use view::View;
 
 /// Which nodes are available is looked up this often, and this much later for each node: at 10,000 it takes some

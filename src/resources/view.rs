@@ -1,24 +1,12 @@
-//! What answers are made from: the available nodes with an entry, in the order in which they are shown. Never changed,
-//! only replaced, so a reader holds no lock.
+//! The available nodes with an entry, in the order of the responses. A view is replaced and never changed, so a reader holds no
+//! lock.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::node::{ContainerId, Entries, NodeAddr};
-use crate::registry::{MAX_PAGE, Page};
-
-/// Longest body of an answer; the rest is had by `offset`. The client gives an answer 3 s, and what 1,000 nodes say can
-/// be 6.7 MB.
-const MAX_BODY_BYTES: usize = 1024 * 1024;
-
-/// One page of an answer.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Listing {
-    /// `{"ADDRESS":{"CONTAINER":X}}`
-    pub(crate) body: Vec<u8>,
-    /// Nodes that there are, on all pages.
-    pub(crate) total: usize,
-}
+use crate::registry::Page;
+use crate::response::Listing;
 
 /// A node with at least one entry.
 #[derive(Debug)]
@@ -86,42 +74,19 @@ impl View {
 /// Writes a page of these nodes, of whose entries those of `containers` are shown where some are named.
 fn write<'a>(nodes: impl Iterator<Item = (&'a Shown, &'a Entries)>, containers: &[String], page: Page) -> Listing {
     let runs = |node: &Shown, id: &String| node.runs.binary_search_by(|run| run.as_str().cmp(id)).is_ok();
-    let is_wanted = |id: &ContainerId| containers.is_empty() || containers.iter().any(|wanted| wanted == id.as_str());
-    let (mut body, mut total, mut written, mut is_full) = (vec![b'{'], 0, 0, false);
-    let end = page.n.min(MAX_PAGE) as usize;
-    for (node, entries) in nodes.filter(|(node, _)| containers.iter().all(|id| runs(node, id))) {
-        let mut wanted = entries.iter().filter(|(id, _)| is_wanted(id)).peekable();
-        if wanted.peek().is_none() {
-            continue;
+    let is_shown = |id: &ContainerId| containers.is_empty() || containers.iter().any(|shown| shown == id.as_str());
+    let nodes = nodes
+        .filter(|(node, _)| containers.iter().all(|id| runs(node, id)))
+        .filter(|(_, entries)| entries.iter().any(|(id, _)| is_shown(id)));
+    Listing::new(*b"{}", nodes, page, |body, (node, entries)| {
+        write_key(body, node.addr.as_listed());
+        for (number, (id, text)) in entries.iter().filter(|(id, _)| is_shown(id)).enumerate() {
+            body.push(if number == 0 { b'{' } else { b',' });
+            write_key(body, id.as_str());
+            body.extend_from_slice(text.as_bytes());
         }
-        let is_here = total >= page.offset as usize && written < end && !is_full;
-        total += 1;
-        if is_here {
-            let before = body.len();
-            write_node(&mut body, node, wanted);
-            // A node's entries are far less than the bound, so each page has one at least.
-            is_full = body.len() >= MAX_BODY_BYTES && written > 0;
-            match is_full {
-                true => body.truncate(before),
-                false => written += 1,
-            }
-        }
-    }
-    body.push(b'}');
-    Listing { body, total }
-}
-
-fn write_node<'a>(body: &mut Vec<u8>, node: &Shown, entries: impl Iterator<Item = &'a (ContainerId, Arc<str>)>) {
-    if body.len() > 1 {
-        body.push(b',');
-    }
-    write_key(body, node.addr.as_listed());
-    for (number, (id, text)) in entries.enumerate() {
-        body.push(if number == 0 { b'{' } else { b',' });
-        write_key(body, id.as_str());
-        body.extend_from_slice(text.as_bytes());
-    }
-    body.push(b'}');
+        body.push(b'}');
+    })
 }
 
 fn write_key(body: &mut Vec<u8>, key: &str) {
@@ -164,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_come_in_their_order_and_containers_choose_nodes_and_entries() {
+    fn containers_filter_nodes_and_entries_in_order() {
         let body = view().resources(&[], Page { n: 100, offset: 0 }).body;
         assert_eq!(
             String::from_utf8(body).expect("text"),
@@ -185,14 +150,14 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_ends_before_a_mebibyte_and_goes_on_by_offset() {
+    fn page_ends_before_one_mebibyte() {
         let text = format!("{{\"x\":\"{}\"}}", "y".repeat(16_000));
         let nodes = (1..=200).map(|number| node(number, &[("a", &text)], &["a"])).collect();
         let view = View::new(nodes);
         let (mut offset, mut pages) = (0, 0);
         while offset < 200 {
             let listing = view.resources(&[], Page { n: 1000, offset });
-            assert!(listing.body.len() <= MAX_BODY_BYTES);
+            assert!(listing.body.len() <= 1024 * 1024);
             assert_eq!(listing.total, 200);
             let value: serde_json::Map<String, Value> = serde_json::from_slice(&listing.body).expect("JSON");
             offset += u32::try_from(value.len()).expect("few");
@@ -202,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_said_of_a_model_is_shown_for_nodes_that_are_still_here() {
+    fn model_answers_are_shown_for_available_nodes() {
         let said: Entries = vec![(id("a"), "{\"supported\":true}".into())];
         let addr = |number| node(number, &[], &[]).addr;
         let answers = [

@@ -102,7 +102,7 @@ fn useless() -> Vec<(Behaviour, &'static str)> {
 }
 
 #[test]
-fn a_useless_node_costs_nobody_anything_and_is_logged_once_with_the_reason() {
+fn failing_node_is_logged_once_and_delays_none() {
     let useless = useless();
     let fleet = Fleet::start(useless.len() + 2);
     for (node, (behaviour, _)) in useless.iter().enumerate() {
@@ -135,7 +135,7 @@ fn a_useless_node_costs_nobody_anything_and_is_logged_once_with_the_reason() {
 }
 
 #[test]
-fn what_does_not_matter_does_not_matter() {
+fn irrelevant_oddities_do_not_fail_a_node() {
     let fleet = Fleet::start(6);
     let nested = format!("{}{}", "[".repeat(100), "]".repeat(100));
     for (node, body) in [
@@ -158,7 +158,7 @@ fn what_does_not_matter_does_not_matter() {
 }
 
 #[test]
-fn the_head_of_an_answer_has_8_kib_and_no_more() {
+fn node_response_head_is_limited_to_8_kib() {
     let fleet = Fleet::start(2);
     let with_head = |bytes: usize| {
         let body = br#"{"containers":[{"id":"a"}],"pending":{}}"#;

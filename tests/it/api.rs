@@ -1,4 +1,4 @@
-//! What clients ask, and what they are answered.
+//! Requests of clients and their responses.
 
 use std::net::SocketAddr;
 
@@ -26,7 +26,7 @@ fn in_order(fleet: &Fleet, nodes: &[usize]) -> Vec<String> {
 }
 
 #[test]
-fn nodes_that_run_all_the_containers_come_least_busy_first() {
+fn nodes_with_all_containers_rank_least_busy_first() {
     let (fleet, router) = three();
     for (query, nodes) in [
         ("container=a", &[2, 1, 0][..]),
@@ -42,6 +42,12 @@ fn nodes_that_run_all_the_containers_come_least_busy_first() {
         ("offset=2&n=9&container=a", &[0]),
         ("container=a&offset=3", &[]),
         ("container=a&offset=4294967295&n=4294967295", &[]),
+        ("container=a&n=9223372036854775807", &[2, 1, 0]),
+        ("container=a&n=99999999999999999999", &[2, 1, 0]),
+        ("container=a&offset=99999999999999999999", &[]),
+        ("container=a&n=1&n=2&offset=1&offset=0", &[1]),
+        ("container[]=b&container%5B%5D=a", &[2, 1]),
+        ("container[]=c&container=a", &[2]),
         ("container=a&n=0", &[]),
         ("container=a&n=003", &[2, 1, 0]),
         ("container=&container=c&container=", &[2]),
@@ -55,7 +61,7 @@ fn nodes_that_run_all_the_containers_come_least_busy_first() {
 }
 
 #[test]
-fn three_addresses_are_given_unless_n_says_otherwise_and_never_more_than_1000() {
+fn n_defaults_to_3_and_is_capped_at_1000() {
     let fleet = Fleet::start(1001);
     let router = launch().ips(fleet.list()).start();
     let all = |query: &str| {
@@ -72,11 +78,11 @@ fn three_addresses_are_given_unless_n_says_otherwise_and_never_more_than_1000() 
 }
 
 #[test]
-fn pages_by_offset_are_the_whole_list_once_each() {
+fn pages_cover_the_list_exactly_once() {
     let fleet = Fleet::start(20);
     let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 86400).start();
     wait_available(&router, &fleet, 0..20);
-    // Promises are on: its own don't move a client's pages.
+    // With promises, a client's own promises do not move its pages.
     let page = |offset| {
         router
             .get(&format!("{IPS}?container=hello-world&n=5&offset={offset}"))
@@ -88,12 +94,12 @@ fn pages_by_offset_are_the_whole_list_once_each() {
 }
 
 #[test]
-fn asking_again_gives_the_next_node_first() {
+fn repeated_request_gets_the_next_node_first() {
     let fleet = Fleet::start(3);
     fleet.set_each(|node| Behaviour::up(2 * node as u64, &["hello-world"]));
     let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 86400).start();
     wait_available(&router, &fleet, 0..3);
-    // Six even out the queues, fewer where looking for what is available was a promise; then it goes round.
+    // At most six requests even out the queues; then the nodes take turns.
     let first = |_| router.get(&format!("{IPS}?container=hello-world")).strings().remove(0);
     let got: Vec<String> = (0..18).map(first).collect();
     let last = &got[6..];
@@ -104,7 +110,7 @@ fn asking_again_gives_the_next_node_first() {
 }
 
 #[test]
-fn how_busy_a_node_is_goes_by_the_weights_of_its_jobs() {
+fn pending_jobs_are_weighted_by_type() {
     let pending = [
         json!({"offchain": 5, "onchain": 0}),
         json!({"offchain": 0, "onchain": 2}),
@@ -124,7 +130,7 @@ fn how_busy_a_node_is_goes_by_the_weights_of_its_jobs() {
     ] {
         let launch = launch().ips(fleet.list()).set("PROMISES", "off");
         let router = launch.set("PENDING_WEIGHTS", weights).start();
-        // Nodes 2 and 3 are equal where `other` weighs nothing.
+        // Nodes 2 and 3 are equal if `other` weighs 0.
         let mut got = router.get(&format!("{IPS}?container=hello-world&n=9")).strings();
         let mut wanted = in_order(&fleet, &order);
         if weights.contains("other=0") {
@@ -136,29 +142,27 @@ fn how_busy_a_node_is_goes_by_the_weights_of_its_jobs() {
 }
 
 #[test]
-fn a_bad_query_is_told_what_was_wanted() {
+fn invalid_query_returns_400_with_expected_form() {
     let router = launch().start();
-    let number = "expected a whole number, 0 to 4294967295";
-    let n = format!("{number}; above 1000 it counts as 1000");
+    let number = "expected a whole number of at most 20 digits";
     for (query, error) in [
         ("", "No containers specified".to_owned()),
         ("?", "No containers specified".to_owned()),
         ("?container", "No containers specified".to_owned()),
         ("?container=&container=&n=1", "No containers specified".to_owned()),
         ("?Container=a", "No containers specified".to_owned()),
-        ("?container=a&n=abc", format!("n=\"abc\": {n}")),
-        ("?container=a&n=-1", format!("n=\"-1\": {n}")),
-        ("?container=a&n=1.0", format!("n=\"1.0\": {n}")),
-        ("?container=a&n=4294967296", format!("n=\"4294967296\": {n}")),
-        ("?container=a&offset=+1", format!("offset=\" 1\": {number}")),
-        ("?container=a&n=1&n=2", "n=\"2\": expected it once at most".to_owned()),
+        ("?container=a&n=abc", format!("n=\"abc\": {number}")),
+        ("?container=a&n=-1", format!("n=\"-1\": {number}")),
+        ("?container=a&n=1.0", format!("n=\"1.0\": {number}")),
         (
-            "?container=a&offset=0&offset=0",
-            "offset=\"0\": expected it once at most".to_owned(),
+            "?container=a&n=100000000000000000000",
+            format!("n=\"100000000000000000000\": {number}"),
         ),
+        ("?container=a&n=x&n=1", format!("n=\"x\": {number}")),
+        ("?container=a&offset=+1", format!("offset=\" 1\": {number}")),
         ("?container=%ff", "container=%ff: expected UTF-8".to_owned()),
-        ("?container=a&n=%00", format!("n=\"\\0\": {n}")),
-        ("?container=a&n=%22%3Cb%3E", format!("n=\"\\\"<b>\": {n}")),
+        ("?container=a&n=%00", format!("n=\"\\0\": {number}")),
+        ("?container=a&n=%22%3Cb%3E", format!("n=\"\\\"<b>\": {number}")),
     ] {
         let answer = router.get(&format!("{IPS}{query}"));
         assert_eq!(answer.status, 400, "{query}: {answer:?}");
@@ -177,7 +181,7 @@ fn a_bad_query_is_told_what_was_wanted() {
 }
 
 #[test]
-fn ids_are_found_whether_they_are_percent_encoded_or_not() {
+fn ids_match_with_and_without_percent_encoding() {
     let ids = [
         "org/model:v1.2",
         "a,b;c@d",
@@ -192,7 +196,7 @@ fn ids_are_found_whether_they_are_percent_encoded_or_not() {
     fleet.set(0, Behaviour::up(0, &ids));
     let router = launch().ips(fleet.list()).start();
     let wanted = addresses(&fleet, [0]);
-    // As aiohttp sends them when it is told not to encode, and as curl sends what is typed.
+    // As aiohttp sends them without encoding, and curl as typed.
     for raw in [
         "org/model:v1.2",
         "a,b;c@d",
@@ -228,7 +232,7 @@ fn info(containers: Value) -> Behaviour {
 }
 
 #[test]
-fn containers_are_sorted_and_counted_with_the_first_description_there_is() {
+fn containers_are_sorted_counted_and_described() {
     let fleet = Fleet::start(5);
     let long = "ß".repeat(1025);
     fleet.set(
@@ -248,7 +252,7 @@ fn containers_are_sorted_and_counted_with_the_first_description_there_is() {
         info(json!([{"id": "long", "description": long}, {"id": "plain", "description": 7}])),
     );
     fleet.set(4, Behaviour::Status(500));
-    // 2 comes first in ips.txt, then 1; 0 and 3 are the Explorer's.
+    // ips.txt lists 2, then 1; 0 and 3 are Explorer nodes.
     let explorer = Explorer::start(Listing::Nodes([3, 0].map(|node| fleet.addr(node)).to_vec()));
     let list = format!("{}{}{}", fleet.list_of(2..3), fleet.list_of(1..2), fleet.list_of(4..5));
     let router = launch().ips(list).set("API_URL", explorer.url()).start();
@@ -263,7 +267,69 @@ fn containers_are_sorted_and_counted_with_the_first_description_there_is() {
 }
 
 #[test]
-fn a_description_goes_with_its_node() {
+fn containers_page_with_n_and_offset() {
+    let (_fleet, router) = three();
+    let all = router.get(CONTAINERS);
+    assert_eq!(all.header("X-Total-Count"), Some("3"));
+    for (query, ids) in [
+        ("", &["a", "b", "c"][..]),
+        ("?n=2", &["a", "b"]),
+        ("?n=2&offset=1", &["b", "c"]),
+        ("?offset=2", &["c"]),
+        ("?n=&offset=", &["a", "b", "c"]),
+        ("?n=0", &[]),
+        ("?offset=3", &[]),
+        ("?n=99999999999999999999&offset=99999999999999999999", &[]),
+        ("?container=b", &["a", "b", "c"]),
+    ] {
+        let answer = router.get(&format!("{CONTAINERS}{query}"));
+        let rows = answer.json();
+        let rows: Vec<_> = rows.as_array().expect("a list").iter().map(|row| &row["id"]).collect();
+        assert_eq!(rows, ids, "{query}");
+        assert_eq!(answer.header("X-Total-Count"), Some("3"), "{query}");
+        assert_eq!(answer.header("Cache-Control"), Some("no-store"), "{query}");
+    }
+    for query in ["?n=x", "?offset=-1", "?n=1&x=%ff"] {
+        let answer = router.get(&format!("{CONTAINERS}{query}"));
+        assert_eq!(answer.status, 400, "{query}");
+    }
+}
+
+#[test]
+fn containers_end_before_one_mebibyte() {
+    let fleet = Fleet::start(4);
+    let ids: Vec<String> = (0..1024).map(|number| format!("{number:0>4}")).collect();
+    fleet.set_each(|node| {
+        let ids = ids[256 * node..][..256].iter();
+        let rows: Vec<Value> = ids
+            .map(|id| json!({"id": id, "description": "x".repeat(1024)}))
+            .collect();
+        info(rows.into())
+    });
+    let router = launch().ips(fleet.list()).start();
+    let page = |offset: usize| {
+        let answer = router.get(&format!("{CONTAINERS}?offset={offset}"));
+        assert!(answer.body.len() <= 1024 * 1024, "{}", answer.body.len());
+        let ids: Vec<String> = answer
+            .json()
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|row| row["id"].as_str().unwrap_or_default().to_owned())
+            .collect();
+        (answer.header("X-Total-Count").map(str::to_owned), ids)
+    };
+    router.until("all containers are known", || page(0).0.as_deref() == Some("1024"));
+    let (mut received, mut pages) = (Vec::new(), 0);
+    while received.len() < 1024 {
+        received.extend(page(received.len()).1);
+        pages += 1;
+    }
+    assert_eq!((received, pages), (ids, 2));
+}
+
+#[test]
+fn description_leaves_with_its_node() {
     let fleet = Fleet::start(2);
     fleet.set(0, info(json!([{"id": "hello-world", "description": "first"}])));
     fleet.set(1, info(json!([{"id": "hello-world", "description": "second"}])));
@@ -274,18 +340,18 @@ fn a_description_goes_with_its_node() {
     let wanted = json!({"id": "hello-world", "count": 1, "description": "second"});
     router.until("the second one's counts", || row() == wanted);
     fleet.set(1, info(json!([])));
-    router.until("nobody runs it", || row() == json!({"id": "other", "count": 1}));
+    router.until("no node runs it", || row() == json!({"id": "other", "count": 1}));
     assert_eq!(available(&router), [""; 0]);
 }
 
 #[test]
-fn a_router_without_nodes_answers_with_empty_lists() {
+fn router_without_nodes_returns_empty_lists() {
     let router = launch().start();
     assert_eq!(router.get(CONTAINERS).text(), "[]");
     assert_eq!(router.get("/api/v1/ips?container=a").text(), "[]");
 }
 
-/// Every answer says what it is and how long; Content-Length is checked by reading it.
+/// Every response has a type and a length; reading it checks Content-Length.
 fn check_headers(answer: &Answer, length: usize) {
     assert_eq!(answer.header("Content-Type"), Some("application/json"), "{answer:?}");
     assert_eq!(
@@ -298,7 +364,7 @@ fn check_headers(answer: &Answer, length: usize) {
 }
 
 #[test]
-fn answers_are_json_with_a_length_and_those_that_change_are_not_to_be_stored() {
+fn responses_are_json_and_volatile_ones_no_store() {
     let (_fleet, router) = three();
     for (target, status, stored) in [
         ("/api/v1/ips?container=a", 200, false),
@@ -322,7 +388,7 @@ fn answers_are_json_with_a_length_and_those_that_change_are_not_to_be_stored() {
 }
 
 #[test]
-fn a_long_answer_has_a_length_too() {
+fn long_response_has_content_length() {
     let ids: Vec<String> = (0..256).map(|i| format!("{i:0>200}")).collect();
     let fleet = Fleet::start(1);
     fleet.set(0, Behaviour::up(0, &ids.iter().map(String::as_str).collect::<Vec<_>>()));
@@ -347,7 +413,7 @@ fn head_is_get_without_a_body() {
         let head = http::call(router.addr(), "HEAD", target);
         assert_eq!((head.status, head.body.len()), (get.status, 0), "{target}");
         check_headers(&head, get.body.len());
-        // Nothing follows on the connection either.
+        // The connection has no byte of a body.
         let mut connection = Connection::open(router.addr());
         connection.send(format!("HEAD {target} HTTP/1.1\r\nHost: router\r\n\r\n"));
         assert_eq!(connection.receive().status, get.status);
@@ -363,7 +429,7 @@ fn with_body(addr: SocketAddr, method: &str, target: &str) -> Answer {
 }
 
 #[test]
-fn other_methods_are_told_which_ones_there_are() {
+fn other_methods_return_405_with_allow() {
     let router = launch().start();
     for target in [
         "/api/v1/ips",
@@ -389,12 +455,13 @@ fn other_methods_are_told_which_ones_there_are() {
 }
 
 #[test]
-fn unknown_paths_are_404_whatever_the_method() {
+fn unknown_paths_return_404_for_every_method() {
     let router = launch().start();
     for target in [
         "/api",
         "/api/v1",
-        "/api/v1/ips/",
+        "/api/v1/ips/x",
+        "/api/v1/ips/.",
         "/API/v1/ips",
         "/api/v1/ips%20",
         "/%2Fapi/v1/ips",
@@ -410,7 +477,28 @@ fn unknown_paths_are_404_whatever_the_method() {
 }
 
 #[test]
-fn a_path_is_read_in_its_plainest_form() {
+fn slash_at_the_end_of_a_path_is_ignored() {
+    let (_fleet, router) = three();
+    for (target, plain) in [
+        ("/api/v1/ips/?container=a", "/api/v1/ips?container=a"),
+        ("/api/v1/containers/", CONTAINERS),
+        ("/health/", "/health"),
+        ("/health//?a=b/", "/health"),
+        ("/openapi.json/", "/openapi.json"),
+        ("//", "/"),
+    ] {
+        let (answer, expected) = (router.get(target), router.get(plain));
+        assert_eq!((answer.status, answer.text()), (200, expected.text()), "{target}");
+        assert_eq!(http::call(router.addr(), "OPTIONS", target).status, 204, "{target}");
+        assert_eq!(http::call(router.addr(), "POST", target).status, 405, "{target}");
+    }
+    for target in ["/metrics/", "/status/", "/status.json/"] {
+        assert_eq!(router.get(target).status, 200, "{target}");
+    }
+}
+
+#[test]
+fn paths_are_normalized() {
     let (_fleet, router) = three();
     for target in [
         "//api/v1/ips?container=a",
@@ -426,7 +514,7 @@ fn a_path_is_read_in_its_plainest_form() {
 }
 
 #[test]
-fn the_root_is_healthy_for_the_default_checks_of_balancers() {
+fn root_serves_default_health_checks() {
     let router = launch().start();
     for method in ["GET", "HEAD"] {
         assert_eq!(http::call(router.addr(), method, "/").status, 200);

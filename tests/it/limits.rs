@@ -1,4 +1,4 @@
-//! How often a client may ask, and who counts as one client.
+//! The rate limit, and which requests belong to one client.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use super::support::{PATIENCE, Router};
 const IPS: &str = "/api/v1/ips?container=a";
 const CONTAINERS: &str = "/api/v1/containers";
 
-/// At 1 a minute, whoever gets a 429 is somebody who has asked before.
+/// At 1 per minute, a client that gets 429 has sent a request before.
 fn once_a_minute() -> Router {
     launch().set("RATELIMIT_REQS_PER_MIN", 1).start()
 }
@@ -26,7 +26,7 @@ fn seconds(answer: &Answer, header: &str) -> u64 {
 }
 
 #[test]
-fn a_client_may_ask_n_times_at_once_and_is_then_told_when_to_come_again() {
+fn burst_above_limit_returns_429_with_headers() {
     let router = launch().set("RATELIMIT_REQS_PER_MIN", 3).start();
     for remaining in ["2", "1", "0"] {
         let answer = router.get(IPS);
@@ -41,14 +41,14 @@ fn a_client_may_ask_n_times_at_once_and_is_then_told_when_to_come_again() {
     assert_eq!(answer.header("Content-Type"), Some("application/json"));
     assert_eq!(answer.header("RateLimit-Limit"), Some("3"));
     assert_eq!(answer.header("RateLimit-Remaining"), Some("0"));
-    // 20 s for a token, a minute until it is full, less what has passed meanwhile.
+    // 20 s for a token and a minute until the bucket is full, less the time since.
     assert!((1..=20).contains(&seconds(&answer, "Retry-After")), "{answer:?}");
     assert!((41..=60).contains(&seconds(&answer, "RateLimit-Reset")), "{answer:?}");
 }
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "waits for as long as it was told")]
-fn after_the_time_that_it_was_told_a_client_may_ask_again() {
+fn request_after_retry_after_is_granted() {
     let router = launch().set("RATELIMIT_REQS_PER_MIN", 60).start();
     let mut refused = router.get(IPS);
     let mut before = 0;
@@ -65,7 +65,7 @@ fn after_the_time_that_it_was_told_a_client_may_ask_again() {
 }
 
 #[test]
-fn each_endpoint_has_a_limit_of_its_own_and_the_others_have_none() {
+fn each_limited_endpoint_has_its_own_bucket() {
     let router = once_a_minute();
     assert_eq!([router.get(IPS).status, router.get(IPS).status], [200, 429]);
     assert_eq!(
@@ -82,7 +82,7 @@ fn each_endpoint_has_a_limit_of_its_own_and_the_others_have_none() {
 }
 
 #[test]
-fn each_client_has_a_limit_of_its_own() {
+fn each_client_has_its_own_bucket() {
     let router = once_a_minute();
     for last in 1..6 {
         let source = IpAddr::from([127, 0, 0, last]);
@@ -110,7 +110,7 @@ fn a_400_and_a_head_cost_a_token() {
 }
 
 #[test]
-fn what_is_not_answered_costs_no_token() {
+fn rejected_requests_cost_no_token() {
     let router = once_a_minute();
     for _ in 0..3 {
         assert_eq!(http::call(router.addr(), "OPTIONS", IPS).status, 204);
@@ -128,7 +128,7 @@ fn what_is_not_answered_costs_no_token() {
 }
 
 #[test]
-fn zero_turns_the_limit_off() {
+fn zero_disables_the_limit() {
     let router = launch().set("RATELIMIT_REQS_PER_MIN", 0).start();
     let mut connection = Connection::open(router.addr());
     for _ in 0..100 {
@@ -177,7 +177,7 @@ fn exempt_client_has_no_limit_and_no_headers() {
     );
 }
 
-/// A proxy on 127.0.0.9 that is trusted, as are those of 10.0.0.0/8 and fd00::/8.
+/// A trusted proxy at 127.0.0.9. Proxies in 10.0.0.0/8 and fd00::/8 are trusted too.
 struct Proxied {
     router: Router,
 }
@@ -191,7 +191,7 @@ impl Proxied {
         Self { router }
     }
 
-    /// Whether a client asks for the first time, as these lines of `X-Forwarded-For` from `source` tell it.
+    /// Returns whether these lines of `X-Forwarded-For` from `source` name a client without a request so far.
     fn is_new(&self, source: IpAddr, lines: &[&str]) -> bool {
         let headers: Vec<_> = lines.iter().map(|line| ("X-Forwarded-For", *line)).collect();
         let connection = Connection::from(source, self.router.addr());
@@ -202,26 +202,26 @@ impl Proxied {
 }
 
 #[test]
-fn a_forged_x_forwarded_for_changes_nothing() {
+fn forged_x_forwarded_for_is_ignored() {
     let proxied = Proxied::start();
     let stranger = IpAddr::from([127, 0, 0, 8]);
     assert!(proxied.is_new(stranger, &["192.0.2.1"]));
     for forged in ["192.0.2.2", "127.0.0.9", "", "10.0.0.1, 192.0.2.3", "nonsense"] {
         assert!(!proxied.is_new(stranger, &[forged]), "{forged}");
     }
-    // Nor has it cost him whose name it was.
+    // The client that the header names has not paid.
     assert!(proxied.is_new(PROXY, &["192.0.2.1"]));
 }
 
 #[test]
-fn behind_a_trusted_proxy_each_client_has_a_limit_of_its_own() {
+fn clients_of_trusted_proxy_have_own_buckets() {
     let proxied = Proxied::start();
     let (new, old) = (true, false);
     for (lines, is_new) in [
         (&["192.0.2.1"][..], new),
         (&["192.0.2.1"], old),
         (&["192.0.2.2"], new),
-        // Read from the right: what stands left of the first stranger is the stranger's own word.
+        // Read from the right: an untrusted client wrote everything left of its own address.
         (&["198.51.100.1, 192.0.2.2"], old),
         (&["198.51.100.1,192.0.2.3"], new),
         (&["192.0.2.3, 10.1.1.1, 127.0.0.9"], old),
@@ -237,14 +237,14 @@ fn behind_a_trusted_proxy_each_client_has_a_limit_of_its_own() {
         (&["[2001:db8::2]:80"], old),
         (&["[2001:db8:0:0:ffff::]"], old),
         (&["2001:db8:0:1::1"], new),
-        // What is no address ends the walk at the last good one.
+        // An entry that is not an address ends the search at the last valid one.
         (&["192.0.2.9, unknown, 10.7.7.7"], new),
         (&["10.7.7.7"], old),
         (&["192.0.2.10, _hidden, 192.0.2.1"], old),
     ] {
         assert_eq!(proxied.is_new(PROXY, lines), is_new, "{lines:?}");
     }
-    // Without a word of the client it is the proxy itself.
+    // Without a named client, the proxy is the client.
     assert!(proxied.is_new(PROXY, &[]));
     for lines in [&[""][..], &[" , "], &["nonsense"], &["127.0.0.9"], &["300.1.1.1"]] {
         assert!(!proxied.is_new(PROXY, lines), "{lines:?}");

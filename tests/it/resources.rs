@@ -1,4 +1,4 @@
-//! `/api/v1/resources`: what nodes say of their containers, and which of them support a model.
+//! `/api/v1/resources`: what nodes report of their containers, and which of them support a model.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::{available, launch};
 
 const PATH: &str = "/api/v1/resources";
 
-/// What one service says of itself, much shortened.
+/// The shortened report of one service.
 fn hello() -> Value {
     json!({"service_id": "hello-world", "compute_capability": [{"id": "ml", "task": ["text_generation"]}]})
 }
@@ -23,7 +23,7 @@ fn supports() -> Behaviour {
     body(&json!({"hello-world": {"supported": true}}))
 }
 
-/// A fleet that can run something.
+/// A fleet with resources.
 fn fleet(nodes: usize) -> Fleet {
     let fleet = Fleet::start(nodes);
     fleet.set_resources(0..nodes, &body(&json!({"hello-world": hello()})), &supports());
@@ -38,7 +38,7 @@ fn addr(fleet: &Fleet, node: usize) -> String {
     fleet.addr(node).to_string()
 }
 
-/// Waits until so many nodes are shown.
+/// Waits until `count` nodes are shown.
 #[track_caller]
 fn wait_shown(router: &Router, count: usize) {
     router.until(&format!("{count} nodes are shown"), || total(router) == count);
@@ -54,7 +54,7 @@ fn total(router: &Router) -> usize {
         .expect("a number")
 }
 
-/// The keys of an object, in the order in which they came.
+/// The keys of an object in the order of the text.
 fn keys(text: &str) -> Vec<String> {
     let at = |key: &String| text.find(&format!("\"{key}\":{{")).expect("it is there");
     let object: serde_json::Map<String, Value> = serde_json::from_str(text).expect("an object");
@@ -64,7 +64,7 @@ fn keys(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_nodes_said_is_answered_without_asking_them() {
+fn resources_are_served_without_querying_nodes() {
     let fleet = fleet(3);
     fleet.set_each(|node| match node {
         1 => Behaviour::up(0, &["hello-world", "other"]),
@@ -84,9 +84,11 @@ fn what_nodes_said_is_answered_without_asking_them() {
         json!({"hello-world": hello(), "other": {}})
     );
 
-    let answer = router.get(&format!("{PATH}?container=other"));
-    assert_eq!(answer.json(), json!({addr(&fleet, 1): {"other": {}}}));
-    assert_eq!(answer.header("X-Total-Count"), Some("1"));
+    for query in ["container=other", "container[]=other"] {
+        let answer = router.get(&format!("{PATH}?{query}"));
+        assert_eq!(answer.json(), json!({addr(&fleet, 1): {"other": {}}}));
+        assert_eq!(answer.header("X-Total-Count"), Some("1"));
+    }
     let answer = router.get(&format!("{PATH}?n=1&offset=1"));
     assert_eq!(answer.json(), json!({addr(&fleet, 0): {"hello-world": hello()}}));
     assert_eq!(answer.header("X-Total-Count"), Some("3"));
@@ -98,16 +100,13 @@ fn what_nodes_said_is_answered_without_asking_them() {
 }
 
 #[test]
-fn a_bad_query_is_told_as_for_ips() {
+fn invalid_query_returns_400() {
     let router = asking(launch()).start();
     for (query, error) in [
-        (
-            "n=-1",
-            "n=\"-1\": expected a whole number, 0 to 4294967295; above 1000 it counts as 1000",
-        ),
-        ("offset=a", "offset=\"a\": expected a whole number, 0 to 4294967295"),
+        ("n=-1", "n=\"-1\": expected a whole number of at most 20 digits"),
+        ("offset=a", "offset=\"a\": expected a whole number of at most 20 digits"),
         ("container=%ff", "container=%ff: expected UTF-8"),
-        ("model_id=a&model_id=b", "model_id=\"b\": expected it once at most"),
+        ("model_id=a&model_id=b", "model_id=\"b\": expected at most once"),
         (
             "model_id=a%26b",
             "model_id=\"a&b\": expected 1 to 256 bytes of A-Za-z0-9._-/:,@=+~",
@@ -125,7 +124,20 @@ fn a_bad_query_is_told_as_for_ips() {
 }
 
 #[test]
-fn with_an_interval_of_0_there_is_no_such_path_and_nobody_is_asked() {
+fn numbers_of_resources_do_not_change() {
+    let fleet = fleet(1);
+    let numbers = "[-1.2e24,0.1,1e-7,123456789.123456789,18446744073709551615,5e-324]";
+    let reported = format!("{{\"hello-world\":{{\"numbers\":{numbers}}}}}");
+    fleet.set_resources(0..1, &Behaviour::Body(reported.into_bytes()), &supports());
+    let router = asking(launch().ips(fleet.list())).start();
+    wait_shown(&router, 1);
+    let answer = router.get(PATH);
+    let expected = numbers.replace("123456789.123456789", "123456789.12345679");
+    assert!(answer.text().contains(&expected), "{}", answer.text());
+}
+
+#[test]
+fn interval_0_returns_404_and_queries_none() {
     let fleet = fleet(1);
     let router = launch().ips(fleet.list()).set("RATELIMIT_REQS_PER_MIN", 9).start();
     for target in [PATH, "/api/v1/resources?model_id=a"] {
@@ -137,7 +149,7 @@ fn with_an_interval_of_0_there_is_no_such_path_and_nobody_is_asked() {
 }
 
 #[test]
-fn a_node_that_lies_hangs_or_floods_costs_nobody_else_anything() {
+fn misbehaving_node_does_not_affect_others() {
     let fleet = fleet(10);
     let deep = format!("{{\"hello-world\":{}1{}}}", "{\"a\":".repeat(3_000), "}".repeat(3_000));
     let forged = json!({
@@ -172,7 +184,7 @@ fn a_node_that_lies_hangs_or_floods_costs_nobody_else_anything() {
     ] {
         router.wait_line(reason, PATIENCE);
     }
-    // The forger's own entry is a text within it and nothing else.
+    // The forged entry is only text within the forger's own entry.
     wait_shown(&router, 2);
     let shown = router.get(PATH).json();
     assert_eq!(shown[addr(&fleet, 0)], json!({"hello-world": hello()}));
@@ -182,7 +194,7 @@ fn a_node_that_lies_hangs_or_floods_costs_nobody_else_anything() {
 }
 
 #[test]
-fn a_node_that_goes_takes_its_resources_with_it() {
+fn removed_node_loses_its_resources() {
     let fleet = fleet(2);
     let router = asking(launch().ips(fleet.list())).start();
     wait_shown(&router, 2);
@@ -195,14 +207,14 @@ fn a_node_that_goes_takes_its_resources_with_it() {
 }
 
 #[test]
-fn one_survey_serves_all_who_ask_for_a_model() {
+fn one_survey_serves_all_clients() {
     let fleet = fleet(3);
     let refusal = json!({"hello-world": {"supported": false, "error": "e".repeat(300), "more": 1}});
     fleet.set_resources(1..2, &body(&json!({"hello-world": hello()})), &body(&refusal));
     let router = asking(launch().ips(fleet.list())).start();
     wait_shown(&router, 3);
     let target = format!("{PATH}?model_id=huggingface/Ritual-Net/iris:iris.onnx");
-    // The first one who asks waits for them, and the others with it.
+    // The first client waits for the answers, and the others wait with it.
     let mut others: Vec<Connection> = (0..20).map(|_| Connection::open(router.addr())).collect();
     let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
     others.iter_mut().for_each(|other| other.send(&head));
@@ -287,7 +299,7 @@ fn five_subnets_leave_new_models_to_others() {
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "how long an answer takes is the point")]
-fn nodes_that_say_odd_things_of_a_model_are_not_shown() {
+fn invalid_model_answers_are_omitted() {
     let fleet = fleet(5);
     let plain = body(&json!({"hello-world": hello()}));
     let odd = [
@@ -314,7 +326,7 @@ fn nodes_that_say_odd_things_of_a_model_are_not_shown() {
 }
 
 #[test]
-fn one_who_may_ask_for_a_new_model_sooner_than_for_anything_is_told_the_later_time() {
+fn retry_after_is_the_later_of_both_limits() {
     let fleet = fleet(1);
     fleet.set_resources(0..1, &body(&json!({"hello-world": hello()})), &Behaviour::Hang);
     let router = asking(launch().ips(fleet.list()))
@@ -330,7 +342,7 @@ fn one_who_may_ask_for_a_new_model_sooner_than_for_anything_is_told_the_later_ti
         let connection = Connection::from(IpAddr::from([127, 7, client, 1]), router.addr());
         connection.close_with("GET", &format!("{PATH}?model_id={id}"), &[])
     };
-    // The first one waits for the node until its time is over.
+    // The first client waits for the node until the deferral ends.
     assert_eq!(ask(1, 1).status, 200);
     fleet.set_resources(0..1, &body(&json!({"hello-world": hello()})), &supports());
     for client in 2..=30 {
@@ -342,7 +354,7 @@ fn one_who_may_ask_for_a_new_model_sooner_than_for_anything_is_told_the_later_ti
     assert_eq!(refused.header("Retry-After"), Some("60"), "{refused:?}");
 }
 
-/// Answers with 200 so far.
+/// Responses with 200 so far.
 #[track_caller]
 fn answered(router: &Router) -> u64 {
     let sample = "infernet_router_requests_total{endpoint=\"/api/v1/resources\",status=\"200\"} ";
@@ -353,7 +365,7 @@ fn answered(router: &Router) -> u64 {
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "how long an answer takes is the point")]
-fn one_who_waits_for_a_survey_delays_nobody() {
+fn waiting_for_a_survey_delays_no_other_client() {
     let fleet = fleet(4);
     let plain = body(&json!({"hello-world": hello()}));
     fleet.set_resources(1..4, &plain, &Behaviour::Hang);
@@ -363,7 +375,7 @@ fn one_who_waits_for_a_survey_delays_nobody() {
     wait_shown(&router, 4);
     let before = answered(&router);
     let head = format!("GET {PATH}?model_id=a HTTP/1.1\r\nHost: a\r\n\r\n");
-    // More than may wait: the last ones are answered at once with what there is.
+    // More clients than may wait: the last ones get an immediate response with what is known.
     let sources = (1..=150_u8).map(|client| IpAddr::from([127, 7, 7, client]));
     let mut waiting: Vec<Connection> = sources.map(|source| Connection::from(source, router.addr())).collect();
     waiting.iter_mut().for_each(|connection| connection.send(&head));
@@ -395,7 +407,7 @@ fn one_who_waits_for_a_survey_delays_nobody() {
 }
 
 #[test]
-fn it_ends_in_time_while_nodes_hang() {
+fn router_exits_in_time_while_nodes_hang() {
     let fleet = fleet(20);
     fleet.set_resources(0..20, &Behaviour::Hang, &Behaviour::Hang);
     let router = asking(launch().ips(fleet.list())).start();
@@ -405,7 +417,7 @@ fn it_ends_in_time_while_nodes_hang() {
 }
 
 #[test]
-fn the_status_tells_how_each_node_stands() {
+fn status_shows_resources_of_each_node() {
     let fleet = fleet(3);
     fleet.set_resources(1..2, &Behaviour::Status(404), &supports());
     fleet.set_resources(2..3, &body(&json!({"<b>\u{1b}": {}})), &supports());

@@ -217,10 +217,14 @@ fn answers_without_a_node_and_pending_jobs_are_counted() {
     router.get("/api/v1/ips?container=hello-world");
     assert_eq!(own(&metrics(&router), "empty_answers_total"), 0.0);
     router.get("/api/v1/ips?container=nowhere");
+    // None of these leaves a client without a node.
     router.get("/api/v1/ips?container=hello-world&offset=9");
+    router.get("/api/v1/ips?container=nowhere&offset=1");
+    router.get("/api/v1/ips?container=nowhere&n=0");
+    http::call(router.addr(), "HEAD", "/api/v1/ips?container=nowhere");
     router.get("/api/v1/ips");
     let text = metrics(&router);
-    assert_eq!(own(&text, "empty_answers_total"), 2.0);
+    assert_eq!(own(&text, "empty_answers_total"), 1.0);
     assert_eq!(
         own(&text, "pending_jobs"),
         1_000_012.0,
@@ -337,7 +341,14 @@ fn behind_a_trusted_proxy_the_client_s_address_decides() {
 
 #[test]
 fn start_line_names_readers_of_metrics() {
-    serving(launch()).wait_line("metrics readers: ", PATIENCE);
+    for (value, blocks) in [
+        ("", "127.0.0.0/8,::1/128"),
+        ("192.0.2.1,loopback", "192.0.2.1/32,127.0.0.0/8,::1/128"),
+    ] {
+        let router = serving(launch().set("METRICS_FROM", value));
+        let line = router.wait_line("metrics readers: ", PATIENCE);
+        assert!(line.ends_with(&format!("from=\"{blocks}\"")), "{line}");
+    }
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn a_bad_value_is_told_as_elsewhere() {
             "state=\"bad\": expected new, up, suspect, down, limited or doubted",
         ),
         ("n=-1", "n=\"-1\": expected a whole number"),
-        ("offset=1&offset=2", "offset=\"2\": expected it once at most"),
+        ("state=up&state=up", "state=\"up\": expected at most once"),
         ("q=%ff", "q=%ff: expected UTF-8"),
     ] {
         for path in ["/status.json", "/status"] {
