@@ -297,10 +297,10 @@ fn containers_page_with_n_and_offset() {
 
 #[test]
 fn containers_end_before_one_mebibyte() {
-    let fleet = Fleet::start(4);
-    let ids: Vec<String> = (0..1024).map(|number| format!("{number:0>4}")).collect();
+    let fleet = Fleet::start(6);
+    let ids: Vec<String> = (0..1200).map(|number| format!("{number:0>4}")).collect();
     fleet.set_each(|node| {
-        let ids = ids[256 * node..][..256].iter();
+        let ids = ids[200 * node..][..200].iter();
         let rows: Vec<Value> = ids
             .map(|id| json!({"id": id, "description": "x".repeat(1024)}))
             .collect();
@@ -319,9 +319,9 @@ fn containers_end_before_one_mebibyte() {
             .collect();
         (answer.header("X-Total-Count").map(str::to_owned), ids)
     };
-    router.until("all containers are known", || page(0).0.as_deref() == Some("1024"));
+    router.until("all containers are known", || page(0).0.as_deref() == Some("1200"));
     let (mut received, mut pages) = (Vec::new(), 0);
-    while received.len() < 1024 {
+    while received.len() < 1200 {
         received.extend(page(received.len()).1);
         pages += 1;
     }

@@ -126,7 +126,7 @@ fn invalid_query_returns_400() {
 #[test]
 fn numbers_of_resources_do_not_change() {
     let fleet = fleet(1);
-    let numbers = "[-1.2e24,0.1,1e-7,123456789.123456789,18446744073709551615,5e-324]";
+    let numbers = "[-1.2e+24,0.1,1e-7,123456789.123456789,18446744073709551615,5e-324]";
     let reported = format!("{{\"hello-world\":{{\"numbers\":{numbers}}}}}");
     fleet.set_resources(0..1, &Behaviour::Body(reported.into_bytes()), &supports());
     let router = asking(launch().ips(fleet.list())).start();
