@@ -34,6 +34,6 @@ mod tests {
         let source: Value = serde_json::from_slice(SOURCE).expect("JSON");
         let minified: Value = serde_json::from_slice(&OPENAPI).expect("JSON");
         assert_eq!(minified, source);
-        assert_eq!(OPENAPI.len(), source.to_string().len());
+        assert!(!OPENAPI.contains(&b'\n') && OPENAPI.len() < SOURCE.len());
     }
 }

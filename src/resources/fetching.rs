@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::net::{Bounds, Fetcher, MAX_REDIRECTS, NODE_TIMEOUT};
 use crate::models::Query;
+use crate::net::{Bounds, Fetcher, MAX_REDIRECTS, NODE_TIMEOUT};
 use crate::node::{ContainerId, NodeAddr, Reading, Source, parse_resources, parse_support};
 use crate::util::threads::{self, Joined};
 

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select_biased};
 
-use crate::net::Fetcher;
 use crate::metrics::{Metrics, ResourcesOutcome};
 use crate::models::{self, Answer, Models};
+use crate::net::Fetcher;
 use crate::node::{Entries, NodeAddr};
 use crate::registry::{Page, Registry};
 use crate::response::Listing;

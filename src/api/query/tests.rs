@@ -93,7 +93,10 @@ fn resources_take_containers_and_one_model_id() {
     let id = |query: &str| resources(query).expect("a query").model_id;
     assert_eq!(id("model_id=&container=a"), None);
     let real = "huggingface/Ritual-Net/iris:iris.onnx";
-    assert_eq!(id("model_id=huggingface/Ritual-Net/iris:iris.onnx").as_deref(), Some(real));
+    assert_eq!(
+        id("model_id=huggingface/Ritual-Net/iris:iris.onnx").as_deref(),
+        Some(real)
+    );
     assert_eq!(id("model_id=a%2Fb+c=d%40~,").as_deref(), Some("a/b+c=d@~,"));
     let longest = "a".repeat(256);
     assert_eq!(id(&format!("model_id={longest}")), Some(longest));
