@@ -58,7 +58,6 @@ mod models;
 mod net;
 pub mod node;
 mod poller;
-mod probe;
 pub mod registry;
 mod resources;
 mod response;
@@ -156,7 +155,7 @@ impl Router {
         let metrics = Arc::new(Metrics::default());
         let registry = Arc::new(Registry::new(policy(&config), config.refresh_interval, now));
         let lists = Lists::new(&config);
-        let board = Arc::new(Board::new(&config, lists.clone()));
+        let board = Arc::new(Board::new(&config, lists.clone(), now));
         let (alarm, is_broken) = Alarm::new();
         // What is declared last is dropped first: where the start fails, the threads are told to end before the joins.
         let mut threads = Vec::new();
@@ -203,7 +202,6 @@ impl Router {
         };
         let outputs = poller::Outputs {
             registry: Arc::clone(&registry),
-            board: Arc::clone(&board),
             metrics: Arc::clone(&metrics),
             fetcher: fetcher.clone(),
         };

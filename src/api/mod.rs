@@ -203,7 +203,15 @@ impl Service {
     fn status(&self, query: &str, now: Instant) -> Result<Response, QueryError> {
         let query = query::status(query)?;
         let (resources, is_paused) = (self.resources.as_ref(), query.is_paused);
-        let html = status::to_html(&self.board, &self.registry, resources, &query.filter, is_paused, now);
+        let html = status::to_html(
+            &self.board,
+            &self.registry,
+            resources,
+            &self.metrics,
+            &query.filter,
+            is_paused,
+            now,
+        );
         Ok(Response::new(200, status::CONTENT_TYPE, html.into_bytes())
             .with("Cache-Control", "no-store")
             .with("Content-Security-Policy", status::CONTENT_SECURITY_POLICY))
@@ -216,6 +224,7 @@ impl Service {
             &self.board,
             &self.registry,
             resources,
+            &self.metrics,
             &filter,
             now,
         )))
@@ -260,7 +269,7 @@ impl Service {
     }
 
     fn metrics_text(&self) -> Response {
-        let text = self.metrics.to_text(self.registry.totals(), &self.limits.clients());
+        let text = self.metrics.to_text(&self.registry.totals(), &self.limits.clients());
         Response::new(200, metrics::CONTENT_TYPE, text.into_bytes()).with("Cache-Control", "no-store")
     }
 }

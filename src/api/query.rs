@@ -5,8 +5,9 @@ use std::fmt;
 
 use percent_encoding::percent_decode;
 
+use crate::registry::NodeState;
 use crate::registry::{MAX_PAGE, Page, TooDeep};
-use crate::status::{Filter, NodeState};
+use crate::status::Filter;
 use crate::util::text;
 
 /// Containers of one query. A node runs at most 256, and a request head has 8 KiB.

@@ -12,8 +12,9 @@ use crate::config::Config;
 use crate::lists;
 use crate::net::Fetcher;
 use crate::node::{ExplorerList, NodeAddr, NodeList, Rank, Source};
-use crate::probe::{Outcome, Probe, probe};
-use crate::status::{Conflict, Images};
+use crate::poller::{Outcome, Probe, probe};
+use crate::registry::{PromisePolicy, Registry};
+use crate::status::Conflict;
 use crate::util::descriptors;
 use crate::util::pool::{Done, Pool};
 
@@ -123,10 +124,13 @@ pub fn check(config: &Config, mut progress: impl FnMut(usize, usize)) -> io::Res
     let ranked = ranked.into_iter().map(|(addr, (rank, _))| (addr, rank)).collect();
     let probes = descriptors::fit_limits(0, config.max_probes).probes;
     let weigh = |job: &str| config.weights.weight(job);
-    let mut images = Images::default();
-    let rows = ask(ranked, &fetcher, probes, weigh, &mut images, &mut progress)?;
+    #[expect(clippy::disallowed_methods, reason = "when the check begins")]
+    let now = Instant::now();
+    let registry = Registry::new(PromisePolicy::Off, config.refresh_interval, now);
+    let rows = ask(ranked, &fetcher, probes, weigh, &registry, &mut progress)?;
     report.nodes.extend(rows);
-    report.conflicts = images.conflicts(MAX_CONFLICTS);
+    let conflicts = registry.conflicts().into_iter().take(MAX_CONFLICTS);
+    report.conflicts = conflicts.map(Conflict::from).collect();
     report.nodes.sort_by(|a, b| a.trouble().cmp(&b.trouble()));
     Ok(report)
 }
@@ -137,7 +141,7 @@ fn ask(
     fetcher: &Fetcher,
     probes: usize,
     weight: impl Fn(&str) -> u32,
-    images: &mut Images,
+    registry: &Registry,
     progress: &mut impl FnMut(usize, usize),
 ) -> io::Result<Vec<Row>> {
     let fetcher = fetcher.clone();
@@ -161,7 +165,9 @@ fn ask(
             ..
         }) = &report.result
         {
-            images.add(&info.containers);
+            let (addr, rank) = report.job.clone();
+            let id = registry.insert(addr, rank, now);
+            registry.up(id, registry.begin_probe(id, now), &info.containers, 0, now);
         }
         rows.push(Row::of_probe(report, &weight));
         progress(rows.len(), all);

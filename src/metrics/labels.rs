@@ -39,20 +39,6 @@ macro_rules! labels {
     };
 }
 
-labels! {
-    /// The state of a node.
-    StateLabel {
-        /// Available: its probes succeed.
-        Up = "up",
-        /// Not available: its probes fail, or none has finished yet.
-        Down = "down",
-        /// The node returns only 429. Its availability is unchanged.
-        Limited = "limited",
-        /// Available while a mass failure is suspected.
-        Doubted = "doubted",
-    }
-}
-
 impl Label for Source {
     const ALL: &'static [Self] = &[Source::IpsFile, Source::Explorer];
 

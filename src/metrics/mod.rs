@@ -9,9 +9,8 @@ use std::ops::Index;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::node::Source;
 pub(crate) use labels::{
-    Endpoint, Label, ProbeOutcome, Refused, ResourcesOutcome, StateLabel, Status, Success, SurveyOutcome, Verdict,
+    Endpoint, Label, ProbeOutcome, Refused, ResourcesOutcome, Status, Success, SurveyOutcome, Verdict,
 };
 pub(crate) use text::CONTENT_TYPE;
 
@@ -22,11 +21,6 @@ pub(crate) struct Counter(AtomicU64);
 impl Counter {
     pub(crate) fn add(&self, n: u64) {
         self.0.fetch_add(n, Relaxed);
-    }
-
-    /// For a gauge only.
-    pub(crate) fn sub(&self, n: u64) {
-        self.0.fetch_sub(n, Relaxed);
     }
 
     pub(crate) fn set(&self, n: u64) {
@@ -98,12 +92,6 @@ impl<L: Label, T> By<L, T> {
 /// All counters of one router.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    /// Gauge: listed nodes.
-    pub(crate) nodes: By<Source, By<StateLabel>>,
-    /// Gauge: sum of the pending jobs of available nodes.
-    pub(crate) pending_jobs: Counter,
-    /// Gauge: ids that available nodes run with different images.
-    pub(crate) conflicting_containers: Counter,
     pub(crate) probes: By<ProbeOutcome>,
     pub(crate) probe_time: Histogram<8>,
     /// Gauge: 1 while the pool cannot probe all nodes within one interval.
@@ -132,9 +120,6 @@ pub(crate) struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self {
-            nodes: By::default(),
-            pending_jobs: Counter::default(),
-            conflicting_containers: Counter::default(),
             probes: By::default(),
             probe_time: Histogram::new(&PROBE_BOUNDS),
             pool_too_small: Counter::default(),

@@ -9,7 +9,8 @@ use std::fmt::{Display, Write};
 use super::labels::{Endpoint, Label};
 use super::process::Process;
 use super::{By, Counter, Histogram, Metrics};
-use crate::registry::Totals;
+use crate::node::Source;
+use crate::registry::{NodeState, Totals};
 use crate::util::logger;
 
 /// Media type of the text, with the version of its format.
@@ -18,32 +19,18 @@ pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 impl Metrics {
     /// Returns all metrics. `limiter_clients` is the number of clients that each limiter tracks, empty if the limit is
     /// disabled.
-    pub(crate) fn to_text(&self, totals: Totals, limiter_clients: &[(Endpoint, usize)]) -> String {
+    pub(crate) fn to_text(&self, totals: &Totals, limiter_clients: &[(Endpoint, usize)]) -> String {
         let mut text = Text::default();
-        self.put_nodes(&mut text);
+        put_totals(&mut text, totals);
+        self.put_probes(&mut text);
         self.put_lists(&mut text);
-        self.put_requests(&mut text, totals);
+        self.put_requests(&mut text, totals.promises);
         self.put_limiters(&mut text, limiter_clients);
         put_process(&mut text);
         text.0
     }
 
-    fn put_nodes(&self, to: &mut Text) {
-        to.gauge(
-            "infernet_router_nodes",
-            "Listed nodes by list and state. Each node counts once.",
-        )
-        .by_two(["source", "state"], &self.nodes, |_| true);
-        to.gauge(
-            "infernet_router_pending_jobs",
-            "Sum of the pending jobs that available nodes report.",
-        )
-        .one(self.pending_jobs.get());
-        to.gauge(
-            "infernet_router_conflicting_containers",
-            "Container ids that available nodes run with different images.",
-        )
-        .one(self.conflicting_containers.get());
+    fn put_probes(&self, to: &mut Text) {
         to.counter(
             "infernet_router_probes_total",
             "Probes by outcome; \"ours\" is a local error.",
@@ -95,7 +82,7 @@ impl Metrics {
         .maybe(Some(self.explorer_success.get()).filter(|last| *last > 0));
     }
 
-    fn put_requests(&self, to: &mut Text, totals: Totals) {
+    fn put_requests(&self, to: &mut Text, promises: u64) {
         to.counter(
             "infernet_router_requests_total",
             "Requests by endpoint and response status.",
@@ -112,7 +99,7 @@ impl Metrics {
         )
         .one(self.empty_answers.get());
         to.counter("infernet_router_promises_total", "Responses that made a promise.")
-            .one(totals.promises);
+            .one(promises);
         to.counter("infernet_router_connections_total", "Accepted client connections.")
             .one(self.connections.get());
         to.gauge("infernet_router_open_connections", "Open client connections.")
@@ -148,6 +135,37 @@ impl Metrics {
             tracked.sample(&[("endpoint", endpoint.label())], count);
         }
     }
+}
+
+/// States by their label; a suspect node counts as `up`, a new one as `down`.
+const STATES: [(&str, &[NodeState]); 4] = [
+    ("up", &[NodeState::Up, NodeState::Suspect]),
+    ("down", &[NodeState::Down, NodeState::New]),
+    ("limited", &[NodeState::Limited]),
+    ("doubted", &[NodeState::Doubted]),
+];
+
+fn put_totals(to: &mut Text, totals: &Totals) {
+    let mut nodes = to.gauge(
+        "infernet_router_nodes",
+        "Listed nodes by list and state. Each node counts once.",
+    );
+    for source in Source::ALL {
+        for (label, states) in STATES {
+            let count: usize = states.iter().map(|state| totals.nodes(*source, *state)).sum();
+            nodes.sample(&[("source", source.label()), ("state", label)], count);
+        }
+    }
+    to.gauge(
+        "infernet_router_pending_jobs",
+        "Sum of the pending jobs that available nodes report.",
+    )
+    .one(totals.pending);
+    to.gauge(
+        "infernet_router_conflicting_containers",
+        "Container ids that available nodes run with different images.",
+    )
+    .one(totals.conflicting_containers);
 }
 
 fn put_process(to: &mut Text) {
@@ -278,7 +296,7 @@ mod tests {
         for micros in [50, 51, 100, 2_000_000] {
             metrics.request_time.observe(Duration::from_micros(micros));
         }
-        let text = metrics.to_text(Totals::default(), &[]);
+        let text = metrics.to_text(&Totals::default(), &[]);
         let lines: Vec<&str> = text
             .lines()
             .filter(|line| line.contains("request_duration"))
@@ -305,9 +323,9 @@ mod tests {
 
     #[test]
     fn metric_without_sample_is_omitted() {
-        let text = Metrics::default().to_text(Totals::default(), &[]);
+        let text = Metrics::default().to_text(&Totals::default(), &[]);
         assert!(!text.contains("limiter") && !text.contains("explorer_last_success"));
-        let text = Metrics::default().to_text(Totals::default(), &[(Endpoint::Ips, 1), (Endpoint::Containers, 2)]);
+        let text = Metrics::default().to_text(&Totals::default(), &[(Endpoint::Ips, 1), (Endpoint::Containers, 2)]);
         assert!(text.contains("infernet_router_limiter_clients{endpoint=\"/api/v1/containers\"} 2\n"));
     }
 }

@@ -3,36 +3,38 @@
 //! One thread, one `select!`: news of the lists, reports of probes, the clock. It never waits for a probe to be taken
 //! (it counts those under way, and the pool has room for all of them) and never for a list.
 
-mod doubt;
+mod health;
 mod lists;
-mod publish;
+mod log;
+mod mass_failure;
+mod probe;
 mod reports;
 mod schedule;
 #[cfg(test)]
 mod tests;
-mod tracked;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 
+use self::log::NodeLines;
 use crate::config::PendingWeights;
 use crate::lists::Update;
 use crate::metrics::Metrics;
 use crate::net::Fetcher;
-use crate::node::{ExplorerList, NodeAddr, NodeList};
-use crate::probe::{Probe, ProbeJob, probe};
-use crate::registry::{NodeId, Registry};
-use crate::status::Board;
+use crate::node::{ContainerId, ExplorerList, NodeAddr, NodeList, Source};
+use crate::registry::{Health, NodeId, Registry};
+use crate::status::Conflict;
 use crate::util::log_throttle::{LogRate, LogThrottle, ONE_A_MINUTE};
 use crate::util::pool::{Done, Pool};
 use crate::util::threads::{self, Alarm, Joined};
-use doubt::MassFailure;
+use mass_failure::MassFailures;
+use probe::ProbeJob;
+pub(crate) use probe::{Outcome, Probe, probe};
 use schedule::{Class, Overdue, Schedule, Turn};
-use tracked::{Cause, Counted, NodeLines, Tracked};
 
 /// Lines about a pool that is too small and then not: where it is at its limit, that may change with each round.
 const POOL_RATE: LogRate = LogRate {
@@ -67,7 +69,6 @@ pub(crate) struct Settings {
 #[derive(Debug)]
 pub(crate) struct Outputs {
     pub(crate) registry: Arc<Registry>,
-    pub(crate) board: Arc<Board>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) fetcher: Fetcher,
 }
@@ -115,25 +116,54 @@ pub(crate) fn start(
     Ok((thread, is_ready))
 }
 
+/// Why a node is probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// Its turn in the round, or its first probe.
+    Turn,
+    /// Its last probe failed. A recheck that fails too is repeated only in the next round.
+    Recheck,
+}
+
+/// The schedule of one listed node. What is known of the node is in the registry.
+#[derive(Debug)]
+struct Probing {
+    source: Source,
+    asked: Option<Instant>,
+    in_flight: Option<(Class, Cause)>,
+    /// Each node has one recheck due at most, so that failures cannot multiply.
+    is_recheck_due: bool,
+    warned_of_redirect: bool,
+}
+
+impl Probing {
+    fn new(source: Source) -> Self {
+        Self {
+            source,
+            asked: None,
+            in_flight: None,
+            is_recheck_due: false,
+            warned_of_redirect: false,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Poller {
     settings: Settings,
     registry: Arc<Registry>,
-    board: Arc<Board>,
     pool: ProbePool,
     metrics: Arc<Metrics>,
     fetcher: Fetcher,
     schedule: Schedule,
-    nodes: HashMap<NodeId, Tracked>,
+    nodes: HashMap<NodeId, Probing>,
     by_addr: HashMap<NodeAddr, NodeId>,
     listed: Option<Arc<NodeList>>,
     explorer: Option<Arc<ExplorerList>>,
     /// Probes of nodes that left the lists meanwhile.
     orphans: HashMap<NodeId, Class>,
     ready: Option<Sender<()>>,
-    mass_failure: MassFailure,
-    /// How many nodes clients are sent to.
-    available: usize,
+    mass_failures: MassFailures,
     /// Nodes of the first lists that have not been asked yet.
     unanswered: usize,
     warned_of_pool: bool,
@@ -142,6 +172,8 @@ struct Poller {
     pool_lines: LogThrottle,
     thread_lines: LogThrottle,
     node_lines: NodeLines,
+    /// Container ids whose images differed in the last round.
+    conflicting: BTreeSet<ContainerId>,
     conflict_lines: LogThrottle,
 }
 
@@ -150,7 +182,6 @@ impl Poller {
         Self {
             schedule: Schedule::new(settings.interval, settings.max_probes, now),
             registry: outputs.registry,
-            board: outputs.board,
             metrics: outputs.metrics,
             fetcher: outputs.fetcher,
             pool,
@@ -160,8 +191,7 @@ impl Poller {
             explorer: None,
             orphans: HashMap::new(),
             ready: Some(ready),
-            mass_failure: MassFailure::new(settings.interval),
-            available: 0,
+            mass_failures: MassFailures::new(settings.interval),
             settings,
             unanswered: 0,
             warned_of_pool: false,
@@ -170,16 +200,17 @@ impl Poller {
             pool_lines: LogThrottle::new(POOL_RATE),
             thread_lines: LogThrottle::new(ONE_A_MINUTE),
             node_lines: NodeLines::new(),
+            conflicting: BTreeSet::new(),
             conflict_lines: LogThrottle::new(CONFLICT_RATE),
         }
     }
 
     /// Does all that is due and returns when there is more to do.
     fn act(&mut self, now: Instant) -> Instant {
-        self.end_doubt(now);
+        self.end_doubts(now);
         self.resize_pool(now);
         let wake = self.send_due(now).min(self.pool.resize_at());
-        self.mass_failure.until().map_or(wake, |until| until.min(wake))
+        self.mass_failures.until().map_or(wake, |until| until.min(wake))
     }
 
     /// Provides threads for all that is due. While the system gives no more threads, no more probes are sent than there
@@ -193,9 +224,9 @@ impl Poller {
         if let (Err(error), Some(threads)) = (resized, threads)
             && let Some(suppressed) = self.thread_lines.admit(now)
         {
-            log::error!(
-                "{threads} threads for probes where {demand} are of use (MAX_PROBES={max_probes}), and the system gives \
-                 no more: {error}{suppressed}"
+            ::log::error!(
+                threads, useful = demand, max_probes, reason:% = error, suppressed;
+                "no thread: the system refuses threads for probes"
             );
         }
     }
@@ -221,24 +252,34 @@ impl Poller {
         self.nodes.get(&id).is_some_and(|node| node.is_recheck_due)
     }
 
+    fn class(&self, id: NodeId) -> Class {
+        match self.registry.health(id) {
+            Some(Health::Up | Health::Suspect) => Class::Up,
+            _ => Class::Other,
+        }
+    }
+
     fn ask(&mut self, id: NodeId, cause: Cause, now: Instant) {
-        let Some(node) = self.nodes.get_mut(&id).filter(|node| node.under_way.is_none()) else {
+        let class = self.class(id);
+        let Some(probing) = self.nodes.get_mut(&id).filter(|probing| probing.in_flight.is_none()) else {
             return;
         };
-        let class = node.class();
-        if let Some(asked) = node.asked {
+        let Some(addr) = self.registry.note(id, now, |record| record.addr.clone()) else {
+            return;
+        };
+        if let Some(asked) = probing.asked {
             self.schedule.dequeue(id, asked);
         }
         let job = ProbeJob {
             id,
-            probe: self.registry.begin_probe(id, now),
-            addr: node.addr.clone(),
-            source: node.rank.source(),
+            number: self.registry.begin_probe(id, now),
+            addr,
+            source: probing.source,
         };
-        node.is_recheck_due = false;
-        node.asked = Some(now);
+        probing.is_recheck_due = false;
+        probing.asked = Some(now);
         if self.pool.send(job) {
-            node.under_way = Some((class, cause));
+            probing.in_flight = Some((class, cause));
             self.schedule.sent(class);
         } else {
             self.schedule.enqueue(id, class, now);
@@ -246,38 +287,12 @@ impl Poller {
         }
     }
 
-    /// Asks a node once more in a second.
+    /// Schedules another probe of the node in a second.
     fn recheck(&mut self, id: NodeId, now: Instant) {
-        if let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_recheck_due) {
-            node.is_recheck_due = true;
-            self.schedule.recheck(id, node.class(), now);
-        }
-    }
-
-    /// Brings what `/metrics` says in line with what a node is now.
-    fn recount(&mut self, id: NodeId) {
-        if let Some(node) = self.nodes.get_mut(&id) {
-            let counted = node.to_be_counted();
-            if node.counted != Some(counted) {
-                let before = node.counted.replace(counted);
-                self.count(before, Some(counted));
-            }
-        }
-    }
-
-    fn count(&mut self, before: Option<Counted>, now: Option<Counted>) {
-        let Metrics {
-            nodes, pending_jobs, ..
-        } = &*self.metrics;
-        if let Some(now) = now {
-            nodes[now.source][now.state].add(1);
-            self.available += usize::from(now.is_available);
-            pending_jobs.add(now.pending);
-        }
-        if let Some(before) = before {
-            nodes[before.source][before.state].sub(1);
-            self.available -= usize::from(before.is_available);
-            pending_jobs.sub(before.pending);
+        let class = self.class(id);
+        if let Some(probing) = self.nodes.get_mut(&id).filter(|probing| !probing.is_recheck_due) {
+            probing.is_recheck_due = true;
+            self.schedule.recheck(id, class, now);
         }
     }
 
@@ -285,36 +300,57 @@ impl Poller {
         self.registry.begin_round();
         let overdue = self.schedule.begin_round(now);
         self.log_pool(overdue, now);
+        self.log_conflicts(now);
         self.node_lines.log_overdue(now);
     }
 
     fn log_pool(&mut self, overdue: Overdue, now: Instant) {
         let is_too_small = overdue.up + overdue.other > 0;
         self.metrics.pool_too_small.set(u64::from(is_too_small));
-        self.board.pool_too_small(is_too_small);
         if std::mem::replace(&mut self.warned_of_pool, is_too_small) == is_too_small {
             return;
         }
         let Some(suppressed) = self.pool_lines.admit(now) else {
             return;
         };
+        let Settings {
+            interval, max_probes, ..
+        } = &self.settings;
         match is_too_small {
-            true => log::warn!(
-                "MAX_PROBES={} and REFRESH_INTERVAL={} are too small for {} nodes: {} that are up and {} that are not \
-                 were not asked in this interval; raise one of them{suppressed}",
-                self.settings.max_probes,
-                self.settings.interval.as_secs_f64(),
-                self.nodes.len(),
-                overdue.up,
-                overdue.other
+            true => ::log::warn!(
+                nodes = self.nodes.len(), overdue_up = overdue.up, overdue_other = overdue.other,
+                max_probes = *max_probes, interval_s = interval.as_secs_f64(), suppressed;
+                "pool too small: nodes missed their probe; raise MAX_PROBES or REFRESH_INTERVAL"
             ),
-            false => log::info!("all nodes are asked in an interval again{suppressed}"),
+            false => ::log::info!(suppressed; "pool large enough: all nodes are probed in an interval again"),
+        }
+    }
+
+    /// Logs the container ids that have come to have several images, or have one image again.
+    fn log_conflicts(&mut self, now: Instant) {
+        let conflicts: Vec<Conflict> = self.registry.conflicts().into_iter().map(Conflict::from).collect();
+        for conflict in &conflicts {
+            if !self.conflicting.contains(&conflict.id)
+                && let Some(suppressed) = self.conflict_lines.admit(now)
+            {
+                ::log::warn!(
+                    container = conflict.id.as_str(), images = conflict.images_text().as_str(), suppressed;
+                    "image conflict: jobs for the container reach any of its images"
+                );
+            }
+        }
+        let ids = conflicts.into_iter().map(|conflict| conflict.id).collect();
+        let before = std::mem::replace(&mut self.conflicting, ids);
+        for id in before.difference(&self.conflicting) {
+            if let Some(suppressed) = self.conflict_lines.admit(now) {
+                ::log::info!(container = id.as_str(), suppressed; "image conflict ended: the container has one image again");
+            }
         }
     }
 
     fn local_error(&mut self, reason: &str, now: Instant) {
         if let Some(suppressed) = self.local_error_lines.admit(now) {
-            log::error!("probes fail on this machine, which is no verdict on any node: {reason}{suppressed}");
+            ::log::error!(reason:% = reason, suppressed; "probe error: the cause is on this machine, nodes keep their state");
         }
     }
 }

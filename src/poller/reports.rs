@@ -1,21 +1,36 @@
-//! Updates the states of nodes from what the probes found.
+//! Applies the result of a probe to the registry.
 
 use std::time::{Duration, Instant};
 
-use log::Level;
+use ::log::Level;
 
-use super::doubt::{MAX_DOUBT_INTERVALS, Verdict};
-use super::tracked::{Cause, Health};
-use super::{LIMITED_INTERVALS, Poller, Report};
-use crate::metrics::ProbeOutcome;
-use crate::node::NodeInfo;
-use crate::probe::{Outcome, Probe, ProbeJob};
-use crate::registry::{MAX_CONTAINERS, MAX_TEXT_BYTES, NodeId};
+use super::health::{Flip, Verdict, observe};
+use super::log::{Keys, Subject, is_same_reason};
+use super::mass_failure::{Judgement, MAX_DOUBT_INTERVALS};
+use super::probe::{Outcome, Probe, ProbeJob};
+use super::schedule::RECHECK_AFTER;
+use super::{Cause, LIMITED_INTERVALS, Poller, Report};
+use crate::metrics::{Label, ProbeOutcome};
+use crate::node::{NodeInfo, Source};
+use crate::registry::{Health, MAX_CONTAINERS, MAX_TEXT_BYTES, NodeId, NodeState};
+
+/// A finished probe of a listed node.
+struct Finished {
+    id: NodeId,
+    /// The registry's number of the probe.
+    number: u32,
+    node: Subject,
+    was_limited: bool,
+    is_limited: bool,
+    took: Duration,
+    flip: Option<Flip>,
+    now: Instant,
+}
 
 impl Poller {
-    /// Takes over what a probe found, if the node was listed all the while.
+    /// Applies a result if the node was listed without interruption since its probe began.
     pub(super) fn report(&mut self, report: Report, now: Instant) {
-        let ProbeJob { id, probe, .. } = report.job;
+        let ProbeJob { id, number, .. } = report.job;
         let Probe {
             outcome, redirected_to, ..
         } = report.result.unwrap_or_else(Probe::panicked);
@@ -23,55 +38,72 @@ impl Poller {
         if let Some(class) = self.orphans.remove(&id) {
             return self.schedule.ended(class);
         }
-        let Some(node) = self.nodes.get_mut(&id) else {
+        let (Some(probing), Some(was)) = (self.nodes.get_mut(&id), self.registry.health(id)) else {
             return;
         };
-        let cause = match node.under_way.take() {
-            Some((class, cause)) => {
-                self.schedule.ended(class);
-                cause
-            }
-            None => Cause::Turn,
-        };
-        log::debug!(
-            "probe of {:?}: {} in {:?}",
-            node.addr.as_listed(),
-            brief(&outcome),
-            report.took
-        );
-        if node.health == Health::New && !matches!(outcome, Outcome::LocalError(_)) {
+        let cause = probing.in_flight.take().map(|(class, cause)| {
+            self.schedule.ended(class);
+            cause
+        });
+        let verdict = outcome.verdict();
+        if was == Health::New && verdict != Verdict::LocalError {
             self.unanswered = self.unanswered.saturating_sub(1);
         }
-        let was = node.health;
-        let is_failure = matches!(outcome, Outcome::Failed(_) | Outcome::LocalError(_));
-        if let (Outcome::Up(_), Some(to)) = (&outcome, &redirected_to) {
-            node.warn_of_redirect(to, &mut self.node_lines, now);
-        }
-        let mut answered = None;
+        let (health, flip) = observe(was, verdict);
+        let Some(finished) = self.finish(id, number, verdict, flip, report.took, now) else {
+            return;
+        };
+        self.log_probe(&finished, &outcome, redirected_to);
         match outcome {
-            Outcome::Up(info) => {
-                self.up(id, probe, &info, now);
-                answered = Some(info);
-            }
-            Outcome::Limited => self.limited(id, now),
-            Outcome::Failed(reason) => self.failed(id, reason, now),
+            Outcome::Up(info) => self.up(&finished, &info),
+            Outcome::Limited => self.limited(&finished, health),
+            Outcome::Failed(reason) => self.failed(&finished, &reason),
             Outcome::LocalError(reason) => self.local_error(&reason, now),
         }
-        self.recount(id);
-        self.publish(id, report.took, answered.as_ref(), now);
         self.await_turn(id);
-        if is_failure && cause == Cause::Turn && was != Health::Down {
+        let is_failure = matches!(verdict, Verdict::Failure | Verdict::LocalError);
+        if is_failure && cause != Some(Cause::Recheck) && was != Health::Down {
             self.recheck(id, now);
         }
         self.tell_ready();
     }
 
-    /// A node that has been asked waits for its next turn.
+    /// Records the time of a probe, and since when the node has returned only 429.
+    fn finish(
+        &self,
+        id: NodeId,
+        number: u32,
+        verdict: Verdict,
+        flip: Option<Flip>,
+        took: Duration,
+        now: Instant,
+    ) -> Option<Finished> {
+        let limited_after = self.settings.interval * LIMITED_INTERVALS;
+        self.registry.note(id, now, |record| {
+            let was_limited = record.state() == NodeState::Limited;
+            record.probed = Some((now, took));
+            match verdict {
+                Verdict::Success | Verdict::Failure => record.limited_at = None,
+                Verdict::Limited => record.limited_at = record.limited_at.or(Some(now + limited_after)),
+                Verdict::LocalError => {}
+            }
+            Finished {
+                id,
+                number,
+                node: Subject::of(record),
+                was_limited,
+                is_limited: record.limited_at.is_some_and(|limited_at| now >= limited_at),
+                took,
+                flip,
+                now,
+            }
+        })
+    }
+
+    /// Queues a node for its next turn.
     fn await_turn(&mut self, id: NodeId) {
-        if let Some(node) = self.nodes.get(&id)
-            && let Some(asked) = node.asked
-        {
-            self.schedule.enqueue(id, node.class(), asked);
+        if let Some(asked) = self.nodes.get(&id).and_then(|probing| probing.asked) {
+            self.schedule.enqueue(id, self.class(id), asked);
         }
     }
 
@@ -86,139 +118,203 @@ impl Poller {
         self.metrics.probe_time.observe(took);
     }
 
-    fn up(&mut self, id: NodeId, probe: u32, info: &NodeInfo, now: Instant) {
+    fn log_probe(&mut self, probe: &Finished, outcome: &Outcome, redirected_to: Option<String>) {
+        ::log::debug!(
+            node:% = probe.node.addr, outcome:% = outcome, latency_ms = probe.took.as_millis() as u64;
+            "probe finished: result received"
+        );
+        if let (Outcome::Up(_), Some(to), Some(probing)) = (outcome, redirected_to, self.nodes.get_mut(&probe.id))
+            && !std::mem::replace(&mut probing.warned_of_redirect, true)
+        {
+            let event = "node redirects: POST requests of clients will not follow; list the target instead";
+            let reason = format!("redirect to \"{to}\"");
+            self.log_node(Level::Warn, event, probe, Some(&reason));
+        }
+    }
+
+    fn log_node(&mut self, level: Level, event: &str, probe: &Finished, reason: Option<&str>) {
+        let keys = Keys {
+            reason,
+            ..Keys::default()
+        };
+        self.node_lines.log(level, event, &probe.node, keys, probe.now);
+    }
+
+    fn up(&mut self, probe: &Finished, info: &NodeInfo) {
         let pending = info.load(|job| self.settings.weights.weight(job));
-        let crowded_out = self.registry.up(id, probe, &info.containers, pending, now);
-        if crowded_out > 0 && !self.warned_of_catalogue {
-            self.warned_of_catalogue = true;
-            log::warn!(
-                "more than {MAX_CONTAINERS} distinct container ids, or more than {MAX_TEXT_BYTES} bytes of ids and \
-                 descriptions: those that only the Explorer's nodes run are left out"
+        let omitted = self
+            .registry
+            .up(probe.id, probe.number, &info.containers, pending, probe.now);
+        self.registry.set_pending(probe.id, info);
+        self.failures_of(probe).responded(probe.id, probe.node.rank);
+        if omitted > 0 && !std::mem::replace(&mut self.warned_of_catalogue, true) {
+            ::log::warn!(
+                max_ids = MAX_CONTAINERS, max_bytes = MAX_TEXT_BYTES;
+                "containers omitted: too many distinct container ids or descriptions of Explorer nodes"
             );
         }
-        let Some(node) = self.nodes.get_mut(&id) else {
-            return;
+        if probe.was_limited || probe.flip == Some(Flip::Up) {
+            self.registry
+                .note(probe.id, probe.now, |record| record.last_failure = Box::default());
+            let keys = Keys {
+                containers: Some(info.containers.len()),
+                pending: Some(pending),
+                latency_ms: Some(probe.took.as_millis() as u64),
+                ..Keys::default()
+            };
+            let event = "node up: probe succeeded";
+            self.node_lines.log(Level::Info, event, &probe.node, keys, probe.now);
+        }
+    }
+
+    /// A 429 is a response: a suspect or doubted node is up again. A node that was never up waits for a success.
+    fn limited(&mut self, probe: &Finished, health: Health) {
+        self.registry.set_health(probe.id, health, probe.now);
+        match health.is_available() {
+            true => self.failures_of(probe).responded(probe.id, probe.node.rank),
+            false => self.failures_of(probe).responded_down(probe.id),
+        }
+        let reason = match health.is_available() {
+            true => "status 429 (too many requests)",
+            false => "status 429 (too many requests): not available before a success",
         };
-        node.pending = info.load(|_| 1);
-        let was_limited = node.answered_otherwise();
-        if was_limited || !matches!(node.health, Health::Up | Health::Suspect) {
-            node.reason.clear();
-            let (addr, running) = (node.addr.as_listed(), info.containers.len());
-            let line = format_args!("node {addr:?} is up: {running} containers, {pending} pending");
-            node.log(&mut self.node_lines, Level::Info, line, now);
+        let is_new = self.explain(probe, reason);
+        if probe.is_limited && !probe.was_limited {
+            let keys = Keys {
+                lasts_s: Some((self.settings.interval * LIMITED_INTERVALS).as_secs_f64()),
+                ..Keys::default()
+            };
+            let event =
+                "node limited: only 429 responses; other routers may share its limit, or REFRESH_INTERVAL is too short";
+            self.node_lines.log(Level::Warn, event, &probe.node, keys, probe.now);
+        } else if is_new {
+            self.log_node(Level::Warn, "node rate-limits: probe returned 429", probe, Some(reason));
         }
-        node.health = Health::Up;
-        self.mass_failure.answered(id);
     }
 
-    /// A 429 says nothing of how the node is; one that was never up has to wait for a better answer. But it is an answer, so
-    /// what is doubted is what it was before.
-    fn limited(&mut self, id: NodeId, now: Instant) {
-        if let Some(node) = self.nodes.get_mut(&id) {
-            node.answered_429(self.settings.interval * LIMITED_INTERVALS, &mut self.node_lines, now);
-            match node.health {
-                Health::New => node.health = Health::Down,
-                Health::Doubted => {
-                    node.health = Health::Up;
-                    self.registry.end_doubt(id);
-                    self.mass_failure.answered(id);
+    fn failed(&mut self, probe: &Finished, reason: &str) {
+        match probe.flip {
+            Some(Flip::Suspect) => {
+                self.registry.set_health(probe.id, Health::Suspect, probe.now);
+                self.failures_of(probe).failed_once(probe.id);
+                if self.explain(probe, reason) {
+                    let keys = Keys {
+                        reason: Some(reason),
+                        recheck_s: Some(RECHECK_AFTER.as_secs()),
+                        ..Keys::default()
+                    };
+                    let event = "node suspect: one probe failed";
+                    self.node_lines.log(Level::Warn, event, &probe.node, keys, probe.now);
                 }
-                Health::Up | Health::Suspect | Health::Down => {}
+            }
+            Some(Flip::Lost) => self.lose(probe, reason),
+            Some(Flip::Down) => {
+                self.registry.set_health(probe.id, Health::Down, probe.now);
+                self.explain(probe, reason);
+                self.log_node(Level::Warn, "node down: first probe failed", probe, Some(reason));
+            }
+            Some(Flip::Up) | None => {
+                self.failures_of(probe).failed_again(probe.id);
+                self.explain_and_log(probe, reason);
             }
         }
     }
 
-    fn failed(&mut self, id: NodeId, reason: String, now: Instant) {
-        let Some(node) = self.nodes.get_mut(&id) else {
-            return;
-        };
-        node.answered_otherwise();
-        match node.health {
-            Health::Up => {
-                node.health = Health::Suspect;
-                node.explain(reason, &mut self.node_lines, now);
-                self.mass_failure.failed_once(id);
-            }
-            Health::Suspect => self.lose(id, reason, now),
-            Health::New => node.give_up(reason, &mut self.node_lines, now),
-            Health::Doubted | Health::Down => node.explain(reason, &mut self.node_lines, now),
+    /// Stores the reason of a failure. Returns whether it differs in more than its numbers from the last one.
+    fn explain(&self, probe: &Finished, reason: &str) -> bool {
+        let explained = self.registry.note(probe.id, probe.now, |record| {
+            let before = std::mem::replace(&mut record.last_failure, reason.into());
+            !is_same_reason(&before, reason)
+        });
+        explained.unwrap_or_default()
+    }
+
+    fn explain_and_log(&mut self, probe: &Finished, reason: &str) {
+        if self.explain(probe, reason) {
+            self.log_node(Level::Warn, "node failing: the reason changed", probe, Some(reason));
         }
     }
 
-    /// A node that was available has failed twice: it is lost, unless too many others are.
-    fn lose(&mut self, id: NodeId, reason: String, now: Instant) {
-        match self.mass_failure.judge(id, self.available, now) {
-            Verdict::Lost => {
-                let withdrawn = self.registry.down(id);
-                if let Some(withdrawn) = withdrawn {
-                    self.mass_failure.lost(id, withdrawn, now);
+    /// Takes a node down that has failed twice, unless a mass failure is suspected.
+    fn lose(&mut self, probe: &Finished, reason: &str) {
+        match self.failures_of(probe).judge(probe.id, probe.now) {
+            Judgement::Lost => {
+                if let Some(withdrawn) = self.registry.set_health(probe.id, Health::Down, probe.now) {
+                    self.failures_of(probe).lost(probe.id, withdrawn, probe.now);
                 }
-                if let Some(node) = self.nodes.get_mut(&id) {
-                    node.give_up(reason, &mut self.node_lines, now);
-                }
-            }
-            Verdict::Doubted => self.doubt(id, &reason, now),
-            Verdict::DoubtBegins { lost, failing } => {
-                log::warn!(
-                    "{failing} of {} nodes failed within an interval: that is doubted. They stay for {} s at most, behind \
-                     all that answer. Look at this machine's network first; the last one: {reason}",
-                    self.available + lost.len(),
-                    (self.settings.interval * MAX_DOUBT_INTERVALS).as_secs_f64()
+                self.explain(probe, reason);
+                self.log_node(
+                    Level::Warn,
+                    "node down: two probes in a row failed",
+                    probe,
+                    Some(reason),
                 );
-                self.board.doubt_begins();
+            }
+            Judgement::Doubted => {
+                self.registry.set_health(probe.id, Health::Doubted, probe.now);
+                self.explain_and_log(probe, reason);
+            }
+            Judgement::DoubtBegins { lost, failing, of } => {
                 for (id, withdrawn) in lost {
-                    self.registry.put_back(id, &withdrawn);
-                    self.set_doubted(id, now);
+                    self.registry.put_back(id, &withdrawn, probe.now);
                 }
-                self.doubt(id, &reason, now);
+                self.registry.set_health(probe.id, Health::Doubted, probe.now);
+                self.explain(probe, reason);
+                ::log::warn!(
+                    source = probe.node.rank.source().label(), failing, of,
+                    limit_s = (self.settings.interval * MAX_DOUBT_INTERVALS).as_secs_f64(), last_reason:% = reason;
+                    "mass failure suspected: nodes stay available; check this machine's network first"
+                );
             }
         }
     }
 
-    fn doubt(&mut self, id: NodeId, reason: &str, now: Instant) {
-        self.registry.doubt(id);
-        self.set_doubted(id, now);
-        if let Some(node) = self.nodes.get_mut(&id) {
-            node.explain(reason.to_owned(), &mut self.node_lines, now);
-        }
+    fn failures_of(&mut self, probe: &Finished) -> &mut super::mass_failure::MassFailure {
+        self.mass_failures.of(probe.node.rank.source())
     }
 
-    fn set_doubted(&mut self, id: NodeId, now: Instant) {
-        if let Some(node) = self.nodes.get_mut(&id) {
-            node.health = Health::Doubted;
-            self.recount(id);
-            self.publish_state(id, now);
-        }
-    }
-
-    /// Ends the doubt when its time is over: what has not answered is lost.
-    pub(super) fn end_doubt(&mut self, now: Instant) {
-        let Some(missing) = self.mass_failure.end(now) else {
-            return;
-        };
-        self.board.doubt_ends();
-        let is_doubted = |id: &NodeId| self.nodes.get(id).is_some_and(|node| node.health == Health::Doubted);
-        let lost: Vec<NodeId> = missing.into_iter().filter(is_doubted).collect();
-        match lost.len() {
-            0 => log::info!("the nodes that failed together have all answered again"),
-            lost => log::warn!("{lost} nodes of those that failed together have not answered since: they are down"),
-        }
-        for id in lost {
-            let _ = self.registry.down(id);
-            if let Some(node) = self.nodes.get_mut(&id) {
-                let reason = std::mem::take(&mut node.reason);
-                node.give_up(reason, &mut self.node_lines, now);
+    /// Ends the suspected mass failures whose time is over. A node that has failed since goes down. A node with only local
+    /// errors since stays available.
+    pub(super) fn end_doubts(&mut self, now: Instant) {
+        for source in Source::ALL {
+            if let Some(missing) = self.mass_failures.of(*source).end(now) {
+                self.end_doubt(*source, missing, now);
             }
-            self.recount(id);
-            self.publish_state(id, now);
         }
     }
-}
 
-fn brief(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Up(info) => format!("up, {} containers", info.containers.len()),
-        Outcome::Limited => "answered 429".to_owned(),
-        Outcome::Failed(reason) | Outcome::LocalError(reason) => reason.clone(),
+    fn end_doubt(&mut self, source: Source, missing: Vec<(NodeId, bool)>, now: Instant) {
+        let is_doubted = |(id, _): &(NodeId, bool)| self.registry.health(*id) == Some(Health::Doubted);
+        let missing: Vec<_> = missing.into_iter().filter(is_doubted).collect();
+        let mut down = Vec::new();
+        // The registry changes before the log: a reader of the line finds what the line states.
+        for (id, has_failed) in &missing {
+            let health = match has_failed {
+                true => Health::Down,
+                false => Health::Suspect,
+            };
+            self.registry.set_health(*id, health, now);
+            if *has_failed {
+                down.extend(
+                    self.registry
+                        .note(*id, now, |record| (Subject::of(record), record.last_failure.clone())),
+                );
+            }
+        }
+        let source = source.label();
+        match (missing.len(), down.len()) {
+            (0, _) => ::log::info!(source; "mass failure ended: all nodes respond again"),
+            (all, down) => {
+                ::log::warn!(source, down, kept = all - down; "mass failure ended: nodes that failed again are down");
+            }
+        }
+        for (node, reason) in down {
+            let keys = Keys {
+                reason: Some(&reason),
+                ..Keys::default()
+            };
+            let event = "node down: no response since the mass failure";
+            self.node_lines.log(Level::Warn, event, &node, keys, now);
+        }
     }
 }

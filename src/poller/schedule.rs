@@ -13,7 +13,7 @@ use crate::registry::NodeId;
 
 /// A failed node that was up is asked again after this; with 3 s for each of two probes and `MAX_DELAY` it is lost
 /// within an interval and 9 s.
-const RECHECK_AFTER: Duration = Duration::from_secs(1);
+pub(super) const RECHECK_AFTER: Duration = Duration::from_secs(1);
 /// A turn that is late by more than this breaks the bound above: the pool is too small, or nodes are too many.
 const MAX_DELAY: Duration = Duration::from_secs(2);
 /// And by more than this part of a short interval.

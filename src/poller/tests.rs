@@ -1,10 +1,9 @@
 use crossbeam_channel::TryRecvError;
 
-use super::tracked::Health;
+use super::probe::{Outcome, ProbeJob};
 use super::*;
 use crate::client::Client;
 use crate::node::{NodeInfo, Rank, Source, parse_list};
-use crate::probe::Outcome;
 use crate::registry::{Page, PromisePolicy, Purpose};
 
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -32,7 +31,6 @@ fn rig(expects_explorer: bool) -> Rig {
     let (pool, _reports) = ProbePool::new("probe", settings.max_probes, |_| Probe::panicked(), now);
     let outputs = Outputs {
         registry: Arc::clone(&registry),
-        board: Arc::default(),
         metrics: Arc::default(),
         fetcher: Fetcher::default(),
     };
@@ -86,16 +84,27 @@ impl Rig {
     /// Sends what is due, and says what is under way then.
     fn send_due(&mut self) -> Vec<String> {
         self.poller.send_due(self.now);
-        let under_way = self.poller.nodes.values().filter(|node| node.under_way.is_some());
-        let mut under_way: Vec<_> = under_way.map(|node| node.addr.to_string()).collect();
-        under_way.sort_unstable();
-        under_way
+        let nodes = self.poller.nodes.iter();
+        let in_flight = nodes.filter(|(_, probing)| probing.in_flight.is_some());
+        let mut in_flight: Vec<_> = in_flight.map(|(id, _)| self.addr(*id)).collect();
+        in_flight.sort_unstable();
+        in_flight
+    }
+
+    fn addr(&self, id: NodeId) -> String {
+        let addr = self.registry.note(id, self.now, |record| record.addr.to_string());
+        addr.expect("the node is listed")
+    }
+
+    fn rank(&self, id: NodeId) -> Rank {
+        let rank = self.registry.note(id, self.now, |record| record.rank);
+        rank.expect("the node is listed")
     }
 
     fn report(&mut self, id: NodeId, outcome: Outcome) {
         let job = ProbeJob {
             id,
-            probe: 1,
+            number: 1,
             addr: NodeAddr::parse("h:1").expect("an address"),
             source: Source::IpsFile,
         };
@@ -113,7 +122,7 @@ impl Rig {
         let id = self.id(addr);
         self.poller.ask(id, Cause::Turn, self.now);
         self.report(id, outcome);
-        self.poller.nodes[&id].health
+        self.registry.health(id).expect("the node is listed")
     }
 
     fn available(&self) -> Vec<String> {
@@ -163,7 +172,7 @@ fn a_node_that_fails_is_asked_once_more_after_a_second() {
         rig.now += SECOND;
         assert_eq!(rig.send_due(), ["h:1"]);
         rig.report(rig.id("h:1"), failed());
-        assert_eq!(rig.poller.nodes[&rig.id("h:1")].health, Health::Down);
+        assert_eq!(rig.registry.health(rig.id("h:1")), Some(Health::Down));
         let next = rig.poller.send_due(rig.now);
         assert_eq!(next, rig.now - SECOND + INTERVAL, "no more than once");
     }
@@ -179,15 +188,20 @@ fn a_node_that_is_back_before_its_recheck_is_not_asked_once_more() {
 }
 
 #[test]
-fn a_429_and_a_lack_of_ours_are_no_verdict() {
+fn status_429_and_local_error_are_no_verdict() {
     let lack = || Outcome::LocalError("no descriptor".to_owned());
-    for no_verdict in [|| Outcome::Limited, lack] {
+    for (no_verdict, suspect_becomes) in [(|| Outcome::Limited) as fn() -> Outcome, lack]
+        .into_iter()
+        .zip([Health::Up, Health::Suspect])
+    {
         let mut rig = Rig::listed("h:1");
         rig.probe("h:1", is_up());
         assert_eq!(rig.probe("h:1", no_verdict()), Health::Up);
         rig.probe("h:1", failed());
-        assert_eq!(rig.probe("h:1", no_verdict()), Health::Suspect);
+        assert_eq!(rig.probe("h:1", no_verdict()), suspect_becomes);
         assert_eq!(rig.available(), ["h:1"]);
+        rig.probe("h:1", is_up());
+        rig.probe("h:1", failed());
         assert_eq!(rig.probe("h:1", failed()), Health::Down);
         assert_eq!(rig.probe("h:1", no_verdict()), Health::Down);
         assert_eq!(rig.available(), [""; 0]);
@@ -214,8 +228,9 @@ fn a_429_ends_a_doubt_for_the_node_that_sends_it() {
     );
     let first = first.expect("one container");
     assert_eq!(first[0].as_listed(), "h:3", "before those that are doubted");
+    rig.probe("h:1", failed());
     rig.now += 3 * INTERVAL;
-    rig.poller.end_doubt(rig.now);
+    rig.poller.end_doubts(rig.now);
     assert_eq!(rig.available(), ["h:3"]);
 }
 
@@ -249,11 +264,11 @@ fn a_node_that_stays_listed_keeps_its_state_whatever_else_changes() {
         rig.update(update);
         assert_eq!(rig.id("1.1.1.1:1"), id);
         assert_eq!(rig.available(), ["http://1.1.1.1:1"], "as ips.txt has it");
-        assert_eq!(rig.poller.nodes[&id].rank, Rank::Listed(0));
+        assert_eq!(rig.rank(id), Rank::Listed(0));
     }
     rig.update(listed(""));
     assert_eq!(rig.available(), ["1.1.1.1:1"], "as the Explorer has it");
-    assert!(matches!(rig.poller.nodes[&id].rank, Rank::Explorer(_)));
+    assert!(matches!(rig.rank(id), Rank::Explorer(_)));
     rig.update(explorer("3.3.3.3:3"));
     assert_eq!(rig.available(), [""; 0]);
     assert_eq!(rig.poller.nodes.len(), 1);
@@ -294,7 +309,7 @@ fn new_nodes_of_ips_txt_are_asked_before_those_of_the_explorer_and_in_its_order(
     // Those of the Explorer keep to 2,000 a second.
     rig.now += SECOND;
     let order: Vec<_> = std::iter::from_fn(|| match rig.poller.schedule.turn(rig.now) {
-        Turn::New(id) => Some(rig.poller.nodes[&id].addr.to_string()),
+        Turn::New(id) => Some(rig.addr(id)),
         _ => None,
     })
     .collect();
@@ -311,7 +326,7 @@ fn new_nodes_that_come_and_go_take_no_turn_from_one_that_stays() {
     }
     rig.now += SECOND;
     let order: Vec<_> = std::iter::from_fn(|| match rig.poller.schedule.turn(rig.now) {
-        Turn::New(id) => Some(rig.poller.nodes.get(&id).map(|node| node.addr.to_string())),
+        Turn::New(id) => Some(rig.registry.note(id, rig.now, |record| record.addr.to_string())),
         _ => None,
     })
     .collect();
@@ -357,7 +372,7 @@ fn the_node_that_was_asked_longest_ago_is_next_among_those_that_are_up_and_among
     rig.poller.begin_round(rig.now);
     let mut order = Vec::new();
     while let Turn::Ask(id) = rig.poller.schedule.turn(rig.now) {
-        order.push(rig.poller.nodes[&id].addr.to_string());
+        order.push(rig.addr(id));
     }
     assert_eq!(order, ["h:4", "h:3", "h:1", "h:2"]);
 }
@@ -384,4 +399,73 @@ fn a_node_has_its_next_turn_an_interval_after_its_last_however_that_ended_and_is
         rig.poller.begin_round(rig.now);
         assert!(matches!(rig.poller.schedule.turn(rig.now), Turn::Wait(_)));
     }
+}
+
+#[test]
+fn doubted_node_with_only_local_errors_stays_available() {
+    let addrs = ["h:1", "h:2", "h:3", "h:4"];
+    let mut rig = Rig::listed(&addrs.join("\n"));
+    for outcome in [is_up, failed] {
+        addrs.iter().for_each(|addr| {
+            rig.probe(addr, outcome());
+        });
+    }
+    rig.probe("h:1", failed());
+    assert_eq!(
+        rig.probe("h:2", failed()),
+        Health::Doubted,
+        "failed after the doubt began"
+    );
+    rig.probe("h:1", Outcome::LocalError("network unreachable".to_owned()));
+    rig.now += 3 * INTERVAL;
+    rig.poller.end_doubts(rig.now);
+    assert_eq!(rig.available(), ["h:1", "h:3", "h:4"]);
+}
+
+#[test]
+fn node_that_returns_429_leaves_the_suspects() {
+    let addrs = ["h:1", "h:2", "h:3", "h:4"];
+    let mut rig = Rig::listed(&addrs.join("\n"));
+    for addr in addrs {
+        rig.probe(addr, is_up());
+        rig.probe(addr, failed());
+        rig.probe(addr, Outcome::Limited);
+    }
+    rig.probe("h:1", failed());
+    assert_eq!(rig.probe("h:1", failed()), Health::Down, "no mass failure is suspected");
+}
+
+#[test]
+fn explorer_nodes_have_no_part_in_a_failure_of_listed_nodes() {
+    let of_file: Vec<String> = (1..=8).map(|node| format!("9.9.9.{node}:1")).collect();
+    let of_one_address: Vec<String> = (1..=20).map(|port| format!("1.1.1.1:{port}")).collect();
+    let mut rig = rig(true);
+    rig.update(explorer(&of_one_address.join("\n")));
+    rig.update(listed(&of_file.join("\n")));
+    for addr in of_file.iter().chain(&of_one_address) {
+        assert_eq!(rig.probe(addr, is_up()), Health::Up);
+    }
+    for addr in of_one_address.iter().chain(&of_one_address) {
+        rig.probe(addr, failed());
+    }
+    assert_eq!(rig.available(), of_file, "20 ports of one address are no mass failure");
+    for addr in of_file.iter().chain(&of_file) {
+        rig.probe(addr, failed());
+    }
+    assert_eq!(rig.available(), of_file, "the listed nodes are doubted");
+}
+
+#[test]
+fn node_that_changes_lists_while_doubted_is_suspect() {
+    let addrs = ["1.1.1.1:1", "2.2.2.2:2", "3.3.3.3:3", "4.4.4.4:4"];
+    let mut rig = Rig::listed(&addrs.join("\n"));
+    for outcome in [is_up, failed, failed] {
+        addrs.iter().for_each(|addr| {
+            rig.probe(addr, outcome());
+        });
+    }
+    rig.update(explorer(addrs[0]));
+    rig.update(listed(&addrs[1..].join("\n")));
+    assert_eq!(rig.registry.health(rig.id(addrs[0])), Some(Health::Suspect));
+    assert_eq!(rig.probe(addrs[0], failed()), Health::Down, "its new list has one node");
 }

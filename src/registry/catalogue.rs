@@ -32,6 +32,13 @@ const ID_WEIGHT: usize = MAX_TEXT_BYTES / MAX_CONTAINERS;
 /// ids in turn.
 const MIN_EXCESS: usize = 2;
 
+/// Images kept for one id. Two images are a conflict already, and an untrusted node cannot make the list longer.
+const MAX_IMAGES: usize = 4;
+
+/// The image with which a node runs a container: its number in the container's list plus 1, or 0 if the node states none
+/// or the list is full.
+pub(super) type ImageSlot = u8;
+
 /// Number of a container in the catalogue, while at least one available node runs it.
 pub(super) type Index = Key;
 
@@ -44,6 +51,16 @@ pub struct Summary {
     pub count: usize,
     /// The first non-empty description: listed nodes in the order of ips.txt, then Explorer nodes by address.
     pub description: Option<Arc<str>>,
+    /// The images with which available nodes run the container, each with the number of these nodes. More than one is a
+    /// conflict.
+    pub images: Vec<(Arc<str>, usize)>,
+}
+
+#[derive(Debug)]
+struct Image {
+    text: Arc<str>,
+    /// A slot without nodes is reused.
+    nodes: usize,
 }
 
 #[derive(Debug)]
@@ -56,6 +73,7 @@ pub(super) struct Container {
     bytes: usize,
     /// By rank.
     texts: Vec<Candidate>,
+    images: Vec<Image>,
 }
 
 #[derive(Debug)]
@@ -96,15 +114,52 @@ impl Catalogue {
         Some(self.containers.get(index)?.id.clone())
     }
 
-    /// Returns a container as this node described it, without its image.
-    pub(super) fn running(&self, index: Index, node: NodeId) -> Option<Running> {
+    /// A container as this node reported it.
+    pub(super) fn running(&self, index: Index, node: NodeId, image: ImageSlot) -> Option<Running> {
         let container = self.containers.get(index)?;
         let text = container.texts.iter().find(|candidate| candidate.node == node);
+        let image = usize::from(image)
+            .checked_sub(1)
+            .and_then(|at| container.images.get(at));
         Some(Running {
             id: container.id.clone(),
             description: text.map(|candidate| Arc::clone(&candidate.text)),
-            image: None,
+            image: image.map(|image| Arc::clone(&image.text)),
         })
+    }
+
+    /// Counts a node that runs the container with this image.
+    pub(super) fn claim_image(&mut self, index: Index, image: Option<&Arc<str>>) -> ImageSlot {
+        let (Some(container), Some(text)) = (self.containers.get_mut(index), image) else {
+            return 0;
+        };
+        let images = &mut container.images;
+        let known = images.iter().position(|image| image.text == *text);
+        let at = known.or_else(|| images.iter().position(|image| image.nodes == 0));
+        let at = at.unwrap_or(images.len());
+        match images.get_mut(at) {
+            Some(image) if known.is_some() => image.nodes += 1,
+            Some(image) => (image.text, image.nodes) = (Arc::clone(text), 1),
+            None if at == MAX_IMAGES => return 0,
+            None => images.push(Image {
+                text: Arc::clone(text),
+                nodes: 1,
+            }),
+        }
+        at as ImageSlot + 1
+    }
+
+    /// Takes a node out of the counts of the images with which it ran these containers.
+    pub(super) fn release_images(&mut self, runs: &[Index], images: &[ImageSlot]) {
+        for (index, image) in runs.iter().zip(images) {
+            let at = usize::from(*image).checked_sub(1);
+            let images = self.containers.get_mut(*index).map(|container| &mut container.images);
+            if let (Some(at), Some(images)) = (at, images)
+                && let Some(image) = images.get_mut(at)
+            {
+                image.nodes -= 1;
+            }
+        }
     }
 
     /// Returns summaries of at most `most` containers after `after`, by id.
@@ -159,6 +214,7 @@ impl Catalogue {
             owner: None,
             bytes: 0,
             texts: Vec::new(),
+            images: Vec::new(),
         });
         self.by_id.insert(id.clone(), index);
         self.recount(index);
@@ -265,6 +321,12 @@ impl Container {
             id: self.id.clone(),
             count: self.order.len(),
             description: self.texts.first().map(|candidate| Arc::clone(&candidate.text)),
+            images: self
+                .images
+                .iter()
+                .filter(|image| image.nodes > 0)
+                .map(|image| (Arc::clone(&image.text), image.nodes))
+                .collect(),
         }
     }
 

@@ -11,9 +11,12 @@
 //! No socket, no thread, no clock here: `now` is an argument.
 
 mod catalogue;
+mod health;
 mod node;
 mod order;
+mod pending;
 mod promises;
+mod record;
 mod select;
 mod speed;
 mod standing;
@@ -25,15 +28,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::client::Client;
-use crate::node::{ContainerId, NodeAddr, Rank, Running};
+use crate::node::{ContainerId, NodeAddr, NodeInfo, Rank, Running, Source};
 use crate::util::arena::Key;
 pub use catalogue::{MAX_CONTAINERS, MAX_TEXT_BYTES, Summary};
+pub use health::{Health, NodeState};
 use node::NodeReport;
+pub use pending::PendingByType;
 use promises::{Cell, subnet};
+pub use record::NodeRecord;
 use select::select;
 pub use select::{MAX_PAGE, Page, TooDeep};
 use speed::{FleetSpeed, Time};
-pub use standing::Runners;
+pub use standing::{NodeView, Runners};
 pub use state::Withdrawn;
 use state::{Asking, State};
 
@@ -71,19 +77,48 @@ pub enum Purpose {
     Look,
 }
 
-/// Sums over all nodes, for `/metrics`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Highest number of pending jobs that one node adds to the sum: a lying node must not hide the others.
+const MAX_COUNTED_PENDING: u64 = 1_000_000;
+
+/// Sums over all nodes, computed when they are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Available nodes of ips.txt.
-    pub listed_up: usize,
-    /// All nodes of ips.txt.
-    pub listed: usize,
-    /// Available nodes that only the Explorer names.
-    pub explorer_up: usize,
-    /// All nodes that only the Explorer names.
-    pub explorer: usize,
-    /// Promises made since the start that counted.
+    nodes: [[usize; NodeState::ALL.len()]; 2],
+    /// Available nodes.
+    pub available: usize,
+    /// Pending jobs that available nodes report.
+    pub pending: u64,
+    /// Start of the longest suspected mass failure.
+    pub doubted_since: Option<Instant>,
+    /// Container ids that available nodes run with different images.
+    pub conflicting_containers: usize,
+    /// Promises made since the start.
     pub promises: u64,
+}
+
+impl Totals {
+    fn count(&mut self, record: &NodeRecord) {
+        self.nodes[record.rank.source() as usize][record.state() as usize] += 1;
+        if record.health().is_available() {
+            self.available += 1;
+            let pending = record.pending.as_ref().map_or(0, PendingByType::total);
+            self.pending += pending.min(MAX_COUNTED_PENDING);
+        }
+        if record.health() == Health::Doubted {
+            let since = self.doubted_since.get_or_insert(record.since);
+            *since = record.since.min(*since);
+        }
+    }
+
+    /// Nodes of a list in a state.
+    pub fn nodes(&self, source: Source, state: NodeState) -> usize {
+        self.nodes[source as usize][state as usize]
+    }
+
+    /// All nodes in a state.
+    pub fn in_state(&self, state: NodeState) -> usize {
+        self.nodes.iter().map(|of_source| of_source[state as usize]).sum()
+    }
 }
 
 /// What the order of nodes goes by, for one node.
@@ -145,18 +180,18 @@ impl Registry {
     }
 
     /// Adds a node of which nothing is known yet. The caller keeps nodes distinct.
-    pub fn insert(&self, addr: NodeAddr, rank: Rank) -> NodeId {
-        self.lock().insert(addr, rank)
+    pub fn insert(&self, addr: NodeAddr, rank: Rank, now: Instant) -> NodeId {
+        self.lock().insert(NodeRecord::new(addr, rank, now))
     }
 
-    /// Forgets a node.
+    /// Removes a node.
     pub fn remove(&self, id: NodeId) {
         self.lock().remove(id);
     }
 
-    /// Changes what a node is listed as: its spelling and its rank.
-    pub fn relist(&self, id: NodeId, addr: NodeAddr, rank: Rank) {
-        self.lock().relist(id, addr, rank);
+    /// Changes what a node is listed as: its spelling and its rank. Returns its former rank if one of them changed.
+    pub fn relist(&self, id: NodeId, addr: NodeAddr, rank: Rank) -> Option<Rank> {
+        self.lock().relist(id, addr, rank)
     }
 
     /// Begins a round: what is typical is learned from the records, and equal nodes will be put in another order.
@@ -191,29 +226,41 @@ impl Registry {
             pending,
             tie: self.keys.hash_one((state.round(), id.index())) as u32,
         };
-        state.up(id, report, self.time(now))
+        state.up(id, report, self.time(now), now)
     }
 
-    /// A node is not available any more. What was promised on it stays until it reports again. Returns what
-    /// [`Registry::put_back`] needs; none when it was not available.
-    pub fn down(&self, id: NodeId) -> Option<Withdrawn> {
-        self.lock().mark_down(id)
+    /// Stores what a successful probe reported beside containers and load.
+    pub fn set_pending(&self, id: NodeId, info: &NodeInfo) {
+        self.lock().set_pending(id, &info.pending);
     }
 
-    /// A node that was taken for down may be none: it is available again, behind all that are not doubted, until it
-    /// reports.
-    pub fn put_back(&self, id: NodeId, withdrawn: &Withdrawn) {
-        self.lock().put_back(id, withdrawn);
+    /// The health of a node.
+    pub fn health(&self, id: NodeId) -> Option<Health> {
+        self.lock().record(id).map(NodeRecord::health)
     }
 
-    /// An available node may be down: it stays, behind all that are not doubted, until it reports or the doubt ends.
-    pub fn doubt(&self, id: NodeId) {
-        self.lock().set_doubted(id, true);
+    /// Sets the health of a node. A node that becomes unavailable keeps its promises until it reports again; returns what
+    /// [`Registry::put_back`] needs. Only [`Registry::up`] and [`Registry::put_back`] make a node available.
+    pub fn set_health(&self, id: NodeId, health: Health, now: Instant) -> Option<Withdrawn> {
+        self.lock().set_health(id, health, now)
     }
 
-    /// A doubted node is there: it stands where it did.
-    pub fn end_doubt(&self, id: NodeId) {
-        self.lock().set_doubted(id, false);
+    /// Makes a node that was taken down available again, as a doubted one.
+    pub fn put_back(&self, id: NodeId, withdrawn: &Withdrawn, now: Instant) {
+        self.lock().put_back(id, withdrawn, now);
+    }
+
+    /// Changes the record of a node under the lock.
+    pub fn note<T>(&self, id: NodeId, now: Instant, change: impl FnOnce(&mut NodeRecord) -> T) -> Option<T> {
+        Some(self.lock().record_mut(id)?.change(now, change))
+    }
+
+    /// Shows each record to `visit`, in no order. The lock is released between the slices.
+    pub fn visit(&self, mut visit: impl FnMut(NodeId, &NodeRecord)) {
+        let mut slices = (0..).step_by(READ_AT_ONCE);
+        while let Some(from) = slices.next()
+            && self.lock().visit(from, READ_AT_ONCE, &mut visit).is_some()
+        {}
     }
 
     /// The nodes of a page that run all of `containers`, soonest done first. The first address of a first page is
@@ -277,6 +324,13 @@ impl Registry {
         }
     }
 
+    /// The containers that available nodes run with different images, by id.
+    pub fn conflicts(&self) -> Vec<Summary> {
+        let mut containers = self.containers();
+        containers.retain(|container| container.images.len() > 1);
+        containers
+    }
+
     /// Every available node, in no order: copied piece by piece, so that nobody waits for the lock.
     pub fn available(&self) -> Vec<Available> {
         let mut all = Vec::new();
@@ -290,9 +344,15 @@ impl Registry {
         all
     }
 
-    /// How many nodes there are and how many promises were made.
+    /// Sums over all nodes, read slice by slice.
     pub fn totals(&self) -> Totals {
-        self.lock().totals()
+        let mut totals = Totals {
+            conflicting_containers: self.conflicts().len(),
+            promises: self.lock().promises_made(),
+            ..Totals::default()
+        };
+        self.visit(|_, record| totals.count(record));
+        totals
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use super::catalogue::Index;
+use super::catalogue::{ImageSlot, Index};
+use super::health::Health;
 use super::order::Place;
 use super::promises::{Cell, Promises};
+use super::record::NodeRecord;
 use super::speed::{Count, FleetSpeed, Time, Work};
-use crate::node::{NodeAddr, Rank, Running};
+use crate::node::Running;
 
 /// The keys of doubted nodes begin here. Others stay below: as nanoseconds it is 292 years.
 const BEHIND: u64 = 1 << 63;
@@ -24,8 +26,7 @@ pub(super) struct Fleet {
 
 #[derive(Debug)]
 pub(super) struct Node {
-    pub(super) addr: NodeAddr,
-    pub(super) rank: Rank,
+    pub(super) record: NodeRecord,
     /// Nodes that had left before it was inserted.
     pub(super) removal_epoch: u64,
     /// Number of probes sent to it, and of the last one that reported.
@@ -37,10 +38,10 @@ pub(super) struct Node {
     pub(super) promises: Option<Box<Promises>>,
     /// Present while the node is available; then it stands there in the order of each container that it runs.
     pub(super) place: Option<Place>,
-    /// Whether it stands behind all nodes that are not doubted.
-    pub(super) is_doubted: bool,
     /// Sorted.
     pub(super) runs: Box<[Index]>,
+    /// For each of `runs` the image, as the catalogue numbers it.
+    pub(super) images: Box<[ImageSlot]>,
 }
 
 /// What a probe found.
@@ -87,9 +88,9 @@ impl Node {
 
     /// The key, which ranks below all keys of other nodes if the node is doubted.
     pub(super) fn behind(&self, key: u64) -> u64 {
-        match self.is_doubted {
-            true => key | BEHIND,
-            false => key.min(BEHIND - 1),
+        match self.record.health {
+            Health::Doubted => key | BEHIND,
+            _ => key.min(BEHIND - 1),
         }
     }
 
@@ -119,7 +120,7 @@ impl Node {
             pending: report.pending as f64 / f64::from(fleet.weight),
             promised: promises.map_or(0, |promises| promises.end_before(report.probe)),
         };
-        let bounds = fleet.speed.bounds(self.rank.is_listed(), fleet.max_speedup);
+        let bounds = fleet.speed.bounds(self.record.rank.is_listed(), fleet.max_speedup);
         self.work.learn(count, bounds, &fleet.speed);
         let after = self.promised(fleet.interval);
         if after == 0 {

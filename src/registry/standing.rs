@@ -3,14 +3,26 @@
 use std::time::Instant;
 
 use super::order::Order;
+use super::speed::Time;
 use super::state::State;
-use super::{NodeId, Registry, Standing};
+use super::{NodeId, NodeRecord, Registry, Standing};
 use crate::node::ContainerId;
 
 /// Nodes, and ids of their containers, that are read under one hold of the lock: no more than an answer of 1,000
 /// addresses holds it for.
 const NODES_AT_ONCE: usize = 64;
 const IDS_AT_ONCE: usize = 512;
+
+/// All that a report shows of one node.
+#[derive(Clone, Debug)]
+pub struct NodeView {
+    /// What the probes found.
+    pub record: NodeRecord,
+    /// What its position in the orders follows from.
+    pub standing: Standing,
+    /// The containers that it runs, sorted.
+    pub containers: Vec<ContainerId>,
+}
 
 /// Which available nodes run a container.
 #[derive(Clone, Debug)]
@@ -36,26 +48,23 @@ impl Runners {
 }
 
 impl Registry {
-    /// How these nodes stand, each with the containers that it runs, by id; none for one that has left. The lock is taken
-    /// anew for some nodes at a time.
-    pub fn standings(&self, ids: &[NodeId], now: Instant) -> Vec<Option<(Standing, Vec<ContainerId>)>> {
-        let (now, mut standings) = (self.time(now), Vec::with_capacity(ids.len()));
-        while standings.len() < ids.len() {
+    /// The records of these nodes; `None` for a node that has left. The lock is released between the slices.
+    pub fn views(&self, ids: &[NodeId], now: Instant) -> Vec<Option<NodeView>> {
+        let (now, mut views) = (self.time(now), Vec::with_capacity(ids.len()));
+        while views.len() < ids.len() {
             let state = self.lock();
             let (mut nodes, mut containers) = (0, 0);
-            while nodes < NODES_AT_ONCE && containers < IDS_AT_ONCE && standings.len() < ids.len() {
-                let id = ids[standings.len()];
-                let standing = state.standing(id, now);
-                let running = state.containers_of(id);
+            while nodes < NODES_AT_ONCE && containers < IDS_AT_ONCE && views.len() < ids.len() {
+                let view = state.node_view(ids[views.len()], now);
                 nodes += 1;
-                containers += running.len();
-                standings.push(standing.map(|standing| (standing, running)));
+                containers += view.as_ref().map_or(0, |view| view.containers.len());
+                views.push(view);
             }
         }
-        for (_, containers) in standings.iter_mut().flatten() {
-            containers.sort_unstable();
+        for view in views.iter_mut().flatten() {
+            view.containers.sort_unstable();
         }
-        standings
+        views
     }
 
     /// The available nodes that run a container.
@@ -70,8 +79,12 @@ impl State {
         Some(self.catalogue.find(container)?.order.clone())
     }
 
-    fn containers_of(&self, id: NodeId) -> Vec<ContainerId> {
-        let runs = self.nodes.get(id).map_or(&[][..], |node| &node.runs);
-        runs.iter().filter_map(|run| self.catalogue.id(*run)).collect()
+    fn node_view(&self, id: NodeId, now: Time) -> Option<NodeView> {
+        let node = self.nodes.get(id)?;
+        Some(NodeView {
+            record: node.record.clone(),
+            standing: self.standing(id, now)?,
+            containers: node.runs.iter().filter_map(|run| self.catalogue.id(*run)).collect(),
+        })
     }
 }

@@ -1,15 +1,15 @@
 //! What the lock guards: the nodes, and everything that is kept in step with them.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::catalogue::{Catalogue, Index, Summary};
 use super::node::{Fleet, Node, NodeReport};
 use super::order::{Order, Place};
+use super::pending::TypeNames;
 use super::promises::{CELLS, Cell, ClientPromise, ClientPromises};
 use super::select::{Adjusted, Seen, View};
 use super::speed::{FleetSpeed, Record, Time, Work};
-use super::{Available, NodeId, PromisePolicy, Rank, Standing, Totals};
+use super::{Available, Health, NodeId, NodeRecord, PromisePolicy, Rank, Standing};
 use crate::client::Client;
 use crate::node::{ContainerId, NodeAddr, Running};
 use crate::util::arena::Arena;
@@ -26,7 +26,9 @@ pub(super) struct State {
     clients: ClientPromises,
     /// For each cell, the number of nodes on which it has promises above the cap.
     crowded: [u32; CELLS],
-    totals: Totals,
+    type_names: TypeNames,
+    /// Promises made since the start.
+    promises_made: u64,
 }
 
 /// Who asks.
@@ -65,7 +67,8 @@ impl State {
             catalogue: Catalogue::default(),
             clients: ClientPromises::default(),
             crowded: [0; CELLS],
-            totals: Totals::default(),
+            type_names: TypeNames::default(),
+            promises_made: 0,
         }
     }
 
@@ -77,8 +80,8 @@ impl State {
         self.removal_epoch
     }
 
-    pub(super) fn totals(&self) -> Totals {
-        self.totals
+    pub(super) fn promises_made(&self) -> u64 {
+        self.promises_made
     }
 
     pub(super) fn summaries(&self, after: Option<&ContainerId>, most: usize) -> Vec<Summary> {
@@ -87,7 +90,7 @@ impl State {
 
     /// The records of at most `most` slots from `from` on, each with whether the node is listed; `None` after the last.
     pub(super) fn records(&self, from: usize, most: usize) -> Option<Vec<(bool, Record)>> {
-        let record = |node: &Node| Some((node.rank.is_listed(), node.work.record()?));
+        let record = |node: &Node| Some((node.record.rank.is_listed(), node.work.record()?));
         (from < self.nodes.places()).then(|| self.nodes.from(from).take(most).flatten().filter_map(record).collect())
     }
 
@@ -96,8 +99,8 @@ impl State {
         let available = |node: &Node| {
             let key = node.place?.key;
             Some(Available {
-                addr: node.addr.clone(),
-                rank: node.rank,
+                addr: node.record.addr.clone(),
+                rank: node.record.rank,
                 order: key,
                 runs: node.runs.iter().filter_map(|run| self.catalogue.id(*run)).collect(),
             })
@@ -136,25 +139,9 @@ impl State {
         })
     }
 
-    fn count(&mut self, rank: Rank, change: fn(usize, usize) -> usize) {
-        match rank {
-            Rank::Listed(_) => self.totals.listed = change(self.totals.listed, 1),
-            Rank::Explorer(_) => self.totals.explorer = change(self.totals.explorer, 1),
-        }
-    }
-
-    fn count_up(&mut self, rank: Rank, change: fn(usize, usize) -> usize) {
-        match rank {
-            Rank::Listed(_) => self.totals.listed_up = change(self.totals.listed_up, 1),
-            Rank::Explorer(_) => self.totals.explorer_up = change(self.totals.explorer_up, 1),
-        }
-    }
-
-    pub(super) fn insert(&mut self, addr: NodeAddr, rank: Rank) -> NodeId {
-        self.count(rank, usize::wrapping_add);
+    pub(super) fn insert(&mut self, record: NodeRecord) -> NodeId {
         self.nodes.insert(Node {
-            addr,
-            rank,
+            record,
             removal_epoch: self.removal_epoch,
             last_sent: 0,
             last_reported: 0,
@@ -162,49 +149,72 @@ impl State {
             work: Work::new(&self.fleet.speed),
             promises: None,
             place: None,
-            is_doubted: false,
             runs: Box::default(),
+            images: Box::default(),
         })
     }
 
     pub(super) fn remove(&mut self, id: NodeId) {
-        let _ = self.mark_down(id);
+        let _ = self.leave_orders(id);
         if let Some(node) = self.nodes.remove(id) {
             self.removal_epoch += 1;
-            self.count(node.rank, usize::wrapping_sub);
             self.recount_crowded(node.crowded(self.fleet.interval), 0);
         }
     }
 
-    pub(super) fn relist(&mut self, id: NodeId, addr: NodeAddr, rank: Rank) {
-        let Some(node) = self.nodes.get_mut(id) else {
-            return;
-        };
-        node.addr = addr;
-        let was = std::mem::replace(&mut node.rank, rank);
-        if was != rank {
-            let (is_up, runs) = (node.place.is_some(), &node.runs);
-            runs.iter().for_each(|index| self.catalogue.rerank(*index, id, rank));
-            self.count(was, usize::wrapping_sub);
-            self.count(rank, usize::wrapping_add);
-            if is_up {
-                self.count_up(was, usize::wrapping_sub);
-                self.count_up(rank, usize::wrapping_add);
-            }
+    /// Changes the address and the rank of a node. Returns the former rank if one of them changed.
+    pub(super) fn relist(&mut self, id: NodeId, addr: NodeAddr, rank: Rank) -> Option<Rank> {
+        let node = self.nodes.get_mut(id)?;
+        let record = &mut node.record;
+        let is_same = record.rank == rank && record.addr.as_listed() == addr.as_listed();
+        record.addr = addr;
+        let former = std::mem::replace(&mut record.rank, rank);
+        if former != rank {
+            node.runs
+                .iter()
+                .for_each(|index| self.catalogue.rerank(*index, id, rank));
         }
+        (!is_same).then_some(former)
+    }
+
+    /// The records of the nodes in `most` slots from `from` on, or `None` after the last slot.
+    pub(super) fn visit(&self, from: usize, most: usize, visit: &mut impl FnMut(NodeId, &NodeRecord)) -> Option<()> {
+        let slots = from..self.nodes.places().min(from + most);
+        let ids = slots.clone().filter_map(|slot| self.nodes.key_at(slot as u32));
+        for id in ids {
+            self.nodes.get(id).iter().for_each(|node| visit(id, &node.record));
+        }
+        (!slots.is_empty()).then_some(())
+    }
+
+    pub(super) fn record(&self, id: NodeId) -> Option<&NodeRecord> {
+        Some(&self.nodes.get(id)?.record)
+    }
+
+    pub(super) fn record_mut(&mut self, id: NodeId) -> Option<&mut NodeRecord> {
+        Some(&mut self.nodes.get_mut(id)?.record)
     }
 
     /// Takes over a report and returns how many of its containers the full catalogue had no room for.
-    pub(super) fn up(&mut self, id: NodeId, report: NodeReport<'_>, now: Time) -> usize {
+    pub(super) fn up(&mut self, id: NodeId, report: NodeReport<'_>, time: Time, now: Instant) -> usize {
         let Some(node) = self.nodes.get_mut(id) else {
             return 0;
         };
         let crowded = node.crowded(self.fleet.interval);
-        node.apply(&report, &self.fleet, now);
-        node.is_doubted = false;
+        node.apply(&report, &self.fleet, time);
+        node.record.change(now, |record| record.health = Health::Up);
         let crowded_now = node.crowded(self.fleet.interval);
         self.recount_crowded(crowded, crowded_now);
         self.enter(id, report.tie, report.running)
+    }
+
+    /// Stores the pending jobs of a report by type.
+    pub(super) fn set_pending(&mut self, id: NodeId, pending: &[(String, u64)]) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            // First, so that names that only this node reported are free.
+            node.record.pending = None;
+            node.record.pending = Some(self.type_names.keep(pending));
+        }
     }
 
     /// The cells of one node that had promises above the cap, and those that have, as bits.
@@ -223,16 +233,16 @@ impl State {
         let Some(node) = self.nodes.get(id) else {
             return 0;
         };
-        let rank = node.rank;
+        let rank = node.record.rank;
         let place = Place {
             key: node.key(self.is_on),
             tie,
             node: id.index(),
         };
-        let mut running: Vec<(Index, Option<&Arc<str>>)> = Vec::with_capacity(containers.len());
+        let mut running: Vec<(Index, &Running)> = Vec::with_capacity(containers.len());
         for container in containers {
             if let Some(index) = self.catalogue.enter(&container.id, rank) {
-                running.push((index, container.description.as_ref()));
+                running.push((index, container));
             }
         }
         running.sort_unstable_by_key(|(index, _)| *index);
@@ -241,62 +251,73 @@ impl State {
     }
 
     /// Moves a node to `place` in the orders of exactly these containers.
-    fn set_place(&mut self, id: NodeId, place: Place, running: &[(Index, Option<&Arc<str>>)]) {
-        let runs: Box<[Index]> = running.iter().map(|(index, _)| *index).collect();
+    fn set_place(&mut self, id: NodeId, place: Place, running: &[(Index, &Running)]) {
         let Some(node) = self.nodes.get_mut(id) else {
             return;
         };
-        let rank = node.rank;
+        let rank = node.record.rank;
         let old_place = node.place.replace(place);
-        let ran = std::mem::replace(&mut node.runs, runs);
-        for (index, text) in running {
+        let ran = std::mem::replace(&mut node.runs, running.iter().map(|(index, _)| *index).collect());
+        self.catalogue.release_images(&ran, &node.images);
+        node.images = running
+            .iter()
+            .map(|(index, container)| self.catalogue.claim_image(*index, container.image.as_ref()))
+            .collect();
+        for (index, reported) in running {
             if let Some(container) = self.catalogue.get_mut(*index) {
                 if let Some(old_place) = old_place {
                     container.order.remove(old_place);
                 }
                 container.order.insert(place);
-                self.catalogue.describe(*index, id, rank, *text);
+                self.catalogue.describe(*index, id, rank, reported.description.as_ref());
             }
         }
         let gone = ran
             .iter()
             .filter(|index| running.binary_search_by_key(*index, |(i, _)| *i).is_err());
-        match old_place {
-            Some(old_place) => gone.for_each(|index| self.catalogue.leave(*index, id, rank, old_place)),
-            None => self.count_up(rank, usize::wrapping_add),
+        if let Some(old_place) = old_place {
+            gone.for_each(|index| self.catalogue.leave(*index, id, rank, old_place));
         }
     }
 
-    /// Takes a node out of all orders, and returns what it had there.
-    pub(super) fn mark_down(&mut self, id: NodeId) -> Option<Withdrawn> {
+    /// Sets the health of a node. A node that becomes unavailable leaves all orders; returns what it had there.
+    /// Only [`State::up`] and [`State::put_back`] make a node available.
+    pub(super) fn set_health(&mut self, id: NodeId, health: Health, now: Instant) -> Option<Withdrawn> {
+        let node = self.nodes.get_mut(id)?;
+        if health.is_available() && node.place.is_none() {
+            return None;
+        }
+        node.record.change(now, |record| record.health = health);
+        if health.is_available() {
+            self.update_key(id);
+            return None;
+        }
+        node.record.pending = None;
+        self.leave_orders(id)
+    }
+
+    fn leave_orders(&mut self, id: NodeId) -> Option<Withdrawn> {
         let node = self.nodes.get_mut(id)?;
         let old_place = node.place.take()?;
-        let (rank, runs) = (node.rank, std::mem::take(&mut node.runs));
-        let running = runs
-            .iter()
-            .filter_map(|index| self.catalogue.running(*index, id))
+        let rank = node.record.rank;
+        let (runs, images) = (std::mem::take(&mut node.runs), std::mem::take(&mut node.images));
+        let running = runs.iter().zip(&images);
+        let running = running
+            .filter_map(|(index, image)| self.catalogue.running(*index, id, *image))
             .collect();
+        self.catalogue.release_images(&runs, &images);
         for index in runs {
             self.catalogue.leave(index, id, rank, old_place);
         }
-        self.count_up(rank, usize::wrapping_sub);
         let tie = old_place.tie;
         Some(Withdrawn { tie, running })
     }
 
-    /// Gives a node that was marked down its place again, behind all that are not doubted.
-    pub(super) fn put_back(&mut self, id: NodeId, withdrawn: &Withdrawn) {
+    /// Makes a node that was taken down available again, as a doubted one.
+    pub(super) fn put_back(&mut self, id: NodeId, withdrawn: &Withdrawn, now: Instant) {
         if let Some(node) = self.nodes.get_mut(id).filter(|node| node.place.is_none()) {
-            node.is_doubted = true;
+            node.record.change(now, |record| record.health = Health::Doubted);
             self.enter(id, withdrawn.tie, &withdrawn.running);
-        }
-    }
-
-    /// Puts an available node behind all that are not doubted, until it reports again, or takes it back from there.
-    pub(super) fn set_doubted(&mut self, id: NodeId, is_doubted: bool) {
-        if let Some(node) = self.nodes.get_mut(id) {
-            node.is_doubted = is_doubted;
-            self.update_key(id);
         }
     }
 
@@ -371,7 +392,7 @@ impl State {
 
     pub(super) fn addresses(&self, ids: &[NodeId]) -> Vec<NodeAddr> {
         let nodes = ids.iter().filter_map(|id| self.nodes.get(*id));
-        nodes.map(|node| node.addr.clone()).collect()
+        nodes.map(|node| node.record.addr.clone()).collect()
     }
 
     /// Promises a node to a client whose subnet is counted in `cell`.
@@ -385,7 +406,7 @@ impl State {
         if is_extra {
             self.crowded[cell.index()] += u32::from(node.extra(cell, interval) == 1);
         } else {
-            self.totals.promises += 1;
+            self.promises_made += 1;
         }
         if let Some(old_place) = self.update_key(id) {
             let promise = ClientPromise {

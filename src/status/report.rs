@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{Board, Conflict, Filter, MAX_CONFLICTS, NodeState, NodeStatus, PendingByType, shown_time};
-use crate::metrics::unix_seconds;
+use super::{Board, Conflict, Filter, MAX_CONFLICTS, find, shown_time};
+use crate::metrics::{Metrics, unix_seconds};
 use crate::node::{BadLine, ContainerId, ExplorerList, NodeList, Source};
-use crate::registry::{Registry, Standing};
+use crate::registry::{NodeState, NodeView, PendingByType, Registry, Standing};
 use crate::resources::Resources;
 use crate::util::polled::Polled;
 
@@ -129,79 +129,94 @@ pub(super) struct ShownSpeed {
 }
 
 impl StatusReport {
-    /// What is true at `now`. Asks the registry for the nodes of the page, some at a time.
+    /// What is true at `now`. The registry is read slice by slice.
     pub(crate) fn new(
         board: &Board,
         registry: &Registry,
         resources: Option<&Resources>,
+        metrics: &Metrics,
         filter: &Filter,
         now: Instant,
     ) -> Self {
-        let found = board.find(filter, registry);
-        let ids: Vec<_> = found.nodes.iter().map(|node| node.id).collect();
-        let standings = registry.standings(&ids, now);
+        let clock = Clock::new(now);
+        let found = find(filter, registry);
+        let views: Vec<NodeView> = registry.views(&found.ids, now).into_iter().flatten().collect();
+        let states = resources.map(|resources| resources.states(views.iter().map(|view| &view.record.addr)));
         let mut room = MAX_ID_BYTES;
-        let rows = found.nodes.iter().zip(standings);
-        let mut rows: Vec<Row> = rows
-            .map(|(node, standing)| Row::new(node, standing, &mut room))
+        let mut rows: Vec<Row> = views
+            .into_iter()
+            .map(|view| Row::new(view, &clock, &mut room))
             .collect();
-        if let Some(resources) = resources {
-            let states = resources.states(found.nodes.iter().map(|node| &node.addr));
-            rows.iter_mut()
-                .zip(states)
-                .for_each(|(row, state)| row.resources = state);
+        for (row, state) in rows.iter_mut().zip(states.into_iter().flatten()) {
+            row.resources = state;
         }
         let totals = registry.totals();
-        let state = board.lock();
-        let (doubted_since, conflicts) = (state.doubted_since, state.images.conflicts(MAX_CONFLICTS));
-        let pool_too_small = state.is_pool_too_small;
-        let conflicting_containers = state.images.conflict_count();
-        drop(state);
-        let states = NodeState::ALL.map(|state| (state.name(), board.count(Some(state))));
+        let states = NodeState::ALL.map(|state| (state.name(), totals.in_state(state)));
         Self {
             version: env!("CARGO_PKG_VERSION"),
-            started: board.started,
+            started: clock.unix(board.started),
             interval: board.interval.as_secs_f64(),
             settings: board.settings.iter().cloned().collect(),
             ips_file: File::from(&*board.lists.file),
             explorer: board.lists.explorer.as_deref().map(Explorer::from),
             doubt: Doubt {
-                active: doubted_since.is_some(),
-                since: doubted_since,
+                active: totals.doubted_since.is_some(),
+                since: totals.doubted_since.map(|since| clock.unix(since)),
             },
-            pool_too_small,
+            pool_too_small: metrics.pool_too_small.get() > 0,
             totals: Totals {
-                nodes: board.count(None),
-                available: totals.listed_up + totals.explorer_up,
+                nodes: states.iter().map(|(_, count)| count).sum(),
+                available: totals.available,
                 states: states.into(),
-                conflicting_containers,
+                conflicting_containers: totals.conflicting_containers,
             },
-            conflicting_containers: conflicts,
+            conflicting_containers: registry
+                .conflicts()
+                .into_iter()
+                .take(MAX_CONFLICTS)
+                .map(Conflict::from)
+                .collect(),
             matched: found.matched,
             nodes: rows,
-            longest: Vec::new(),
-            now: unix_seconds(),
+            longest: found
+                .longest
+                .into_iter()
+                .map(|(state, since)| (state, clock.unix(since)))
+                .collect(),
+            now: clock.unix(now),
+        }
+    }
+}
+
+/// Shows instants of the monotonic clock as times of day: a jump of the system clock moves all of them alike.
+struct Clock {
+    now: Instant,
+    unix_seconds: u64,
+}
+
+impl Clock {
+    fn new(now: Instant) -> Self {
+        Self {
+            now,
+            unix_seconds: unix_seconds(),
         }
     }
 
-    /// With what the page has more than `/status.json`.
-    pub(super) fn with_longest(mut self, board: &Board) -> Self {
-        let troubled = NodeState::ALL.into_iter().filter(|state| state.is_trouble());
-        let longest = troubled.filter_map(|state| {
-            let is_any = self.totals.states.get(state.name()).is_some_and(|count| *count > 0);
-            Some((state, is_any.then(|| board.longest(state)).flatten()?))
-        });
-        self.longest = longest.collect();
-        self
+    fn unix(&self, at: Instant) -> u64 {
+        let ago = self.now.saturating_duration_since(at);
+        self.unix_seconds.saturating_sub(ago.as_secs())
     }
 }
 
 impl Row {
-    fn new(node: &NodeStatus, standing: Option<(Standing, Vec<ContainerId>)>, room: &mut usize) -> Self {
-        let (standing, containers) = standing.unzip();
-        // Of a node that clients are not sent to, only what was promised is still true.
-        let working = standing.filter(|_| !matches!(node.state, NodeState::Down | NodeState::New));
-        let mut containers = containers.unwrap_or_default();
+    fn new(view: NodeView, clock: &Clock, room: &mut usize) -> Self {
+        let NodeView {
+            record,
+            standing,
+            mut containers,
+        } = view;
+        // For a node that is not returned to clients, only the promises are still true.
+        let working = (!matches!(record.state(), NodeState::Down | NodeState::New)).then_some(standing);
         let all = containers.len();
         containers.retain(|id| {
             let fits = id.as_str().len() <= *room;
@@ -209,20 +224,20 @@ impl Row {
             fits
         });
         Self {
-            address: node.addr.as_listed().to_owned(),
-            source: node.source,
-            state: node.state,
-            since: node.since,
-            probed: node.probed.map(|(at, _)| at),
-            latency: node.probed.map(|(_, took)| millis(took)),
-            pending: node.pending.clone(),
-            promises: standing.map_or(0, |standing| standing.promises),
+            address: record.addr.as_listed().to_owned(),
+            source: record.rank.source(),
+            state: record.state(),
+            since: clock.unix(record.since),
+            probed: record.probed.map(|(at, _)| clock.unix(at)),
+            latency: record.probed.map(|(_, took)| millis(took)),
+            promises: standing.promises,
             speed: working.and_then(ShownSpeed::of),
             finish: working.and_then(|standing| Some(rounded(standing.finish?.as_secs_f64(), 10.0))),
             containers_left_out: all - containers.len(),
             containers,
             resources: None,
-            reason: (!node.reason.is_empty()).then(|| node.reason.to_string()),
+            reason: Some(record.reason().to_owned()).filter(|reason| !reason.is_empty()),
+            pending: record.pending,
         }
     }
 }

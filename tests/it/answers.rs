@@ -121,9 +121,10 @@ fn failing_node_is_logged_once_and_delays_none() {
     assert_eq!(available(&router), addresses(&fleet, good.clone()));
     for (node, (behaviour, reason)) in useless.iter().enumerate() {
         let addr = fleet.addr(node);
-        let down = line("node", addr, "is down: ");
+        let down = line("node down", addr, "");
         let told = router.wait_line(&down, PATIENCE);
-        assert!(told.contains(&format!("{down}{reason}")), "{behaviour:?}: {told}");
+        let shown = reason.replace('\\', "\\\\").replace('"', "\\\"");
+        assert!(told.contains(&format!("reason=\"{shown}")), "{behaviour:?}: {told}");
         assert!(told.is_ascii() && told.len() < 400, "{told}");
         let lines = router.count_lines(&format!("\"{addr}\""));
         assert_eq!(lines, 1, "{behaviour:?}: {:?}", router.log());
@@ -169,7 +170,7 @@ fn node_response_head_is_limited_to_8_kib() {
     fleet.set(0, with_head(8192));
     fleet.set(1, with_head(8193));
     let router = launch().ips(fleet.list()).start();
-    let down = format!("node \"{}\" is down: header section above 8192 bytes", fleet.addr(1));
+    let down = format!("node down:…node=\"{}\"…header section above 8192 bytes", fleet.addr(1));
     router.wait_line(&down, PATIENCE);
     assert_eq!(
         router.get("/api/v1/ips?container=a").strings(),

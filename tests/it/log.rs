@@ -72,7 +72,7 @@ fn lines_that_found_no_room_are_counted_and_told_of() {
         "{told}"
     );
     // All lines are whole, before it and behind it.
-    router.wait_line_after(router.log_len(), "probe of", PATIENCE);
+    router.wait_line_after(router.log_len(), "probe finished:", PATIENCE);
     for line in router.log() {
         assert!(line.starts_with("20") && line.contains(" [infernet_router"), "{line:?}");
     }
@@ -107,7 +107,7 @@ fn a_fleet_that_changes_for_good_writes_a_line_a_second() {
         "{lines} lines in {:?}",
         begin.elapsed()
     );
-    router.wait_line_after(mark, "lines of this kind were left out before", PATIENCE);
+    router.wait_line_after(mark, "suppressed=", PATIENCE);
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn as_json_each_line_is_an_object() {
     fleet.set(1, Behaviour::Status(500));
     let list = format!("\u{1b}[2J\u{2028}\"\n{}", fleet.list());
     let router = launch().ips(list).set("LOG_FORMAT", "json").start();
-    router.wait_line("is down: status 500", PATIENCE);
+    router.wait_line("node down:…status 500", PATIENCE);
     router.wait_line("serving on http://", PATIENCE);
     router.signal(Signal::TERM);
     assert_eq!(router.wait_exit(PATIENCE).code(), Some(0));
@@ -125,8 +125,9 @@ fn as_json_each_line_is_an_object() {
     for line in &log {
         let object: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         let object = object.as_object().expect("an object");
-        let keys: Vec<_> = object.keys().map(String::as_str).collect();
-        assert_eq!(keys, ["level", "message", "target", "time"], "{line}");
+        for key in ["level", "message", "target", "time"] {
+            assert!(object.contains_key(key), "{key}: {line}");
+        }
         let text = |key: &str| object[key].as_str().expect("a text");
         assert!(["INFO", "WARN"].contains(&text("level")), "{line}");
         assert!(text("target").starts_with("infernet_router"), "{line}");
@@ -142,7 +143,7 @@ fn for_journald_lines_have_a_priority_and_no_time() {
     fleet.set(1, Behaviour::Status(500));
     let stream = "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) && export JOURNAL_STREAM";
     let router = launch().ips(fleet.list()).shell(stream).start();
-    let line = router.wait_line("is down: status 500", PATIENCE);
+    let line = router.wait_line("node down:…status 500", PATIENCE);
     assert!(line.starts_with("<4>WARN  [infernet_router::poller] node "), "{line}");
     let line = router.wait_line("serving on http://", PATIENCE);
     assert!(line.starts_with("<6>INFO  [infernet_router] serving"), "{line}");

@@ -53,6 +53,6 @@ fn wait_available(router: &Router, fleet: &Fleet, nodes: impl IntoIterator<Item 
 }
 
 /// A line of the log about a node.
-fn line(what: &str, node: SocketAddr, then: &str) -> String {
-    format!("{what} \"{node}\" {then}")
+fn line(event: &str, node: SocketAddr, then: &str) -> String {
+    format!("{event}:…node=\"{node}\"…{then}")
 }

@@ -113,7 +113,7 @@ fn it_ends_while_connects_hang() {
     let router = launch.set("REFRESH_INTERVAL", "0.1").start();
     let mut half = Connection::open(router.addr());
     half.send("GET /health HTTP/1.1\r\nHo");
-    router.wait_line("is down: timeout: no complete response", PATIENCE);
+    router.wait_line("node down:…timeout: no complete response", PATIENCE);
     ends(&router, Signal::TERM);
 }
 
@@ -214,7 +214,7 @@ fn nobody_can_forge_a_line_of_the_log() {
     }
     router.signal(Signal::TERM);
     assert_eq!(router.wait_exit(PATIENCE).code(), Some(0));
-    assert!(router.count_lines("is down") >= 4, "{:?}", router.log());
+    assert!(router.count_lines("node down:") >= 4, "{:?}", router.log());
     for line in router.log() {
         let (time, rest) = line.split_once(' ').unwrap_or_default();
         assert!(time.starts_with("20") && time.ends_with('Z'), "{line:?}");
@@ -253,6 +253,6 @@ fn with_few_descriptors_it_serves_fewer_and_says_so() {
         PATIENCE,
     );
     wait_available(&router, &fleet, 0..100);
-    assert_eq!(router.count_lines("is down"), 0);
+    assert_eq!(router.count_lines("node down:"), 0);
     ends(&router, Signal::TERM);
 }

@@ -40,7 +40,7 @@ fn https_node_with_unknown_root_is_down() {
         (unset, "its issuer is not trusted"),
         (foreign, "its signature is not that of"),
     ] {
-        let down = format!("node \"{}\" is down: certificate rejected: {why}", node.url());
+        let down = format!("node down:…node=\"{}\"…certificate rejected: {why}", node.url());
         router.wait_line(&down, PATIENCE);
         assert_eq!(runs_tls(&router), [""; 0]);
     }
@@ -56,7 +56,7 @@ fn untrusted_issuer_costs_one_handshake_per_probe() {
         .set("SSL_CERT_FILE", "roots.pem")
         .set("REFRESH_INTERVAL", "0.5")
         .start();
-    router.wait_line("is down", PATIENCE);
+    router.wait_line("node down:", PATIENCE);
     router.until("six handshakes have failed", || node.failed() >= 6);
     // Handshakes of a probe in flight, and one that finished between the two requests.
     let metrics = router.get("/metrics");
@@ -106,7 +106,7 @@ fn certificate_reason_is_logged_once() {
     ] {
         let router = trusting(&node);
         router.wait_line(
-            &format!("node \"{}\" is down: certificate rejected: {why}", node.url()),
+            &format!("node down:…node=\"{}\"…certificate rejected: {why}", node.url()),
             PATIENCE,
         );
         let failed = node.failed();
@@ -159,7 +159,10 @@ fn certificate_that_expires_takes_node_down_despite_tickets() {
         let node = TlsNode::start_with(&["127.0.0.1"], Leaf::ExpiresIn(Duration::from_secs(seconds)));
         let router = trusting(&node);
         router.until("it has been probed", || node.answered() + node.failed() > 0);
-        let expired = format!("node \"{}\" is down: certificate rejected: it has expired", node.url());
+        let expired = format!(
+            "node down:…node=\"{}\"…certificate rejected: it has expired",
+            node.url()
+        );
         router.wait_line(&expired, PATIENCE + Duration::from_secs(seconds));
         assert_eq!(runs_tls(&router), [""; 0]);
         if node.answered() > 0 {
@@ -184,7 +187,7 @@ fn redirect_to_https_of_same_host_is_followed() {
     let launch = launch().ips(plain.list()).file("roots.pem", node.ca_pem());
     let router = launch.set("SSL_CERT_FILE", "roots.pem").start();
     router.until("it is available", || runs_tls(&router) == [plain.addr(0).to_string()]);
-    let told = format!("answers by a redirect to \"{}/info\"", node.url());
+    let told = format!("node redirects:…{}/info", node.url());
     router.wait_line(&told, PATIENCE);
 }
 
@@ -218,9 +221,9 @@ fn http_and_tls_mismatch_has_a_reason() {
     let plain = V6Node::start_at(Ipv4Addr::LOCALHOST.into()).expect("a port is free");
     let list = format!("{}\nhttps://{}\n", node.addr(), plain.addr());
     let router = launch().ips(list).start();
-    let told = format!("node \"{}\" is down: not an HTTP response", node.addr());
+    let told = format!("node down:…node=\"{}\"…not an HTTP response", node.addr());
     router.wait_line(&told, PATIENCE);
-    let told = format!("node \"https://{}\" is down: not a TLS response", plain.addr());
+    let told = format!("node down:…node=\"https://{}\"…not a TLS response", plain.addr());
     router.wait_line(&told, PATIENCE);
 }
 

@@ -229,10 +229,11 @@ impl<'a> Run<'a> {
 
     /// Like the poller with a new node: asked at once.
     fn list(&mut self, at: usize) {
+        let now = self.instant();
         let node = &mut self.nodes[at];
         node.is_listed = true;
         for (number, replica) in self.replicas.iter_mut().enumerate() {
-            let id = replica.registry.insert(node.addr.clone(), Rank::Listed(at as u32));
+            let id = replica.registry.insert(node.addr.clone(), Rank::Listed(at as u32), now);
             replica.ids[at] = Some(id);
             let probe = Event::Probe {
                 replica: number,

@@ -155,13 +155,13 @@ impl Router {
         assert!(seen.log_ended, "it has written nothing for {PATIENCE:?}");
     }
 
-    /// How many lines of the log contain that.
+    /// Number of log lines that contain `part`. An ellipsis in it stands for any text.
     pub fn count_lines(&self, part: &str) -> usize {
         let seen = self.watch.lock();
-        seen.log.iter().filter(|line| line.contains(part)).count()
+        seen.log.iter().filter(|line| contains(line, part)).count()
     }
 
-    /// Waits for a line that contains that, among all lines.
+    /// Waits for a line that contains `part`, among all lines. An ellipsis in it stands for any text.
     #[track_caller]
     pub fn wait_line(&self, part: &str, within: Duration) -> String {
         self.wait_line_after(0, part, within)
@@ -172,7 +172,7 @@ impl Router {
     pub fn wait_line_after(&self, mark: usize, part: &str, within: Duration) -> String {
         let found = |seen: &Seen| {
             let new = seen.log.get(mark..).unwrap_or_default();
-            new.iter().find(|line| line.contains(part)).cloned()
+            new.iter().find(|line| contains(line, part)).cloned()
         };
         let seen = self.watch.wait(within, |seen| found(seen).is_some() || seen.log_ended);
         let line = found(&seen);
@@ -337,4 +337,13 @@ pub fn until(within: Duration, mut condition: impl FnMut() -> bool) -> bool {
         }
         std::thread::sleep(POLL);
     }
+}
+
+/// Whether the pieces of `part` between ellipses are in the line, in this order.
+fn contains(line: &str, part: &str) -> bool {
+    let mut rest = Some(line);
+    for piece in part.split('…') {
+        rest = rest.and_then(|rest| Some(rest.split_once(piece)?.1));
+    }
+    rest.is_some()
 }

@@ -21,6 +21,10 @@ fn report(registry: &Registry, id: NodeId, running: &[Running]) -> usize {
     registry.up(id, registry.begin_probe(id, now), running, 0, now)
 }
 
+fn down(registry: &Registry, id: NodeId) {
+    registry.set_health(id, Health::Down, start());
+}
+
 fn ids(name: &str, range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|number| format!("{name}-{number}")).collect()
 }
@@ -34,7 +38,7 @@ fn nodes_of(registry: &Registry, id: &str) -> usize {
 fn full() -> (Registry, Vec<NodeId>) {
     let registry = empty();
     let nodes: Vec<NodeId> = (0..40)
-        .map(|node| registry.insert(addr(node), explorer(node)))
+        .map(|node| registry.insert(addr(node), explorer(node), start()))
         .collect();
     for (at, id) in nodes.iter().enumerate() {
         let own = ids("rare", at * 250..(at + 1) * 250);
@@ -48,7 +52,7 @@ fn full() -> (Registry, Vec<NodeId>) {
 #[test]
 fn above_the_limit_only_listed_nodes_add_ids() {
     let (registry, nodes) = full();
-    let listed = registry.insert(addr(40), Rank::Listed(0));
+    let listed = registry.insert(addr(40), Rank::Listed(0), start());
     assert_eq!(up(&registry, listed, &ids("listed", 0..256)), 0);
     let shown = registry.containers();
     assert_eq!(shown.len(), MAX_CONTAINERS + 256);
@@ -68,21 +72,21 @@ fn above_the_limit_only_listed_nodes_add_ids() {
 #[test]
 fn container_leaves_with_its_last_node() {
     let (registry, nodes) = full();
-    let listed = registry.insert(addr(40), Rank::Listed(0));
+    let listed = registry.insert(addr(40), Rank::Listed(0), start());
     let both = [ids("rare", 0..250), ids("listed", 0..6)].concat();
     assert_eq!(up(&registry, listed, &both), 0);
     assert!(both.iter().all(|id| nodes_of(&registry, id) > 0));
-    registry.down(listed);
+    down(&registry, listed);
     assert_eq!(nodes_of(&registry, "rare-0"), 1);
     assert_eq!(registry.containers().len(), MAX_CONTAINERS);
-    registry.down(nodes[0]);
+    down(&registry, nodes[0]);
     assert_eq!(nodes_of(&registry, "rare-0"), 0);
 }
 
 /// Nodes of one Explorer address, which differ in their ports.
 fn of_one_address(registry: &Registry, node: usize, port: u16) -> NodeId {
     let socket = SocketAddr::from((socket(node).ip(), port));
-    registry.insert(NodeAddr::from_socket(socket), Rank::Explorer(socket))
+    registry.insert(NodeAddr::from_socket(socket), Rank::Explorer(socket), start())
 }
 
 #[test]
@@ -92,7 +96,7 @@ fn address_with_the_largest_share_gives_up_ids() {
     for (at, id) in hostile.iter().enumerate() {
         assert_eq!(up(&registry, *id, &ids("rare", at * 250..(at + 1) * 250)), 0);
     }
-    let honest = registry.insert(addr(1), explorer(1));
+    let honest = registry.insert(addr(1), explorer(1), start());
     assert_eq!(up(&registry, honest, &ids("good", 0..3)), 0);
     assert_eq!(registry.containers().len(), MAX_CONTAINERS);
     assert!(ids("good", 0..3).iter().all(|id| nodes_of(&registry, id) == 1));
@@ -113,7 +117,7 @@ fn long_texts_of_one_address_keep_no_other_out() {
         let ids: Vec<String> = (0..100).map(|n| format!("{}{port}-{n}", "\u{1}".repeat(244))).collect();
         up(&registry, id, &ids);
     }
-    let honest = registry.insert(addr(1), explorer(1));
+    let honest = registry.insert(addr(1), explorer(1), start());
     assert_eq!(up(&registry, honest, &ids(&"long".repeat(60), 0..200)), 0);
 }
 
@@ -124,13 +128,13 @@ fn ids_of_several_addresses_or_listed_nodes_are_not_evicted() {
     let id = |node: usize| ids("rare", node * 250..(node + 1) * 250);
     (0..40).for_each(|node| assert_eq!(up(&registry, nodes[node], &id(node)), 0));
     let (other, listed) = (
-        registry.insert(addr(1), explorer(1)),
-        registry.insert(addr(2), Rank::Listed(0)),
+        registry.insert(addr(1), explorer(1), start()),
+        registry.insert(addr(2), Rank::Listed(0), start()),
     );
     assert_eq!(up(&registry, other, &id(39)) + up(&registry, listed, &id(38)), 0);
     registry.relist(nodes[37], addr(3), Rank::Listed(1));
     (4..40).for_each(|node| {
-        let id = registry.insert(addr(node), explorer(node));
+        let id = registry.insert(addr(node), explorer(node), start());
         up(&registry, id, &ids("new", node * 256..(node + 1) * 256));
     });
     let is_kept = |node| id(node).iter().all(|id| nodes_of(&registry, id) > 0);
@@ -141,7 +145,7 @@ fn ids_of_several_addresses_or_listed_nodes_are_not_evicted() {
 fn listed_nodes_add_a_hundred_thousand_ids() {
     let registry = empty();
     let entered = |node: usize| {
-        let id = registry.insert(addr(node), Rank::Listed(node as u32));
+        let id = registry.insert(addr(node), Rank::Listed(node as u32), start());
         250 - up(&registry, id, &ids("own", node * 250..(node + 1) * 250))
     };
     assert!((0..400).all(|node| entered(node) == 250));
@@ -151,9 +155,9 @@ fn listed_nodes_add_a_hundred_thousand_ids() {
 #[test]
 fn removed_ids_leave_room() {
     let (registry, nodes) = full();
-    registry.down(nodes[0]);
+    down(&registry, nodes[0]);
     assert_eq!(registry.containers().len(), MAX_CONTAINERS - 250);
-    let another = registry.insert(addr(41), explorer(41));
+    let another = registry.insert(addr(41), explorer(41), start());
     assert_eq!(up(&registry, another, &ids("new", 0..251)), 1);
     registry.remove(another);
     nodes.iter().for_each(|id| registry.remove(*id));
@@ -171,11 +175,13 @@ fn after_the_described_nodes_leave_the_next_describes() {
         };
         report(&registry, id, &[running])
     };
-    let nodes: Vec<NodeId> = (0..6).map(|node| registry.insert(addr(node), explorer(node))).collect();
+    let nodes: Vec<NodeId> = (0..6)
+        .map(|node| registry.insert(addr(node), explorer(node), start()))
+        .collect();
     (0..6).rev().for_each(|node| assert_eq!(report(nodes[node], node), 0));
     let description = || registry.containers()[0].description.as_deref().map(str::to_owned);
     assert_eq!(description().as_deref(), Some("by 0"));
-    nodes[..4].iter().for_each(|id| drop(registry.down(*id)));
+    nodes[..4].iter().for_each(|id| down(&registry, *id));
     report(nodes[5], 5);
     assert_eq!(description().as_deref(), Some("by 5"));
     report(nodes[4], 4);
@@ -203,7 +209,7 @@ fn escaped_ids_are_charged_at_their_json_length() {
         "{}",
         shown.len()
     );
-    let listed = registry.insert(addr(40), Rank::Listed(0));
+    let listed = registry.insert(addr(40), Rank::Listed(0), start());
     assert_eq!(up(&registry, listed, &ids("listed", 0..256)), 0);
     registry.remove(listed);
     assert_eq!(registry.containers(), shown);

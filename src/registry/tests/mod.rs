@@ -71,7 +71,7 @@ impl Fleet {
     fn with(policy: PromisePolicy, pending: &[u64]) -> Self {
         let now = start();
         let registry = Registry::new(policy, INTERVAL, now);
-        let insert = |node| registry.insert(addr(node), Rank::Listed(node as u32));
+        let insert = |node| registry.insert(addr(node), Rank::Listed(node as u32), now);
         let ids = (0..pending.len()).map(insert).collect();
         let fleet = Self { registry, ids, now };
         (0..pending.len()).for_each(|node| fleet.up(node, pending[node]));
@@ -81,6 +81,10 @@ impl Fleet {
     fn up(&self, node: usize, pending: u64) {
         let probe = self.begin_probe(node);
         self.report(node, probe, pending);
+    }
+
+    fn set_health(&self, node: usize, health: Health) -> Option<Withdrawn> {
+        self.registry.set_health(self.ids[node], health, self.now)
     }
 
     fn begin_probe(&self, node: usize) -> u32 {
@@ -135,7 +139,7 @@ fn reused_slot_is_not_in_an_older_view() {
     let view = fleet.registry.lock().view(["a"].into_iter(), asking);
     let selected = select(&view.expect("two nodes run it"), page(0, 9), |_| Vec::new()).expect("one container");
     fleet.registry.remove(fleet.ids[0]);
-    let new = fleet.registry.insert(addr(2), Rank::Listed(2));
+    let new = fleet.registry.insert(addr(2), Rank::Listed(2), fleet.now);
     assert_eq!(new.index(), fleet.ids[0].index());
     let state = fleet.registry.lock();
     assert_eq!(state.still_there(&selected, 0), [fleet.ids[1]]);

@@ -168,25 +168,27 @@ impl Model {
                 id: ContainerId::parse(id).expect("an id"),
                 count: nodes.len(),
                 description: first.map(|text| text.as_str().into()),
+                images: Vec::new(),
             }
         };
         by_id.into_iter().map(summary).collect()
     }
 
-    fn totals(&self) -> Totals {
-        let count = |listed: bool, up: bool| {
+    fn check_totals(&self, totals: &Totals) -> Result<(), TestCaseError> {
+        let of = |source| {
             let nodes = self.nodes.values();
-            nodes
-                .filter(|node| matches!(node.rank, Rank::Listed(_)) == listed && (!up || node.runs.is_some()))
-                .count()
+            nodes.filter(move |node| node.rank.source() == source)
         };
-        Totals {
-            listed_up: count(true, true),
-            listed: count(true, false),
-            explorer_up: count(false, true),
-            explorer: count(false, false),
-            promises: self.promises,
+        for source in [Source::IpsFile, Source::Explorer] {
+            let up = of(source).filter(|node| node.runs.is_some()).count();
+            prop_assert_eq!(totals.nodes(source, NodeState::Up), up);
+            let count = NodeState::ALL.iter().map(|state| totals.nodes(source, *state));
+            prop_assert_eq!(count.sum::<usize>(), of(source).count());
         }
+        let available = self.nodes.values().filter(|node| node.runs.is_some());
+        prop_assert_eq!(totals.available, available.count());
+        prop_assert_eq!(totals.promises, self.promises);
+        Ok(())
     }
 }
 
@@ -201,7 +203,7 @@ fn take(step: Step, model: &mut Model, registry: &Registry, now: &mut Instant) -
         Step::Insert { node, rank } => {
             let rank = rank.rank(node);
             model.nodes.entry(node).or_insert_with(|| ModelNode {
-                id: registry.insert(addr(node), rank),
+                id: registry.insert(addr(node), rank, *now),
                 rank,
                 last_sent: 0,
                 under_way: None,
@@ -256,7 +258,7 @@ fn take(step: Step, model: &mut Model, registry: &Registry, now: &mut Instant) -
         }
         Step::Down { node } => {
             if let Some(node) = model.nodes.get_mut(&node) {
-                registry.down(node.id);
+                registry.set_health(node.id, Health::Down, *now);
                 node.runs = None;
             }
         }
@@ -328,7 +330,7 @@ proptest! {
         for step in steps {
             take(step, &mut model, &registry, &mut now)?;
             prop_assert_eq!(registry.containers(), model.containers());
-            prop_assert_eq!(registry.totals(), model.totals());
+            model.check_totals(&registry.totals())?;
             check_orders(&model, &registry)?;
         }
     }

@@ -16,8 +16,9 @@ use std::time::Instant;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::report::{Row, ShownSpeed};
-use super::{Board, Filter, NodeState, PendingByType, StatusReport};
-use crate::registry::Registry;
+use super::{Board, Filter, StatusReport};
+use crate::metrics::Metrics;
+use crate::registry::{NodeState, PendingByType, Registry};
 use crate::resources::Resources;
 use crate::status::shown_time;
 use text::{age, attribute, grouped, lasting, shown, span, when};
@@ -55,11 +56,12 @@ pub(crate) fn to_html(
     board: &Board,
     registry: &Registry,
     resources: Option<&Resources>,
+    metrics: &Metrics,
     filter: &Filter,
     is_paused: bool,
     now: Instant,
 ) -> String {
-    let report = StatusReport::new(board, registry, resources, filter, now).with_longest(board);
+    let report = StatusReport::new(board, registry, resources, metrics, filter, now);
     let mut page = String::with_capacity(16 * 1024);
     head(&mut page, &report, is_paused);
     wrong(&mut page, &report);

@@ -33,7 +33,7 @@ fn too_few_descriptors_are_noticed_at_the_start_and_a_flood_beyond_them_is_outli
     fleet.wait_asked_total(fleet.asked_total() + 20, PATIENCE);
     assert_eq!(router.get(IPS).strings().len(), 3);
     answered(honest.end());
-    assert_eq!(router.count_lines("is down"), 0);
+    assert_eq!(router.count_lines("node down:"), 0);
     assert_eq!(router.count_lines("panicked"), 0);
 }
 

@@ -267,11 +267,11 @@ fn an_id_with_several_images_is_told_once_everywhere() {
     assert!(router.get("/metrics").text().contains(&metric(1)));
     fleet.wait_asked(2, fleet.asked(2) + 3, PATIENCE);
     fleet.set(2, info(&[("hello", "one:1"), ("other", "o")]));
-    router.wait_line("container \"hello\" runs with one image again", PATIENCE);
+    router.wait_line("image conflict ended:…container=hello", PATIENCE);
     let lines = router.log();
     let began = lines
         .iter()
-        .filter(|line| line.contains("container \"hello\" runs with different images"))
+        .filter(|line| line.contains("image conflict:") && line.contains("container=hello"))
         .count();
     assert_eq!(began, 1, "{lines:#?}");
     assert!(router.get("/metrics").text().contains(&metric(0)));

@@ -1,24 +1,48 @@
 //! Probes one node: a single `GET /info`, bounded in time and size. Does not log and does not decide health.
 
+use std::fmt;
 use std::time::SystemTime;
 
+use super::health::Verdict;
 use crate::net::{Bounds, Family, Fetcher, MAX_REDIRECTS, NODE_TIMEOUT, Response};
 use crate::node::{NodeAddr, NodeInfo, Source};
 use crate::registry::NodeId;
 
-/// Longest `/info` body read. Real ones are a few KiB; 128 probes stay below 32 MiB.
+/// Longest `/info` body. Real bodies have a few KiB, and 128 probes remain below 32 MiB.
 pub(crate) const MAX_INFO_BYTES: u64 = 256 * 1024;
-/// How a probe ended.
+
+/// The outcome of a probe.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// The node answered as a node does.
+    /// The node responds as a node does.
     Up(NodeInfo),
-    /// 429: it is alive and asks us less often. Neither a success nor a failure.
+    /// 429: the node is alive but rate-limits the router. Neither a success nor a failure.
     Limited,
-    /// A failure, with the reason in a few words.
+    /// A failure with its reason.
     Failed(String),
-    /// It went wrong on our side (descriptors, memory, ports): no verdict.
+    /// A local error (descriptors, memory, ports) with its reason: no verdict on the node.
     LocalError(String),
+}
+
+impl Outcome {
+    pub(super) fn verdict(&self) -> Verdict {
+        match self {
+            Outcome::Up(_) => Verdict::Success,
+            Outcome::Limited => Verdict::Limited,
+            Outcome::Failed(_) => Verdict::Failure,
+            Outcome::LocalError(_) => Verdict::LocalError,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Up(_) => f.write_str("up"),
+            Outcome::Limited => f.write_str("status 429"),
+            Outcome::Failed(reason) | Outcome::LocalError(reason) => f.write_str(reason),
+        }
+    }
 }
 
 /// Probes one node within [`NODE_TIMEOUT`].
@@ -84,7 +108,7 @@ fn outcome(answer: Response) -> Outcome {
 pub(crate) struct ProbeJob {
     pub(crate) id: NodeId,
     /// The registry's number of this probe.
-    pub(crate) probe: u32,
+    pub(crate) number: u32,
     pub(crate) addr: NodeAddr,
     pub(crate) source: Source,
 }

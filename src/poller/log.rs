@@ -1,0 +1,127 @@
+//! Log lines about nodes, limited per list: untrusted parties register nodes at the Explorer.
+
+use std::time::{Duration, Instant};
+
+use log::Level;
+use log::kv::Value;
+
+use crate::metrics::Label;
+use crate::node::{NodeAddr, Rank, Source};
+use crate::registry::NodeRecord;
+use crate::util::log_throttle::{LogRate, LogThrottle};
+
+/// A burst for a large fleet at startup, then one line per second. An Explorer can name 100,000 other nodes each
+/// interval, and a fleet that changes permanently must not fill the disk.
+const NODE_RATE: LogRate = LogRate {
+    burst: 1_000,
+    refill: Duration::from_secs(1),
+};
+const TARGET: &str = "infernet_router::poller";
+
+/// The node that a line is about.
+#[derive(Clone, Debug)]
+pub(super) struct Subject {
+    pub(super) addr: NodeAddr,
+    pub(super) rank: Rank,
+}
+
+impl Subject {
+    pub(super) fn of(record: &NodeRecord) -> Self {
+        Self {
+            addr: record.addr.clone(),
+            rank: record.rank,
+        }
+    }
+}
+
+/// The keys of a line beside `node` and `source`. An absent key is omitted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Keys<'a> {
+    pub(super) reason: Option<&'a str>,
+    pub(super) containers: Option<usize>,
+    pub(super) pending: Option<u64>,
+    pub(super) latency_ms: Option<u64>,
+    pub(super) recheck_s: Option<u64>,
+    pub(super) lasts_s: Option<f64>,
+}
+
+/// Throttles of both lists. Lines about Explorer nodes displace none about listed nodes.
+#[derive(Debug)]
+pub(super) struct NodeLines {
+    listed: LogThrottle,
+    explorer: LogThrottle,
+}
+
+impl NodeLines {
+    pub(super) fn new() -> Self {
+        Self {
+            listed: LogThrottle::new(NODE_RATE),
+            explorer: LogThrottle::new(NODE_RATE),
+        }
+    }
+
+    fn of(&mut self, source: Source) -> &mut LogThrottle {
+        match source {
+            Source::IpsFile => &mut self.listed,
+            Source::Explorer => &mut self.explorer,
+        }
+    }
+
+    /// Logs an event of a node. A suppressed line is logged at level debug.
+    pub(super) fn log(&mut self, level: Level, event: &str, node: &Subject, keys: Keys<'_>, now: Instant) {
+        let source = node.rank.source();
+        let suppressed = self.of(source).admit(now);
+        log::log!(
+            target: TARGET, if suppressed.is_some() { level } else { Level::Debug },
+            node:% = node.addr,
+            source = source.label(),
+            reason = keys.reason.as_ref().map_or_else(Value::null, Value::from_display),
+            containers = keys.containers,
+            pending = keys.pending,
+            latency_ms = keys.latency_ms,
+            recheck_s = keys.recheck_s,
+            lasts_s = keys.lasts_s,
+            suppressed = suppressed;
+            "{event}"
+        );
+    }
+
+    /// Logs how many lines were suppressed if no other line has reported it.
+    pub(super) fn log_overdue(&mut self, now: Instant) {
+        for source in Source::ALL {
+            if let Some(suppressed) = self.of(*source).overdue(now) {
+                log::warn!(target: TARGET, source = source.label(), suppressed; "node lines suppressed: too many changes");
+            }
+        }
+    }
+}
+
+/// Whether two reasons differ only in their numbers: dates, counts, ports.
+pub(super) fn is_same_reason(one: &str, other: &str) -> bool {
+    let is_kept = |char: &char| !char.is_ascii_digit();
+    one.chars().filter(is_kept).eq(other.chars().filter(is_kept))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
+    fn flood_of_explorer_lines_displaces_no_listed_line() {
+        let (mut lines, now) = (NodeLines::new(), Instant::now());
+        while lines.of(Source::Explorer).admit(now).is_some() {}
+        assert!(lines.of(Source::IpsFile).admit(now).is_some());
+    }
+
+    #[test]
+    fn reason_is_same_when_only_numbers_changed() {
+        assert!(is_same_reason(
+            "expired 3 days ago, at 2026-01-09",
+            "expired 14 days ago, at 2026-01-20"
+        ));
+        assert!(is_same_reason("", ""));
+        assert!(!is_same_reason("connection refused", "connection reset"));
+        assert!(!is_same_reason("", "connection refused"));
+    }
+}

@@ -1,0 +1,77 @@
+//! What is known of one node beside its position in the orders: written by the poller, read by every report.
+
+use std::time::{Duration, Instant};
+
+use super::health::{Health, NodeState};
+use super::pending::PendingByType;
+use crate::node::{NodeAddr, Rank};
+
+/// One listed node.
+#[derive(Clone, Debug)]
+pub struct NodeRecord {
+    /// The address as listed.
+    pub addr: NodeAddr,
+    /// The rank in the lists.
+    pub rank: Rank,
+    pub(super) health: Health,
+    /// Start of the current state.
+    pub since: Instant,
+    /// End and duration of the last probe.
+    pub probed: Option<(Instant, Duration)>,
+    /// Time from which the node is shown as `limited`, while it returns only 429.
+    pub limited_at: Option<Instant>,
+    /// Pending jobs of the last report, while the node is available.
+    pub pending: Option<PendingByType>,
+    /// The last failure. Kept when the node recovers, so that a flapping node does not repeat it in the log.
+    pub last_failure: Box<str>,
+}
+
+impl NodeRecord {
+    pub(super) fn new(addr: NodeAddr, rank: Rank, now: Instant) -> Self {
+        Self {
+            addr,
+            rank,
+            health: Health::New,
+            since: now,
+            probed: None,
+            limited_at: None,
+            pending: None,
+            last_failure: Box::default(),
+        }
+    }
+
+    /// The health of the node.
+    pub fn health(&self) -> Health {
+        self.health
+    }
+
+    /// The state to show. `limited` follows from the time since which the node has returned only 429.
+    pub fn state(&self) -> NodeState {
+        let is_limited = match (self.limited_at, self.probed) {
+            (Some(limited_at), Some((probed, _))) => probed >= limited_at,
+            _ => false,
+        };
+        match is_limited && self.health != Health::Doubted {
+            true => NodeState::Limited,
+            false => self.health.into(),
+        }
+    }
+
+    /// Why the state is a problem; empty if it is none.
+    pub fn reason(&self) -> &str {
+        match self.state().is_problem() {
+            true => &self.last_failure,
+            false => "",
+        }
+    }
+
+    /// Changes the record and restarts `since` if the state changed.
+    pub(super) fn change<T>(&mut self, now: Instant, change: impl FnOnce(&mut Self) -> T) -> T {
+        let before = self.state();
+        let result = change(self);
+        if self.state() != before {
+            self.since = now;
+        }
+        result
+    }
+}
