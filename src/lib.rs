@@ -18,8 +18,8 @@
 //! `model_id` starts a survey or shares one (429 where there are too many); while it is on, the worker defers the answer
 //! and the gate asks again, so that nobody waits behind it.
 //!
-//! **The status.** `poller` and `lists` write what they found on the board of `status` as well, which has a lock of its
-//! own: `/status` reads it some hundred nodes at a time, and asks `registry` for single nodes.
+//! **Status.** `status` reads the records of the nodes from `registry` in slices, and the state of the lists from `lists`.
+//! It sorts, counts and formats without a lock.
 //!
 //! **Invariants**
 //! - `config`, `node`, `limiter`, `registry` open no socket, start no thread, read no clock.
@@ -83,7 +83,7 @@ use metrics::Metrics;
 use models::Models;
 use net::Fetcher;
 use registry::{PromisePolicy, Registry};
-use status::Board;
+use status::Reporter;
 use util::descriptors;
 use util::threads::{self, Alarm, Joined};
 
@@ -155,7 +155,6 @@ impl Router {
         let metrics = Arc::new(Metrics::default());
         let registry = Arc::new(Registry::new(policy(&config), config.refresh_interval, now));
         let lists = Lists::new(&config);
-        let board = Arc::new(Board::new(&config, lists.clone(), now));
         let (alarm, is_broken) = Alarm::new();
         // What is declared last is dropped first: where the start fails, the threads are told to end before the joins.
         let mut threads = Vec::new();
@@ -169,11 +168,23 @@ impl Router {
         };
         let (thread, resources) = config.resources_interval.map(start).transpose()?.unzip();
         threads.extend(thread);
-        let (of_service, to_show) = (Arc::clone(&registry), Arc::clone(&board));
+        let changed = config.changed.iter();
+        let reporter = Reporter {
+            registry: Arc::clone(&registry),
+            lists: lists.clone(),
+            resolver: fetcher.resolver().clone(),
+            metrics: Arc::clone(&metrics),
+            started: now,
+            interval: config.refresh_interval,
+            settings: changed
+                .map(|(name, value)| ((*name).to_owned(), value.clone()))
+                .collect(),
+        };
+        let of_service = Arc::clone(&registry);
         let service = Service::new(
             &config,
             of_service,
-            to_show,
+            reporter,
             resources,
             models,
             Arc::clone(&metrics),

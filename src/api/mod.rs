@@ -23,7 +23,7 @@ use crate::models::{Models, Step};
 use crate::registry::{Purpose, Registry, Summary};
 use crate::resources::Resources;
 use crate::response::{Listing, Response};
-use crate::status::{self, Board, StatusReport};
+use crate::status::{self, Reporter};
 use limits::Limits;
 use query::QueryError;
 use readers::Readers;
@@ -56,7 +56,7 @@ pub(crate) struct Asked<'a> {
 #[derive(Debug)]
 pub(crate) struct Service {
     registry: Arc<Registry>,
-    board: Arc<Board>,
+    reporter: Reporter,
     /// `None` if resources are never polled; the endpoint does not exist then.
     resources: Option<Resources>,
     models: Arc<Models>,
@@ -70,7 +70,7 @@ impl Service {
     pub(crate) fn new(
         config: &Config,
         registry: Arc<Registry>,
-        board: Arc<Board>,
+        reporter: Reporter,
         resources: Option<Resources>,
         models: Arc<Models>,
         metrics: Arc<Metrics>,
@@ -80,7 +80,7 @@ impl Service {
             limits: Limits::new(config, now),
             readers: Readers::new(config),
             registry,
-            board,
+            reporter,
             resources,
             models,
             metrics,
@@ -202,16 +202,8 @@ impl Service {
 
     fn status(&self, query: &str, now: Instant) -> Result<Response, QueryError> {
         let query = query::status(query)?;
-        let (resources, is_paused) = (self.resources.as_ref(), query.is_paused);
-        let html = status::to_html(
-            &self.board,
-            &self.registry,
-            resources,
-            &self.metrics,
-            &query.filter,
-            is_paused,
-            now,
-        );
+        let report = self.reporter.report(self.resources.as_ref(), &query.filter, now);
+        let html = status::to_html(&report, &query.filter, query.is_paused);
         Ok(Response::new(200, status::CONTENT_TYPE, html.into_bytes())
             .with("Cache-Control", "no-store")
             .with("Content-Security-Policy", status::CONTENT_SECURITY_POLICY))
@@ -219,15 +211,7 @@ impl Service {
 
     fn status_json(&self, query: &str, now: Instant) -> Result<Response, QueryError> {
         let filter = query::status(query)?.filter;
-        let resources = self.resources.as_ref();
-        Ok(dynamic(&StatusReport::new(
-            &self.board,
-            &self.registry,
-            resources,
-            &self.metrics,
-            &filter,
-            now,
-        )))
+        Ok(dynamic(&self.reporter.report(self.resources.as_ref(), &filter, now)))
     }
 
     /// The limit allows the client's next request after `next_in`.

@@ -7,14 +7,14 @@ use percent_encoding::percent_decode;
 
 use crate::registry::NodeState;
 use crate::registry::{MAX_PAGE, Page, TooDeep};
-use crate::status::Filter;
+use crate::status::{self, Filter};
 use crate::util::text;
 
 /// Containers of one query. A node runs at most 256, and a request head has 8 KiB.
 const MAX_CONTAINERS: usize = 64;
 /// Addresses of a response of `/api/v1/ips` without `n`.
 const DEFAULT_N: u32 = 3;
-/// Nodes of a response of `/api/v1/resources` or `/status` without `n`. The client of `/api/v1/resources` cannot send it.
+/// Nodes of a response of `/api/v1/resources` without `n`. The client of `/api/v1/resources` cannot send it.
 const DEFAULT_NODES: u32 = 100;
 /// Longest number in digits: those of the largest number of 64 bits, which clients send for "all".
 const MAX_DIGITS: usize = 20;
@@ -115,7 +115,7 @@ pub(super) fn resources(query: &str) -> Result<Query, QueryError> {
 /// Parses the query of `/status`. An empty value counts as absent, as forms send it.
 pub(super) fn status(query: &str) -> Result<StatusQuery, QueryError> {
     let params = Params::parse(query)?;
-    let page = params.page(DEFAULT_NODES)?;
+    let page = params.page(status::DEFAULT_N)?;
     Ok(StatusQuery {
         filter: Filter {
             state: params.once("state", state)?,

@@ -13,6 +13,7 @@ use crate::config::{Config, PendingWeights};
 use crate::net::Bounds;
 use crate::node::Source;
 use crate::registry::MAX_PAGE;
+use crate::status::Conflict;
 
 /// One page is made within some milliseconds; a machine that is too busy for this is told as such.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,7 +34,7 @@ struct Shown {
     explorer: Option<ShownExplorer>,
     doubt: ShownDoubt,
     pool_too_small: bool,
-    conflicting_containers: Vec<ShownConflict>,
+    conflicting_containers: Vec<Conflict>,
     nodes: Vec<ShownNode>,
 }
 
@@ -63,18 +64,6 @@ struct ShownExplorer {
 #[derive(Deserialize)]
 struct ShownDoubt {
     since: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct ShownConflict {
-    id: String,
-    images: Vec<ShownImage>,
-}
-
-#[derive(Deserialize)]
-struct ShownImage {
-    image: String,
-    nodes: usize,
 }
 
 #[derive(Deserialize)]
@@ -172,8 +161,7 @@ fn table(shown: &Shown, weights: &PendingWeights) -> Table {
         table.note("not all nodes are asked in an interval: raise MAX_PROBES or REFRESH_INTERVAL");
     }
     for conflict in &shown.conflicting_containers {
-        let images = conflict.images.iter().map(|image| (image.image.as_str(), image.nodes));
-        table.conflict(&conflict.id, images);
+        table.conflict(conflict);
     }
     for line in &file.skipped {
         let reason = format!("line {}: {}", line.number, line.reason);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::status::conflict_line;
+use crate::status::Conflict;
 
 /// Longest column of container ids; `--json` has all of them.
 const MAX_CONTAINERS_CHARS: usize = 40;
@@ -49,8 +49,8 @@ impl Table {
     }
 
     /// A container id that available nodes run with different images, each with how many do.
-    pub(super) fn conflict<'a>(&mut self, id: &str, images: impl Iterator<Item = (&'a str, usize)>) {
-        self.note(&conflict_line(id, images));
+    pub(super) fn conflict(&mut self, conflict: &Conflict) {
+        self.note(&conflict.to_string());
     }
 
     pub(super) fn row(&mut self, cells: Cells<'_>) {

@@ -141,6 +141,19 @@ impl Default for Metrics {
     }
 }
 
+impl Metrics {
+    /// Returns the requests for endpoints below `/api/v1/`, and the responses with a status of 500 or above.
+    pub(crate) fn api_requests_and_errors(&self) -> (u64, u64) {
+        let api = [Endpoint::Ips, Endpoint::Containers, Endpoint::Resources];
+        let by_status = api.iter().flat_map(|endpoint| self.requests[*endpoint].iter());
+        let lost = self.refused[Refused::Busy].get() + self.refused[Refused::Lost].get();
+        by_status.fold((lost, lost), |(requests, errors), (status, count)| {
+            let is_error = matches!(status, Status::S500 | Status::S503);
+            (requests + count.get(), errors + if is_error { count.get() } else { 0 })
+        })
+    }
+}
+
 /// Seconds since 1970.
 pub(crate) fn unix_seconds() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);

@@ -15,6 +15,8 @@ use crate::util::logger;
 
 /// Media type of the text, with the version of its format.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// Type, name and help of each metric.
+const FAMILIES: &str = include_str!("families.txt");
 
 impl Metrics {
     /// Returns all metrics. `limiter_clients` is the number of clients that each limiter tracks, empty if the limit is
@@ -22,117 +24,55 @@ impl Metrics {
     pub(crate) fn to_text(&self, totals: &Totals, limiter_clients: &[(Endpoint, usize)]) -> String {
         let mut text = Text::default();
         put_totals(&mut text, totals);
-        self.put_probes(&mut text);
-        self.put_lists(&mut text);
-        self.put_requests(&mut text, totals.promises);
+        self.put_poller_and_lists(&mut text);
+        self.put_requests(&mut text);
         self.put_limiters(&mut text, limiter_clients);
         put_process(&mut text);
         text.0
     }
 
-    fn put_probes(&self, to: &mut Text) {
-        to.counter(
-            "infernet_router_probes_total",
-            "Probes by outcome; \"ours\" is a local error.",
-        )
-        .by("outcome", &self.probes);
-        to.histogram(
-            "infernet_router_probe_duration_seconds",
-            "Duration of a probe.",
-            &self.probe_time,
-        );
-        to.gauge(
-            "infernet_router_probe_pool_too_small",
-            "1 while the pool cannot probe all nodes within one interval.",
-        )
-        .one(self.pool_too_small.get());
-        to.counter(
-            "infernet_router_resources_requests_total",
-            "Requests to nodes for their resources, by outcome; \"ours\" is a local error.",
-        )
-        .by("outcome", &self.resources_requests);
+    fn put_poller_and_lists(&self, to: &mut Text) {
+        to.by("infernet_router_probes_total", "outcome", &self.probes);
+        to.histogram("infernet_router_probe_duration_seconds", &self.probe_time);
+        to.one("infernet_router_probe_pool_too_small", self.pool_too_small.get());
+        let resources = &self.resources_requests;
+        to.by("infernet_router_resources_requests_total", "outcome", resources);
+        to.by("infernet_router_file_reads_total", "outcome", &self.file_reads);
+        to.one("infernet_router_ips_file_ok", self.ips_file_ok.get());
+        let explorer = &self.explorer_requests;
+        to.by("infernet_router_explorer_requests_total", "outcome", explorer);
+        let is_polled = explorer.iter().any(|(_, count)| count.get() > 0);
+        let is_ok = Some(self.explorer_ok.get()).filter(|_| is_polled);
+        to.maybe("infernet_router_explorer_ok", is_ok);
+        let last = Some(self.explorer_success.get()).filter(|last| *last > 0);
+        to.maybe("infernet_router_explorer_last_success_timestamp_seconds", last);
     }
 
-    fn put_lists(&self, to: &mut Text) {
-        to.counter(
-            "infernet_router_file_reads_total",
-            "Reads of a changed IPS_FILE by outcome.",
-        )
-        .by("outcome", &self.file_reads);
-        to.gauge(
-            "infernet_router_ips_file_ok",
-            "1 if the last read of IPS_FILE was accepted.",
-        )
-        .one(self.ips_file_ok.get());
-        to.counter(
-            "infernet_router_explorer_requests_total",
-            "Requests to the Node Explorer by outcome.",
-        )
-        .by("outcome", &self.explorer_requests);
-        let is_polled = self.explorer_requests.iter().any(|(_, count)| count.get() > 0);
-        to.gauge(
-            "infernet_router_explorer_ok",
-            "1 if the last list of the Node Explorer was accepted; absent without API_URL.",
-        )
-        .maybe(Some(self.explorer_ok.get()).filter(|_| is_polled));
-        to.gauge(
-            "infernet_router_explorer_last_success_timestamp_seconds",
-            "Unix time of the last list that the Explorer returned.",
-        )
-        .maybe(Some(self.explorer_success.get()).filter(|last| *last > 0));
-    }
-
-    fn put_requests(&self, to: &mut Text, promises: u64) {
-        to.counter(
-            "infernet_router_requests_total",
-            "Requests by endpoint and response status.",
-        )
-        .by_two(["endpoint", "status"], &self.requests, |count| count > 0);
-        to.histogram(
-            "infernet_router_request_duration_seconds",
-            "Time from a complete request head to its response.",
-            &self.request_time,
-        );
-        to.counter(
-            "infernet_router_empty_answers_total",
-            "First pages of /api/v1/ips without an available node.",
-        )
-        .one(self.empty_answers.get());
-        to.counter("infernet_router_promises_total", "Responses that made a promise.")
-            .one(promises);
-        to.counter("infernet_router_connections_total", "Accepted client connections.")
-            .one(self.connections.get());
-        to.gauge("infernet_router_open_connections", "Open client connections.")
-            .one(self.connections_open.get());
-        to.counter(
-            "infernet_router_refused_total",
-            "Connections and requests that the gate refused.",
-        )
-        .by("reason", &self.refused);
-        to.counter(
-            "infernet_router_resource_surveys_total",
-            "Requests with a model_id by whether the id was new, known or refused.",
-        )
-        .by("outcome", &self.surveys);
+    fn put_requests(&self, to: &mut Text) {
+        for (endpoint, by_status) in self.requests.iter() {
+            for (status, count) in by_status.iter().filter(|(_, count)| count.get() > 0) {
+                let labels = [("endpoint", endpoint.label()), ("status", status.label())];
+                to.sample("infernet_router_requests_total", &labels, count.get());
+            }
+        }
+        to.histogram("infernet_router_request_duration_seconds", &self.request_time);
+        to.one("infernet_router_empty_answers_total", self.empty_answers.get());
+        to.one("infernet_router_connections_total", self.connections.get());
+        to.one("infernet_router_open_connections", self.connections_open.get());
+        to.by("infernet_router_refused_total", "reason", &self.refused);
+        to.by("infernet_router_resource_surveys_total", "outcome", &self.surveys);
     }
 
     fn put_limiters(&self, to: &mut Text, clients: &[(Endpoint, usize)]) {
-        let mut decisions = to.counter(
-            "infernet_router_limiter_decisions_total",
-            "Rate limit decisions by endpoint.",
-        );
         for (endpoint, _) in clients {
             for (verdict, count) in self.limiter[*endpoint].iter() {
                 let labels = [("endpoint", endpoint.label()), ("decision", verdict.label())];
-                decisions.sample(&labels, count.get());
+                to.sample("infernet_router_limiter_decisions_total", &labels, count.get());
             }
         }
-        let mut tracked = to.gauge(
-            "infernet_router_limiter_clients",
-            "Clients with a separate token bucket.",
-        );
         for (endpoint, count) in clients {
-            tracked.sample(&[("endpoint", endpoint.label())], count);
+            let labels = [("endpoint", endpoint.label())];
+            to.sample("infernet_router_limiter_clients", &labels, count);
         }
     }
 }
@@ -146,138 +86,90 @@ const STATES: [(&str, &[NodeState]); 4] = [
 ];
 
 fn put_totals(to: &mut Text, totals: &Totals) {
-    let mut nodes = to.gauge(
-        "infernet_router_nodes",
-        "Listed nodes by list and state. Each node counts once.",
-    );
     for source in Source::ALL {
         for (label, states) in STATES {
             let count: usize = states.iter().map(|state| totals.nodes(*source, *state)).sum();
-            nodes.sample(&[("source", source.label()), ("state", label)], count);
+            let labels = [("source", source.label()), ("state", label)];
+            to.sample("infernet_router_nodes", &labels, count);
         }
     }
-    to.gauge(
-        "infernet_router_pending_jobs",
-        "Sum of the pending jobs that available nodes report.",
-    )
-    .one(totals.pending);
-    to.gauge(
-        "infernet_router_conflicting_containers",
-        "Container ids that available nodes run with different images.",
-    )
-    .one(totals.conflicting_containers);
+    to.one("infernet_router_pending_jobs", totals.pending);
+    to.one("infernet_router_conflicting_containers", totals.conflicting_containers);
+    to.one("infernet_router_promises_total", totals.promises);
 }
 
 fn put_process(to: &mut Text) {
-    to.counter(
-        "infernet_router_log_lines_dropped_total",
-        "Log lines dropped because the log reader was too slow.",
-    )
-    .one(logger::dropped_lines());
-    to.gauge("infernet_router_build_info", "Always 1. The label is the version.")
-        .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    to.one("infernet_router_log_lines_dropped_total", logger::dropped_lines());
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    to.sample("infernet_router_build_info", &version, 1);
     let process = Process::read();
-    to.gauge("process_resident_memory_bytes", "Resident memory.")
-        .maybe(process.resident_bytes);
-    to.gauge("process_threads", "Threads.").maybe(process.threads);
-    to.gauge("process_open_fds", "Open file descriptors.")
-        .maybe(process.open_descriptors);
-    to.gauge("process_max_fds", "Limit of open file descriptors.")
-        .maybe(process.max_descriptors);
-    to.counter("process_cpu_seconds_total", "Processor time, user and system.")
-        .maybe(process.cpu_seconds);
-    to.gauge("process_start_time_seconds", "Unix time of the start of the process.")
-        .maybe(process.start_seconds);
+    to.maybe("process_resident_memory_bytes", process.resident_bytes);
+    to.maybe("process_threads", process.threads);
+    to.maybe("process_open_fds", process.open_descriptors);
+    to.maybe("process_max_fds", process.max_descriptors);
+    to.maybe("process_cpu_seconds_total", process.cpu_seconds);
+    to.maybe("process_start_time_seconds", process.start_seconds);
 }
 
+/// The samples so far. The first sample of a metric writes its type and help.
 #[derive(Debug, Default)]
 struct Text(String);
 
 impl Text {
-    fn counter(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
-        self.family("counter", name, help)
-    }
-
-    fn gauge(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
-        self.family("gauge", name, help)
-    }
-
-    fn family(&mut self, kind: &'static str, name: &'static str, help: &'static str) -> Family<'_> {
-        let header = Some((kind, help));
-        Family {
-            name,
-            header,
-            text: &mut self.0,
+    fn header(&mut self, name: &str) {
+        let family = FAMILIES.lines().find_map(|line| {
+            let (kind, rest) = line.split_once(' ')?;
+            Some((kind, rest.strip_prefix(name)?.strip_prefix(' ')?))
+        });
+        if let Some((kind, help)) = family
+            && !self.0.contains(&format!("# TYPE {name} "))
+        {
+            let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
         }
     }
 
-    fn histogram<const N: usize>(&mut self, name: &'static str, help: &'static str, observed: &Histogram<N>) {
-        let mut family = self.family("histogram", name, help);
-        let mut count = 0;
-        for (bound, bucket) in observed.bounds.iter().zip(&observed.buckets) {
-            count += bucket.get();
-            family.line(format_args!("_bucket{{le=\"{}\"}}", seconds(*bound)), count);
-        }
-        count += observed.rest.get();
-        family.line("_bucket{le=\"+Inf\"}", count);
-        family.line("_sum", seconds(observed.sum_micros.get()));
-        family.line("_count", count);
-    }
-}
-
-/// One metric. Without a sample it writes nothing.
-struct Family<'a> {
-    name: &'static str,
-    /// Type and help, until the first sample is written.
-    header: Option<(&'static str, &'static str)>,
-    text: &'a mut String,
-}
-
-impl Family<'_> {
-    fn line(&mut self, suffix: impl Display, value: impl Display) {
-        let name = self.name;
+    fn line(&mut self, name: &str, suffix: impl Display, value: impl Display) {
         // Writing to a String cannot fail.
-        if let Some((kind, help)) = self.header.take() {
-            let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        }
-        let _ = writeln!(self.text, "{name}{suffix} {value}");
+        let _ = writeln!(self.0, "{name}{suffix} {value}");
     }
 
-    fn one(&mut self, value: impl Display) {
-        self.line("", value);
+    fn one(&mut self, name: &str, value: impl Display) {
+        self.header(name);
+        self.line(name, "", value);
     }
 
     /// Writes a sample if there is a value.
-    fn maybe(&mut self, value: Option<impl Display>) {
+    fn maybe(&mut self, name: &str, value: Option<impl Display>) {
         if let Some(value) = value {
-            self.one(value);
+            self.one(name, value);
         }
     }
 
-    fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.header(name);
         let labels = labels.iter().map(|(name, value)| format!("{name}=\"{value}\""));
-        self.line(format_args!("{{{}}}", labels.collect::<Vec<_>>().join(",")), value);
+        let labels = labels.collect::<Vec<_>>().join(",");
+        self.line(name, format_args!("{{{labels}}}"), value);
     }
 
     /// Writes a sample for each value of one label.
-    fn by<L: Label>(&mut self, name: &str, counts: &By<L>) {
+    fn by<L: Label>(&mut self, name: &str, label: &str, counts: &By<L, Counter>) {
         for (value, count) in counts.iter() {
-            self.sample(&[(name, value.label())], count.get());
+            self.sample(name, &[(label, value.label())], count.get());
         }
     }
 
-    /// Writes a sample for each pair of two labels whose count `is_shown`.
-    fn by_two<L: Label, M: Label>(
-        &mut self,
-        [first, second]: [&str; 2],
-        counts: &By<L, By<M, Counter>>,
-        is_shown: fn(u64) -> bool,
-    ) {
-        for (one, by_other) in counts.iter() {
-            for (other, count) in by_other.iter().filter(|(_, count)| is_shown(count.get())) {
-                self.sample(&[(first, one.label()), (second, other.label())], count.get());
-            }
+    fn histogram<const N: usize>(&mut self, name: &str, observed: &Histogram<N>) {
+        self.header(name);
+        let mut count = 0;
+        for (bound, bucket) in observed.bounds.iter().zip(&observed.buckets) {
+            count += bucket.get();
+            self.line(name, format_args!("_bucket{{le=\"{}\"}}", seconds(*bound)), count);
         }
+        count += observed.rest.get();
+        self.line(name, "_bucket{le=\"+Inf\"}", count);
+        self.line(name, "_sum", seconds(observed.sum_micros.get()));
+        self.line(name, "_count", count);
     }
 }
 
@@ -288,6 +180,7 @@ fn seconds(micros: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::{Status, Success};
     use std::time::Duration;
 
     #[test]
@@ -327,5 +220,25 @@ mod tests {
         assert!(!text.contains("limiter") && !text.contains("explorer_last_success"));
         let text = Metrics::default().to_text(&Totals::default(), &[(Endpoint::Ips, 1), (Endpoint::Containers, 2)]);
         assert!(text.contains("infernet_router_limiter_clients{endpoint=\"/api/v1/containers\"} 2\n"));
+    }
+
+    #[test]
+    fn each_family_has_a_header_and_samples() {
+        let metrics = Metrics::default();
+        metrics.explorer_success.set(1);
+        metrics.explorer_requests[Success::Ok].add(1);
+        metrics.requests[Endpoint::Ips][Status::S200].add(1);
+        let text = metrics.to_text(&Totals::default(), &[(Endpoint::Ips, 1)]);
+        for line in FAMILIES.lines() {
+            let name = line.split(' ').nth(1).expect("a name");
+            assert_eq!(text.matches(&format!("# TYPE {name} ")).count(), 1, "{name}");
+        }
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split(['{', ' ']).next().expect("a name");
+            let family = ["_bucket", "_sum", "_count"]
+                .iter()
+                .fold(name, |name, suffix| name.strip_suffix(suffix).unwrap_or(name));
+            assert!(FAMILIES.contains(&format!(" {family} ")), "{name}");
+        }
     }
 }

@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::util::{text, threads};
 use connection::{Dial, MAX_HEADER_BYTES, Peer, Sockets};
 use redirect::Target;
-use resolver::HostResolver;
+pub(crate) use resolver::HostResolver;
 
 pub(crate) use reason::{Family, FetchError};
 

@@ -166,7 +166,6 @@ impl HostResolver {
     }
 
     /// Returns what is wrong with the name server, and for how many host names. `None` if nothing is.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the status does not show it yet"))]
     pub(crate) fn problem(&self) -> Option<String> {
         let state = self.lock();
         if state.problems == 0 {

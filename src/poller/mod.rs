@@ -25,7 +25,7 @@ use crate::config::PendingWeights;
 use crate::lists::Update;
 use crate::metrics::Metrics;
 use crate::net::Fetcher;
-use crate::node::{ContainerId, ExplorerList, NodeAddr, NodeList, Source};
+use crate::node::{ExplorerList, NodeAddr, NodeList, Source};
 use crate::registry::{Health, NodeId, Registry};
 use crate::status::Conflict;
 use crate::util::log_throttle::{LogRate, LogThrottle, ONE_A_MINUTE};
@@ -173,7 +173,7 @@ struct Poller {
     thread_lines: LogThrottle,
     node_lines: NodeLines,
     /// Container ids whose images differed in the last round.
-    conflicting: BTreeSet<ContainerId>,
+    conflicting: BTreeSet<String>,
     conflict_lines: LogThrottle,
 }
 

@@ -26,7 +26,7 @@ impl Health {
 }
 
 /// The state of a node as `/status`, `/metrics` and the commands show it: its health, or `limited`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeState {
     /// [`Health::Down`].

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::health::{Health, NodeState};
 use super::pending::PendingByType;
-use crate::node::{NodeAddr, Rank};
+use crate::node::{ContainerId, NodeAddr, Rank};
 
 /// One listed node.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct NodeRecord {
     pub limited_at: Option<Instant>,
     /// Pending jobs of the last report, while the node is available.
     pub pending: Option<PendingByType>,
+    /// The first container id of the last report that was omitted because a quota was reached.
+    pub omitted: Option<ContainerId>,
     /// The last failure. Kept when the node recovers, so that a flapping node does not repeat it in the log.
     pub last_failure: Box<str>,
 }
@@ -36,6 +38,7 @@ impl NodeRecord {
             probed: None,
             limited_at: None,
             pending: None,
+            omitted: None,
             last_failure: Box::default(),
         }
     }

@@ -205,7 +205,12 @@ impl State {
         node.record.change(now, |record| record.health = Health::Up);
         let crowded_now = node.crowded(self.fleet.interval);
         self.recount_crowded(crowded, crowded_now);
-        self.enter(id, report.tie, report.running)
+        let omitted = self.enter(id, report.tie, report.running);
+        let count = omitted.len();
+        if let Some(record) = self.record_mut(id) {
+            record.omitted = omitted.into_iter().next();
+        }
+        count
     }
 
     /// Stores the pending jobs of a report by type.
@@ -228,10 +233,11 @@ impl State {
     }
 
     /// Gives a node its place in the orders of exactly these containers. Returns
-    /// for how many of them the full catalogue had no room.
-    fn enter(&mut self, id: NodeId, tie: u32, containers: &[Running]) -> usize {
+    /// those for which the full catalogue had no room.
+    fn enter(&mut self, id: NodeId, tie: u32, containers: &[Running]) -> Vec<ContainerId> {
+        let mut omitted = Vec::new();
         let Some(node) = self.nodes.get(id) else {
-            return 0;
+            return omitted;
         };
         let rank = node.record.rank;
         let place = Place {
@@ -241,13 +247,14 @@ impl State {
         };
         let mut running: Vec<(Index, &Running)> = Vec::with_capacity(containers.len());
         for container in containers {
-            if let Some(index) = self.catalogue.enter(&container.id, rank) {
-                running.push((index, container));
+            match self.catalogue.enter(&container.id, rank) {
+                Some(index) => running.push((index, container)),
+                None => omitted.push(container.id.clone()),
             }
         }
         running.sort_unstable_by_key(|(index, _)| *index);
         self.set_place(id, place, &running);
-        containers.len() - running.len()
+        omitted
     }
 
     /// Moves a node to `place` in the orders of exactly these containers.

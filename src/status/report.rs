@@ -1,316 +1,248 @@
-//! What `/status.json` says: the board and, for the nodes of one page, the registry.
+//! The types of `/status.json`. The command `status` reads the same types; the page renders them.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{Board, Conflict, Filter, MAX_CONFLICTS, find, shown_time};
-use crate::metrics::{Metrics, unix_seconds};
-use crate::node::{BadLine, ContainerId, ExplorerList, NodeList, Source};
-use crate::registry::{NodeState, NodeView, PendingByType, Registry, Standing};
-use crate::resources::Resources;
-use crate::util::polled::Polled;
+use super::conflict::Conflict;
+use crate::node::Source;
+use crate::registry::NodeState;
+use crate::util::calendar::rfc3339;
 
-/// Container ids on one page, in bytes: a page of 1,000 nodes with 256 long ones each would else have 64 MiB.
-const MAX_ID_BYTES: usize = 1024 * 1024;
-
-/// The whole answer.
-#[derive(Debug, Serialize)]
+/// The body of `/status.json`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct StatusReport {
-    pub(super) version: &'static str,
-    #[serde(serialize_with = "time")]
-    pub(super) started: u64,
+    pub(crate) version: String,
+    /// When the report was made.
+    pub(crate) time: Moment,
+    pub(crate) started: Moment,
     /// Seconds.
-    interval: f64,
-    pub(super) settings: BTreeMap<&'static str, String>,
-    pub(super) ips_file: File,
-    pub(super) explorer: Option<Explorer>,
-    pub(super) doubt: Doubt,
-    /// Whether the pool can't ask all nodes in an interval.
-    pub(super) pool_too_small: bool,
-    pub(super) totals: Totals,
-    /// The first hundred, by id.
-    pub(super) conflicting_containers: Vec<Conflict>,
-    /// How many nodes pass the filter; `nodes` are one page of them.
-    pub(super) matched: usize,
-    pub(super) nodes: Vec<Row>,
-    /// Since when nodes have been in each state that is trouble, the longest of them; for the page alone.
-    #[serde(skip)]
-    pub(super) longest: Vec<(NodeState, u64)>,
-    /// When it was made, in seconds since 1970.
-    #[serde(skip)]
-    pub(super) now: u64,
+    pub(crate) interval: f64,
+    /// The settings that differ from their defaults, without secrets.
+    pub(crate) settings: BTreeMap<String, String>,
+    pub(crate) ips_file: IpsFileReport,
+    pub(crate) explorer: Option<ExplorerReport>,
+    /// Why lookups of host names fail; `None` if they succeed.
+    pub(crate) name_server: Option<String>,
+    pub(crate) doubt: Doubt,
+    /// Whether the pool cannot probe all nodes within one interval.
+    pub(crate) pool_too_small: bool,
+    pub(crate) totals: StatusTotals,
+    pub(crate) omitted_containers: OmittedContainers,
+    /// The most frequent failures of nodes.
+    pub(crate) problems: Vec<NodeProblem>,
+    /// The first conflicts by id.
+    pub(crate) conflicting_containers: Vec<Conflict>,
+    /// Number of nodes that pass the filter. `nodes` is one page of them.
+    pub(crate) matched: usize,
+    pub(crate) nodes: Vec<NodeRow>,
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct File {
-    pub(super) path: String,
-    #[serde(serialize_with = "optional_time")]
-    pub(super) read_at: Option<u64>,
-    pub(super) nodes: usize,
-    /// The first hundred lines that are no address.
-    pub(super) skipped: Vec<Line>,
-    /// All of them.
-    pub(super) skipped_count: usize,
-    pub(super) trouble: Option<String>,
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct IpsFileReport {
+    pub(crate) path: String,
+    /// When the list in effect was read.
+    pub(crate) read_at: Option<Moment>,
+    pub(crate) nodes: usize,
+    /// The first invalid lines.
+    pub(crate) skipped: Vec<SkippedLine>,
+    /// Number of invalid lines.
+    pub(crate) skipped_count: usize,
+    /// Why the file is unreadable or was not accepted.
+    #[serde(rename = "trouble")]
+    pub(crate) problem: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct Line {
-    pub(super) number: usize,
-    pub(super) text: String,
-    pub(super) reason: String,
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct SkippedLine {
+    pub(crate) number: usize,
+    pub(crate) text: String,
+    pub(crate) reason: String,
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct Explorer {
-    pub(super) url: String,
-    #[serde(serialize_with = "optional_time")]
-    pub(super) last_success: Option<u64>,
-    pub(super) nodes: usize,
-    /// Entries that are no address with a port, or one that it may not name.
-    pub(super) skipped: usize,
-    pub(super) trouble: Option<String>,
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct ExplorerReport {
+    pub(crate) url: String,
+    pub(crate) last_success: Option<Moment>,
+    pub(crate) nodes: usize,
+    /// Entries without a valid address and port, or with an address outside the permitted network scope.
+    pub(crate) skipped: usize,
+    /// Why the last poll failed or its list was not accepted.
+    #[serde(rename = "trouble")]
+    pub(crate) problem: Option<String>,
 }
 
-/// Whether a mass failure is doubted.
-#[derive(Debug, Serialize)]
-pub(super) struct Doubt {
-    pub(super) active: bool,
-    #[serde(serialize_with = "optional_time")]
-    pub(super) since: Option<u64>,
+/// Whether a mass failure is suspected.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Doubt {
+    pub(crate) active: bool,
+    pub(crate) since: Option<Moment>,
 }
 
-/// How many nodes there are.
-#[derive(Debug, Serialize)]
-pub(super) struct Totals {
-    pub(super) nodes: usize,
-    /// Those that clients are sent to.
-    pub(super) available: usize,
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct StatusTotals {
+    pub(crate) nodes: usize,
+    /// Nodes that the router returns to clients.
+    pub(crate) available: usize,
+    /// Number of nodes by state.
     #[serde(flatten)]
-    pub(super) states: BTreeMap<&'static str, usize>,
-    pub(super) conflicting_containers: usize,
+    pub(crate) states: BTreeMap<NodeState, usize>,
+    pub(crate) conflicting_containers: usize,
+    /// Pending jobs of the available nodes.
+    pub(crate) pending_jobs: u64,
+    /// Requests for endpoints below `/api/v1/` since the start.
+    pub(crate) requests: u64,
+    /// Responses with a status of 500 or above since the start.
+    pub(crate) errors: u64,
+    /// Number of container ids on available nodes.
+    pub(crate) container_ids: usize,
+    /// The containers on the most nodes.
+    pub(crate) containers: Vec<ContainerTotal>,
 }
 
-/// One node.
-#[derive(Debug, Serialize)]
-pub(super) struct Row {
-    pub(super) address: String,
-    pub(super) source: Source,
-    pub(super) state: NodeState,
-    #[serde(serialize_with = "time")]
-    pub(super) since: u64,
-    #[serde(serialize_with = "optional_time")]
-    pub(super) probed: Option<u64>,
-    /// Of the last probe, in milliseconds.
-    pub(super) latency: Option<f64>,
-    pub(super) pending: Option<PendingByType>,
-    pub(super) promises: u64,
-    pub(super) speed: Option<ShownSpeed>,
-    /// Seconds from now at which it should be through with its work.
-    pub(super) finish: Option<f64>,
-    #[serde(serialize_with = "ids")]
-    pub(super) containers: Vec<ContainerId>,
-    /// Those that the page has no room for.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub(super) containers_left_out: usize,
-    /// How it stands with its resources; none where it is not available, or nodes are never asked for them.
-    pub(super) resources: Option<String>,
-    pub(super) reason: Option<String>,
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct ContainerTotal {
+    pub(crate) id: String,
+    /// Available nodes that run the container.
+    pub(crate) nodes: usize,
 }
 
-/// How fast the router takes a node for.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(super) struct ShownSpeed {
-    pub(super) jobs_per_minute: f64,
-    /// Whether the node's own counts say so; else it is what an unknown node counts as.
-    pub(super) learned: bool,
+/// Container ids that the router does not keep because a quota was reached.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct OmittedContainers {
+    /// Nodes with such ids.
+    pub(crate) nodes: usize,
+    /// Some of these ids.
+    pub(crate) ids: Vec<String>,
 }
 
-impl StatusReport {
-    /// What is true at `now`. The registry is read slice by slice.
-    pub(crate) fn new(
-        board: &Board,
-        registry: &Registry,
-        resources: Option<&Resources>,
-        metrics: &Metrics,
-        filter: &Filter,
-        now: Instant,
-    ) -> Self {
-        let clock = Clock::new(now);
-        let found = find(filter, registry);
-        let views: Vec<NodeView> = registry.views(&found.ids, now).into_iter().flatten().collect();
-        let states = resources.map(|resources| resources.states(views.iter().map(|view| &view.record.addr)));
-        let mut room = MAX_ID_BYTES;
-        let mut rows: Vec<Row> = views
-            .into_iter()
-            .map(|view| Row::new(view, &clock, &mut room))
-            .collect();
-        for (row, state) in rows.iter_mut().zip(states.into_iter().flatten()) {
-            row.resources = state;
-        }
-        let totals = registry.totals();
-        let states = NodeState::ALL.map(|state| (state.name(), totals.in_state(state)));
-        Self {
-            version: env!("CARGO_PKG_VERSION"),
-            started: clock.unix(board.started),
-            interval: board.interval.as_secs_f64(),
-            settings: board.settings.iter().cloned().collect(),
-            ips_file: File::from(&*board.lists.file),
-            explorer: board.lists.explorer.as_deref().map(Explorer::from),
-            doubt: Doubt {
-                active: totals.doubted_since.is_some(),
-                since: totals.doubted_since.map(|since| clock.unix(since)),
-            },
-            pool_too_small: metrics.pool_too_small.get() > 0,
-            totals: Totals {
-                nodes: states.iter().map(|(_, count)| count).sum(),
-                available: totals.available,
-                states: states.into(),
-                conflicting_containers: totals.conflicting_containers,
-            },
-            conflicting_containers: registry
-                .conflicts()
-                .into_iter()
-                .take(MAX_CONFLICTS)
-                .map(Conflict::from)
-                .collect(),
-            matched: found.matched,
-            nodes: rows,
-            longest: found
-                .longest
-                .into_iter()
-                .map(|(state, since)| (state, clock.unix(since)))
-                .collect(),
-            now: clock.unix(now),
-        }
+/// Nodes in one state for one reason.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct NodeProblem {
+    pub(crate) state: NodeState,
+    pub(crate) reason: String,
+    pub(crate) nodes: usize,
+    /// When the first of these nodes entered the state.
+    pub(crate) since: Moment,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct NodeRow {
+    pub(crate) address: String,
+    /// The comment after the address in ips.txt.
+    pub(crate) name: Option<String>,
+    pub(crate) source: Source,
+    pub(crate) state: NodeState,
+    pub(crate) since: Moment,
+    pub(crate) draining: bool,
+    pub(crate) backup: bool,
+    /// The address that clients get instead of `address`.
+    #[serde(rename = "as")]
+    pub(crate) public_address: Option<String>,
+    pub(crate) reason: Option<String>,
+    pub(crate) probed: Option<Moment>,
+    /// Duration of the last probe in milliseconds.
+    pub(crate) latency: Option<f64>,
+    /// Pending jobs by type.
+    pub(crate) pending: Option<BTreeMap<String, u64>>,
+    pub(crate) promises: u64,
+    pub(crate) speed: Option<SpeedReport>,
+    /// Seconds from now until the expected completion of the node's jobs.
+    pub(crate) finish: Option<f64>,
+    pub(crate) certificate_expires: Option<Moment>,
+    pub(crate) containers: Vec<String>,
+    /// Number of ids that were omitted to limit the size of the response.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) containers_left_out: usize,
+    /// State of the node's resources. None if the node is not available or resources are not polled.
+    pub(crate) resources: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(crate) struct SpeedReport {
+    pub(crate) jobs_per_minute: f64,
+    /// Whether the speed follows from the node's reports. Otherwise it is the assumed speed of an unknown node.
+    pub(crate) learned: bool,
+}
+
+/// A point in time: RFC 3339 in JSON, an age on the page. The age is measured on the monotonic clock, so a jump of the
+/// system clock moves the time that is shown, not the age.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(from = "String", into = "String")]
+pub(crate) struct Moment {
+    pub(crate) text: String,
+    /// Time until the report was made. Zero for a moment in the future and after deserialization.
+    pub(crate) age: Duration,
+}
+
+impl From<String> for Moment {
+    fn from(text: String) -> Self {
+        let age = Duration::ZERO;
+        Self { text, age }
     }
 }
 
-/// Shows instants of the monotonic clock as times of day: a jump of the system clock moves all of them alike.
-struct Clock {
-    now: Instant,
-    unix_seconds: u64,
-}
-
-impl Clock {
-    fn new(now: Instant) -> Self {
-        Self {
-            now,
-            unix_seconds: unix_seconds(),
-        }
-    }
-
-    fn unix(&self, at: Instant) -> u64 {
-        let ago = self.now.saturating_duration_since(at);
-        self.unix_seconds.saturating_sub(ago.as_secs())
+impl From<Moment> for String {
+    fn from(moment: Moment) -> Self {
+        moment.text
     }
 }
 
-impl Row {
-    fn new(view: NodeView, clock: &Clock, room: &mut usize) -> Self {
-        let NodeView {
-            record,
-            standing,
-            mut containers,
-        } = view;
-        // For a node that is not returned to clients, only the promises are still true.
-        let working = (!matches!(record.state(), NodeState::Down | NodeState::New)).then_some(standing);
-        let all = containers.len();
-        containers.retain(|id| {
-            let fits = id.as_str().len() <= *room;
-            *room = if fits { *room - id.as_str().len() } else { 0 };
-            fits
-        });
-        Self {
-            address: record.addr.as_listed().to_owned(),
-            source: record.rank.source(),
-            state: record.state(),
-            since: clock.unix(record.since),
-            probed: record.probed.map(|(at, _)| clock.unix(at)),
-            latency: record.probed.map(|(_, took)| millis(took)),
-            promises: standing.promises,
-            speed: working.and_then(ShownSpeed::of),
-            finish: working.and_then(|standing| Some(rounded(standing.finish?.as_secs_f64(), 10.0))),
-            containers_left_out: all - containers.len(),
-            containers,
-            resources: None,
-            reason: Some(record.reason().to_owned()).filter(|reason| !reason.is_empty()),
-            pending: record.pending,
-        }
+/// Both clocks at one moment: converts instants to moments.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clocks {
+    pub(crate) now: Instant,
+    pub(crate) wall: SystemTime,
+}
+
+impl Clocks {
+    pub(crate) fn moment(self, at: Instant) -> Moment {
+        let age = self.now.saturating_duration_since(at);
+        let at = self.wall.checked_sub(age).unwrap_or(UNIX_EPOCH);
+        let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let text = rfc3339(UNIX_EPOCH + Duration::from_secs(seconds));
+        Moment { text, age }
     }
-}
-
-impl From<&Polled<NodeList>> for File {
-    fn from(polled: &Polled<NodeList>) -> Self {
-        let snapshot = polled.snapshot();
-        let list = snapshot.value.unwrap_or_default();
-        let line = |bad: &BadLine| Line {
-            number: bad.number,
-            text: bad.text.clone(),
-            reason: bad.reason.to_string(),
-        };
-        Self {
-            path: polled.name().to_owned(),
-            read_at: snapshot.accepted.map(unix_time),
-            nodes: list.nodes.len(),
-            skipped: list.bad.iter().map(line).collect(),
-            skipped_count: list.bad_count,
-            trouble: snapshot.problem,
-        }
-    }
-}
-
-impl From<&Polled<ExplorerList>> for Explorer {
-    fn from(polled: &Polled<ExplorerList>) -> Self {
-        let snapshot = polled.snapshot();
-        let list = snapshot.value.unwrap_or_default();
-        Self {
-            url: polled.name().to_owned(),
-            last_success: snapshot.accepted.map(unix_time),
-            nodes: list.nodes.len(),
-            skipped: list.skipped + list.refused.len(),
-            trouble: snapshot.problem,
-        }
-    }
-}
-
-/// The time of a moment by today's clock, in seconds since 1970: a clock that was set since then does not matter.
-fn unix_time(at: Instant) -> u64 {
-    unix_seconds().saturating_sub(at.elapsed().as_secs())
-}
-
-impl ShownSpeed {
-    fn of(standing: Standing) -> Option<Self> {
-        Some(Self {
-            jobs_per_minute: rounded(standing.speed? * 60.0, 100.0),
-            learned: standing.is_learned,
-        })
-    }
-}
-
-/// A hundredth of a millisecond tells nobody anything.
-fn millis(duration: Duration) -> f64 {
-    rounded(duration.as_secs_f64() * 1_000.0, 10.0)
-}
-
-fn rounded(value: f64, parts: f64) -> f64 {
-    (value * parts).round() / parts
 }
 
 fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
-fn time<S: serde::Serializer>(at: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&shown_time(*at))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn optional_time<S: serde::Serializer>(at: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
-    at.map(shown_time).serialize(serializer)
-}
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
+    fn jump_of_system_clock_moves_time_not_age() {
+        let at = Instant::now();
+        let now = at + Duration::from_secs(60);
+        let year = Duration::from_secs(400 * 86_400);
+        let wall = UNIX_EPOCH + year;
+        let moment = Clocks { now, wall }.moment(at);
+        assert_eq!((&*moment.text, moment.age.as_secs()), ("1971-02-04T23:59:00Z", 60));
+        let wall = wall + year;
+        let moment = Clocks { now, wall }.moment(at);
+        assert_eq!((&*moment.text, moment.age.as_secs()), ("1972-03-10T23:59:00Z", 60));
+    }
 
-fn ids<S: serde::Serializer>(ids: &[ContainerId], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(ids.iter().map(ContainerId::as_str))
+    #[test]
+    fn totals_survive_a_round_trip_through_json() {
+        let totals = StatusTotals {
+            nodes: 1,
+            available: 1,
+            states: NodeState::ALL.map(|state| (state, 7)).into(),
+            conflicting_containers: 0,
+            pending_jobs: u64::MAX,
+            requests: 2,
+            errors: 3,
+            container_ids: 0,
+            containers: Vec::new(),
+        };
+        let text = serde_json::to_string(&totals).expect("JSON");
+        let read: StatusTotals = serde_json::from_str(&text).expect("totals");
+        assert_eq!((read.states, read.pending_jobs), (totals.states, u64::MAX));
+    }
 }

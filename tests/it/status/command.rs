@@ -111,7 +111,7 @@ fn who_does_not_answer_as_a_router_is_told_with_the_address() {
 }
 
 #[test]
-fn both_commands_tell_of_an_id_with_several_images() {
+fn both_commands_report_image_conflicts() {
     let fleet = Fleet::start(2);
     fleet.set(0, info(&[("hello", "one")]));
     fleet.set(1, info(&[("hello", "two\u{1b}")]));
@@ -120,11 +120,11 @@ fn both_commands_tell_of_an_id_with_several_images() {
     let note = text(&checked.stdout).lines().nth(1).map(str::to_owned);
     let note = note.expect("a line below the list");
     assert!(
-        note.starts_with("container \"hello\" runs with different images: \""),
+        note.starts_with("container \"hello\" runs with different images: "),
         "{note}"
     );
     assert!(
-        note.contains("\"one\" (1 node)") && note.contains("\"two\\u{1b}\" (1 node)"),
+        note.contains("one (1 node)") && note.contains("two\\u{1b} (1 node)"),
         "{note}"
     );
     let router = launch.start();

@@ -1,4 +1,4 @@
-//! Which nodes `/status.json` shows, and in which order.
+//! Filters, order and pages of `/status.json`.
 
 use serde_json::json;
 
@@ -20,15 +20,12 @@ fn fleet_in_part() -> (Fleet, Router) {
 }
 
 #[test]
-fn those_in_trouble_come_first_then_by_address_and_pages_have_each_node_once() {
+fn problems_come_first_then_natural_address_order() {
     let (fleet, router) = fleet_in_part();
     let sorted = |filter: fn(&usize) -> bool| {
-        let mut addresses: Vec<_> = (0..30)
-            .filter(filter)
-            .map(|index| fleet.addr(index).to_string())
-            .collect();
+        let mut addresses: Vec<_> = (0..30).filter(filter).map(|index| fleet.addr(index)).collect();
         addresses.sort_unstable();
-        addresses
+        addresses.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     let wanted = [sorted(|index| index % 5 == 3), sorted(|index| index % 5 != 3)].concat();
     let all = report(&router, "");
@@ -45,7 +42,7 @@ fn those_in_trouble_come_first_then_by_address_and_pages_have_each_node_once() {
 }
 
 #[test]
-fn filters_are_by_state_by_container_and_by_part_of_the_address() {
+fn nodes_are_filtered_by_state_container_and_address() {
     let (fleet, router) = fleet_in_part();
     let down = report(&router, "?state=down&n=2&offset=1");
     assert_eq!(
@@ -64,11 +61,11 @@ fn filters_are_by_state_by_container_and_by_part_of_the_address() {
     let both = report(&router, &format!("?state=down&q={}", fleet.addr(0)));
     assert_eq!(both["matched"], 0);
     let empty = report(&router, "?state=&container=&q=&n=&offset=");
-    assert_eq!(empty["matched"], 30, "a form sends what is not filled in");
+    assert_eq!(empty["matched"], 30, "a form sends empty fields");
 }
 
 #[test]
-fn a_part_of_an_address_is_found_in_any_case() {
+fn address_filter_ignores_case() {
     let router = launch().ips("Node-A.example.invalid:4000\n").start();
     assert_eq!(report(&router, "?q=node-a.EXAMPLE")["matched"], 1);
 }

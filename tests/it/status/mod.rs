@@ -1,4 +1,4 @@
-//! `/status.json`: what the running router knows.
+//! `/status.json`.
 
 mod command;
 mod filters;
@@ -34,7 +34,7 @@ fn fields(report: &Value, name: &str) -> Vec<Value> {
     nodes.iter().map(|node| node[name].clone()).collect()
 }
 
-/// What is known of one node of a fleet.
+/// The row of one node of a fleet.
 fn node(router: &Router, fleet: &Fleet, index: usize) -> Value {
     let report = report(router, &format!("?q={}", fleet.addr(index)));
     report["nodes"][0].clone()
@@ -62,7 +62,7 @@ fn quick() -> Launch {
 }
 
 #[test]
-fn a_node_has_what_it_told_and_what_the_router_made_of_it() {
+fn node_shows_its_report_and_its_promises() {
     let fleet = Fleet::start(1);
     let body = br#"{"containers":[{"id":"b"},{"id":"a"}],"pending":{"offchain":3,"onchain":1}}"#;
     fleet.set(0, Behaviour::Body(body.to_vec()));
@@ -84,7 +84,7 @@ fn a_node_has_what_it_told_and_what_the_router_made_of_it() {
 }
 
 #[test]
-fn the_router_says_what_it_is_and_which_settings_it_has() {
+fn report_has_version_settings_and_totals() {
     let fleet = Fleet::start(3);
     fleet.set(0, Behaviour::Status(500));
     let router = launch()
@@ -111,7 +111,7 @@ fn the_router_says_what_it_is_and_which_settings_it_has() {
 }
 
 #[test]
-fn a_bad_value_is_told_as_elsewhere() {
+fn invalid_parameter_returns_400() {
     let router = launch().start();
     for (query, error) in [
         (
@@ -125,14 +125,15 @@ fn a_bad_value_is_told_as_elsewhere() {
         for path in ["/status.json", "/status"] {
             let answer = router.get(&format!("{path}?{query}"));
             assert_eq!(answer.status, 400, "{query}");
-            let told = answer.json()["error"].as_str().map(str::to_owned);
-            assert!(told.as_ref().is_some_and(|told| told.starts_with(error)), "{told:?}");
+            let error_text = answer.json()["error"].as_str().map(str::to_owned);
+            let is_expected = error_text.as_ref().is_some_and(|text| text.starts_with(error));
+            assert!(is_expected, "{error_text:?}");
         }
     }
 }
 
 #[test]
-fn it_is_for_metrics_from_alone() {
+fn status_is_hidden_outside_metrics_from() {
     let router = launch().set("METRICS_FROM", "192.0.2.1").start();
     for path in ["/status", "/status.json"] {
         for method in ["GET", "HEAD", "OPTIONS", "POST"] {
@@ -140,7 +141,7 @@ fn it_is_for_metrics_from_alone() {
             assert_eq!(stranger.close_with(method, path, &[]).status, 404, "{method} {path}");
         }
     }
-    // From a client elsewhere by a proxy that is trusted; by one that is not, from anywhere.
+    // A trusted proxy names a client elsewhere; an untrusted proxy names any client.
     for (trusted, client) in [("127.0.0.1", "203.0.113.9"), ("192.0.2.1", "127.0.0.1")] {
         let router = launch().set("TRUSTED_PROXIES", trusted).start();
         for path in ["/status", "/status.json"] {
@@ -151,7 +152,7 @@ fn it_is_for_metrics_from_alone() {
 }
 
 #[test]
-fn it_answers_as_other_paths_do_and_has_no_limit() {
+fn status_has_common_headers_and_no_limit() {
     let router = launch().set("RATELIMIT_REQS_PER_MIN", 1).start();
     for (path, kind) in [
         ("/status", "text/html; charset=utf-8"),
@@ -178,7 +179,7 @@ fn it_answers_as_other_paths_do_and_has_no_limit() {
 }
 
 #[test]
-fn the_list_file_is_told_with_its_bad_lines_and_its_trouble() {
+fn list_file_shows_invalid_lines_and_problem() {
     let router = launch()
         .ips("127.0.0.1:1\n\nuser@host\n# fine\n127.0.0.1:1:2\n")
         .start();
@@ -201,14 +202,14 @@ fn the_list_file_is_told_with_its_bad_lines_and_its_trouble() {
             .all(|line| line["reason"].as_str().is_some_and(|reason| !reason.is_empty()))
     );
 
-    std::fs::remove_file(router.directory().join("ips.txt")).expect("it is there");
-    router.until("the trouble is told", || {
+    std::fs::remove_file(router.directory().join("ips.txt")).expect("the file exists");
+    router.until("the problem is reported", || {
         report(&router, "")["ips_file"]["trouble"] == "no such file"
     });
     let file = report(&router, "")["ips_file"].clone();
     assert!(
         is_time(&file["read_at"]) && file["nodes"] == 1,
-        "the list that was read last stays: {file}"
+        "the last list stays in effect: {file}"
     );
     router.write_ips("127.0.0.1:1\n127.0.0.1:2\n");
     router.until("the list is read", || report(&router, "")["ips_file"]["nodes"] == 2);
@@ -216,7 +217,7 @@ fn the_list_file_is_told_with_its_bad_lines_and_its_trouble() {
 }
 
 #[test]
-fn the_explorer_is_told_with_its_last_success_and_its_trouble() {
+fn explorer_shows_last_success_and_problem() {
     let fleet = Fleet::start(2);
     let body =
         json!({"data": [{"ip": fleet.addr(0).ip(), "port": fleet.port()}, {"ip": "x"}, {"ip": "169.254.169.254"}]});
@@ -225,42 +226,43 @@ fn the_explorer_is_told_with_its_last_success_and_its_trouble() {
         .set("REFRESH_INTERVAL", 1)
         .set("API_URL", explorer.url())
         .start();
-    router.until("the list has come", || report(&router, "")["explorer"]["nodes"] == 1);
-    let told = report(&router, "");
-    let named = &told["explorer"];
+    router.until("the list is accepted", || report(&router, "")["explorer"]["nodes"] == 1);
+    let report_now = report(&router, "");
+    let named = &report_now["explorer"];
     assert_eq!(
         (&named["url"], &named["skipped"], &named["trouble"]),
         (&json!(explorer.url()), &json!(2), &Value::Null)
     );
     assert!(is_time(&named["last_success"]));
-    assert_eq!(fields(&told, "source"), ["explorer"]);
+    assert_eq!(fields(&report_now, "source"), ["explorer"]);
     explorer.set(Listing::Status(502, "{}".to_owned()));
-    router.until("the trouble is told", || {
+    router.until("the problem is reported", || {
         report(&router, "")["explorer"]["trouble"] == "status 502"
     });
     let named = report(&router, "")["explorer"].clone();
     assert!(
         is_time(&named["last_success"]) && named["nodes"] == 1,
-        "its last list stays: {named}"
+        "the last list stays in effect: {named}"
     );
 }
 
 #[test]
-fn an_id_with_several_images_is_told_once_everywhere() {
+fn image_conflict_is_reported_once_everywhere() {
     let fleet = Fleet::start(3);
     fleet.set_range(0..2, info(&[("hello", "one:1"), ("other", "o")]));
     fleet.set(2, info(&[("hello", "two:2"), ("other", "o")]));
     let router = quick().ips(fleet.list()).start();
-    router.until("the conflict is told", || {
+    router.until("the conflict is reported", || {
         report(&router, "")["totals"]["conflicting_containers"] == 1
     });
     let images = json!([{"image": "one:1", "nodes": 2}, {"image": "two:2", "nodes": 1}]);
     router.until("all nodes are counted", || {
-        let mut told = report(&router, "")["conflicting_containers"][0]["images"].clone();
-        told.as_array_mut()
+        let mut counted = report(&router, "")["conflicting_containers"][0]["images"].clone();
+        counted
+            .as_array_mut()
             .expect("an array")
             .sort_by_key(|image| image["image"].to_string());
-        told == images
+        counted == images
     });
     assert_eq!(report(&router, "")["conflicting_containers"][0]["id"], "hello");
     let metric = |count: u32| format!("\ninfernet_router_conflicting_containers {count}\n");
@@ -279,24 +281,24 @@ fn an_id_with_several_images_is_told_once_everywhere() {
 }
 
 #[test]
-fn a_node_that_is_lost_is_in_no_conflict() {
+fn lost_node_ends_image_conflict() {
     let fleet = Fleet::start(2);
     fleet.set(0, info(&[("hello", "one")]));
     fleet.set(1, info(&[("hello", "two")]));
     let router = quick().ips(fleet.list()).start();
-    router.until("the conflict is told", || {
+    router.until("the conflict is reported", || {
         report(&router, "")["totals"]["conflicting_containers"] == 1
     });
     fleet.set(1, Behaviour::Status(500));
-    router.until("it has ended", || {
+    router.until("the conflict has ended", || {
         report(&router, "")["totals"]["conflicting_containers"] == 0
     });
     fleet.set(1, info(&[("hello", "two")]));
-    router.until("it is back", || {
+    router.until("the conflict is back", || {
         report(&router, "")["totals"]["conflicting_containers"] == 1
     });
     router.write_ips(fleet.list_of(0..1));
-    router.until("it has ended again", || {
+    router.until("the conflict has ended again", || {
         report(&router, "")["totals"]["conflicting_containers"] == 0
     });
 }

@@ -1,4 +1,4 @@
-//! `/status`: the same as a page for people, whatever strangers write into it.
+//! `/status`: the report as a page. Untrusted text stays text.
 
 use serde_json::json;
 
@@ -6,10 +6,10 @@ use super::{info, quick, wait_state};
 use crate::support::{Behaviour, Explorer, Fleet, Listing, Router};
 use crate::{launch, wait_available};
 
-/// What a stranger would like to see in the page, and what is there instead.
+/// A hostile text, and the same text as the page shows it.
 const HOSTILE: &str = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>";
 const ESCAPED: &str = "&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&gt;&lt;img src=x onerror=alert(1)&gt;";
-/// Longest page without its rows.
+/// Maximum size of the page without its rows.
 const MAX_BYTES: usize = 20 * 1024;
 
 fn page(router: &Router, query: &str) -> String {
@@ -22,7 +22,7 @@ fn page(router: &Router, query: &str) -> String {
     page
 }
 
-/// No script, no request elsewhere, nothing of a stranger that is not text; and short.
+/// Asserts that the page has no script, loads nothing, shows untrusted text as text, and is short.
 #[track_caller]
 fn assert_harmless(page: &str) {
     assert!(!page.contains("<script") && !page.contains("<img"), "{page}");
@@ -34,7 +34,11 @@ fn assert_harmless(page: &str) {
             .match_indices("href=\"")
             .map(|(at, name)| (at, &tag[at + name.len()..]))
         {
-            assert!(rest.starts_with('?') || rest.starts_with("data:,"), "<{tag}>");
+            let is_node = rest.starts_with("http") && tag.ends_with("/info\" rel=\"noreferrer\"");
+            assert!(
+                rest.starts_with('?') || rest.starts_with("data:,") || is_node,
+                "<{tag}>"
+            );
         }
     }
     assert!(!page.contains("url(") && !page.contains("@import"));
@@ -43,7 +47,7 @@ fn assert_harmless(page: &str) {
     assert!(head.len() + foot.len() < MAX_BYTES, "{} bytes", head.len() + foot.len());
 }
 
-/// The page of a router with one node that does this, once it was asked.
+/// The page of a router with one node, after its probe has finished.
 fn page_with(behaviour: Behaviour, state: &str) -> String {
     let fleet = Fleet::start(1);
     fleet.set(0, behaviour);
@@ -53,56 +57,100 @@ fn page_with(behaviour: Behaviour, state: &str) -> String {
 }
 
 #[test]
-fn at_a_glance_it_says_how_many_serve_what_is_wrong_and_since_when() {
+fn headline_and_problems_by_reason_are_shown() {
     let fleet = Fleet::start(12);
     fleet.set_range(2..5, Behaviour::Status(500));
     let router = launch().ips(fleet.list()).start();
     wait_available(&router, &fleet, (0..2).chain(5..12));
     let shown = page(&router, "");
-    assert!(shown.contains("<h1 class=\"\">9 of 12 nodes serve</h1>"), "{shown}");
-    assert!(shown.contains("<li>3 nodes are <a href=\"?state=down\">down</a>, the longest for <time datetime=\"2"));
-    assert!(shown.contains("status 500"));
+    assert!(
+        shown.contains("<header class=\"warn\"><h1>9 of 12 nodes serve</h1>"),
+        "{shown}"
+    );
+    let group = "<li><a href=\"?state=down\">3 nodes down</a>: status 500 <small>(for up to <time datetime=\"2";
+    assert!(shown.contains(group), "{shown}");
     assert!(shown.contains("<meta http-equiv=\"refresh\" content=\"5\">"));
     assert!(!page(&router, "?refresh=off").contains("http-equiv=\"refresh\""));
 }
 
 #[test]
-fn when_nothing_is_wrong_it_says_so_and_when_nobody_serves_too() {
+fn healthy_and_empty_lists_have_clear_headlines() {
     let fleet = Fleet::start(1);
     let router = launch().ips(fleet.list()).start();
     wait_available(&router, &fleet, [0]);
     let shown = page(&router, "");
     assert!(
-        shown.contains("1 of 1 node serves") && shown.contains("Nothing is wrong."),
+        shown.contains("<header class=\"good\"><h1>1 of 1 node serves</h1>"),
         "{shown}"
     );
+    assert!(shown.contains("Nothing is wrong."), "{shown}");
     let shown = page(&launch().ips("# none yet\n").start(), "");
-    assert!(shown.contains("<h1 class=\"bad\">0 of 0 nodes serve</h1>") && shown.contains("No node is listed"));
+    assert!(shown.contains("<header class=\"bad\"><h1>0 of 0 nodes serve</h1>") && shown.contains("No node is listed"));
+    assert!(!shown.contains("Nothing is wrong."));
 }
 
 #[test]
-fn filters_are_links_and_a_form_that_keep_each_other() {
+fn every_link_keeps_filter_and_pause() {
     let fleet = Fleet::start(5);
     fleet.set(3, Behaviour::Status(500));
     let router = launch().ips(fleet.list()).start();
     wait_available(&router, &fleet, [0, 1, 2, 4]);
-    let shown = page(&router, "?state=up&container=hello-world&q=127&n=2");
-    assert!(shown.contains("<option selected>up") && shown.contains("<a href=\"?state=down\">down 1</a>"));
+    let shown = page(&router, "?state=up&container=hello-world&q=127&n=2&refresh=off");
+    assert!(shown.contains("<option selected>up") && shown.contains("name=\"refresh\" value=\"off\""));
     assert!(shown.contains("name=\"q\"") && shown.contains("value=\"127\"") && shown.contains("value=\"hello-world\""));
     assert!(shown.contains("1 to 2 of 4"), "{shown}");
-    let next = "?n=2&amp;offset=2&amp;state=up&amp;q=127&amp;container=hello%2Dworld";
-    assert!(shown.contains(&format!("<a href=\"{next}\">next</a>")), "{shown}");
+    let kept = "q=127&amp;container=hello%2Dworld&amp;refresh=off";
+    let link = format!("<a href=\"?n=2&amp;state=down&amp;{kept}\">down 1</a>");
+    assert!(shown.contains(&link), "{shown}");
+    let next = format!("?n=2&amp;offset=2&amp;state=up&amp;{kept}");
+    assert!(shown.contains(&format!("<a href=\"{next}#nodes\">next</a>")), "{shown}");
     let shown = page(&router, &next.replace("&amp;", "&"));
-    assert!(shown.contains("3 to 4 of 4") && shown.contains(">before</a>") && !shown.contains(">next</a>"));
+    assert!(shown.contains("3 to 4 of 4") && shown.contains(">previous</a>") && !shown.contains(">next</a>"));
+    for tag in shown.split("<a href=\"?").skip(1) {
+        let (link, text) = tag.split_once("\">").expect("a link");
+        assert!(link.contains("refresh=off") || text.starts_with("Resume"), "{link}");
+        assert!(link.contains("q=127") && link.contains("n=2"), "{link}");
+    }
 }
 
 #[test]
-fn a_hostile_container_id_is_text() {
+fn form_is_shown_only_on_paused_page() {
+    let router = launch().start();
+    let live = page(&router, "?q=10.0");
+    assert!(
+        live.contains("http-equiv=\"refresh\"") && !live.contains("<form"),
+        "{live}"
+    );
+    assert!(
+        live.contains("address contains <q>10.0</q> <a href=\"?\">remove</a>"),
+        "{live}"
+    );
+    let paused = page(&router, "?q=10.0&refresh=off");
+    assert!(
+        !paused.contains("http-equiv=\"refresh\"") && paused.contains("<form"),
+        "{paused}"
+    );
+    assert!(paused.contains("<a href=\"?q=10%2E0\">Resume refresh</a>"), "{paused}");
+}
+
+#[test]
+fn node_links_to_its_info_and_shows_details() {
+    let shown = page_with(info(&[("a", "")]), "up");
+    assert!(shown.contains("/info\" rel=\"noreferrer\">127."), "{shown}");
+    assert!(
+        shown.contains("<dt>Speed<dd>") && shown.contains("(assumed)"),
+        "{shown}"
+    );
+    assert!(shown.contains("<a href=\"?container=a\">a</a> 1"), "{shown}");
+}
+
+#[test]
+fn hostile_container_id_is_text() {
     assert!(page_with(info(&[(HOSTILE, "")]), "up").contains(ESCAPED));
 }
 
 #[test]
-fn a_hostile_image_is_text() {
+fn hostile_image_is_text() {
     let fleet = Fleet::start(2);
     fleet.set(0, info(&[("a", "plain")]));
     fleet.set(1, info(&[("a", HOSTILE)]));
@@ -113,31 +161,31 @@ fn a_hostile_image_is_text() {
 }
 
 #[test]
-fn a_hostile_description_and_version_are_not_shown() {
+fn description_and_version_are_not_shown() {
     let body = json!({"version": HOSTILE, "containers": [{"id": "a", "description": HOSTILE}], "pending": {}});
     assert!(!page_with(Behaviour::Body(body.to_string().into_bytes()), "up").contains("alert"));
 }
 
 #[test]
-fn a_hostile_type_of_jobs_is_text() {
+fn hostile_job_type_is_text() {
     let body = json!({"containers": [], "pending": {"<b onload=x>": 3}});
     assert!(page_with(Behaviour::Body(body.to_string().into_bytes()), "up").contains("3 &lt;b onload=x&gt;"));
 }
 
 #[test]
-fn a_hostile_reason_is_text() {
+fn hostile_reason_is_text() {
     let body = json!({"containers": HOSTILE, "pending": {}}).to_string().into_bytes();
     assert!(page_with(Behaviour::Body(body), "down").contains("&lt;script&gt;"));
 }
 
 #[test]
-fn a_hostile_redirect_is_text() {
+fn hostile_redirect_is_text() {
     let location = "http://127.0.0.1:1/<script>alert(1)</script>".to_owned();
     page_with(Behaviour::Redirect(location), "down");
 }
 
 #[test]
-fn hostile_lines_of_ips_txt_are_text_and_only_some_are_shown() {
+fn hostile_invalid_lines_are_text_and_truncated() {
     let lines: String = (0..100)
         .map(|at| format!("{HOSTILE}{at}{}\n", "\"".repeat(200)))
         .collect();
@@ -149,7 +197,7 @@ fn hostile_lines_of_ips_txt_are_text_and_only_some_are_shown() {
 }
 
 #[test]
-fn a_hostile_explorer_is_text() {
+fn hostile_explorer_is_text() {
     let explorer = Explorer::start(Listing::Body(json!({ "data": HOSTILE }).to_string()));
     let router = launch().set("API_URL", format!("{}/'&a=b", explorer.url())).start();
     let shown = page(&router, "");
@@ -157,11 +205,11 @@ fn a_hostile_explorer_is_text() {
 }
 
 #[test]
-fn hostile_parameters_come_back_as_values() {
+fn hostile_parameters_stay_values() {
     let router = launch().start();
     let query = "%3Cscript%3E%22%3E%27%3Cimg%20src%3Dx%3E";
     for name in ["q", "container"] {
-        let shown = page(&router, &format!("?{name}={query}&n=0"));
+        let shown = page(&router, &format!("?{name}={query}&n=0&refresh=off"));
         assert!(
             shown.contains("value=\"&lt;script&gt;&quot;&gt;&#39;&lt;img src=x&gt;\""),
             "{shown}"
@@ -176,13 +224,13 @@ fn hostile_parameters_come_back_as_values() {
 }
 
 #[test]
-fn text_that_moves_or_hides_other_text_is_written_out() {
+fn invisible_and_reordering_characters_are_escaped() {
     let shown = page_with(info(&[("\u{202e}exe.\u{0}\u{1b}[31m\u{200b}", "")]), "up");
     assert!(shown.contains("\\u{202e}exe.\\0\\u{1b}[31m\\u{200b}"), "{shown}");
 }
 
 #[test]
-fn the_worst_of_everything_stays_short() {
+fn worst_case_page_stays_below_limit() {
     let fleet = Fleet::start(4);
     let ids: Vec<String> = (0..20).map(|at| format!("{at}{}", "\u{1}".repeat(250))).collect();
     for (index, image) in ["\u{1}", "\u{2}", "\u{3}", "\u{4}"].iter().enumerate() {

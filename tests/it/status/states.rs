@@ -97,7 +97,7 @@ fn a_mass_failure_is_told_with_its_beginning_until_it_is_over() {
         (&node["reason"], &node["containers"]),
         (&json!("status 500"), &json!(["hello-world"]))
     );
-    assert!(router.get("/status").text().contains("A mass failure is doubted"));
+    assert!(router.get("/status").text().contains("Mass failure suspected"));
     router.until("it is over", || report(&router, "")["totals"]["down"] == 5);
     assert_eq!(report(&router, "")["doubt"], json!({"active": false, "since": null}));
 }
