@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::new_ids::NewIds;
-use super::queries::Queries;
+use super::queries::{MAX_IN_RATE_WINDOW, Queries};
 use super::{Answer, Query, Step};
 use crate::client::Client;
 use crate::node::{Entries, NodeAddr, Source};
@@ -148,20 +148,23 @@ impl Surveys {
             .collect()
     }
 
-    /// Returns the rounds without a plan.
+    /// Returns rounds without a plan: only if a query may be sent now, and as many as may be sent, because each plan is a walk of
+    /// all nodes.
     pub(super) fn unplanned(&self, now: Instant) -> Vec<Unplanned> {
-        let is_unplanned = |survey: &Survey| survey.round.as_ref().is_some_and(|round| round.plan.is_none());
-        let surveys = self.by_id.iter().filter(|(_, survey)| is_unplanned(survey));
-        surveys
-            .map(|(id, survey)| {
-                let fresh = survey.known.iter().filter(|(_, known)| known.is_fresh(now));
-                Unplanned {
-                    id: Arc::clone(id),
-                    known: fresh.map(|(addr, _)| addr.clone()).collect(),
-                    exhausted: self.queries.exhausted(now),
-                }
-            })
-            .collect()
+        if self.queries.next_at(now).is_some() || self.queries.is_full() {
+            return Vec::new();
+        }
+        let exhausted = self.queries.exhausted(now);
+        let surveys = self.by_id.iter().filter(|(_, survey)| survey.is_unplanned());
+        let rounds = surveys.take(MAX_IN_RATE_WINDOW).map(|(id, survey)| {
+            let fresh = survey.known.iter().filter(|(_, known)| known.is_fresh(now));
+            Unplanned {
+                id: Arc::clone(id),
+                known: fresh.map(|(addr, _)| addr.clone()).collect(),
+                exhausted: exhausted.clone(),
+            }
+        });
+        rounds.collect()
     }
 
     pub(super) fn plan(&mut self, id: &str, queue: Vec<NodeAddr>, is_all: bool) {
@@ -196,7 +199,10 @@ impl Surveys {
                 addr: addr.clone(),
             })
         });
-        let query = next.ok_or(Some(until))?;
+        let Some(query) = next else {
+            let has_unplanned = self.by_id.values().any(Survey::is_unplanned);
+            return Err(Some(if has_unplanned { now } else { until }));
+        };
         self.begin(&query, now);
         Ok(query)
     }
@@ -277,6 +283,12 @@ impl Surveys {
     pub(super) fn bytes(&self, counts: impl Fn(&Known) -> bool) -> usize {
         let known = self.by_id.values().flat_map(|survey| survey.known.values());
         known.filter(|known| counts(known)).map(Known::bytes).sum()
+    }
+}
+
+impl Survey {
+    fn is_unplanned(&self) -> bool {
+        self.round.as_ref().is_some_and(|round| round.plan.is_none())
     }
 }
 

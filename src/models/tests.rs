@@ -167,6 +167,23 @@ fn queries_are_ten_per_second_and_ids_take_turns() {
 }
 
 #[test]
+fn plans_are_limited_to_the_queries_that_may_be_sent() {
+    let (mut fleet, now) = fleet(3);
+    for number in 0..30 {
+        assert_eq!(fleet.request(&number.to_string(), number, now), Step::Later);
+    }
+    let rounds = fleet.surveys.unplanned(now);
+    assert_eq!(rounds.len(), MAX_IN_RATE_WINDOW);
+    // None of these has a node to query: the driver continues with the others immediately.
+    for round in rounds {
+        fleet.surveys.plan(&round.id, Vec::new(), true);
+    }
+    assert_eq!(fleet.surveys.next(|_| true, now), Err(Some(now)));
+    assert_eq!(fleet.send(now, &entries("{}")).len(), MAX_IN_RATE_WINDOW);
+    assert!(fleet.surveys.unplanned(now).is_empty(), "the rate is used up");
+}
+
+#[test]
 fn node_gets_six_queries_per_minute_one_at_a_time() {
     let (mut fleet, start) = fleet(1);
     for number in 0..MAX_TO_NODE {

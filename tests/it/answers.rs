@@ -1,15 +1,15 @@
-//! What the router makes of what nodes answer.
+//! How the router treats the responses of nodes.
 
 use super::support::{Behaviour, Fleet, PATIENCE};
 use super::{addresses, available, launch, line};
 
-/// A node that says that of itself.
-fn says(body: &str) -> Behaviour {
+/// A node with this `/info`.
+fn reports(body: &str) -> Behaviour {
     Behaviour::Body(body.into())
 }
 
-/// How a node can be of no use, and what the log then says of it.
-fn useless() -> Vec<(Behaviour, &'static str)> {
+/// Ways in which a node fails, each with the reason in the log.
+fn failing() -> Vec<(Behaviour, &'static str)> {
     let deep = format!(
         r#"{{"containers":{}{},"pending":{{}}}}"#,
         "[".repeat(9999),
@@ -26,7 +26,7 @@ fn useless() -> Vec<(Behaviour, &'static str)> {
         (Behaviour::Endless, "response body above 262144 bytes"),
         (Behaviour::EndlessContinue, "header section above 8192 bytes"),
         (Behaviour::EndlessHead, "header section of too many lines"),
-        (says(&long), "response body above 262144 bytes"),
+        (reports(&long), "response body above 262144 bytes"),
         (Behaviour::Reset, "connection reset"),
         (Behaviour::CloseAtOnce, ""),
         (
@@ -52,48 +52,48 @@ fn useless() -> Vec<(Behaviour, &'static str)> {
         (Behaviour::Status(500), "status 500"),
         (Behaviour::Status(404), "status 404"),
         (Behaviour::Status(204), "status 204"),
-        (says(""), "not JSON"),
-        (says("<html>"), "not JSON"),
+        (reports(""), "not JSON"),
+        (reports("<html>"), "not JSON"),
         (
-            says("[]"),
+            reports("[]"),
             "expected an object with `containers` and `pending`, found []",
         ),
-        (says("{}"), "missing field"),
+        (reports("{}"), "missing field"),
         (
-            says(r#"{"containers":[{"id":"hello-world"}]}"#),
+            reports(r#"{"containers":[{"id":"hello-world"}]}"#),
             "missing field `pending`",
         ),
         (
-            says(r#"{"containers":[{"id":"hello-world"}],"pending":null}"#),
+            reports(r#"{"containers":[{"id":"hello-world"}],"pending":null}"#),
             "expected `pending` to be a map of whole numbers, found null",
         ),
         (
-            says(r#"{"containers":[{"id":"hello-world"}],"pending":{"offchain":1.5}}"#),
+            reports(r#"{"containers":[{"id":"hello-world"}],"pending":{"offchain":1.5}}"#),
             r#"expected `pending` "offchain" to be a whole number, at most 2^64-1, found 1.5"#,
         ),
         (
-            says(r#"{"containers":[{"id":"hello-world"}],"pending":{"offchain":18446744073709551616}}"#),
+            reports(r#"{"containers":[{"id":"hello-world"}],"pending":{"offchain":18446744073709551616}}"#),
             "",
         ),
         (
-            says(r#"{"containers":[{"id":"hello-world"}],"pending":{"offchain":"1"}}"#),
+            reports(r#"{"containers":[{"id":"hello-world"}],"pending":{"offchain":"1"}}"#),
             r#"expected `pending` "offchain" to be a whole number, at most 2^64-1, found "1""#,
         ),
         (
-            says(r#"{"containers":{"id":"hello-world"},"pending":{}}"#),
+            reports(r#"{"containers":{"id":"hello-world"},"pending":{}}"#),
             "expected `containers` to be a list, found {",
         ),
         (
-            says(r#"{"containers":["hello-world"],"pending":{}}"#),
+            reports(r#"{"containers":["hello-world"],"pending":{}}"#),
             "expected a container to be an object with an `id`, found \"hello-world\"",
         ),
         (
-            says(r#"{"containers":[{"id":7}],"pending":{}}"#),
+            reports(r#"{"containers":[{"id":7}],"pending":{}}"#),
             "expected a container id, 1 to 256 bytes",
         ),
-        (says(r#"{"containers":[{"id":""}],"pending":{}}"#), ""),
-        (says(&many), "`containers` lists more than 256"),
-        (says(&deep), ""),
+        (reports(r#"{"containers":[{"id":""}],"pending":{}}"#), ""),
+        (reports(&many), "`containers` lists more than 256"),
+        (reports(&deep), ""),
         (
             Behaviour::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n\xff\xfe\xfd\xfc".into()),
             "not JSON",
@@ -103,23 +103,23 @@ fn useless() -> Vec<(Behaviour, &'static str)> {
 
 #[test]
 fn failing_node_is_logged_once_and_delays_none() {
-    let useless = useless();
-    let fleet = Fleet::start(useless.len() + 2);
-    for (node, (behaviour, _)) in useless.iter().enumerate() {
+    let failing = failing();
+    let fleet = Fleet::start(failing.len() + 2);
+    for (node, (behaviour, _)) in failing.iter().enumerate() {
         fleet.set(node, behaviour.clone());
     }
-    let good = useless.len()..fleet.len();
+    let good = failing.len()..fleet.len();
     let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1).start();
     assert_eq!(
         available(&router),
         addresses(&fleet, good.clone()),
         "in the first answer"
     );
-    for node in 0..useless.len() {
+    for node in 0..failing.len() {
         fleet.wait_asked(node, 4, PATIENCE);
     }
     assert_eq!(available(&router), addresses(&fleet, good.clone()));
-    for (node, (behaviour, reason)) in useless.iter().enumerate() {
+    for (node, (behaviour, reason)) in failing.iter().enumerate() {
         let addr = fleet.addr(node);
         let down = line("node down", addr, "");
         let told = router.wait_line(&down, PATIENCE);
@@ -145,14 +145,14 @@ fn irrelevant_oddities_do_not_fail_a_node() {
         r#"{"containers":[{"id":"hello-world"},{"id":"hello-world","description":null}],"pending":{}}"#.into(),
         format!(r#"{}{{"containers":[{{"id":"hello-world"}}],"pending":{{}}}}"#, " ".repeat(256 * 1024 - 50)),
         format!(r#"{{"containers":[{}],"pending":{{}}}}"#, vec![r#"{"id":"hello-world"}"#; 256].join(",")),
-        // As nodes of 0.2.0 count at times; the description names half a character.
+        // Nodes of 0.2.0 report negative counts at times. The description has half a surrogate pair.
         r#"{"containers":[{"id":"hello-world","description":"\ud800"}],"pending":{"offchain":-1}}"#.into(),
     ]
     .into_iter()
     .enumerate()
     {
         assert!(node != 3 || body.len() == 256 * 1024, "at the limit");
-        fleet.set(node, says(&body));
+        fleet.set(node, reports(&body));
     }
     let router = launch().ips(fleet.list()).start();
     assert_eq!(available(&router), addresses(&fleet, 0..6), "{:?}", router.log());
