@@ -90,6 +90,8 @@ use util::threads::{self, Alarm, Joined};
 /// Serving begins after this time at the latest, whatever the nodes do.
 /// Clients give up after 3 s, some of them before: one that connects during the start is still answered.
 const STARTUP_GRACE: Duration = Duration::from_millis(1_500);
+/// A shutdown takes at most this long after `SHUTDOWN_DELAY`: supervisors kill after 10 s by default.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Threads without which there is no router: the workers' seven, gate, poller, lists, resources, a probe, a look-up, and some to
 /// spare, since tiny_http's begin at their own time and panic where there is no room.
 const START_THREADS: usize = 16;
@@ -290,7 +292,8 @@ impl Router {
     /// Begins to serve clients. A second call does nothing.
     pub fn serve(&mut self) {
         if self.serving.as_mut().is_some_and(Serving::begin) {
-            log::info!("serving on http://{}", self.addr);
+            let url = format!("http://{}", self.addr);
+            log::info!(url:% = url; "serving: accepting requests");
             self.service.log_readers();
         }
     }

@@ -1,10 +1,12 @@
-//! `infernet-router check`: reads the lists as the router would, asks every node once, and reports the state of each.
-//! The tool for "why is my node not listed?".
+//! `infernet-router check`: reads the lists as the router does, probes every node once, and reports the state of each.
+//! It shows why a node is not listed.
 
 use std::cmp::Reverse;
 use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::bounded;
 use serde::{Serialize, Serializer};
 
 use super::table::{Cells, Table};
@@ -15,13 +17,15 @@ use crate::node::{ExplorerList, NodeAddr, NodeList, Rank, Source};
 use crate::poller::{Outcome, Probe, probe};
 use crate::registry::{PromisePolicy, Registry};
 use crate::status::Conflict;
-use crate::util::descriptors;
 use crate::util::pool::{Done, Pool};
+use crate::util::{descriptors, threads};
 
-/// Ids with several images that are told of.
+/// Container ids with several images that are reported.
 const MAX_CONFLICTS: usize = 100;
+/// Longest wait for the list.
+const MAX_READ_TIME: Duration = Duration::from_secs(3);
 
-/// What was found.
+/// The result for lists and nodes.
 #[derive(Clone, Debug, Serialize)]
 pub struct CheckReport {
     lists: Vec<List>,
@@ -31,28 +35,28 @@ pub struct CheckReport {
     conflicts: Vec<Conflict>,
 }
 
-/// One list of nodes, and whether it could be had.
+/// One list of nodes and its problem.
 #[derive(Clone, Debug, Serialize)]
 struct List {
     source: Source,
-    /// Path or address.
+    /// Path or URL.
     name: String,
     nodes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     trouble: Option<String>,
 }
 
-/// In the order of trouble.
+/// The result for one node or line. The order is that of the table: problems first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum CheckState {
     /// The probe failed.
     Down,
-    /// It could not be asked, because this machine ran out of something.
+    /// A local error prevented the probe.
     Unknown,
-    /// A line or an entry that the router does not take for a node.
+    /// A line or an entry that is not a valid node.
     Skipped,
-    /// It answered 429, which is no verdict.
+    /// The node returned 429.
     Limited,
     Available,
 }
@@ -94,14 +98,14 @@ fn millis<S: Serializer>(latency: &Option<Duration>, serializer: S) -> Result<S:
     serializer.serialize_f64(micros / 1_000.0)
 }
 
-/// Reads the lists and asks every node once, as many at a time as `MAX_PROBES` allows. `progress` is told how many
-/// nodes were asked, of how many.
+/// Reads the lists and probes every node once, at most `MAX_PROBES` concurrently. Calls `progress` with the number of probed
+/// nodes and of all nodes.
 ///
 /// # Errors
-/// When the system has no room for a thread.
+/// The system can't start a thread.
 pub fn check(config: &Config, mut progress: impl FnMut(usize, usize)) -> io::Result<CheckReport> {
     let fetcher = Fetcher::of_config(config);
-    let file = lists::read(&config.ips_file);
+    let file = read_list(&config.ips_file)?;
     let named = config.api_url.as_ref().map(|url| lists::fetch(url, &fetcher));
 
     let mut report = CheckReport {
@@ -127,16 +131,31 @@ pub fn check(config: &Config, mut progress: impl FnMut(usize, usize)) -> io::Res
     #[expect(clippy::disallowed_methods, reason = "when the check begins")]
     let now = Instant::now();
     let registry = Registry::new(PromisePolicy::Off, config.refresh_interval, now);
-    let rows = ask(ranked, &fetcher, probes, weigh, &registry, &mut progress)?;
+    let rows = probe_all(ranked, &fetcher, probes, weigh, &registry, &mut progress)?;
     report.nodes.extend(rows);
     let conflicts = registry.conflicts().into_iter().take(MAX_CONFLICTS);
     report.conflicts = conflicts.map(Conflict::from).collect();
-    report.nodes.sort_by(|a, b| a.trouble().cmp(&b.trouble()));
+    report.nodes.sort_by(|a, b| a.rank().cmp(&b.rank()));
     Ok(report)
 }
 
-/// Asks each node once.
-fn ask(
+/// Reads the list, but waits no longer than the router does without a warning: a disk may hang.
+fn read_list(path: &Path) -> io::Result<Result<NodeList, String>> {
+    let (results, result) = bounded(1);
+    let owned = path.to_owned();
+    // A read on a hung disk can't be interrupted.
+    threads::spawn_detached("list", move || drop(results.send(lists::read(&owned))))?;
+    let result = result.recv_timeout(MAX_READ_TIME);
+    Ok(result.unwrap_or_else(|_| {
+        Err(format!(
+            "not read within {} s: the disk does not respond",
+            MAX_READ_TIME.as_secs()
+        ))
+    }))
+}
+
+/// Probes each node once.
+fn probe_all(
     nodes: Vec<(NodeAddr, Rank)>,
     fetcher: &Fetcher,
     probes: usize,
@@ -178,13 +197,13 @@ fn ask(
 fn bad_lines(list: &NodeList) -> impl Iterator<Item = Row> + '_ {
     list.bad.iter().map(|bad| {
         let reason = format!("line {}: {}", bad.number, bad.reason);
-        Row::skipped(bad.text.escape_debug().to_string(), Source::IpsFile, reason)
+        Row::skipped(bad.text.clone(), Source::IpsFile, reason)
     })
 }
 
 fn refused_entries(list: &ExplorerList) -> impl Iterator<Item = Row> + '_ {
     list.refused.iter().map(|(socket, why)| {
-        let reason = format!("the Explorer may not name it: {why}");
+        let reason = format!("the Explorer must not name this address: {why}");
         Row::skipped(socket.to_string(), Source::Explorer, reason)
     })
 }
@@ -196,7 +215,7 @@ impl List {
             name: config.ips_file.display().to_string(),
             nodes: list.as_ref().map_or(0, |list| list.nodes.len()),
             trouble: match list {
-                Ok(list) if list.left_out > 0 => Some(format!("{} more are left out: too many", list.left_out)),
+                Ok(list) if list.left_out > 0 => Some(format!("{} more are skipped: too many nodes", list.left_out)),
                 list => list.as_ref().err().cloned(),
             },
         }
@@ -204,7 +223,7 @@ impl List {
 
     fn of_explorer(name: String, list: &Result<ExplorerList, String>) -> Self {
         let skipped = list.as_ref().map_or(0, |list| list.skipped);
-        let skipped = (skipped > 0).then(|| format!("{skipped} entries are no address with a port"));
+        let skipped = (skipped > 0).then(|| format!("{skipped} entries without a valid address and port"));
         Self {
             source: Source::Explorer,
             name,
@@ -247,12 +266,12 @@ impl Row {
                 let ids = info.containers.iter().map(|container| container.id.as_str().to_owned());
                 row.containers = Some(ids.collect());
                 row.reason = redirected_to.map(|to| {
-                    format!("answers by a redirect to \"{to}\", which POST requests of clients will not follow")
+                    format!("responds through a redirect to \"{to}\": POST requests of clients do not follow it")
                 });
             }
             Outcome::Limited => {
                 row.state = CheckState::Limited;
-                row.reason = Some("answered 429, too many requests: no verdict".to_owned());
+                row.reason = Some("status 429: the node is alive but rate-limits its clients".to_owned());
             }
             Outcome::Failed(reason) => (row.state, row.reason) = (CheckState::Down, Some(reason)),
             Outcome::LocalError(reason) => (row.state, row.reason) = (CheckState::Unknown, Some(reason)),
@@ -260,8 +279,8 @@ impl Row {
         row
     }
 
-    /// What puts a row above another: its state, then how busy and how slow the node is.
-    fn trouble(&self) -> impl Ord + '_ {
+    /// Ranks a row: by its state, then the busiest and the slowest node first.
+    fn rank(&self) -> impl Ord + '_ {
         (
             self.state,
             Reverse(self.pending),
@@ -271,26 +290,31 @@ impl Row {
         )
     }
 
-    fn cells(&self) -> Cells<'_> {
+    fn cells(&self) -> Cells {
         Cells {
-            address: &self.address,
-            source: self.source.name(),
-            state: self.state.name(),
+            address: self.address.clone(),
+            source: self.source.name().to_owned(),
+            state: self.state.name().to_owned(),
             latency_ms: self.latency.map(|latency| latency.as_secs_f64() * 1_000.0),
             pending: self.pending,
-            containers: self.containers.as_deref(),
-            reason: self.reason.as_deref(),
+            containers: self.containers.as_ref().map(|ids| ids.join(",")),
+            reason: self.reason.clone(),
         }
     }
 }
 
 impl CheckReport {
-    /// Whether a client would be sent anywhere.
+    /// Whether a client gets an address.
     pub fn any_available(&self) -> bool {
-        self.nodes.iter().any(|row| row.state == CheckState::Available)
+        self.available() > 0
     }
 
-    /// For people: the lists, then a row for each node, those in trouble first.
+    fn available(&self) -> usize {
+        let available = self.nodes.iter().filter(|row| row.state == CheckState::Available);
+        available.count()
+    }
+
+    /// For people: the lists, then a row for each node, problems first.
     pub fn to_table(&self) -> String {
         let mut table = Table::default();
         for list in &self.lists {
@@ -300,7 +324,8 @@ impl CheckReport {
             .iter()
             .for_each(|conflict| table.note(&conflict.to_string()));
         self.nodes.iter().for_each(|row| table.row(row.cells()));
-        table.into_text()
+        let nodes = self.nodes.iter().filter(|row| row.state != CheckState::Skipped);
+        table.into_text(self.available(), nodes.count())
     }
 
     /// For programs: `{"lists":[…],"nodes":[…]}`.

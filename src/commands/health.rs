@@ -1,25 +1,35 @@
-//! `infernet-router health`: one request to the `/health` of the router that serves with the same settings.
+//! `infernet-router health`: one request to `/health` of the router that serves with the same settings.
 
 use std::time::Duration;
 
-use super::ask::{self, AskError};
+use serde_json::Value;
+
+use super::request::{self, RequestError};
 use crate::config::Config;
 use crate::net::Bounds;
 
-/// Docker gives a health check 30 s, and people who type it less.
+/// Docker gives a health check 30 s, and people wait less.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// The answer has some 20 bytes; something else may serve there.
+/// The response has some 20 bytes; another service may respond at length.
 const MAX_BODY_BYTES: u64 = 1024;
 
-/// Asks whether the router that `HOST` and `PORT` name serves.
+/// Checks whether the router that `HOST` and `PORT` name is healthy.
 ///
 /// # Errors
-/// When it doesn't.
-pub fn ask(config: &Config) -> Result<(), AskError> {
+/// No response, a status other than 200, or the response of another service.
+pub fn request(config: &Config) -> Result<(), RequestError> {
     let bounds = Bounds {
         timeout: TIMEOUT,
         max_body_bytes: MAX_BODY_BYTES,
         max_redirects: 0,
     };
-    ask::get(&ask::url(config, "/health")?, bounds).map(|_| ())
+    let (url, body) = request::get(config, "/health", bounds)?;
+    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    match body["status"] == "healthy" {
+        true => Ok(()),
+        false => Err(RequestError::NotARouter(
+            url,
+            "expected {\"status\":\"healthy\"}".to_owned(),
+        )),
+    }
 }

@@ -1,9 +1,10 @@
-//! What the binary does besides serving.
+//! The commands besides serving.
 
-mod ask;
 pub mod check;
 pub mod health;
+mod request;
+pub mod settings;
 pub mod status;
 mod table;
 
-pub use ask::AskError;
+pub use request::RequestError;

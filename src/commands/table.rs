@@ -1,101 +1,121 @@
-//! The table that `check` and `status` print: the lists, warnings, then a row for each node.
+//! The table that `check` and `status` print: lists and notes, a row for each node, and a summary. It fits 80 columns.
 
 use std::fmt::Write;
 
-use crate::status::Conflict;
+use crate::util::text;
 
-/// Longest column of container ids; `--json` has all of them.
-const MAX_CONTAINERS_CHARS: usize = 40;
-const HEAD: [&str; 7] = [
-    "ADDRESS",
-    "SOURCE",
-    "STATE",
-    "LATENCY",
-    "PENDING",
-    "CONTAINERS",
-    "REASON",
-];
+/// Width of a terminal.
+const MAX_WIDTH: usize = 80;
+/// Longest address in a row: IPv4 with a port has 21. The cells of a longer one follow on the next line.
+const MAX_ADDRESS_CHARS: usize = 28;
+/// Indents reasons.
+const INDENT: &str = "    ";
+/// Longest reason or address: three lines.
+const MAX_TEXT_CHARS: usize = 220;
+const HEADINGS: [&str; 5] = ["ADDRESS", "SOURCE", "STATE", "LATENCY", "PENDING"];
 
-/// What there is to print.
+/// The text so far.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     notes: String,
-    rows: Vec<[String; HEAD.len()]>,
+    rows: Vec<Cells>,
 }
 
-/// One node, or a line that is none.
-#[derive(Debug)]
-pub(super) struct Cells<'a> {
-    pub(super) address: &'a str,
-    pub(super) source: &'a str,
-    pub(super) state: &'a str,
+/// One node, or a line that is not a node.
+#[derive(Debug, Default)]
+pub(super) struct Cells {
+    pub(super) address: String,
+    pub(super) source: String,
+    pub(super) state: String,
     pub(super) latency_ms: Option<f64>,
     pub(super) pending: Option<u64>,
-    pub(super) containers: Option<&'a [String]>,
-    pub(super) reason: Option<&'a str>,
+    pub(super) containers: Option<String>,
+    /// Below the row.
+    pub(super) reason: Option<String>,
 }
 
 impl Table {
-    /// A list of nodes by its path or address, and what is wrong with it.
-    pub(super) fn list(&mut self, name: &str, nodes: usize, trouble: Option<&str>) {
-        let trouble = trouble.map_or(String::new(), |trouble| format!("; {trouble}"));
-        self.note(&format!("{name}: {nodes} nodes{trouble}"));
+    /// A list of nodes by its path or URL, and its problem.
+    pub(super) fn list(&mut self, name: &str, nodes: usize, problem: Option<&str>) {
+        let problem = problem.map_or(String::new(), |problem| format!("; {problem}"));
+        self.note(&format!("{name}: {nodes} nodes{problem}"));
     }
 
     /// A line above the nodes.
     pub(super) fn note(&mut self, note: &str) {
-        // Writing to a String can't fail.
-        let _ = writeln!(self.notes, "{note}");
+        push_wrapped(&mut self.notes, "", note);
     }
 
-    /// A container id that available nodes run with different images, each with how many do.
-    pub(super) fn conflict(&mut self, conflict: &Conflict) {
-        self.note(&conflict.to_string());
+    pub(super) fn row(&mut self, cells: Cells) {
+        self.rows.push(cells);
     }
 
-    pub(super) fn row(&mut self, cells: Cells<'_>) {
-        let shown = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-        self.rows.push([
-            cells.address.to_owned(),
-            cells.source.to_owned(),
-            cells.state.to_owned(),
-            shown(cells.latency_ms.map(|millis| format!("{millis:.1} ms"))),
-            shown(cells.pending.map(|pending| pending.to_string())),
-            shown(cells.containers.map(brief)),
-            cells.reason.unwrap_or_default().to_owned(),
-        ]);
-    }
-
-    /// The text, with columns as wide as they need to be.
-    pub(super) fn into_text(self) -> String {
+    /// The whole text, with columns as wide as needed, and the summary at its end.
+    pub(super) fn into_text(self, available: usize, nodes: usize) -> String {
+        let mut rows = vec![HEADINGS.map(str::to_owned)];
+        rows.extend(self.rows.iter().map(columns));
+        let widths = widths(&rows);
         let mut text = self.notes + "\n";
-        let mut rows = vec![HEAD.map(str::to_owned)];
-        rows.extend(self.rows);
-        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
-        for row in &rows {
-            let cells: Vec<String> = row
-                .iter()
-                .zip(&widths)
-                .map(|(cell, width)| format!("{cell:width$}"))
-                .collect();
-            text.push_str(cells.join("  ").trim_end());
-            text.push('\n');
+        push_row(&mut text, &rows[0], "CONTAINERS", &widths);
+        for (row, cells) in rows[1..].iter().zip(&self.rows) {
+            push_row(&mut text, row, cells.containers.as_deref().unwrap_or("-"), &widths);
+            if let Some(reason) = &cells.reason {
+                push_wrapped(&mut text, INDENT, &text::shorten(reason, MAX_TEXT_CHARS));
+            }
         }
+        // Writing to a String can't fail.
+        let _ = writeln!(text, "\n{available} of {nodes} nodes available");
         text
     }
 }
 
-/// Ids are foreign text: escaped, and no longer than a column should be.
-fn brief(ids: &[String]) -> String {
-    let all = ids.join(",");
-    let mut brief: String = all
-        .chars()
-        .take(MAX_CONTAINERS_CHARS)
-        .flat_map(char::escape_debug)
-        .collect();
-    if all.chars().nth(MAX_CONTAINERS_CHARS).is_some() {
-        brief.push('…');
+/// All columns but the containers, which get the rest of the line.
+fn columns(cells: &Cells) -> [String; HEADINGS.len()] {
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    [
+        text::shorten(&cells.address, MAX_TEXT_CHARS),
+        cells.source.clone(),
+        cells.state.clone(),
+        or_dash(cells.latency_ms.map(|millis| format!("{millis:.1} ms"))),
+        or_dash(cells.pending.map(|pending| pending.to_string())),
+    ]
+}
+
+fn widths(rows: &[[String; HEADINGS.len()]]) -> Vec<usize> {
+    let width = |column: usize| {
+        let widths = rows.iter().map(|row| row[column].chars().count());
+        let widths = widths.filter(|width| column > 0 || *width <= MAX_ADDRESS_CHARS);
+        widths.max().unwrap_or(0)
+    };
+    (0..HEADINGS.len()).map(width).collect()
+}
+
+fn push_row(text: &mut String, row: &[String; HEADINGS.len()], containers: &str, widths: &[usize]) {
+    let mut line = String::new();
+    for (cell, width) in row.iter().zip(widths) {
+        match cell.chars().count() > *width {
+            // A long address has a line of its own.
+            true => line = format!("{cell}\n{:width$}  ", ""),
+            false => line.extend([&format!("{cell:width$}"), "  "]),
+        }
     }
-    brief
+    let used: usize = widths.iter().map(|width| width + 2).sum();
+    // One character is left for the ellipsis.
+    let room = MAX_WIDTH.saturating_sub(used + 1);
+    let _ = writeln!(text, "{}", (line + &text::shorten(containers, room)).trim_end());
+}
+
+/// Breaks lines between words.
+fn push_wrapped(text: &mut String, indent: &str, words: &str) {
+    let mut line = indent.to_owned();
+    for word in words.split(' ') {
+        if line.len() > indent.len() && line.chars().count() + 1 + word.chars().count() > MAX_WIDTH {
+            let _ = writeln!(text, "{line}");
+            line = INDENT.to_owned();
+        } else if line.len() > indent.len() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    let _ = writeln!(text, "{line}");
 }

@@ -26,8 +26,8 @@ pub(super) fn fit(probes: usize, least: u64) -> usize {
     let room = usize::try_from(probes_within(limit, least)).unwrap_or(usize::MAX);
     if room < probes {
         log::warn!(
-            "the limit of {} MiB of address space (ulimit -v) allows {room} probes at once (MAX_PROBES={probes})",
-            limit / (1024 * 1024)
+            limit_mib = limit / (1024 * 1024), probes = room, max_probes = probes;
+            "address space limit too low: concurrent probes are reduced"
         );
     }
     room.min(probes)

@@ -1,21 +1,20 @@
-//! Times as people and programs read them.
+//! Formats times.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Last second that RFC 3339 can name, after 1970: the end of the year 9999.
+/// The last second that RFC 3339 can express: the end of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// Whether the clock shows a time from 1970 to 9999. Outside of it, libraries panic or have no words.
+/// Whether the clock shows a time from 1970 to 9999. Outside of this range, libraries panic or fail.
 pub(crate) fn is_sane(time: SystemTime) -> bool {
     time.duration_since(UNIX_EPOCH)
         .is_ok_and(|since| since.as_secs() <= LAST_SECOND)
 }
 
-/// RFC 3339 in UTC, to the millisecond; for a clock that is wrong by centuries the first or the last moment of those
-/// that can be shown.
+/// RFC 3339 in UTC, to the millisecond. A time outside the range becomes its first or its last moment.
 pub(crate) fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let millis = match since.as_secs() {
@@ -36,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_those_of_the_calendar_and_end_where_it_does() {
+    fn times_are_clamped_to_the_calendar() {
         for (seconds, text) in [
             (0, "1970-01-01T00:00:00Z"),
             (951_782_400, "2000-02-29T00:00:00Z"),

@@ -1,31 +1,31 @@
-//! How many descriptors there are, and what that allows.
+//! Fits connections and probes into the limit of descriptors.
 
 use super::address_space;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors beside connections and probes: standard streams, epoll, lists, the Explorer, look-ups, refused
+/// Descriptors besides connections and probes: standard streams, epoll, lists, the Explorer, lookups, rejected
 /// connections that linger.
 const RESERVED_FDS: u64 = 112;
-/// Fewer connections or probes than this are of no use.
+/// A router with fewer connections or probes is useless.
 const MIN_USABLE: u64 = 8;
 
-/// What fits into the descriptors that there are.
+/// What fits into the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Room {
     pub(crate) connections: usize,
     pub(crate) probes: usize,
 }
 
-/// Raises the limit where it is too low and that is permitted; lowers the wishes, with a warning, where it isn't.
+/// Raises a limit that is too low. If that is not permitted, reduces connections and probes and logs a warning.
 pub(crate) fn fit_limits(connections: usize, probes: usize) -> Room {
     let probes = address_space::fit(probes, MIN_USABLE);
-    let wanted = connections as u64 + probes as u64 + RESERVED_FDS;
+    let sufficient = connections as u64 + probes as u64 + RESERVED_FDS;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let current = current.unwrap_or(u64::MAX);
-    if current >= wanted {
+    if current >= sufficient {
         return Room { connections, probes };
     }
-    let raised = wanted.min(maximum.unwrap_or(u64::MAX));
+    let raised = sufficient.min(maximum.unwrap_or(u64::MAX));
     let limit = Rlimit {
         current: Some(raised),
         maximum,
@@ -38,16 +38,15 @@ pub(crate) fn fit_limits(connections: usize, probes: usize) -> Room {
     let room = fit(connections, probes, available);
     if (room.connections, room.probes) != (connections, probes) {
         log::warn!(
-            "the limit of {available} open files allows {} connections (MAX_CONNECTIONS={connections}) and {} probes at \
-             once (MAX_PROBES={probes}); {wanted} would allow all",
-            room.connections,
-            room.probes
+            limit = available, sufficient = sufficient, connections = room.connections, max_connections = connections,
+            probes = room.probes, max_probes = probes;
+            "descriptor limit too low: connections or probes are reduced"
         );
     }
     room
 }
 
-/// Probes first, up to half of what there is; connections get the rest.
+/// Probes get up to half of the limit, and connections the rest.
 fn fit(connections: usize, probes: usize, available: u64) -> Room {
     let left = available.saturating_sub(RESERVED_FDS).max(2 * MIN_USABLE);
     let probes = (probes as u64).min(left / 2);
@@ -62,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wishes_are_lowered_to_what_there_is() {
+    fn connections_and_probes_are_reduced_to_the_limit() {
         let room = |connections, probes| Room { connections, probes };
         assert_eq!(fit(512, 128, 752), room(512, 128));
         assert_eq!(fit(512, 128, 751), room(511, 128));

@@ -1,4 +1,4 @@
-//! Files that an operator names, read without waiting for anybody.
+//! Reads files that an operator names, without blocking on a FIFO, a socket or a terminal.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -7,14 +7,14 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// The null device: what hides a file from a program.
+/// The null device, which people mount over a file to hide it.
 const DEV_NULL: (u32, u32) = (1, 3);
 
-/// Reads a regular file of at most `max_bytes`, or `/dev/null` as an empty one. A FIFO, a socket or a terminal is an
-/// error at once instead of a wait for the other end; only a disk that hangs can hold this up.
+/// Reads a regular file of at most `max_bytes`, or `/dev/null` as an empty one. A FIFO, a socket or a terminal is an error
+/// and not a wait for the other end. Only a hung disk can block this.
 ///
 /// # Errors
-/// When the file can't be opened or read, is no regular file, or is longer.
+/// The file can't be opened or read, is not a regular file, or is longer.
 pub(crate) fn read_regular(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     // Opening a FIFO waits for its writer unless told not to (fifo(7)).
     let flags = OFlags::NONBLOCK.bits() as i32;
@@ -47,28 +47,28 @@ fn read_at_most(file: File, max_bytes: u64) -> io::Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn trouble(path: &Path) -> String {
-        read_regular(path, 3).expect_err("it is none").to_string()
+    fn error_of(path: &Path) -> String {
+        read_regular(path, 3).expect_err("it is invalid").to_string()
     }
 
     #[test]
-    fn a_file_is_read_up_to_its_limit_and_not_a_byte_past_it() {
+    fn file_above_its_limit_is_an_error() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("file");
         std::fs::write(&path, "abc").expect("written");
         assert_eq!(read_regular(&path, 3).expect("at the limit"), b"abc");
         std::fs::write(&path, "abcd").expect("written");
-        assert_eq!(trouble(&path), "longer than 3 bytes");
+        assert_eq!(error_of(&path), "longer than 3 bytes");
     }
 
     #[test]
-    fn what_is_no_regular_file_is_an_error_at_once() {
+    fn non_regular_file_is_an_error() {
         let dir = tempfile::tempdir().expect("a directory");
         let fifo = dir.path().join("fifo");
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).expect("a FIFO");
-        assert_eq!(trouble(&fifo), "not a regular file");
-        assert_eq!(trouble(Path::new("/dev/zero")), "not a regular file");
+        assert_eq!(error_of(&fifo), "not a regular file");
+        assert_eq!(error_of(Path::new("/dev/zero")), "not a regular file");
         assert_eq!(
             read_regular(dir.path(), 3).expect_err("a directory").kind(),
             io::ErrorKind::IsADirectory

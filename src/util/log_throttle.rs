@@ -1,38 +1,37 @@
-//! Keeps lines of one kind from becoming a flood: a burst, then a steady rate; the rest is counted, and the next line says
-//! how many there were.
+//! Limits log lines of one kind: a burst, then a steady rate. The rest is counted, and the next line reports the count.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use log::kv::{ToValue, Value};
 
-/// How many lines of one kind the log may have.
+/// The rate of lines of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogRate {
-    /// Lines at once, at least one.
+    /// Lines in a row, at least one.
     pub(crate) burst: u32,
     /// Time in which one more line becomes free.
     pub(crate) refill: Duration,
 }
 
-/// For trouble that tends to come with every connection or every probe.
+/// For problems that occur with every connection or every probe.
 pub(crate) const ONE_A_MINUTE: LogRate = LogRate {
     burst: 1,
     refill: Duration::from_secs(60),
 };
 
-/// Says of each line of one kind whether it is written. One for each kind; it writes nothing itself.
+/// Decides for each line of one kind whether it is written. Writes nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct LogThrottle {
     rate: LogRate,
     /// Lines that may be written now.
     free: u32,
-    /// Until when refills have been counted; none before the first line.
+    /// Until when refills have been counted; `None` before the first line.
     refilled: Option<Instant>,
     suppressed: u64,
 }
 
-/// How many lines were left out before one that is written. Shown behind it; nothing where there were none.
+/// The number of lines that were suppressed before a line that is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Suppressed(u64);
 
@@ -66,7 +65,7 @@ impl LogThrottle {
         }
     }
 
-    /// Whether a line may be written now, and what is to be shown at its end. A line that may not is counted.
+    /// Returns the suppressed count if a line may be written now. Otherwise counts the line.
     pub(crate) fn admit(&mut self, now: Instant) -> Option<Suppressed> {
         self.refill(now);
         if self.free == 0 {
@@ -77,7 +76,7 @@ impl LogThrottle {
         Some(Suppressed(std::mem::take(&mut self.suppressed)))
     }
 
-    /// How many lines were left out, when there is room for a line that says so: for when no other one may follow.
+    /// Returns the suppressed count if a line about it may be written now: no other line may follow.
     pub(crate) fn overdue(&mut self, now: Instant) -> Option<u64> {
         self.refill(now);
         if self.suppressed == 0 || self.free == 0 {
@@ -93,7 +92,7 @@ impl LogThrottle {
         let back = u32::try_from(back).unwrap_or(u32::MAX);
         self.free = self.free.saturating_add(back).min(self.rate.burst);
         let refilled = match self.free == self.rate.burst {
-            // A full one has nothing to wait for: the time until its next line is of no use to it.
+            // A full bucket waits for no refill.
             true => now,
             false => since + self.rate.refill * back,
         };
@@ -120,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_written_then_one_line_for_each_refill() {
+    fn burst_is_followed_by_one_line_per_refill() {
         let (mut throttle, start) = throttle();
         assert_eq!(admitted(&mut throttle, 5, start), 3);
         assert_eq!(
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_line_says_how_many_were_left_out() {
+    fn next_line_has_the_suppressed_count() {
         let (mut throttle, start) = throttle();
         let shown = |throttle: &mut LogThrottle, now| throttle.admit(now).map(|left_out| left_out.to_string());
         assert_eq!(shown(&mut throttle, start), Some(String::new()));
@@ -152,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_out_is_said_when_no_other_line_follows() {
+    fn overdue_returns_the_count_without_a_line() {
         let (mut throttle, start) = throttle();
         assert_eq!(throttle.overdue(start), None);
         admitted(&mut throttle, 5, start);

@@ -1,4 +1,4 @@
-//! What any program has: an arena, the calendar, threads, limits of descriptors and addresses, files, a log that holds nobody up.
+//! What any program has: pool, arena, calendar, threads, system limits, files, text, and a log that never blocks.
 
 pub(crate) mod address_space;
 pub(crate) mod arena;

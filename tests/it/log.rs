@@ -1,10 +1,14 @@
 //! What the log looks like, and that nobody waits for whoever reads it.
 
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::support::{Behaviour, Fleet, PATIENCE, Router, Signal};
+use super::support::process::until;
+use super::support::{Behaviour, Fleet, PATIENCE, Router, Signal, http};
 use super::{addresses, available, launch, wait_available};
 
 /// What the contract gives it.
@@ -117,7 +121,7 @@ fn as_json_each_line_is_an_object() {
     let list = format!("\u{1b}[2J\u{2028}\"\n{}", fleet.list());
     let router = launch().ips(list).set("LOG_FORMAT", "json").start();
     router.wait_line("node down:…status 500", PATIENCE);
-    router.wait_line("serving on http://", PATIENCE);
+    router.wait_line("serving: accepting requests", PATIENCE);
     router.signal(Signal::TERM);
     assert_eq!(router.wait_exit(PATIENCE).code(), Some(0));
     let log = router.log();
@@ -134,7 +138,10 @@ fn as_json_each_line_is_an_object() {
         assert!(text("time").starts_with("20") && text("time").ends_with('Z'), "{line}");
         assert!(!text("message").contains(char::is_control), "{line}");
     }
-    assert!(log.last().is_some_and(|line| line.contains(r#""message":"ended""#)));
+    assert!(
+        log.last()
+            .is_some_and(|line| line.contains(r#""message":"stopped: shutdown is complete""#))
+    );
 }
 
 #[test]
@@ -145,8 +152,8 @@ fn for_journald_lines_have_a_priority_and_no_time() {
     let router = launch().ips(fleet.list()).shell(stream).start();
     let line = router.wait_line("node down:…status 500", PATIENCE);
     assert!(line.starts_with("<4>WARN  [infernet_router::poller] node "), "{line}");
-    let line = router.wait_line("serving on http://", PATIENCE);
-    assert!(line.starts_with("<6>INFO  [infernet_router] serving"), "{line}");
+    let line = router.wait_line("serving: accepting requests", PATIENCE);
+    assert!(line.starts_with("<6>INFO  [infernet_router] serving: "), "{line}");
     assert!(
         router.log().iter().all(|line| line.starts_with('<')),
         "{:?}",
@@ -158,10 +165,40 @@ fn for_journald_lines_have_a_priority_and_no_time() {
 fn what_journald_reads_of_another_process_changes_nothing() {
     for stream in ["1:2", "", "x"] {
         let router = launch().set("JOURNAL_STREAM", stream).start();
-        let line = router.wait_line("serving on http://", PATIENCE);
+        let line = router.wait_line("serving: accepting requests", PATIENCE);
         assert!(
             line.starts_with("20") && line.contains("Z INFO  [infernet_router] "),
             "{line}"
         );
     }
+}
+
+#[test]
+fn log_file_at_its_size_limit_drops_lines() {
+    let fleet = Fleet::start(20);
+    let launch = launch()
+        .ips(fleet.list())
+        .set("RUST_LOG", "debug")
+        .set("REFRESH_INTERVAL", "0.1");
+    let file = std::fs::File::create(launch.directory().join("log")).expect("a file");
+    let launch = launch.ulimit("-f 8").arg("--print-port");
+    let mut child = launch
+        .command()
+        .stdout(Stdio::piped())
+        .stderr(file)
+        .spawn()
+        .expect("the binary is there");
+    let mut port = String::new();
+    let stdout = child.stdout.take().expect("it is piped");
+    BufReader::new(stdout).read_line(&mut port).expect("it is text");
+    let addr = SocketAddr::from(([127, 0, 0, 1], port.trim_end().parse().expect("a port")));
+    let is_dropping = || {
+        let metrics = http::get(addr, "/metrics");
+        !metrics.text().contains("infernet_router_log_lines_dropped_total 0\n")
+    };
+    let dropped = until(PATIENCE, is_dropping);
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, Signal::TERM).expect("sent");
+    assert_eq!(child.wait().expect("exited").code(), Some(0));
+    assert!(dropped, "lines above the limit are counted");
 }

@@ -99,7 +99,7 @@ fn under_a_limit_of_address_space_hanging_nodes_end_nothing() {
     let launch = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1);
     let router = launch.ulimit("-v 300000").start();
     wait_available(&router, &fleet, 0..1);
-    router.wait_line("of address space (ulimit -v) allows", PATIENCE);
+    router.wait_line("address space limit too low: ", PATIENCE);
     fleet.wait_asked_total(120, PATIENCE);
     assert_eq!(available(&router), addresses(&fleet, 0..1));
     router.signal(Signal::TERM);
@@ -111,7 +111,7 @@ fn serving_begins_before_a_client_gives_up_though_nodes_hang() {
     let fleet = fleet(5);
     let router = launch().ips(fleet.list()).start();
     let begin = router.wait_line("list loaded: first read, file=\"ips.txt\" nodes=6", PATIENCE);
-    let serving = router.wait_line("serving on http://", PATIENCE);
+    let serving = router.wait_line("serving: accepting requests", PATIENCE);
     let seconds = |line: &str| {
         let time = line
             .split('T')

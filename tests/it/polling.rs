@@ -407,7 +407,7 @@ fn before_serving(fleet: &Fleet) -> Option<(Router, Connection)> {
     });
     let mut client = Connection::open(SocketAddr::from((host, port?)));
     client.send("GET /api/v1/ips?container=hello-world HTTP/1.1\r\nHost: router\r\n\r\n");
-    (router.count_lines("serving on") == 0).then_some((router, client))
+    (router.count_lines("serving: ") == 0).then_some((router, client))
 }
 
 /// The port of a socket that listens on this address.

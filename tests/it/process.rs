@@ -1,13 +1,17 @@
 //! How the router ends, and what its log is worth.
 
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::support::{Behaviour, Connection, Explorer, Fleet, Listing, PATIENCE, Router, Signal, Silent};
+use super::support::process::until;
+use super::support::{Behaviour, Connection, Explorer, Fleet, Listing, PATIENCE, Router, Signal, Silent, terminal};
 use super::{addresses, available, launch, wait_available};
 
 /// What the contract gives it.
 const END: Duration = Duration::from_secs(5);
+/// What a pipe holds by default: pipe(7).
+const PIPE_BYTES: usize = 65_536;
 
 /// Nodes that keep probes busy in each way that takes all their time.
 fn hanging() -> Fleet {
@@ -31,7 +35,7 @@ fn ends(router: &Router, signal: Signal) {
     let status = router.wait_exit(END);
     assert_eq!(status.code(), Some(0), "{status}");
     assert!(
-        router.log().last().is_some_and(|line| line.ends_with("ended")),
+        router.log().last().is_some_and(|line| line.contains("stopped: ")),
         "{:?}",
         router.log()
     );
@@ -102,7 +106,7 @@ fn it_ends_before_it_has_begun_to_serve() {
     fleet.wait_asked_total(5, PATIENCE);
     router.signal(Signal::TERM);
     assert_eq!(router.wait_exit(END).code(), Some(0));
-    assert_eq!(router.count_lines("serving on"), 0, "{:?}", router.log());
+    assert_eq!(router.count_lines("serving: "), 0, "{:?}", router.log());
 }
 
 #[test]
@@ -141,11 +145,11 @@ fn a_second_signal_ends_it_at_once() {
         let mut half = Connection::open(router.addr());
         half.send("GET /health HTTP/1.1\r\nHo");
         router.signal(first);
-        router.wait_line("ending: ", PATIENCE);
+        router.wait_line("shutdown: draining", PATIENCE);
         router.signal(second);
         assert_eq!(router.wait_exit(END).code(), Some(code));
         assert!(
-            !router.log().iter().any(|line| line.ends_with("ended")),
+            !router.log().iter().any(|line| line.contains("stopped: ")),
             "{:?}",
             router.log()
         );
@@ -248,11 +252,50 @@ fn a_router_whose_log_nobody_reads_any_more_serves_probes_and_ends() {
 fn with_few_descriptors_it_serves_fewer_and_says_so() {
     let fleet = Fleet::start(100);
     let router = launch().ips(fleet.list()).ulimit("-n 200").start();
-    router.wait_line(
-        "the limit of 200 open files allows 44 connections (MAX_CONNECTIONS=512)",
-        PATIENCE,
-    );
+    router.wait_line("descriptor limit too low: ", PATIENCE);
     wait_available(&router, &fleet, 0..100);
     assert_eq!(router.count_lines("node down:"), 0);
     ends(&router, Signal::TERM);
+}
+
+#[test]
+fn sighup_before_settings_are_read_does_not_kill() {
+    // The process blocks on the error about its setting, since the pipe is full.
+    let (mut reader, mut writer) = std::io::pipe().expect("a pipe");
+    writer
+        .write_all(&[b' '; PIPE_BYTES])
+        .expect("the pipe holds this many bytes");
+    let mut child = launch()
+        .set("PORT", "http")
+        .command()
+        .stderr(writer)
+        .spawn()
+        .expect("the binary is there");
+    let status = format!("/proc/{}/status", child.id());
+    let catches_sighup = || {
+        let status = std::fs::read_to_string(&status).expect("the process is there");
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t"));
+        mask.is_some_and(|mask| u64::from_str_radix(mask, 16).is_ok_and(|mask| mask & 1 == 1))
+    };
+    assert!(until(PATIENCE, catches_sighup), "no handler before the settings");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, Signal::HUP).expect("sent");
+    // The rest is the error.
+    let mut text = String::new();
+    reader.read_to_string(&mut text).expect("text");
+    assert_eq!(child.wait().expect("exited").code(), Some(2), "{}", text.trim());
+}
+
+#[test]
+fn sighup_shuts_down_after_terminal_hangup() {
+    let (keyboard, program) = terminal::open();
+    let fleet = Fleet::start(1);
+    let router = launch().ips(fleet.list()).start_on(program);
+    assert_eq!(router.get("/health").status, 200);
+    let mark = router.log_len();
+    router.signal(Signal::HUP);
+    router.wait_line_after(mark, "list loaded: ", PATIENCE);
+    drop(keyboard);
+    router.signal(Signal::HUP);
+    assert_eq!(router.wait_exit(END).code(), Some(0));
 }

@@ -1,4 +1,4 @@
-//! The environment, `.env` and the command line, and what becomes of mistakes.
+//! The environment, `.env` and the command line, and how errors are reported.
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
@@ -8,7 +8,7 @@ use super::launch;
 use super::support::launch::Ended;
 use super::support::{Fleet, PATIENCE, http};
 
-/// A wrong value of each setting, and what is wanted instead.
+/// An invalid value of each setting, and the expected form.
 const WRONG: [(&str, &str, &str); 18] = [
     ("PORT", "http", "a port, 0 to 65535"),
     ("HOST", "127.0.0.1:4000", "an IPv4 or IPv6 address, without a port"),
@@ -47,7 +47,7 @@ fn with(name: &str, value: &str) -> Ended {
 }
 
 #[test]
-fn all_mistakes_are_reported_at_once_and_nothing_is_started() {
+fn all_errors_are_reported_and_nothing_starts() {
     let fleet = Fleet::start(1);
     let wrong = WRONG
         .iter()
@@ -56,8 +56,8 @@ fn all_mistakes_are_reported_at_once_and_nothing_is_started() {
         });
     let ended = wrong.file(".env", "no assignment\n").run();
     assert_eq!(ended.code, Some(2), "{ended:?}");
-    for (name, value, wanted) in WRONG {
-        let line = format!("{name}={value:?}: expected {wanted}");
+    for (name, value, expected) in WRONG {
+        let line = format!("{name}={value:?}: expected {expected}");
         assert!(ended.stderr.contains(&line), "{line:?} in {}", ended.stderr);
     }
     assert!(ended.stderr.contains(".env, line 1: expected NAME=value"), "{ended:?}");
@@ -67,7 +67,7 @@ fn all_mistakes_are_reported_at_once_and_nothing_is_started() {
 }
 
 #[test]
-fn one_past_each_limit_is_a_mistake() {
+fn value_above_its_limit_is_an_error() {
     for (name, values) in [
         ("PORT", &["-1", "65536", "4000.0"][..]),
         ("HOST", &["localhost", "1.2.3", "[::1]"]),
@@ -89,15 +89,15 @@ fn one_past_each_limit_is_a_mistake() {
         for value in values {
             let ended = with(name, value);
             assert_eq!(ended.code, Some(2), "{name}={value}: {ended:?}");
-            let mistake = format!("{name}={value:?}: expected ");
-            assert!(ended.stderr.starts_with(&mistake), "{ended:?}");
+            let error = format!("{name}={value:?}: expected ");
+            assert!(ended.stderr.starts_with(&error), "{ended:?}");
             assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
         }
     }
 }
 
 #[test]
-fn the_least_and_the_most_are_fine() {
+fn minimum_and_maximum_are_accepted() {
     let least = launch()
         .set("REFRESH_INTERVAL", "0.1")
         .set("RATELIMIT_REQS_PER_MIN", "0")
@@ -120,7 +120,7 @@ fn the_least_and_the_most_are_fine() {
     assert_eq!(most.count_lines("REFRESH_INTERVAL"), 0);
 }
 
-/// The limit that the router goes by.
+/// The limit that applies.
 fn limit(environment: Option<&str>, dotenv: &str) -> String {
     let launch = launch().unset("RATELIMIT_REQS_PER_MIN").file(".env", dotenv);
     let router = match environment {
@@ -132,7 +132,7 @@ fn limit(environment: Option<&str>, dotenv: &str) -> String {
 }
 
 #[test]
-fn the_environment_wins_over_dotenv_and_empty_values_hide_nothing() {
+fn environment_takes_precedence_over_dotenv() {
     let dotenv = "# limits\nexport RATELIMIT_REQS_PER_MIN='7' # a minute\n";
     assert_eq!(limit(None, dotenv), "7");
     assert_eq!(limit(Some("5"), dotenv), "5");
@@ -141,7 +141,7 @@ fn the_environment_wins_over_dotenv_and_empty_values_hide_nothing() {
 }
 
 #[test]
-fn a_dotenv_that_can_not_be_read_is_a_mistake_like_any_other() {
+fn unreadable_dotenv_is_an_error() {
     let router = launch().set("PROMISES", "maybe");
     std::fs::create_dir(router.directory().join(".env")).expect("made");
     let ended = router.run();
@@ -162,27 +162,27 @@ fn password_in_invalid_setting_is_masked() {
 }
 
 #[test]
-fn a_log_level_that_is_not_understood_is_a_warning() {
+fn invalid_log_level_is_a_warning() {
     let router = launch().set("RUST_LOG", "infernet=loud\n").start();
     router.wait_line("RUST_LOG=\"infernet=loud\\n\": expected off, error", PATIENCE);
     assert_eq!(router.get("/health").status, 200);
 }
 
 #[test]
-fn an_address_that_can_not_be_bound_is_named_and_the_exit_is_1() {
+fn unavailable_address_exits_with_1() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let addr = taken.local_addr().expect("it is bound");
     let ended = with("PORT", &addr.port().to_string());
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains(&format!("can't serve on {addr}")), "{ended:?}");
-    // Reserved for documentation: nobody has it.
+    // Reserved for documentation: no machine has this address.
     let ended = with("HOST", "192.0.2.1");
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains("can't serve on 192.0.2.1:0"), "{ended:?}");
 }
 
 #[test]
-fn the_log_names_the_address_that_is_served() {
+fn log_names_the_served_address() {
     let router = launch().set("HOST", "127.0.0.3").start();
     assert!(router.addr().ip().to_string() == "127.0.0.3" && router.addr().port() != 0);
     assert_eq!(router.get("/health").status, 200);
@@ -201,7 +201,7 @@ fn serves_on_ipv6() {
 }
 
 #[test]
-fn help_tells_every_setting_and_version_the_version() {
+fn help_lists_every_setting() {
     for argument in ["--help", "-h"] {
         let ended = launch().arg(argument).run();
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
@@ -209,7 +209,7 @@ fn help_tells_every_setting_and_version_the_version() {
             assert!(ended.stdout.contains(setting.name), "{}", setting.name);
         }
     }
-    // The commit behind it, where the build was told one.
+    // The commit behind it, where the build was error one.
     let version = concat!("infernet-router ", env!("CARGO_PKG_VERSION"));
     for argument in ["--version", "-V"] {
         let ended = launch().arg(argument).set("PORT", "http").run();
@@ -219,13 +219,16 @@ fn help_tells_every_setting_and_version_the_version() {
 }
 
 #[test]
-fn the_usage_has_no_word_that_looks_like_a_command_and_each_command_has_a_help() {
+fn each_command_has_a_help() {
     let help = launch().arg("help").run();
     assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
-    assert!(help.stdout.contains("\nUsage: infernet-router [COMMAND]\n"), "{help:?}");
-    for command in ["check", "status", "health"] {
+    assert!(
+        help.stdout.contains("\nUsage: infernet-router [-C DIR] [COMMAND]\n"),
+        "{help:?}"
+    );
+    for command in ["check", "status", "health", "settings"] {
         for arguments in [["help", command], [command, "--help"], [command, "-h"]] {
-            // Bad settings do not matter to it.
+            // Invalid settings do not affect it.
             let ended = arguments
                 .into_iter()
                 .fold(launch(), |launch, argument| launch.arg(argument))
@@ -233,7 +236,9 @@ fn the_usage_has_no_word_that_looks_like_a_command_and_each_command_has_a_help()
                 .run();
             assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{arguments:?}");
             assert!(
-                ended.stdout.starts_with(&format!("Usage: infernet-router {command}")),
+                ended
+                    .stdout
+                    .starts_with(&format!("Usage: infernet-router [-C DIR] {command}")),
                 "{ended:?}"
             );
         }
@@ -241,19 +246,23 @@ fn the_usage_has_no_word_that_looks_like_a_command_and_each_command_has_a_help()
 }
 
 #[test]
-fn arguments_that_are_not_understood_are_told_and_the_exit_is_2() {
-    for (arguments, told) in [
-        (vec!["serve"], "to serve, run it without a command"),
-        (vec!["start", "--help"], "to serve, run it without a command"),
-        (vec!["--port", "80"], r#"there is no command or option "--port""#),
+fn unknown_arguments_exit_with_2() {
+    for (arguments, error) in [
+        (vec!["serve"], "to serve, run infernet-router without a command"),
         (
-            vec!["help", "\u{1b}[2J"],
-            r#"there is no command or option "\u{1b}[2J""#,
+            vec!["start", "--help"],
+            "to serve, run infernet-router without a command",
         ),
+        (vec!["--port", "80"], r#"unknown command or option "--port""#),
+        (vec!["help", "\u{1b}[2J"], r#"unknown command or option "\u{1b}[2J""#),
         (vec!["check", "--fast"], r#"check takes no "--fast""#),
         (vec!["check", "--json", "x"], r#"check takes no "x""#),
         (vec!["--print-port", "health"], r#"--print-port takes no "health""#),
         (vec!["--version", "x"], r#"--version takes no "x""#),
+        (vec!["chek"], "did you mean check?"),
+        (vec!["stauts", "--json"], "did you mean status?"),
+        (vec!["check", "--jsno"], "did you mean --json?"),
+        (vec!["--verison"], "did you mean --version?"),
     ] {
         let ended = arguments
             .iter()
@@ -261,12 +270,12 @@ fn arguments_that_are_not_understood_are_told_and_the_exit_is_2() {
             .fold(launch(), |launch, argument| launch.arg(argument))
             .run();
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{arguments:?}");
-        assert!(ended.stderr.contains(told), "{ended:?}");
+        assert!(ended.stderr.contains(error), "{ended:?}");
     }
 }
 
 #[test]
-fn print_port_tells_the_port_as_soon_as_it_is_bound() {
+fn print_port_prints_the_bound_port() {
     let mut child = launch()
         .arg("--print-port")
         .command()
@@ -282,4 +291,71 @@ fn print_port_tells_the_port_as_soon_as_it_is_bound() {
     let ended = child.kill().and_then(|()| child.wait());
     assert_eq!(answer.status, 200);
     assert!(ended.is_ok());
+}
+
+#[test]
+fn settings_command_lists_values_with_source() {
+    let api_url = "https://user:secret@explorer.example";
+    let launch = launch()
+        .set("API_URL", api_url)
+        .file(".env", "MAX_PROBES=7\nHOST=::\nPROT=1\n");
+    let output = launch.command().arg("settings").output().expect("the binary is there");
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let row = |name: &str| {
+        let line = stdout.lines().find(|line| line.starts_with(&format!("{name} ")));
+        line.expect("each setting has a row")
+            .split_whitespace()
+            .skip(1)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(row("API_URL"), "environment https://***@explorer.example");
+    assert_eq!(row("MAX_PROBES"), ".env 7");
+    assert_eq!(row("HOST"), "environment 127.0.0.1");
+    assert_eq!(row("REFRESH_INTERVAL"), "default 30");
+    assert_eq!(row("TRUSTED_PROXIES"), "default unset");
+    assert_eq!(stdout.lines().count(), 1 + infernet_router::config::SETTINGS.len());
+    assert_eq!(stderr, ".env: unknown setting \"PROT\"; did you mean PORT?\n");
+}
+
+#[test]
+fn settings_command_exits_with_2_on_errors() {
+    let launch = launch()
+        .file(".env", "")
+        .set("API_URL", "https://user:secret@a?b")
+        .set("PORT", "http");
+    let output = launch.command().arg("settings").output().expect("the binary is there");
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(
+        stderr.contains("PORT=\"http\": expected a port, 0 to 65535\n"),
+        "{stderr}"
+    );
+    assert!(
+        stdout
+            .lines()
+            .any(|line| line.starts_with("PORT ") && line.ends_with(" http")),
+        "{stdout}"
+    );
+    assert!(
+        !stdout.contains("secret") && !stderr.contains("secret"),
+        "{stdout}{stderr}"
+    );
+}
+
+#[test]
+fn invalid_setting_has_a_priority_under_systemd() {
+    let stream = "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) && export JOURNAL_STREAM";
+    let ended = launch().shell(stream).set("PORT", "http").set("MAX_PROBES", "0").run();
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert_eq!(ended.stderr.lines().count(), 2);
+    assert!(ended.stderr.lines().all(|line| line.starts_with("<3>")), "{ended:?}");
+    assert!(ended.stderr.starts_with("<3>PORT=\"http\": expected"), "{ended:?}");
 }

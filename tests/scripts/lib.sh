@@ -35,7 +35,7 @@ demo() {
         "$root/target/demo" "$root/target/debug/infernet-router" > "$work/demo.log" 2>&1 &
     started="$started $!"
     for _ in $(seq 100); do
-        url=$(sed -n 's/.*serving on \(http:[^ ]*\).*/\1/p' "$work/demo.log")
+        url=$(sed -n 's/.*serving: .*url="\(http:[^"]*\)".*/\1/p' "$work/demo.log")
         [ -n "$url" ] && return
         sleep 0.1
     done

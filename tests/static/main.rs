@@ -58,7 +58,7 @@ fn main() {
         .in_empty_root(chroot);
     add_modules(launch.directory());
     let router = launch.start();
-    router.wait_line("serving on http://", PATIENCE);
+    router.wait_line("serving: accepting requests", PATIENCE);
     router.wait_line("gone.test", PATIENCE);
     let mut listed = router.get("/api/v1/ips?container=hello-world&n=9").strings();
     listed.sort();

@@ -123,7 +123,17 @@ impl Launch {
     }
 
     pub fn start(self) -> Router {
-        let child = self.command().stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        self.start_on(Stdio::null())
+    }
+
+    /// Starts the router with this standard input.
+    pub fn start_on(self, stdin: impl Into<Stdio>) -> Router {
+        let mut command = self.command();
+        let child = command
+            .stdin(stdin)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn();
         match child {
             Ok(child) => Router::of(child, self.directory),
             Err(error) => panic!("can't start {:?}: {error}", self.binary),

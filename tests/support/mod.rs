@@ -21,6 +21,7 @@ pub mod hung_disk;
 pub mod launch;
 pub mod process;
 pub mod silent;
+pub mod terminal;
 pub mod tls;
 pub mod v6;
 

@@ -83,8 +83,8 @@ impl Router {
         if let Some(addr) = self.addr.get() {
             return *addr;
         }
-        let line = self.wait_line("serving on http://", PATIENCE);
-        let (_, rest) = line.split_once("serving on http://").expect("waited for");
+        let line = self.wait_line("serving: accepting requests", PATIENCE);
+        let (_, rest) = line.split_once("http://").expect("waited for");
         let text = rest.split([' ', '/', '"', ',']).next().unwrap_or_default();
         let Ok(addr) = text.parse() else {
             panic!("no address in {line:?}");

@@ -49,6 +49,14 @@ impl Format {
         }
     }
 
+    /// What a line starts with so that its reader knows the priority.
+    pub fn prefix(self, level: Level) -> String {
+        match self {
+            Format::Journal => format!("<{}>", priority(level)),
+            Format::Text | Format::Json => String::new(),
+        }
+    }
+
     /// The whole line with its line feed, or `None` if simple_logger formats it.
     pub(super) fn line(self, line: &Line) -> Option<String> {
         let Line {
@@ -60,7 +68,7 @@ impl Format {
         } = line;
         match self {
             Format::Text => None,
-            Format::Journal => Some(format!("<{}>{level:<5} [{target}] {message}\n", priority(*level))),
+            Format::Journal => Some(format!("{}{level:<5} [{target}] {message}\n", self.prefix(*level))),
             Format::Json => {
                 let json = JsonLine {
                     time: &rfc3339(*time),

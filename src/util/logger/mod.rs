@@ -1,8 +1,7 @@
 //! The log: lines to stderr through a bounded queue and one thread that writes them.
 //!
-//! Logging never blocks: when the reader of a pipe stalls, lines that find no room are dropped and counted, and a line
-//! says so as soon as there is room again. simple_logger alone would write on the thread that logs, and have it wait for that
-//! reader; here it writes on the log's own thread.
+//! Logging never blocks: if the reader of a pipe stalls, lines that overflow the queue are dropped and counted, and a later line
+//! reports the count. simple_logger alone would write on the thread that logs, and block it; here it writes on the log's thread.
 
 mod fields;
 mod format;
@@ -23,33 +22,33 @@ pub use format::Format;
 use format::Line;
 use sink::Sink;
 
-/// Lines that wait to be written: more than a large fleet has at the start. They are of 200 bytes by habit, and never
-/// above [`format::MAX_MESSAGE_BYTES`], so below 10 MiB in all.
+/// Lines in the queue: more than a large fleet logs at its start. A line has 200 bytes on average and its message at most
+/// [`format::MAX_MESSAGE_BYTES`], so the queue has at most 10 MiB.
 const MAX_LINES: usize = 2_048;
-/// How long the end waits for what is still to be written.
+/// How long the exit waits for the queue.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
-/// Lines about panics: a defect that comes with each request must not fill the disk.
+/// Lines about panics: a defect that occurs with each request must not fill the disk.
 const PANIC_RATE: LogRate = LogRate {
     burst: 10,
     refill: Duration::from_secs(10),
 };
-/// Our own lines alone: what libraries have to say comes back as an error, and they don't escape foreign text.
+/// Only the router's own lines: libraries return errors too, and don't escape untrusted text in lines.
 const CRATE: &str = "infernet_router";
 const TARGET: &str = "infernet_router::log";
 const THREAD: &str = "log";
 
-/// Lines that found no room, or could not be written, since the start.
+/// Lines that overflowed the queue or could not be written, since the start.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// How many lines of the log were dropped since the start.
+/// The number of log lines that were dropped since the start.
 pub(crate) fn dropped_lines() -> u64 {
     DROPPED.load(Relaxed)
 }
 
-/// What the writer's thread is handed.
+/// What the log's thread receives.
 enum Entry {
     Line(Line),
-    /// Nothing more comes; the other end closes when all before it has been written.
+    /// The last entry. Its sender is dropped after all lines have been written.
     End(Sender<()>),
 }
 
@@ -74,7 +73,7 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// A log at work. Dropping it waits for what is still to be written, but not for long.
+/// A started log. Dropping it waits for the queue for a short time.
 #[derive(Debug)]
 #[must_use = "lines that are not written yet are lost with the process"]
 pub struct Logging {
@@ -87,16 +86,16 @@ impl Drop for Logging {
         let deadline = Instant::now() + END_TIMEOUT;
         let (written, is_written) = bounded(0);
         if self.queue.send_deadline(Entry::End(written), deadline).is_ok() {
-            // Both ways it ends there is nothing left to do.
+            // Written or not: the process exits.
             let _ = is_written.recv_deadline(deadline);
         }
     }
 }
 
-/// Starts the log; panics become lines of it.
+/// Starts the log. Panics become log lines.
 ///
 /// # Errors
-/// When there is no room for a thread, or another log is at work.
+/// The system can't start a thread, or a log is started already.
 pub fn start(format: Format, level: LevelFilter) -> io::Result<Logging> {
     let (queue, lines) = bounded(MAX_LINES);
     threads::spawn_detached(THREAD, move || run(&Sink::new(format), &lines))?;
@@ -107,15 +106,15 @@ pub fn start(format: Format, level: LevelFilter) -> io::Result<Logging> {
     Ok(Logging { queue })
 }
 
-/// The standard library's own writes to stderr, and so waits for its reader.
+/// Logs a panic. The standard library's hook writes to stderr and so blocks on its reader.
 fn panic_hook() -> Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync> {
     let throttle = Mutex::new(LogThrottle::new(PANIC_RATE));
     Box::new(move |panic| {
-        // A line that can't be written is counted there; another line about it could not be written either.
+        // The log's thread counts a line that it can't write. Another line could not be written either.
         if std::thread::current().name() == Some(THREAD) {
             return;
         }
-        #[expect(clippy::disallowed_methods, reason = "panics come at their own time")]
+        #[expect(clippy::disallowed_methods, reason = "a panic has no caller with a clock")]
         let now = Instant::now();
         let admitted = throttle.lock().unwrap_or_else(PoisonError::into_inner).admit(now);
         if let Some(suppressed) = admitted {
@@ -130,7 +129,7 @@ fn panic_hook() -> Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync> {
     })
 }
 
-/// Writes what comes until the end.
+/// Writes lines until the last entry.
 fn run(sink: &Sink, lines: &Receiver<Entry>) {
     let mut reported = 0;
     for entry in lines {

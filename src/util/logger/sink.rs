@@ -1,4 +1,4 @@
-//! Where lines end: stderr, written on the log's own thread.
+//! Writes lines to stderr, on the log's thread.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -12,13 +12,13 @@ use simple_logger::SimpleLogger;
 use super::format::{Format, Line};
 use crate::util::calendar;
 
-/// A line that waited longer says so: simple_logger shows when it was written, not when it was made.
+/// A line that waited longer shows its age: simple_logger shows when it is written.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
 pub(super) struct Sink {
     format: Format,
     timed: SimpleLogger,
-    /// For a clock that simple_logger can't show.
+    /// For a clock outside the range of simple_logger.
     untimed: SimpleLogger,
 }
 
@@ -31,13 +31,13 @@ impl Sink {
         }
     }
 
-    /// Writes a line. Waits for the reader of stderr as long as it takes.
+    /// Writes a line. Blocks until the reader of stderr accepts it.
     ///
     /// # Errors
-    /// When nobody can read it any more.
+    /// The reader has closed the pipe, or the file is full.
     pub(super) fn write(&self, line: Line, now: SystemTime) -> io::Result<()> {
         let text = self.format.line(&line);
-        // As another process may have set stderr to not block, which a print takes for an error.
+        // Another process may have set stderr to non-blocking mode. A print would fail then.
         wait_until_writable()?;
         match text {
             Some(text) => io::stderr().write_all(text.as_bytes()),
@@ -45,7 +45,7 @@ impl Sink {
         }
     }
 
-    /// simple_logger prints, and so panics when the reader of a pipe is gone.
+    /// simple_logger prints, and so panics if the write fails.
     fn print(&self, mut line: Line, now: SystemTime) -> io::Result<()> {
         let waited = now.duration_since(line.time).unwrap_or_default();
         if waited > MAX_WAIT {

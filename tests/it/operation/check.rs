@@ -1,14 +1,13 @@
 //! `infernet-router check`.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Read;
 use std::process::Output;
 
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
 
 use super::{launch, run, text};
-use crate::support::{Behaviour, Explorer, Fleet, Listing};
+use crate::support::{Behaviour, Explorer, Fleet, HungDisk, Listing, terminal};
 
 /// Exit codes, as scripts go by them.
 const SOME_AVAILABLE: Option<i32> = Some(0);
@@ -25,7 +24,7 @@ fn fields<'a>(report: &'a Value, name: &str) -> Vec<&'a Value> {
     nodes.iter().map(|node| &node[name]).collect()
 }
 
-/// Five nodes, each with another fate, and a list with what is no node.
+/// Five nodes with different results, and lists with invalid entries.
 fn fleet_in_trouble() -> (Fleet, Explorer, super::Launch) {
     let fleet = Fleet::start(5);
     fleet.set(0, Behaviour::up(3, &["a", "b"]));
@@ -36,13 +35,13 @@ fn fleet_in_trouble() -> (Fleet, Explorer, super::Launch) {
     let cloud_metadata = "169.254.169.254:80".parse().expect("an address");
     let explorer = Explorer::start(Listing::Nodes(vec![fleet.addr(4), cloud_metadata]));
     let launch = launch()
-        .ips(format!("{}http://node.example/path\n", fleet.list_of(0..4)))
+        .ips(format!("{}user@node.example\n", fleet.list_of(0..4)))
         .set("API_URL", explorer.url());
     (fleet, explorer, launch)
 }
 
 #[test]
-fn json_has_every_node_and_why_it_is_not_listed_those_in_trouble_first() {
+fn json_has_every_node_problems_first() {
     let (fleet, explorer, launch) = fleet_in_trouble();
     let output = run(&launch, &["check", "--json"]);
     let report = json(&output);
@@ -64,7 +63,7 @@ fn json_has_every_node_and_why_it_is_not_listed_those_in_trouble_first() {
         fields(&report, "address"),
         [
             &addr(2),
-            "http://node.example/path",
+            "user@node.example",
             "169.254.169.254:80",
             &addr(3),
             &addr(1),
@@ -86,18 +85,21 @@ fn json_has_every_node_and_why_it_is_not_listed_those_in_trouble_first() {
         .filter_map(|reason| reason.as_str())
         .collect();
     let [down, line, refused, limited] = reasons[..] else {
-        panic!("four are in trouble: {reasons:?}");
+        panic!("four have problems: {reasons:?}");
     };
     assert!(down.contains("500"), "{down}");
     assert!(line.starts_with("line 5: "), "{line}");
-    assert!(refused.starts_with("the Explorer may not name it: "), "{refused}");
+    assert!(
+        refused.starts_with("the Explorer must not name this address: "),
+        "{refused}"
+    );
     assert!(limited.contains("429"), "{limited}");
     assert_eq!(report["lists"][0]["nodes"], 4);
     assert_eq!(report["lists"][1]["name"], explorer.url());
 }
 
 #[test]
-fn the_table_has_the_same_rows_in_the_same_order() {
+fn table_has_the_rows_of_json() {
     let (fleet, explorer, launch) = fleet_in_trouble();
     let output = run(&launch, &["check"]);
     let table = text(&output.stdout);
@@ -107,37 +109,92 @@ fn the_table_has_the_same_rows_in_the_same_order() {
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(
         words(lines[3]),
-        [
-            "ADDRESS",
-            "SOURCE",
-            "STATE",
-            "LATENCY",
-            "PENDING",
-            "CONTAINERS",
-            "REASON"
-        ]
+        ["ADDRESS", "SOURCE", "STATE", "LATENCY", "PENDING", "CONTAINERS"]
     );
-    let addresses: Vec<_> = lines[4..].iter().map(|line| words(line)[0].clone()).collect();
+    let is_row = |line: &&&str| !line.is_empty() && !line.starts_with(' ');
+    let rows: Vec<&str> = lines[4..lines.len() - 1].iter().filter(is_row).copied().collect();
+    let addresses: Vec<_> = rows.iter().map(|line| words(line)[0].clone()).collect();
     let addr = |node| fleet.addr(node).to_string();
     assert_eq!(addresses[0], addr(2));
     assert_eq!(addresses[3..], [addr(3), addr(1), addr(4), addr(0)]);
-    let last = words(lines[10]);
+    assert!(
+        lines[5].starts_with("    status 500"),
+        "the reason is below the row: {table}"
+    );
+    let last = words(rows[6]);
     assert_eq!(
         (last[1].as_str(), last[3].as_str(), last[5].as_str()),
         ("ips", "available", "ms")
     );
     assert_eq!(last[6..], ["3", "a,b"]);
+    assert_eq!(lines.last(), Some(&"3 of 5 nodes available"));
 }
 
 #[test]
-fn each_node_is_asked_once() {
+fn table_fits_80_columns() {
+    let fleet = Fleet::start(2);
+    let ids: Vec<String> = (0..20).map(|id| format!("container-{id}")).collect();
+    fleet.set(0, Behaviour::up(3, &ids.iter().map(String::as_str).collect::<Vec<_>>()));
+    let long = "a-very-long-host-name".repeat(2);
+    let list = format!("{}{long}.example..invalid with many words after it\n", fleet.list());
+    let output = run(&launch().ips(list), &["check"]);
+    let table = text(&output.stdout);
+    for line in table.lines() {
+        assert!(line.chars().count() <= 80 || line.starts_with("a-very"), "{line}");
+    }
+    assert!(table.contains("container-0,") && table.contains('…'), "{table}");
+}
+
+#[test]
+fn hung_disk_is_reported_after_three_seconds() {
+    let Some(disk) = HungDisk::mount() else { return };
+    let launch = launch().set("IPS_FILE", disk.path().join("ips.txt").display());
+    let output = run(&launch, &["check"]);
+    assert_eq!(output.status.code(), NONE_AVAILABLE, "{output:?}");
+    assert!(text(&output.stdout).contains("not read within 3 s"), "{output:?}");
+}
+
+#[test]
+fn missing_files_are_reported_with_the_directory() {
+    let launch = launch();
+    let here = launch.directory().display().to_string();
+    let output = run(&launch, &["check"]);
+    assert!(
+        text(&output.stderr).starts_with(&format!("infernet-router: found neither .env nor ips.txt in {here}")),
+        "{output:?}"
+    );
+    assert_eq!(text(&run(&launch.file(".env", ""), &["check"]).stderr), "");
+}
+
+#[test]
+fn option_c_selects_the_directory() {
+    let fleet = Fleet::start(1);
+    let there = launch().ips(fleet.list()).file(".env", "PENDING_WEIGHTS=offchain=3\n");
+    let directory = there.directory().to_str().expect("UTF-8");
+    let output = run(&launch(), &["-C", directory, "check"]);
+    assert_eq!(output.status.code(), SOME_AVAILABLE, "{output:?}");
+    let output = run(&launch(), &["-C", directory, "settings"]);
+    let line = text(&output.stdout)
+        .lines()
+        .find(|line| line.starts_with("PENDING_WEIGHTS"));
+    let words: Vec<_> = line.expect("it is there").split_whitespace().collect();
+    assert_eq!(words, ["PENDING_WEIGHTS", ".env", "offchain=3"]);
+    for arguments in [&["-C", "/nonexistent", "check"][..], &["-C"], &["-C", ""]] {
+        let output = run(&launch(), arguments);
+        assert_eq!(output.status.code(), BAD_SETTINGS, "{output:?}");
+        assert!(text(&output.stderr).starts_with("infernet-router: -C"), "{output:?}");
+    }
+}
+
+#[test]
+fn each_node_is_probed_once() {
     let (fleet, _explorer, launch) = fleet_in_trouble();
     run(&launch, &["check"]);
     assert_eq!(fleet.asked_each(), [1; 5]);
 }
 
 #[test]
-fn without_an_available_node_it_ends_with_1() {
+fn no_available_node_exits_with_1() {
     let fleet = Fleet::start(2);
     fleet.set(0, Behaviour::Status(429));
     fleet.set(1, Behaviour::CloseAtOnce);
@@ -152,7 +209,7 @@ fn without_an_available_node_it_ends_with_1() {
 }
 
 #[test]
-fn with_bad_settings_it_ends_with_2_and_asks_nobody() {
+fn invalid_setting_exits_with_2() {
     let fleet = Fleet::start(1);
     let launch = launch().ips(fleet.list()).set("PENDING_WEIGHTS", "all");
     let output = run(&launch, &["check"]);
@@ -165,28 +222,18 @@ fn with_bad_settings_it_ends_with_2_and_asks_nobody() {
 }
 
 #[test]
-fn progress_is_for_a_terminal_alone() {
+fn progress_is_shown_on_a_terminal_only() {
     let fleet = Fleet::start(3);
     let launch = launch().ips(fleet.list());
     assert_eq!(text(&run(&launch, &["check"]).stderr), "", "a pipe");
 
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal is available");
-    grantpt(&terminal)
-        .and_then(|()| unlockpt(&terminal))
-        .expect("it is ours");
-    let name = ptsname(&terminal, Vec::new()).expect("it has a name");
-    let name = name.to_str().expect("a path in ASCII");
-    let other_end = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(name)
-        .expect("it is unlocked");
+    let (terminal, other_end) = terminal::open();
     let output = launch.command().arg("check").stderr(other_end).output();
     assert_eq!(output.expect("the binary is there").status.code(), SOME_AVAILABLE);
-    let shown = read_terminal(File::from(terminal));
+    let shown = read_terminal(terminal);
     assert_eq!(
-        shown, "\rasked 1 of 3 nodes\rasked 2 of 3 nodes\rasked 3 of 3 nodes\r\n",
-        "each node as it answers"
+        shown, "\rprobed 1 of 3 nodes\rprobed 2 of 3 nodes\rprobed 3 of 3 nodes\r\n",
+        "each node after its probe"
     );
 }
 

@@ -14,7 +14,7 @@ use crate::support::{Launch, PATIENCE, Router};
 /// Starts it and waits until it serves.
 fn serving(launch: Launch) -> Router {
     let router = launch.start();
-    router.wait_line("serving on http://", PATIENCE);
+    router.wait_line("serving: accepting requests", PATIENCE);
     router
 }
 

@@ -1,0 +1,67 @@
+//! Signals of the process: what they ask for, and the thread that waits for them.
+
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crossbeam_channel::{Receiver, bounded};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::low_level::signal_name;
+
+/// Signals that are caught and wait for [`Caught::watch`].
+pub(crate) struct Caught {
+    signals: signal_hook::iterator::Signals,
+    was_terminal: bool,
+}
+
+/// What signals ask for. A closed channel means that the signals thread has exited.
+pub(crate) struct Requests {
+    /// The name of the signal, once. A second one terminates the process.
+    pub(crate) shutdown: Receiver<&'static str>,
+    /// Several SIGHUP before the first is served are one.
+    pub(crate) reload: Receiver<()>,
+}
+
+impl Caught {
+    /// Installs the handlers. A signal from now on terminates nothing and waits.
+    pub(crate) fn catch() -> io::Result<Self> {
+        let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        // A log file at its size limit (`ulimit -f`) is then a failed write.
+        signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
+        Ok(Self {
+            signals,
+            was_terminal: io::stdin().is_terminal(),
+        })
+    }
+
+    /// Starts the thread that waits for signals.
+    #[expect(clippy::disallowed_methods, reason = "lives as long as the process and owns nothing")]
+    pub(crate) fn watch(mut self) -> io::Result<Requests> {
+        let (shuts_down, shutdown) = bounded(1);
+        let (reloads, reload) = bounded(1);
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            let mut is_shutting_down = false;
+            for signal in self.signals.forever() {
+                if signal == SIGHUP && !(self.was_terminal && has_hung_up()) {
+                    // A full channel means that a reload is due anyway.
+                    let _ = reloads.try_send(());
+                } else if std::mem::replace(&mut is_shutting_down, true) {
+                    std::process::exit(128 + signal);
+                } else {
+                    let _ = shuts_down.send(signal_name(signal).unwrap_or_default());
+                }
+            }
+        })?;
+        Ok(Requests { shutdown, reload })
+    }
+}
+
+/// Whether the terminal on standard input is closed.
+fn has_hung_up() -> bool {
+    let stdin = io::stdin();
+    let mut stdin = [PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::empty())];
+    let no_wait = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut stdin, Some(&no_wait)).is_ok() && stdin[0].revents().contains(PollFlags::HUP)
+}
