@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use arguments::{Command, PortReport, ReportFormat};
 use crossbeam_channel::{after, never, select};
 use infernet_router::commands::{check, health, settings, status};
-use infernet_router::config::{Config, Loaded, LogFormat};
+use infernet_router::config::{Config, Loaded};
 use infernet_router::logger::{self, Format, Logging};
 use infernet_router::{Router, SHUTDOWN_TIMEOUT, glibc};
 use log::{Level, LevelFilter};
@@ -55,7 +55,7 @@ fn execute(command: Command) -> ExitCode {
 }
 
 fn with_config(command: impl FnOnce(Config) -> ExitCode) -> ExitCode {
-    match Config::from_env() {
+    match Loaded::from_env().config {
         Ok(config) => command(config),
         Err(errors) => complain_of_settings(&errors.to_string()),
     }
@@ -211,9 +211,9 @@ fn show_settings() -> ExitCode {
 
 /// Starts the log in the format that suits its reader, and logs the warnings about settings.
 fn start_logging(config: &Config, level: LevelFilter) -> Result<Logging, ExitCode> {
-    let format = match config.log_format {
-        LogFormat::Json => Format::Json,
-        LogFormat::Text => Format::for_stderr(),
+    let format = match config.is_json_log {
+        true => Format::Json,
+        false => Format::for_stderr(),
     };
     let logging =
         logger::start(format, level).map_err(|error| complain(&format!("can't start the log: {error}"), 1))?;

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
-use super::table::{Cells, Table};
+use super::table::{self, Row};
 use crate::config::Config;
 use crate::lists;
 use crate::net::Fetcher;
@@ -46,57 +46,16 @@ struct List {
     trouble: Option<String>,
 }
 
-/// The result for one node or line. The order is that of the table: problems first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum CheckState {
-    /// The probe failed.
-    Down,
-    /// A local error prevented the probe.
-    Unknown,
-    /// A line or an entry that is not a valid node.
-    Skipped,
-    /// The node returned 429.
-    Limited,
-    Available,
-}
-
-impl CheckState {
-    fn name(self) -> &'static str {
-        match self {
-            CheckState::Down => "down",
-            CheckState::Unknown => "unknown",
-            CheckState::Skipped => "skipped",
-            CheckState::Limited => "limited",
-            CheckState::Available => "available",
-        }
-    }
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct Row {
-    address: String,
-    source: Source,
-    state: CheckState,
-    #[serde(
-        rename = "latency_ms",
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "millis"
-    )]
-    latency: Option<Duration>,
-    /// Weighted, as the router orders by it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pending: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    containers: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-}
-
-fn millis<S: Serializer>(latency: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-    let micros = latency.unwrap_or_default().as_micros() as f64;
-    serializer.serialize_f64(micros / 1_000.0)
-}
+/// The states of the rows, in the order of the table: problems first.
+const STATES: [&str; 5] = [DOWN, UNKNOWN, SKIPPED, LIMITED, AVAILABLE];
+const DOWN: &str = "down";
+/// A local error prevented the probe.
+const UNKNOWN: &str = "unknown";
+/// A line or an entry that is not a valid node.
+const SKIPPED: &str = "skipped";
+/// The node returned 429.
+const LIMITED: &str = "limited";
+const AVAILABLE: &str = "available";
 
 /// Reads the lists and probes every node once, at most `MAX_PROBES` concurrently. Calls `progress` with the number of probed
 /// nodes and of all nodes.
@@ -135,7 +94,7 @@ pub fn check(config: &Config, mut progress: impl FnMut(usize, usize)) -> io::Res
     report.nodes.extend(rows);
     let conflicts = registry.conflicts().into_iter().take(MAX_CONFLICTS);
     report.conflicts = conflicts.map(Conflict::from).collect();
-    report.nodes.sort_by(|a, b| a.rank().cmp(&b.rank()));
+    report.nodes.sort_by(|a, b| rank(a).cmp(&rank(b)));
     Ok(report)
 }
 
@@ -188,7 +147,7 @@ fn probe_all(
             let id = registry.insert(addr, rank, now);
             registry.up(id, registry.begin_probe(id, now), &info.containers, 0, now);
         }
-        rows.push(Row::of_probe(report, &weight));
+        rows.push(of_probe(report, &weight));
         progress(rows.len(), all);
     }
     Ok(rows)
@@ -197,14 +156,14 @@ fn probe_all(
 fn bad_lines(list: &NodeList) -> impl Iterator<Item = Row> + '_ {
     list.bad.iter().map(|bad| {
         let reason = format!("line {}: {}", bad.number, bad.reason);
-        Row::skipped(bad.text.clone(), Source::IpsFile, reason)
+        skipped(bad.text.clone(), Source::IpsFile, reason)
     })
 }
 
 fn refused_entries(list: &ExplorerList) -> impl Iterator<Item = Row> + '_ {
     list.refused.iter().map(|(socket, why)| {
         let reason = format!("the Explorer must not name this address: {why}");
-        Row::skipped(socket.to_string(), Source::Explorer, reason)
+        skipped(socket.to_string(), Source::Explorer, reason)
     })
 }
 
@@ -233,74 +192,51 @@ impl List {
     }
 }
 
-impl Row {
-    fn skipped(address: String, source: Source, reason: String) -> Self {
-        Self {
-            address,
-            source,
-            state: CheckState::Skipped,
-            latency: None,
-            pending: None,
-            containers: None,
-            reason: Some(reason),
-        }
+fn row(address: String, source: Source, state: &str, reason: Option<String>) -> Row {
+    Row {
+        address,
+        source: source.name().replace(' ', "_"),
+        state: state.to_owned(),
+        reason,
+        ..Row::default()
     }
+}
 
-    fn of_probe(report: Done<(NodeAddr, Rank), Probe>, weight: impl Fn(&str) -> u32) -> Self {
-        let (addr, rank) = report.job;
-        let Probe {
-            outcome, redirected_to, ..
-        } = report.result.unwrap_or_else(Probe::panicked);
-        let mut row = Self {
-            address: addr.as_listed().to_owned(),
-            source: rank.source(),
-            state: CheckState::Available,
-            latency: Some(report.took),
-            pending: None,
-            containers: None,
-            reason: None,
-        };
-        match outcome {
-            Outcome::Up(info) => {
-                row.pending = Some(info.load(weight));
-                let ids = info.containers.iter().map(|container| container.id.as_str().to_owned());
-                row.containers = Some(ids.collect());
-                row.reason = redirected_to.map(|to| {
-                    format!("responds through a redirect to \"{to}\": POST requests of clients do not follow it")
-                });
-            }
-            Outcome::Limited => {
-                row.state = CheckState::Limited;
-                row.reason = Some("status 429: the node is alive but rate-limits its clients".to_owned());
-            }
-            Outcome::Failed(reason) => (row.state, row.reason) = (CheckState::Down, Some(reason)),
-            Outcome::LocalError(reason) => (row.state, row.reason) = (CheckState::Unknown, Some(reason)),
-        }
-        row
-    }
+fn skipped(address: String, source: Source, reason: String) -> Row {
+    row(address, source, SKIPPED, Some(reason))
+}
 
-    /// Ranks a row: by its state, then the busiest and the slowest node first.
-    fn rank(&self) -> impl Ord + '_ {
-        (
-            self.state,
-            Reverse(self.pending),
-            Reverse(self.latency.filter(|_| self.pending.is_some())),
-            self.source,
-            &self.address,
-        )
+fn of_probe(report: Done<(NodeAddr, Rank), Probe>, weight: impl Fn(&str) -> u32) -> Row {
+    let (addr, rank) = report.job;
+    let probe = report.result.unwrap_or_else(Probe::panicked);
+    let redirect = |to| format!("responds through a redirect to \"{to}\": POST requests of clients do not follow it");
+    let limited = || "status 429: the node is alive but rate-limits its clients".to_owned();
+    let (state, reason) = match &probe.outcome {
+        Outcome::Up(_) => (AVAILABLE, probe.redirected_to.map(redirect)),
+        Outcome::Limited => (LIMITED, Some(limited())),
+        Outcome::Failed(reason) => (DOWN, Some(reason.clone())),
+        Outcome::LocalError(reason) => (UNKNOWN, Some(reason.clone())),
+    };
+    let mut row = row(addr.as_listed().to_owned(), rank.source(), state, reason);
+    row.latency_ms = Some(report.took.as_micros() as f64 / 1_000.0);
+    if let Outcome::Up(info) = probe.outcome {
+        row.pending = Some(info.load(weight));
+        let ids = info.containers.iter().map(|container| container.id.as_str().to_owned());
+        row.containers = Some(ids.collect());
     }
+    row
+}
 
-    fn cells(&self) -> Cells {
-        Cells {
-            address: self.address.clone(),
-            source: self.source.name().to_owned(),
-            state: self.state.name().to_owned(),
-            latency_ms: self.latency.map(|latency| latency.as_secs_f64() * 1_000.0),
-            pending: self.pending,
-            containers: self.containers.as_ref().map(|ids| ids.join(",")),
-            reason: self.reason.clone(),
-        }
-    }
+/// Ranks a row: by its state, then the busiest and the slowest node first.
+fn rank(row: &Row) -> impl Ord + '_ {
+    let micros = row.latency_ms.map(|millis| (millis * 1_000.0) as u64);
+    (
+        STATES.iter().position(|state| *state == row.state),
+        Reverse(row.pending),
+        Reverse(micros.filter(|_| row.pending.is_some())),
+        Reverse(&row.source),
+        &row.address,
+    )
 }
 
 impl CheckReport {
@@ -310,22 +246,16 @@ impl CheckReport {
     }
 
     fn available(&self) -> usize {
-        let available = self.nodes.iter().filter(|row| row.state == CheckState::Available);
-        available.count()
+        self.nodes.iter().filter(|row| row.state == AVAILABLE).count()
     }
 
     /// For people: the lists, then a row for each node, problems first.
     pub fn to_table(&self) -> String {
-        let mut table = Table::default();
-        for list in &self.lists {
-            table.list(&list.name, list.nodes, list.trouble.as_deref());
-        }
-        self.conflicts
-            .iter()
-            .for_each(|conflict| table.note(&conflict.to_string()));
-        self.nodes.iter().for_each(|row| table.row(row.cells()));
-        let nodes = self.nodes.iter().filter(|row| row.state != CheckState::Skipped);
-        table.into_text(self.available(), nodes.count())
+        let lists = self.lists.iter();
+        let lists = lists.map(|list| table::list_note(&list.name, list.nodes, list.trouble.as_deref()));
+        let notes: Vec<String> = lists.chain(self.conflicts.iter().map(Conflict::to_string)).collect();
+        let nodes = self.nodes.iter().filter(|row| row.state != SKIPPED).count();
+        table::to_text(&notes, &self.nodes, self.available(), nodes)
     }
 
     /// For programs: `{"lists":[…],"nodes":[…]}`.

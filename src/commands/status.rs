@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::request::{self, RequestError};
-use super::table::{Cells, Table};
+use super::table::{self, Row};
 use crate::config::{Config, PendingWeights};
 use crate::net::Bounds;
 use crate::registry::MAX_PAGE;
@@ -81,65 +81,69 @@ impl ServedStatus {
 
     /// For people: lists and problems, then a row for each node, problems first.
     pub fn to_table(&self) -> String {
-        let mut table = Table::default();
         let (file, explorer) = (&self.report["ips_file"], &self.report["explorer"]);
-        table.list(&text(&file["path"]), count(&file["nodes"]), file["trouble"].as_str());
+        let problem = file["trouble"].as_str();
+        let mut notes = vec![table::list_note(&text(&file["path"]), count(&file["nodes"]), problem)];
         if explorer.is_object() {
             let skipped = format!("{} entries are skipped", explorer["skipped"]);
             let skipped = Some(skipped.as_str()).filter(|_| count(&explorer["skipped"]) > 0);
             let problem = explorer["trouble"].as_str().or(skipped);
-            table.list(&text(&explorer["url"]), count(&explorer["nodes"]), problem);
+            notes.push(table::list_note(
+                &text(&explorer["url"]),
+                count(&explorer["nodes"]),
+                problem,
+            ));
         }
-        if let Some(since) = self.report["doubt"]["since"].as_str() {
-            table.note(&format!("a mass failure is suspected since {since}"));
-        }
+        let since = self.report["doubt"]["since"].as_str();
+        notes.extend(since.map(|since| format!("a mass failure is suspected since {since}")));
         if self.report["pool_too_small"] == true {
-            table.note("the router can't probe all nodes in an interval: raise MAX_PROBES or REFRESH_INTERVAL");
+            let remedy = "raise MAX_PROBES or REFRESH_INTERVAL";
+            notes.push(format!("the router can't probe all nodes in an interval: {remedy}"));
         }
-        for conflict in items(&self.report["conflicting_containers"]) {
-            let images = items(&conflict["images"]);
-            let images: Vec<_> = images
-                .map(|image| (text(&image["image"]), count(&image["nodes"])))
-                .collect();
-            let images = images.iter().map(|(image, nodes)| (image.as_str(), *nodes));
-            table.note(&conflict_line(&text(&conflict["id"]), images));
-        }
-        items(&file["skipped"]).for_each(|line| table.row(skipped_line(line)));
-        items(&self.report["nodes"]).for_each(|node| table.row(self.cells(node)));
-        table.into_text(self.count("available"), self.count("nodes"))
+        notes.extend(items(&self.report["conflicting_containers"]).map(conflict));
+        let skipped = items(&file["skipped"]).map(skipped_line);
+        let nodes = items(&self.report["nodes"]).map(|node| self.row(node));
+        let rows: Vec<Row> = skipped.chain(nodes).collect();
+        table::to_text(&notes, &rows, self.count("available"), self.count("nodes"))
     }
 
     fn count(&self, total: &str) -> usize {
         count(&self.report["totals"][total])
     }
 
-    fn cells(&self, node: &Value) -> Cells {
+    fn row(&self, node: &Value) -> Row {
         let weighted = |(kind, jobs): (&String, &Value)| {
             let weight = u64::from(self.weights.weight(kind));
             jobs.as_u64().unwrap_or_default().saturating_mul(weight)
         };
         let pending = node["pending"].as_object();
-        let containers: Vec<&str> = items(&node["containers"]).filter_map(Value::as_str).collect();
-        Cells {
+        let containers: Vec<String> = items(&node["containers"]).map(text).collect();
+        Row {
             address: text(&node["address"]),
-            source: text(&node["source"]).replace('_', " "),
+            source: text(&node["source"]),
             state: text(&node["state"]).replace("up", "available"),
             latency_ms: node["latency"].as_f64(),
             pending: pending.map(|jobs| jobs.iter().map(weighted).fold(0, u64::saturating_add)),
-            containers: (!containers.is_empty()).then(|| containers.join(",")),
+            containers: (!containers.is_empty()).then_some(containers),
             reason: node["reason"].as_str().map(str::to_owned),
         }
     }
 }
 
-fn skipped_line(line: &Value) -> Cells {
-    Cells {
+fn skipped_line(line: &Value) -> Row {
+    Row {
         address: text(&line["text"]),
-        source: "ips file".to_owned(),
+        source: "ips_file".to_owned(),
         state: "skipped".to_owned(),
         reason: Some(format!("line {}: {}", line["number"], text(&line["reason"]))),
-        ..Cells::default()
+        ..Row::default()
     }
+}
+
+fn conflict(conflict: &Value) -> String {
+    let images =
+        items(&conflict["images"]).map(|image| (image["image"].as_str().unwrap_or_default(), count(&image["nodes"])));
+    conflict_line(&text(&conflict["id"]), images)
 }
 
 fn items(list: &Value) -> impl Iterator<Item = &Value> {

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use serde::Serialize;
+
 use crate::util::text;
 
 /// Width of a terminal.
@@ -14,70 +16,61 @@ const INDENT: &str = "    ";
 const MAX_TEXT_CHARS: usize = 220;
 const HEADINGS: [&str; 5] = ["ADDRESS", "SOURCE", "STATE", "LATENCY", "PENDING"];
 
-/// The text so far.
-#[derive(Debug, Default)]
-pub(super) struct Table {
-    notes: String,
-    rows: Vec<Cells>,
-}
-
 /// One node, or a line that is not a node.
-#[derive(Debug, Default)]
-pub(super) struct Cells {
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Row {
     pub(super) address: String,
+    /// As `/status.json` names it.
     pub(super) source: String,
     pub(super) state: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) latency_ms: Option<f64>,
+    /// Weighted, as the router orders by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pending: Option<u64>,
-    pub(super) containers: Option<String>,
-    /// Below the row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) containers: Option<Vec<String>>,
+    /// Shown below the row.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<String>,
 }
 
-impl Table {
-    /// A list of nodes by its path or URL, and its problem.
-    pub(super) fn list(&mut self, name: &str, nodes: usize, problem: Option<&str>) {
-        let problem = problem.map_or(String::new(), |problem| format!("; {problem}"));
-        self.note(&format!("{name}: {nodes} nodes{problem}"));
-    }
+/// A list of nodes by its path or URL, and its problem.
+pub(super) fn list_note(name: &str, nodes: usize, problem: Option<&str>) -> String {
+    let problem = problem.map_or(String::new(), |problem| format!("; {problem}"));
+    format!("{name}: {nodes} nodes{problem}")
+}
 
-    /// A line above the nodes.
-    pub(super) fn note(&mut self, note: &str) {
-        push_wrapped(&mut self.notes, "", note);
-    }
-
-    pub(super) fn row(&mut self, cells: Cells) {
-        self.rows.push(cells);
-    }
-
-    /// The whole text, with columns as wide as needed, and the summary at its end.
-    pub(super) fn into_text(self, available: usize, nodes: usize) -> String {
-        let mut rows = vec![HEADINGS.map(str::to_owned)];
-        rows.extend(self.rows.iter().map(columns));
-        let widths = widths(&rows);
-        let mut text = self.notes + "\n";
-        push_row(&mut text, &rows[0], "CONTAINERS", &widths);
-        for (row, cells) in rows[1..].iter().zip(&self.rows) {
-            push_row(&mut text, row, cells.containers.as_deref().unwrap_or("-"), &widths);
-            if let Some(reason) = &cells.reason {
-                push_wrapped(&mut text, INDENT, &text::shorten(reason, MAX_TEXT_CHARS));
-            }
+/// The notes, the rows with columns as wide as needed, and a summary of `available` of `nodes` nodes.
+pub(super) fn to_text(notes: &[String], rows: &[Row], available: usize, nodes: usize) -> String {
+    let mut cells = vec![HEADINGS.map(str::to_owned)];
+    cells.extend(rows.iter().map(columns));
+    let widths = widths(&cells);
+    let mut text = String::new();
+    notes.iter().for_each(|note| push_wrapped(&mut text, "", note));
+    text.push('\n');
+    push_row(&mut text, &cells[0], "CONTAINERS", &widths);
+    for (cells, row) in cells[1..].iter().zip(rows) {
+        let containers = row.containers.as_ref().map_or("-".to_owned(), |ids| ids.join(","));
+        push_row(&mut text, cells, &containers, &widths);
+        if let Some(reason) = &row.reason {
+            push_wrapped(&mut text, INDENT, &text::shorten(reason, MAX_TEXT_CHARS));
         }
-        // Writing to a String can't fail.
-        let _ = writeln!(text, "\n{available} of {nodes} nodes available");
-        text
     }
+    // Writing to a String can't fail.
+    let _ = writeln!(text, "\n{available} of {nodes} nodes available");
+    text
 }
 
 /// All columns but the containers, which get the rest of the line.
-fn columns(cells: &Cells) -> [String; HEADINGS.len()] {
+fn columns(row: &Row) -> [String; HEADINGS.len()] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
-        text::shorten(&cells.address, MAX_TEXT_CHARS),
-        cells.source.clone(),
-        cells.state.clone(),
-        or_dash(cells.latency_ms.map(|millis| format!("{millis:.1} ms"))),
-        or_dash(cells.pending.map(|pending| pending.to_string())),
+        text::shorten(&row.address, MAX_TEXT_CHARS),
+        row.source.replace('_', " "),
+        row.state.clone(),
+        or_dash(row.latency_ms.map(|millis| format!("{millis:.1} ms"))),
+        or_dash(row.pending.map(|pending| pending.to_string())),
     ]
 }
 

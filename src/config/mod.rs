@@ -72,8 +72,8 @@ pub struct Config {
     pub cors_origins: CorsOrigins,
     /// `PENDING_WEIGHTS`
     pub weights: PendingWeights,
-    /// `LOG_FORMAT`
-    pub log_format: LogFormat,
+    /// Whether `LOG_FORMAT` is `json`.
+    pub is_json_log: bool,
     /// `RUST_LOG`
     pub log_level: LevelFilter,
     /// `SSL_CERT_FILE`: additional roots for https nodes.
@@ -85,14 +85,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the environment and, for what is unset or empty there, `.env` in the working directory.
-    ///
-    /// # Errors
-    /// All invalid settings, and an invalid `.env`.
-    pub fn from_env() -> Result<Config, ConfigErrors> {
-        Loaded::from_env().config
-    }
-
     /// Reads the settings from `lookup`. An empty value counts as unset.
     ///
     /// # Errors
@@ -144,16 +136,6 @@ fn misspelled<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
         (name != meant).then(|| format!(".env: unknown setting {name:?}; did you mean {meant}?"))
     };
     names.into_iter().filter_map(warning).collect()
-}
-
-/// The form of log lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text for people.
-    #[default]
-    Text,
-    /// One JSON object per line.
-    Json,
 }
 
 /// All errors in the settings, one line each.
@@ -217,10 +199,7 @@ fn read_all(r: &mut Reader<'_>) -> Config {
         shutdown_delay: r.seconds("SHUTDOWN_DELAY"),
         cors_origins: r.read("CORS_ORIGINS", parse_origins).unwrap_or_default(),
         weights: r.read("PENDING_WEIGHTS", parse_weights).unwrap_or_default(),
-        log_format: match r.word("LOG_FORMAT") {
-            "json" => LogFormat::Json,
-            _ => LogFormat::Text,
-        },
+        is_json_log: r.word("LOG_FORMAT") == "json",
         log_level: r.level("RUST_LOG"),
         ssl_cert_file: r.read("SSL_CERT_FILE", parse_path),
         changed: Vec::new(),
