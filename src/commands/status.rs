@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::request::{self, RequestError};
@@ -9,7 +10,7 @@ use super::table::{self, Row};
 use crate::config::{Config, PendingWeights};
 use crate::net::Bounds;
 use crate::registry::MAX_PAGE;
-use crate::status::conflict_line;
+use crate::status::Conflict;
 
 /// The router builds a page within some milliseconds. A machine that is too busy for this limit is an error.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -100,7 +101,8 @@ impl ServedStatus {
             let remedy = "raise MAX_PROBES or REFRESH_INTERVAL";
             notes.push(format!("the router can't probe all nodes in an interval: {remedy}"));
         }
-        notes.extend(items(&self.report["conflicting_containers"]).map(conflict));
+        let conflicts = items(&self.report["conflicting_containers"]);
+        notes.extend(conflicts.filter_map(|conflict| Some(Conflict::deserialize(conflict).ok()?.to_string())));
         let skipped = items(&file["skipped"]).map(skipped_line);
         let nodes = items(&self.report["nodes"]).map(|node| self.row(node));
         let rows: Vec<Row> = skipped.chain(nodes).collect();
@@ -138,12 +140,6 @@ fn skipped_line(line: &Value) -> Row {
         reason: Some(format!("line {}: {}", line["number"], text(&line["reason"]))),
         ..Row::default()
     }
-}
-
-fn conflict(conflict: &Value) -> String {
-    let images =
-        items(&conflict["images"]).map(|image| (image["image"].as_str().unwrap_or_default(), count(&image["nodes"])));
-    conflict_line(&text(&conflict["id"]), images)
 }
 
 fn items(list: &Value) -> impl Iterator<Item = &Value> {
