@@ -75,7 +75,7 @@ pub(super) struct MassFailure {
     until: Option<Instant>,
     /// Nodes of the last suspicion.
     doubted: HashSet<NodeId>,
-    /// Those of `doubted` that have not responded since, each with whether it has failed since.
+    /// Those of `doubted` that have not responded since, each with whether it has failed again.
     missing: HashMap<NodeId, bool>,
 }
 
@@ -145,7 +145,7 @@ impl MassFailure {
     pub(super) fn judge(&mut self, id: NodeId, now: Instant) -> Judgement {
         self.forget_old(now);
         if self.until.is_some() {
-            self.doubt(id, true);
+            self.doubt(id);
             return Judgement::Doubted;
         }
         self.set_failing(id, true);
@@ -162,15 +162,15 @@ impl MassFailure {
         let lost: Vec<(NodeId, Withdrawn)> = lost
             .filter_map(|(_, id)| Some((id, self.members.get_mut(&id)?.lost.take()?.1)))
             .collect();
-        lost.iter().for_each(|(id, _)| self.doubt(*id, false));
-        self.doubt(id, false);
+        lost.iter().for_each(|(id, _)| self.doubt(*id));
+        self.doubt(id);
         Judgement::DoubtBegins { lost, failing, of }
     }
 
-    fn doubt(&mut self, id: NodeId, has_failed: bool) {
+    fn doubt(&mut self, id: NodeId) {
         self.set_failing(id, false);
         self.doubted.insert(id);
-        self.missing.insert(id, has_failed);
+        self.missing.insert(id, false);
     }
 
     /// A node went down and had this in the registry.

@@ -164,6 +164,8 @@ struct Poller {
     orphans: HashMap<NodeId, Class>,
     ready: Option<Sender<()>>,
     mass_failures: MassFailures,
+    /// The last response over each address family.
+    last_response: [Option<Instant>; 2],
     /// Nodes of the first lists that have not been asked yet.
     unanswered: usize,
     warned_of_pool: bool,
@@ -192,6 +194,7 @@ impl Poller {
             orphans: HashMap::new(),
             ready: Some(ready),
             mass_failures: MassFailures::new(settings.interval),
+            last_response: [None; 2],
             settings,
             unanswered: 0,
             warned_of_pool: false,

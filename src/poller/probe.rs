@@ -119,11 +119,9 @@ pub(crate) struct Probe {
     pub(crate) outcome: Outcome,
     /// The target of the redirects that were followed, escaped.
     pub(crate) redirected_to: Option<String>,
-    #[allow(dead_code, reason = "the poller's rule for a lost uplink needs it")]
     /// With a response: the family over which the node responded. With a local error: the family that the local network
     /// stack refuses. `None` if the cause is something else.
     pub(crate) family: Option<Family>,
-    #[allow(dead_code, reason = "the status report needs it")]
     /// When the certificate of an https node expires.
     pub(crate) certificate_expires: Option<SystemTime>,
 }

@@ -31,9 +31,14 @@ impl Poller {
     /// Applies a result if the node was listed without interruption since its probe began.
     pub(super) fn report(&mut self, report: Report, now: Instant) {
         let ProbeJob { id, number, .. } = report.job;
+        let mut probe = report.result.unwrap_or_else(Probe::panicked);
+        self.judge_local_error(&mut probe, now);
         let Probe {
-            outcome, redirected_to, ..
-        } = report.result.unwrap_or_else(Probe::panicked);
+            outcome,
+            redirected_to,
+            certificate_expires,
+            ..
+        } = probe;
         self.count_probe(&outcome, report.took);
         if let Some(class) = self.orphans.remove(&id) {
             return self.schedule.ended(class);
@@ -55,7 +60,11 @@ impl Poller {
         };
         self.log_probe(&finished, &outcome, redirected_to);
         match outcome {
-            Outcome::Up(info) => self.up(&finished, &info),
+            Outcome::Up(info) => {
+                self.up(&finished, &info);
+                self.registry
+                    .note(id, now, |record| record.certificate_expires = certificate_expires);
+            }
             Outcome::Limited => self.limited(&finished, health),
             Outcome::Failed(reason) => self.failed(&finished, &reason),
             Outcome::LocalError(reason) => self.local_error(&reason, now),
@@ -66,6 +75,25 @@ impl Poller {
             self.recheck(id, now);
         }
         self.tell_ready();
+    }
+
+    /// Tells a lost uplink from nodes that never were reachable. An error of the local network stack is inconclusive if a
+    /// node of that address family was available and none has responded for one interval. Otherwise it is a failure.
+    fn judge_local_error(&mut self, probe: &mut Probe, now: Instant) {
+        let Some(family) = probe.family else {
+            return;
+        };
+        let last_response = &mut self.last_response[family as usize];
+        match &mut probe.outcome {
+            Outcome::Up(_) | Outcome::Limited => *last_response = Some(now),
+            Outcome::LocalError(reason) => {
+                let is_lost = |last: Instant| now.saturating_duration_since(last) >= self.settings.interval;
+                if !last_response.is_some_and(is_lost) {
+                    probe.outcome = Outcome::Failed(std::mem::take(reason));
+                }
+            }
+            Outcome::Failed(_) => {}
+        }
     }
 
     /// Records the time of a probe, and since when the node has returned only 429.

@@ -3,6 +3,7 @@ use crossbeam_channel::TryRecvError;
 use super::probe::{Outcome, ProbeJob};
 use super::*;
 use crate::client::Client;
+use crate::net::Family;
 use crate::node::{NodeInfo, Rank, Source, parse_list};
 use crate::registry::{Page, PromisePolicy, Purpose};
 
@@ -102,13 +103,16 @@ impl Rig {
     }
 
     fn report(&mut self, id: NodeId, outcome: Outcome) {
+        self.finish(id, Probe::of(outcome));
+    }
+
+    fn finish(&mut self, id: NodeId, probe: Probe) {
         let job = ProbeJob {
             id,
             number: 1,
             addr: NodeAddr::parse("h:1").expect("an address"),
             source: Source::IpsFile,
         };
-        let probe = Probe::of(outcome);
         let report = Done {
             job,
             result: Some(probe),
@@ -228,7 +232,9 @@ fn a_429_ends_a_doubt_for_the_node_that_sends_it() {
     );
     let first = first.expect("one container");
     assert_eq!(first[0].as_listed(), "h:3", "before those that are doubted");
-    rig.probe("h:1", failed());
+    for addr in ["h:1", "h:2", "h:4"] {
+        rig.probe(addr, failed());
+    }
     rig.now += 3 * INTERVAL;
     rig.poller.end_doubts(rig.now);
     assert_eq!(rig.available(), ["h:3"]);
@@ -411,11 +417,8 @@ fn doubted_node_with_only_local_errors_stays_available() {
         });
     }
     rig.probe("h:1", failed());
-    assert_eq!(
-        rig.probe("h:2", failed()),
-        Health::Doubted,
-        "failed after the doubt began"
-    );
+    rig.probe("h:2", failed());
+    assert_eq!(rig.probe("h:2", failed()), Health::Doubted, "failed again");
     rig.probe("h:1", Outcome::LocalError("network unreachable".to_owned()));
     rig.now += 3 * INTERVAL;
     rig.poller.end_doubts(rig.now);
@@ -468,4 +471,36 @@ fn node_that_changes_lists_while_doubted_is_suspect() {
     rig.update(listed(&addrs[1..].join("\n")));
     assert_eq!(rig.registry.health(rig.id(addrs[0])), Some(Health::Suspect));
     assert_eq!(rig.probe(addrs[0], failed()), Health::Down, "its new list has one node");
+}
+
+#[test]
+fn local_network_error_is_inconclusive_after_a_silent_interval() {
+    let mut rig = Rig::listed("h:1\nh:2");
+    let report = |rig: &mut Rig, addr: &str, outcome: Outcome, family| {
+        let id = rig.id(addr);
+        rig.poller.ask(id, Cause::Turn, rig.now);
+        let probe = Probe {
+            family: Some(family),
+            ..Probe::of(outcome)
+        };
+        rig.finish(id, probe);
+        rig.registry.health(id).expect("the node is listed")
+    };
+    let no_route = || Outcome::LocalError("no route".to_owned());
+    let unreachable = report(&mut rig, "h:1", no_route(), Family::V4);
+    assert_eq!(unreachable, Health::Down, "no node of the family was available");
+    report(&mut rig, "h:1", is_up(), Family::V4);
+    rig.now += INTERVAL;
+    assert_eq!(report(&mut rig, "h:1", no_route(), Family::V4), Health::Up);
+    assert_eq!(
+        report(&mut rig, "h:2", no_route(), Family::V6),
+        Health::Down,
+        "another family"
+    );
+    report(&mut rig, "h:2", is_up(), Family::V4);
+    assert_eq!(
+        report(&mut rig, "h:1", no_route(), Family::V4),
+        Health::Suspect,
+        "h:2 responds"
+    );
 }

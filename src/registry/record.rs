@@ -1,6 +1,6 @@
 //! What is known of one node beside its position in the orders: written by the poller, read by every report.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::health::{Health, NodeState};
 use super::pending::PendingByType;
@@ -24,6 +24,8 @@ pub struct NodeRecord {
     pub pending: Option<PendingByType>,
     /// The first container id of the last report that was omitted because a quota was reached.
     pub omitted: Option<ContainerId>,
+    /// When the certificate of an https node expires, as the last successful probe found it.
+    pub certificate_expires: Option<SystemTime>,
     /// The last failure. Kept when the node recovers, so that a flapping node does not repeat it in the log.
     pub last_failure: Box<str>,
 }
@@ -39,6 +41,7 @@ impl NodeRecord {
             limited_at: None,
             pending: None,
             omitted: None,
+            certificate_expires: None,
             last_failure: Box::default(),
         }
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::report::{
-    Clocks, ContainerTotal, Doubt, ExplorerReport, IpsFileReport, NodeProblem, NodeRow, OmittedContainers, SkippedLine,
-    SpeedReport, StatusReport, StatusTotals,
+    Clocks, ContainerTotal, Doubt, ExplorerReport, IpsFileReport, Moment, NodeProblem, NodeRow, OmittedContainers,
+    SkippedLine, SpeedReport, StatusReport, StatusTotals,
 };
 use super::{Conflict, Filter};
 use crate::lists::Lists;
@@ -16,6 +16,7 @@ use crate::net::HostResolver;
 use crate::node::{ExplorerList, NodeAddr, NodeList};
 use crate::registry::{NodeId, NodeState, NodeView, Registry, Standing, Summary, Totals};
 use crate::resources::Resources;
+use crate::util::calendar::rfc3339;
 use crate::util::polled::Polled;
 
 /// Containers, conflicts and problems in the report: longer lists are not readable.
@@ -287,7 +288,7 @@ fn row(view: NodeView, id_bytes_left: &mut usize, clocks: Clocks) -> NodeRow {
         promises: standing.promises,
         speed: available.and_then(SpeedReport::of),
         finish: available.and_then(|standing| Some(rounded(standing.finish?.as_secs_f64(), 10.0))),
-        certificate_expires: None,
+        certificate_expires: record.certificate_expires.map(|at| Moment::from(rfc3339(at))),
         containers_left_out: all - ids.len(),
         containers: ids.iter().map(|id| id.as_str().to_owned()).collect(),
         resources: None,

@@ -95,7 +95,7 @@ fn entries_without_address_and_port_are_skipped_and_counted() {
     let router = launch().set("API_URL", explorer.url()).start();
     wait_available(&router, &fleet, 0..3);
     // Something may serve there.
-    router.wait_line("node \"127.9.9.9:4000\" is ", PATIENCE);
+    router.wait_line("node down:…node=\"127.9.9.9:4000\"", PATIENCE);
     router.wait_line("nodes=4 skipped=10 refused=0", PATIENCE);
 }
 
@@ -125,7 +125,7 @@ fn entries_with_internal_addresses_are_refused() {
     let line = format!("nodes=1 skipped=0 refused={}", refused.len() - 1);
     router.wait_line(&line, PATIENCE);
     assert_eq!(
-        router.count_lines("node \""),
+        router.count_lines("node=\""),
         1,
         "no other node is probed: {:?}",
         router.log()
@@ -160,7 +160,7 @@ fn node_in_both_lists_stays_while_either_has_it() {
     router.write_ips("# nobody\n");
     router.until("it is as the Explorer has it", || available(&router) == plain);
     assert_eq!(router.count_lines("node removed:"), 0, "{:?}", router.log());
-    assert_eq!(router.count_lines("is up"), 2);
+    assert_eq!(router.count_lines("node up:"), 2);
 }
 
 #[test]

@@ -92,7 +92,7 @@ fn a_fleet_that_changes_for_good_writes_a_line_a_second() {
     let last = format!("/api/v1/ips?container=hello-world&n=1&offset={}", NODES - 1);
     let all_are_up = || router.get(&last).strings().len() == 1;
     router.until("all are up", all_are_up);
-    assert!(router.count_lines("is up") <= 1_010, "the burst");
+    assert!(router.count_lines("node up:") <= 1_010, "the burst");
     let (mark, begin) = (router.log_len(), Instant::now());
     for _ in 0..3 {
         fleet.set_range(0..500, Behaviour::Status(500));

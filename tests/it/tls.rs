@@ -145,7 +145,7 @@ fn sighup_reloads_roots() {
         .set("SSL_CERT_FILE", "roots.pem")
         .set("REFRESH_INTERVAL", "0.5")
         .start();
-    router.wait_line("is down", PATIENCE);
+    router.wait_line("node down:", PATIENCE);
     std::fs::write(&file, second.ca_pem()).expect("the directory is ours");
     router.signal(Signal::HUP);
     router.wait_line("roots loaded: SSL_CERT_FILE read again", PATIENCE);
