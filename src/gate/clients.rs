@@ -2,6 +2,7 @@
 //! Knows nothing of how workers are reached.
 
 mod eviction;
+mod unread;
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
@@ -12,7 +13,7 @@ use std::time::{Instant, SystemTime};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-use super::Settings;
+use super::{SEND_BUFFER_BYTES, Settings};
 use super::connection::{Action, Connection, Event};
 use super::in_flight::Forward;
 use super::refusal::Refusal;
@@ -28,8 +29,6 @@ const CLIENT_SHARE: usize = 4;
 const MAX_REJECTED: usize = 64;
 /// Requests whose answers are put off, each asked again ten times a second; past it they are answered at once.
 pub(super) const MAX_DEFERRED: usize = 100;
-/// Answers that clients have not taken yet, in bytes, all together; beyond it those who hold most are cut off.
-const MAX_UNSENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Whose share of the connections one takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +46,8 @@ struct Socket {
     holder: Holder,
     /// What epoll tells us of it.
     interest: EventFlags,
+    /// Bytes that are written at once: half of the kernel's send buffer.
+    write_bytes: usize,
     connection: Connection,
 }
 
@@ -64,6 +65,8 @@ pub(super) struct Clients {
     deferred: usize,
     /// Bytes of answers that wait for their clients.
     unsent: usize,
+    /// Connections with a larger buffer in the kernel.
+    large_buffers: usize,
     /// Where the next search for one that makes room begins.
     next_candidate: usize,
     /// For each kind of trouble, in the order of [`Refused`].
@@ -83,6 +86,7 @@ impl Clients {
             rejected: 0,
             deferred: 0,
             unsent: 0,
+            large_buffers: 0,
             next_candidate: 0,
             throttles: std::array::from_fn(|_| LogThrottle::new(ONE_A_MINUTE)),
             has_met_stranger: false,
@@ -123,9 +127,10 @@ impl Clients {
             stream,
             holder,
             interest: EventFlags::IN,
+            write_bytes: SEND_BUFFER_BYTES,
             connection: Connection::new(peer, Arc::clone(&self.settings), now),
         };
-        let refusal = if self.held_by(holder) >= self.share() && !self.close_own_idle(holder) {
+        let refusal = if self.held_by(holder) >= self.share() && !self.close_own_idle(holder, now) {
             let what = format!("{peer} holds its whole share of the connections");
             self.warn(Refused::Share, &what, now);
             Refusal::Share
@@ -179,13 +184,21 @@ impl Clients {
         let event = match room > 0 && flags.intersects(EventFlags::IN | EventFlags::HUP) {
             _ if is_broken => Err(ErrorKind::BrokenPipe.into()),
             true => stream.read(&mut scratch[..room]).map(|got| match got {
-                0 => Event::Ended,
+                // A connection that is closed on both sides has no peer any more, and nothing on its way to it.
+                0 => Event::Ended {
+                    has_received_all: stream.peer_addr().is_err(),
+                },
                 got => Event::Received(&scratch[..got]),
             }),
             false => Ok(Event::Writable),
         };
         match event {
-            Ok(event) => self.pump(key, event, now),
+            Ok(event) => {
+                if matches!(event, Event::Writable) {
+                    self.enlarge_buffer(key);
+                }
+                self.pump(key, event, now);
+            }
             Err(error) if is_for_later(&error) => {}
             Err(_) => drop(self.close(key, None)),
         }
@@ -194,7 +207,13 @@ impl Clients {
 
     /// Lets a connection have an event and does what it asks for, until that is to wait for another one.
     pub(super) fn pump(&mut self, key: Key, event: Event<'_>, now: Instant) {
-        let Some(Socket { stream, connection, .. }) = self.sockets.get_mut(key) else {
+        let Some(Socket {
+            stream,
+            connection,
+            write_bytes: most,
+            ..
+        }) = self.sockets.get_mut(key)
+        else {
             return;
         };
         let before = connection.unsent().len();
@@ -212,7 +231,7 @@ impl Clients {
                     let answer = refusal.reply().to_bytes(body, Persistence::Close, SystemTime::now());
                     connection.on(Event::Refused(&answer), now)
                 }
-                Action::Send => match send(stream, connection.unsent()) {
+                Action::Send => match send(stream, connection.unsent(), *most) {
                     Ok(sent) => connection.on(Event::Sent(sent), now),
                     Err(_) => Action::Close(None),
                 },
@@ -231,7 +250,7 @@ impl Clients {
             None => self.listen(key, EventFlags::empty()),
         }
         if after > before {
-            self.cut_greediest_readers(key);
+            self.evict_readers(key, now);
         }
     }
 
@@ -279,18 +298,6 @@ impl Clients {
         }
     }
 
-    /// Keeps the answers that nobody takes within bounds; the newest one stays.
-    fn cut_greediest_readers(&mut self, newest: Key) {
-        while self.unsent > MAX_UNSENT_BYTES {
-            let others = self.sockets.iter().filter(|(key, _)| *key != newest);
-            let unsent = others.map(|(key, socket)| (socket.connection.unsent().len(), key));
-            match unsent.max_by_key(|(unsent, _)| *unsent) {
-                Some((1.., key)) => drop(self.close(key, Some(Refused::SlowReader))),
-                _ => return,
-            }
-        }
-    }
-
     /// Lets all connections know that the router is about to end.
     pub(super) fn drain(&mut self, now: Instant) {
         self.each(|_| true, Event::Draining, now);
@@ -319,7 +326,9 @@ impl Clients {
             return true;
         };
         self.unsent -= socket.connection.unsent().len();
+        self.large_buffers -= usize::from(socket.write_bytes > SEND_BUFFER_BYTES);
         self.deferred -= usize::from(socket.connection.is_deferred());
+        socket.discard_unread();
         match socket.holder {
             Holder::Client(client) => {
                 if let Some(held) = self.held.get_mut(&client) {
@@ -361,19 +370,13 @@ fn is_for_later(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
-/// Sends what goes without waiting and returns how much that was.
-fn send(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    let mut sent = 0;
-    while sent < bytes.len() {
-        match stream.write(&bytes[sent..]) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(more) => sent += more,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+/// Sends at most this much without waiting, and returns how much that was.
+fn send(stream: &mut TcpStream, bytes: &[u8], most: usize) -> io::Result<usize> {
+    match stream.write(&bytes[..bytes.len().min(most)]) {
+        Ok(0) => Err(ErrorKind::WriteZero.into()),
+        Err(error) if is_for_later(&error) => Ok(0),
+        sent => sent,
     }
-    Ok(sent)
 }
 
 #[cfg(test)]

@@ -20,8 +20,13 @@ use crate::response::{Body, MAX_DEFERRAL, Persistence};
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a client to take an answer, before [`MIN_BYTES_PER_SECOND`] counts.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A reader that is slower than this, on average since its answer began and after [`WRITE_TIMEOUT`], is cut off.
+/// The gate disconnects a reader that is slower than this, on average since its response began and after [`WRITE_TIMEOUT`].
 pub(super) const MIN_BYTES_PER_SECOND: usize = 10 * 1024;
+/// Bytes of a response that may be in the kernel instead of with the client, which earn no time. At
+/// [`MIN_BYTES_PER_SECOND`] a client takes them within [`WRITE_TIMEOUT`].
+pub(super) const MAX_KERNEL_BYTES: usize = 80 * 1024;
+/// A connection that has sent no more than this in all is closed as usual, whether the client has read it or not.
+const SMALL_BYTES: usize = 1024;
 /// A complete head waits this long at most for room on a worker connection.
 pub(super) const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A request whose answer was put off is asked again after this, by the clock of the event loop, which has 100 ms more.
@@ -58,10 +63,13 @@ enum Stage {
     Writing {
         answer: Vec<u8>,
         sent: usize,
+        begun: Instant,
         is_last: bool,
     },
-    /// Answered for the last time; so many bytes that came then were thrown away.
+    /// The last response is sent. Counts the bytes that the client has sent since; they are discarded.
     Lingering(usize),
+    /// The client has closed its half as well, but may not have received all of the last response.
+    Draining,
 }
 
 /// What has happened to a connection. What does not concern it where it stands changes nothing.
@@ -70,7 +78,10 @@ pub(super) enum Event<'a> {
     /// Its client has sent this.
     Received(&'a [u8]),
     /// Its client will send nothing more.
-    Ended,
+    Ended {
+        /// Whether the client has received everything, the close included.
+        has_received_all: bool,
+    },
     /// A worker connection has room.
     Dispatched,
     /// The workers' answer to the request with this number.
@@ -120,11 +131,13 @@ pub(super) struct Connection {
     peer: IpAddr,
     settings: Arc<Settings>,
     stage: Stage,
-    /// Since when it stands there.
+    /// Since when it is in this stage, or has made its last progress there.
     since: Instant,
     deadline: Instant,
     /// Requests that were read.
     requests: u32,
+    /// Bytes that were sent.
+    sent_in_all: usize,
     /// While it reads, the beginning of a head; else what was sent ahead.
     input: Vec<u8>,
     scanner: Scanner,
@@ -139,6 +152,7 @@ impl Connection {
             since: now,
             deadline: now + HEAD_TIMEOUT,
             requests: 0,
+            sent_in_all: 0,
             input: Vec::new(),
             scanner: Scanner::default(),
         }
@@ -158,7 +172,8 @@ impl Connection {
     /// with the workers.
     pub(super) fn gives_way_after(&self) -> Option<Duration> {
         match self.stage {
-            Stage::Reading | Stage::Lingering(_) => Some(MIN_WAIT),
+            Stage::Lingering(_) | Stage::Draining if self.may_hold_unread() => Some(MIN_WRITE),
+            Stage::Reading | Stage::Lingering(_) | Stage::Draining => Some(MIN_WAIT),
             Stage::Writing { .. } => Some(MIN_WRITE),
             Stage::Waiting(_) => Some(Duration::MAX),
             Stage::Inside(_) | Stage::Deferred(_) | Stage::Refusing(_) => None,
@@ -174,12 +189,17 @@ impl Connection {
     }
 
     pub(super) fn is_lingering(&self) -> bool {
-        matches!(self.stage, Stage::Lingering(_))
+        matches!(self.stage, Stage::Lingering(_) | Stage::Draining)
+    }
+
+    /// Whether more than [`SMALL_BYTES`] of its responses may be in the kernel.
+    pub(super) fn may_hold_unread(&self) -> bool {
+        self.sent_in_all > SMALL_BYTES
     }
 
     /// Whether nobody waits for it: no request was begun, or the last one was answered.
     pub(super) fn owes_nothing(&self) -> bool {
-        matches!(self.stage, Stage::Reading | Stage::Lingering(_)) && self.input.is_empty()
+        matches!(self.stage, Stage::Reading | Stage::Lingering(_) | Stage::Draining) && self.input.is_empty()
     }
 
     pub(super) fn is_late(&self, now: Instant) -> bool {
@@ -191,6 +211,8 @@ impl Connection {
         match self.stage {
             Stage::Reading | Stage::Lingering(..MAX_LINGER_BYTES) => EventFlags::IN,
             Stage::Writing { .. } => EventFlags::OUT,
+            // Both halves are closed, which the kernel would otherwise report continuously.
+            Stage::Draining => EventFlags::ET,
             _ => EventFlags::empty(),
         }
     }
@@ -199,7 +221,7 @@ impl Connection {
     pub(super) fn room(&self) -> usize {
         match self.stage {
             Stage::Reading => MAX_HEAD_BYTES + 1 - self.input.len(),
-            Stage::Lingering(_) => usize::MAX,
+            Stage::Lingering(_) | Stage::Draining => usize::MAX,
             _ => 0,
         }
     }
@@ -214,6 +236,7 @@ impl Connection {
 
     /// The only way in which it changes.
     pub(super) fn on(&mut self, event: Event<'_>, now: Instant) -> Action {
+        let may_hold_unread = self.may_hold_unread();
         match (event, &mut self.stage) {
             (Event::Received(bytes), Stage::Reading) => {
                 if self.is_idle() {
@@ -226,10 +249,16 @@ impl Connection {
                 *dropped += bytes.len();
                 Action::Nothing
             }
-            (Event::Ended, Stage::Reading) if !self.input.is_empty() => {
+            (Event::Ended { .. }, Stage::Reading) if !self.input.is_empty() => {
                 self.refuse(Refusal::Malformed("it ended within the head"), now)
             }
-            (Event::Ended, Stage::Reading | Stage::Lingering(_)) => Action::Close(None),
+            (Event::Ended { has_received_all }, Stage::Lingering(_) | Stage::Draining)
+                if !has_received_all && may_hold_unread =>
+            {
+                self.stage = Stage::Draining;
+                Action::Nothing
+            }
+            (Event::Ended { .. }, Stage::Reading | Stage::Lingering(_) | Stage::Draining) => Action::Close(None),
             (Event::Dispatched, Stage::Waiting(_)) => self.forward(now),
             (Event::Answered(number, answer), Stage::Inside(in_flight)) if in_flight.number == number => {
                 let (is_last, cors) = (in_flight.is_last, std::mem::take(&mut in_flight.cors));
@@ -246,10 +275,19 @@ impl Connection {
                 self.answer(answer, &cors, true, now)
             }
             (Event::Writable, Stage::Writing { .. }) => Action::Send,
-            (Event::Sent(more), Stage::Writing { answer, sent, is_last }) => {
+            (
+                Event::Sent(more @ 1..),
+                Stage::Writing {
+                    answer,
+                    sent,
+                    begun,
+                    is_last,
+                },
+            ) => {
                 *sent += more;
-                let earned = Duration::from_millis((*sent * 1_000 / MIN_BYTES_PER_SECOND) as u64);
-                self.deadline = self.since + WRITE_TIMEOUT + earned;
+                self.sent_in_all += more;
+                self.since = now;
+                self.deadline = write_deadline(*begun, *sent);
                 match (*sent < answer.len(), *is_last) {
                     (true, _) => Action::Nothing,
                     (false, is_last) => self.after_answer(is_last, now),
@@ -360,6 +398,7 @@ impl Connection {
         let stage = Stage::Writing {
             answer: [status_line, cors.as_bytes(), rest].concat(),
             sent: 0,
+            begun: now,
             is_last,
         };
         self.enter(stage, WRITE_TIMEOUT, now);
@@ -384,7 +423,11 @@ impl Connection {
     fn after_answer(&mut self, is_last: bool, now: Instant) -> Action {
         if is_last {
             self.input = Vec::new();
+            let to_receive = self.deadline;
             self.enter(Stage::Lingering(0), LINGER_TIMEOUT, now);
+            if self.may_hold_unread() {
+                self.deadline = self.deadline.max(to_receive);
+            }
             return Action::Shutdown;
         }
         let timeout = match self.input.is_empty() {
@@ -402,10 +445,16 @@ impl Connection {
             Stage::Waiting(_) => self.refuse(Refusal::Busy, now),
             Stage::Inside(_) => self.refuse(Refusal::Lost, now),
             Stage::Deferred(_) => self.ask_again(true, now),
-            Stage::Refusing(_) | Stage::Lingering(_) => Action::Close(None),
+            Stage::Refusing(_) | Stage::Lingering(_) | Stage::Draining => Action::Close(None),
             Stage::Writing { .. } => Action::Close(Some(Refused::SlowReader)),
         }
     }
+}
+
+/// When a client that has been sent this much must have taken more.
+fn write_deadline(begun: Instant, sent: usize) -> Instant {
+    let taken = sent.saturating_sub(MAX_KERNEL_BYTES);
+    begun + WRITE_TIMEOUT + Duration::from_millis((taken * 1_000 / MIN_BYTES_PER_SECOND) as u64)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::time::Instant;
 
 use super::{Clients, Holder, Socket};
-use crate::gate::connection::Event;
+use crate::gate::connection::{Connection, Event, MIN_WRITE};
 use crate::gate::refusal::Refusal;
 use crate::metrics::Refused;
 
@@ -13,14 +13,19 @@ use crate::metrics::Refused;
 const MAX_CANDIDATES: usize = 1024;
 impl Clients {
     /// At its share, a client's own connection that was answered, the longest ago, gives way.
-    pub(super) fn close_own_idle(&mut self, holder: Holder) -> bool {
+    pub(super) fn close_own_idle(&mut self, holder: Holder, now: Instant) -> bool {
         let Holder::Client(client) = holder else {
             return false;
+        };
+        // A client may still be receiving a last response that is long.
+        let is_over = |connection: &Connection| {
+            let waits = now.saturating_duration_since(connection.since());
+            !connection.may_hold_unread() || waits >= MIN_WRITE
         };
         let own = self.held.get(&client).into_iter().flatten().take(MAX_CANDIDATES);
         let idle = own
             .filter_map(|key| Some((*key, &self.sockets.get(*key)?.connection)))
-            .filter(|(_, connection)| connection.is_idle() || connection.is_lingering());
+            .filter(|(_, connection)| connection.is_idle() || connection.is_lingering() && is_over(connection));
         let longest = idle.min_by_key(|(_, connection)| connection.since());
         let longest = longest.map(|(key, _)| key);
         longest.is_some_and(|key| self.close(key, Some(Refused::MadeRoom)))

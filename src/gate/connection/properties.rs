@@ -223,7 +223,7 @@ impl World {
     fn readable(&mut self, most: usize) {
         match self.connection.room().min(most).min(self.in_socket.len()) {
             _ if self.connection.room() == 0 => self.tell(Event::Writable),
-            0 if self.has_ended && self.in_socket.is_empty() => self.tell(Event::Ended),
+            0 if self.has_ended && self.in_socket.is_empty() => self.tell(Event::Ended { has_received_all: true }),
             0 => {}
             len => {
                 let bytes: Vec<u8> = self.in_socket.drain(..len).collect();

@@ -9,6 +9,7 @@ mod inside;
 mod limits;
 mod order;
 mod system;
+mod unread;
 
 use std::net::{IpAddr, Ipv4Addr};
 
