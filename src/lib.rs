@@ -31,8 +31,8 @@
 //! - A client connection has at most one request under way, by construction: its stages are private, carry what belongs
 //!   to them, and change in one pure function. Which events epoll watches for comes from the stage, in one place.
 //! - When a vital thread (gate, poller, lists) ends, the process ends.
-//! - Nothing that blocks (the log, a list on a network disk, a resolver) is called by the event loop or the poller. Two waits
-//!   are bounded: the exit gives the log half a second, and the event loop a new pool of workers up to five seconds, when
+//! - Nothing that blocks (the log, a list on a network disk, a resolver, the start of workers) is called by the event loop
+//!   or the poller. The exit gives the log half a second, when
 //!   the old one was lost.
 //! - The gate and its workers have their threads before the first probe is sent; probe threads that are not needed end,
 //!   all but one.
@@ -200,7 +200,7 @@ impl Router {
             cors_origins: config.cors_origins.clone(),
         };
         let to_serve = Arc::clone(&service);
-        let spawn: gate::Spawn = Box::new(move || api::spawn(&to_serve));
+        let spawn: gate::Spawn = Arc::new(move || api::spawn(&to_serve));
         let addr = gate.addr();
         let serving = gate.prepare(settings, spawn, Arc::clone(&metrics), &alarm)?;
 

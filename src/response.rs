@@ -31,10 +31,22 @@ pub(crate) enum Body {
     Count,
 }
 
-/// A worker's word that the answer had better be asked for again in a moment; no client gets it.
-pub(crate) const DEFERRED: &[u8] = b"HTTP/1.1 102 ";
-/// How long an answer may be put off in this way, after the request was read: the client gives an answer 3 s.
+/// How long a response may be deferred after the request was read: the client gives up after 3 s.
 pub(crate) const MAX_DEFERRAL: Duration = Duration::from_secs(2);
+
+/// Whether a response may be deferred until more is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deferral {
+    /// It may; the request is here for the first time.
+    First,
+    /// It may, and was before.
+    More,
+    /// It was, and may not be any more.
+    Over,
+}
+
+/// In place of the status of a response that is deferred.
+const DEFERRED: u16 = 0;
 
 /// One response.
 #[derive(Clone, Debug)]
@@ -68,9 +80,13 @@ impl Response {
         }
     }
 
-    /// A deferral: more will be known soon. See [`DEFERRED`].
+    /// More will be known in a moment: no response yet.
     pub(crate) fn deferred() -> Self {
-        Self::new(102, "", &b""[..])
+        Self::new(DEFERRED, "", &b""[..])
+    }
+
+    pub(crate) fn is_deferred(&self) -> bool {
+        self.status == DEFERRED
     }
 
     /// 204 to an OPTIONS.
@@ -87,8 +103,8 @@ impl Response {
         self
     }
 
-    /// The bytes of the response.
-    pub(crate) fn to_bytes(&self, body: Body, persistence: Persistence, now: SystemTime) -> Vec<u8> {
+    /// The response as it goes over the wire, with further header lines.
+    pub(crate) fn to_bytes(&self, body: Body, persistence: Persistence, lines: &str, now: SystemTime) -> Vec<u8> {
         let mut head = String::with_capacity(320);
         // Writing to a String can't fail.
         let _ = write!(head, "HTTP/1.1 {} {}\r\n", self.status, phrase(self.status));
@@ -110,6 +126,7 @@ impl Response {
         for (name, value) in &self.headers {
             let _ = write!(head, "{name}: {value}\r\n");
         }
+        head.push_str(lines);
         head.push_str(match persistence {
             Persistence::Persist => "\r\n",
             Persistence::KeepAlive => "Connection: keep-alive\r\n\r\n",
@@ -171,7 +188,6 @@ impl Listing {
 
 fn phrase(status: u16) -> &'static str {
     match status {
-        102 => "Processing",
         200 => "OK",
         204 => "No Content",
         400 => "Bad Request",
@@ -194,7 +210,7 @@ mod tests {
     use super::*;
 
     fn text(reply: &Response, body: Body, persistence: Persistence) -> String {
-        String::from_utf8(reply.to_bytes(body, persistence, SystemTime::UNIX_EPOCH)).expect("text")
+        String::from_utf8(reply.to_bytes(body, persistence, "", SystemTime::UNIX_EPOCH)).expect("text")
     }
 
     #[test]
@@ -217,7 +233,8 @@ mod tests {
     #[test]
     fn inexpressible_date_is_omitted() {
         let at = |now| {
-            String::from_utf8(Response::json(Vec::new()).to_bytes(Body::Send, Persistence::Persist, now)).expect("text")
+            let bytes = Response::json(Vec::new()).to_bytes(Body::Send, Persistence::Persist, "", now);
+            String::from_utf8(bytes).expect("text")
         };
         let last = SystemTime::UNIX_EPOCH + YEAR_10000 - Duration::from_secs(1);
         assert!(at(last).contains("\r\nDate: Fri, 31 Dec 9999 23:59:59 GMT\r\n"));

@@ -22,23 +22,12 @@ use crate::metrics::{self, Endpoint, Label, Metrics, Status};
 use crate::models::{Models, Step};
 use crate::registry::{Purpose, Registry, Summary};
 use crate::resources::Resources;
-use crate::response::{Listing, Response};
+use crate::response::{Deferral, Listing, Response};
 use crate::status::{self, Reporter};
 use limits::Limits;
 use query::QueryError;
 use readers::Readers;
 pub(crate) use workers::spawn;
-
-/// Whether the response may be deferred until more is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Deferral {
-    /// It may; the request is new.
-    First,
-    /// It may; it was deferred before.
-    More,
-    /// It must not be deferred again.
-    Over,
-}
 
 /// A request that the gate has validated.
 #[derive(Clone, Copy, Debug)]

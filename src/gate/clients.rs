@@ -9,26 +9,33 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-use super::{SEND_BUFFER_BYTES, Settings};
 use super::connection::{Action, Connection, Event};
-use super::in_flight::Forward;
+use super::in_flight::InFlight;
 use super::refusal::Refusal;
+use super::{SEND_BUFFER_BYTES, Settings};
 use crate::client::Client;
 use crate::metrics::{Label, Metrics, Refused};
 use crate::response::Persistence;
 use crate::util::arena::{Arena, Key};
-use crate::util::log_throttle::{LogThrottle, ONE_A_MINUTE};
+use crate::util::log_throttle::{LogRate, LogThrottle, ONE_A_MINUTE, Suppressed};
 
 /// One client, an IPv4 address or an IPv6 /64, may hold this part of the connections.
 const CLIENT_SHARE: usize = 4;
 /// Connections beyond the cap that are kept for a moment, so that their 503 is read before the reset.
 const MAX_REJECTED: usize = 64;
-/// Requests whose answers are put off, each asked again ten times a second; past it they are answered at once.
+/// Deferred requests, each repeated ten times per second. Above the limit, and above this part of the connections, the
+/// workers must respond immediately.
 pub(super) const MAX_DEFERRED: usize = 100;
+const DEFERRED_PART: usize = 4;
+/// Any client can cause the warning about a proxy that is not trusted.
+const ONE_AN_HOUR: LogRate = LogRate {
+    burst: 1,
+    refill: Duration::from_secs(3600),
+};
 
 /// Whose share of the connections one takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +78,7 @@ pub(super) struct Clients {
     next_candidate: usize,
     /// For each kind of trouble, in the order of [`Refused`].
     throttles: [LogThrottle; Refused::ALL.len()],
-    has_met_stranger: bool,
+    untrusted_proxies: LogThrottle,
 }
 
 impl Clients {
@@ -89,7 +96,7 @@ impl Clients {
             large_buffers: 0,
             next_candidate: 0,
             throttles: std::array::from_fn(|_| LogThrottle::new(ONE_A_MINUTE)),
-            has_met_stranger: false,
+            untrusted_proxies: LogThrottle::new(ONE_AN_HOUR),
         }
     }
 
@@ -131,12 +138,16 @@ impl Clients {
             connection: Connection::new(peer, Arc::clone(&self.settings), now),
         };
         let refusal = if self.held_by(holder) >= self.share() && !self.close_own_idle(holder, now) {
-            let what = format!("{peer} holds its whole share of the connections");
-            self.warn(Refused::Share, &what, now);
+            if let Some(suppressed) = self.throttle(Refused::Share, now) {
+                let limit = self.share();
+                log::warn!(client:% = peer, scope = "client", limit, suppressed; "connection limit reached: 503 sent");
+            }
             Refusal::Share
         } else if self.sockets.len() - self.rejected >= self.settings.max_connections && !self.make_room(holder, now) {
-            let what = "all connections are being answered: MAX_CONNECTIONS is too small for so many";
-            self.warn(Refused::Full, what, now);
+            if let Some(suppressed) = self.throttle(Refused::Full, now) {
+                let limit = self.settings.max_connections;
+                log::warn!(limit, suppressed; "all connections busy: MAX_CONNECTIONS reached, 503 sent");
+            }
             Refusal::Full
         } else {
             self.register(socket);
@@ -221,15 +232,16 @@ impl Clients {
         let mut action = connection.on(event, now);
         let over = loop {
             action = match action {
-                Action::Nothing | Action::Forward(_) => break None,
+                Action::Nothing | Action::Forward => break None,
                 Action::Queue => {
                     self.waiting.push_back(key);
                     break None;
                 }
-                Action::Refuse(refusal, body) => {
+                Action::Refuse(refusal, body, cors) => {
                     self.metrics.refused[refusal.kind().1].add(1);
-                    let answer = refusal.reply().to_bytes(body, Persistence::Close, SystemTime::now());
-                    connection.on(Event::Refused(&answer), now)
+                    let response = refusal.response();
+                    let response = response.to_bytes(body, Persistence::Close, &cors, SystemTime::now());
+                    connection.on(Event::Refused(response), now)
                 }
                 Action::Send => match send(stream, connection.unsent(), *most) {
                     Ok(sent) => connection.on(Event::Sent(sent), now),
@@ -271,41 +283,37 @@ impl Clients {
         }
     }
 
-    /// The next request for the workers and whose it is; none when none waits.
-    pub(super) fn next_waiting(&mut self, now: Instant) -> Option<(Key, Forward)> {
-        while let Some(key) = self.waiting.pop_front() {
-            let action = self
-                .sockets
-                .get_mut(key)
-                .map(|socket| socket.connection.on(Event::Dispatched, now));
-            if let Some(Action::Forward(request)) = action {
-                self.warn_of_stranger(&request);
-                return Some((key, request));
+    /// The next request for the workers, and its connection.
+    pub(super) fn next_waiting(&mut self, now: Instant) -> Option<(Key, &InFlight)> {
+        let key = loop {
+            let key = self.waiting.pop_front()?;
+            let connection = self.sockets.get_mut(key).map(|socket| &mut socket.connection);
+            if connection.is_some_and(|connection| matches!(connection.on(Event::Dispatched, now), Action::Forward)) {
+                break key;
             }
-        }
-        None
-    }
-
-    /// Once: a proxy that is not trusted is a mistake of the operator, or else a client that claims to be one.
-    fn warn_of_stranger(&mut self, request: &Forward) {
-        if let Some(peer) = request.stranger
-            && !std::mem::replace(&mut self.has_met_stranger, true)
+        };
+        let in_flight = self.sockets.get(key)?.connection.in_flight()?;
+        // The setting is wrong, or a client claims to be a proxy.
+        if let Some(peer) = in_flight.untrusted_proxy
+            && let Some(suppressed) = self.untrusted_proxies.admit(now)
         {
             log::warn!(
-                "requests from {peer} came through a proxy that is not in TRUSTED_PROXIES: all its clients share one limit, \
-                 and none may read /metrics and /status; this is said once"
+                proxy:% = peer,
+                suppressed;
+                "proxy not in TRUSTED_PROXIES: all its clients share one rate limit, and none can read /metrics and /status"
             );
         }
+        Some((key, in_flight))
     }
 
     /// Lets all connections know that the router is about to end.
     pub(super) fn drain(&mut self, now: Instant) {
-        self.each(|_| true, Event::Draining, now);
+        self.each(|_| true, || Event::Draining, now);
     }
 
     /// Ends what is past its deadline, and forgets those who waited until then.
     pub(super) fn expire(&mut self, now: Instant) {
-        self.each(|connection| connection.is_late(now), Event::Ticked, now);
+        self.each(|connection| connection.is_late(now), || Event::Ticked, now);
         let is_waiting = |key: &Key| {
             self.sockets
                 .get(*key)
@@ -314,10 +322,10 @@ impl Clients {
         self.waiting.retain(is_waiting);
     }
 
-    fn each(&mut self, is: impl Fn(&Connection) -> bool, event: Event<'_>, now: Instant) {
+    fn each(&mut self, is: impl Fn(&Connection) -> bool, event: fn() -> Event<'static>, now: Instant) {
         let keys = self.sockets.iter().filter(|(_, socket)| is(&socket.connection));
         let keys: Vec<Key> = keys.map(|(key, _)| key).collect();
-        keys.into_iter().for_each(|key| self.pump(key, event, now));
+        keys.into_iter().for_each(|key| self.pump(key, event(), now));
     }
 
     /// True, for it is gone then.
@@ -351,18 +359,16 @@ impl Clients {
 
     /// Whether there is room for one more whose answer is put off.
     pub(super) fn may_defer(&self) -> bool {
-        self.deferred < MAX_DEFERRED
+        self.deferred < MAX_DEFERRED.min(self.settings.max_connections / DEFERRED_PART)
     }
 
     pub(super) fn count(&self, why: Refused) {
         self.metrics.refused[why].add(1);
     }
 
-    /// Logs trouble, unless some of its kind was logged lately.
-    pub(super) fn warn(&mut self, kind: Refused, what: &str, now: Instant) {
-        if let Some(left_out) = self.throttles[kind.index()].admit(now) {
-            log::warn!("{what}{left_out}; more of this kind is counted in /metrics and not logged for a minute");
-        }
+    /// Whether a line of this kind may be logged: one per minute. `/metrics` counts the others.
+    pub(super) fn throttle(&mut self, kind: Refused, now: Instant) -> Option<Suppressed> {
+        self.throttles[kind.index()].admit(now)
     }
 }
 

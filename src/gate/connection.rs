@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
 
-use super::head::{self, MAX_HEAD_BYTES, Request, Scanner, without_empty_lines};
-use super::in_flight::{Forward, InFlight, canonical};
-use super::refusal::Refusal;
-use super::worker_connection::ANSWER_TIMEOUT;
+use super::exchange::Context;
+use super::head::{self, Request, Scanner, without_empty_lines};
+use super::in_flight::InFlight;
+use super::refusal::{MAX_HEAD_BYTES, Refusal};
+use super::worker_pool::RESPONSE_TIMEOUT;
 use super::{Settings, cors};
-use crate::client::forwarded;
 use crate::metrics::Refused;
-use crate::response::{Body, MAX_DEFERRAL, Persistence};
+use crate::response::{Body, Deferral, MAX_DEFERRAL, Persistence};
 
 /// For the whole head, from the first byte or the accept; not for each read.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,6 +43,8 @@ pub(super) const MIN_WAIT: Duration = Duration::from_millis(20);
 pub(super) const MIN_WRITE: Duration = Duration::from_secs(1);
 /// Requests on one connection, as nginx has it: a client that comes back is counted again.
 pub(super) const MAX_REQUESTS: u32 = 1_000;
+/// Bytes that may be read of the size of a chunk, which is refused before it has as many.
+const MAX_CHUNK_LINE: usize = 32;
 /// An idle connection keeps no buffer larger than this.
 const MAX_SPARE_BYTES: usize = 1024;
 
@@ -57,11 +59,11 @@ enum Stage {
     Inside(InFlight),
     /// The workers have put the answer off.
     Deferred(InFlight),
-    /// It is told why not, with these header lines of [`cors`].
-    Refusing(String),
-    /// Its answer is on the way, the last one or not.
+    /// The response is a refusal that is not written yet.
+    Refusing,
+    /// Its response is being sent.
     Writing {
-        answer: Vec<u8>,
+        response: Vec<u8>,
         sent: usize,
         begun: Instant,
         is_last: bool,
@@ -72,8 +74,8 @@ enum Stage {
     Draining,
 }
 
-/// What has happened to a connection. What does not concern it where it stands changes nothing.
-#[derive(Clone, Copy, Debug)]
+/// An event for a connection. An event that does not apply to its stage changes nothing.
+#[derive(Debug)]
 pub(super) enum Event<'a> {
     /// Its client has sent this.
     Received(&'a [u8]),
@@ -84,9 +86,9 @@ pub(super) enum Event<'a> {
     },
     /// A worker connection has room.
     Dispatched,
-    /// The workers' answer to the request with this number.
-    Answered(u32, &'a [u8]),
-    /// The workers have put the answer to the request with this number off.
+    /// The workers' response to the request with this number.
+    Responded(u32, Vec<u8>),
+    /// The workers have deferred the request with this number.
     Deferred {
         number: u32,
         /// Whether there is room for one more that waits.
@@ -94,8 +96,8 @@ pub(super) enum Event<'a> {
     },
     /// The request with this number is lost.
     Failed(u32),
-    /// What an [`Action::Refuse`] asked for, as bytes.
-    Refused(&'a [u8]),
+    /// The response that an [`Action::Refuse`] asked for.
+    Refused(Vec<u8>),
     /// There may be room to send.
     Writable,
     /// So many bytes were sent.
@@ -114,10 +116,10 @@ pub(super) enum Action {
     Nothing,
     /// Let it have [`Event::Dispatched`] when a worker connection has room and all that asked before had theirs.
     Queue,
-    /// Send this request to the workers.
-    Forward(Forward),
-    /// Let it have [`Event::Refused`].
-    Refuse(Refusal, Body),
+    /// Send [`Connection::in_flight`] to the workers.
+    Forward,
+    /// Build the response with these header lines and pass it to [`Event::Refused`].
+    Refuse(Refusal, Body, String),
     /// Send of [`Connection::unsent`] what goes, and tell it.
     Send,
     /// Tell the client that nothing more will be sent.
@@ -165,7 +167,20 @@ impl Connection {
 
     /// Whether it was answered and has not begun to ask again: empty lines are left over from its last request.
     pub(super) fn is_idle(&self) -> bool {
-        matches!(self.stage, Stage::Reading) && self.requests > 0 && without_empty_lines(&self.input).is_empty()
+        matches!(self.stage, Stage::Reading) && self.requests > 0 && !self.has_begun()
+    }
+
+    /// Whether a request has begun, or was sent ahead. Empty lines are not part of a request.
+    fn has_begun(&self) -> bool {
+        !without_empty_lines(&self.input).is_empty()
+    }
+
+    /// The request that is with the workers.
+    pub(super) fn in_flight(&self) -> Option<&InFlight> {
+        match &self.stage {
+            Stage::Inside(in_flight) => Some(in_flight),
+            _ => None,
+        }
     }
 
     /// How long it has to stand where it does before it gives way to a client that holds as many; none while its request is
@@ -176,7 +191,7 @@ impl Connection {
             Stage::Reading | Stage::Lingering(_) | Stage::Draining => Some(MIN_WAIT),
             Stage::Writing { .. } => Some(MIN_WRITE),
             Stage::Waiting(_) => Some(Duration::MAX),
-            Stage::Inside(_) | Stage::Deferred(_) | Stage::Refusing(_) => None,
+            Stage::Inside(_) | Stage::Deferred(_) | Stage::Refusing => None,
         }
     }
 
@@ -199,7 +214,7 @@ impl Connection {
 
     /// Whether nobody waits for it: no request was begun, or the last one was answered.
     pub(super) fn owes_nothing(&self) -> bool {
-        matches!(self.stage, Stage::Reading | Stage::Lingering(_) | Stage::Draining) && self.input.is_empty()
+        matches!(self.stage, Stage::Reading | Stage::Lingering(_) | Stage::Draining) && !self.has_begun()
     }
 
     pub(super) fn is_late(&self, now: Instant) -> bool {
@@ -220,7 +235,8 @@ impl Connection {
     /// How many bytes may be read now. What comes while a request is under way stays in the socket.
     pub(super) fn room(&self) -> usize {
         match self.stage {
-            Stage::Reading => MAX_HEAD_BYTES + 1 - self.input.len(),
+            // Room for the first chunk's size as well.
+            Stage::Reading => MAX_HEAD_BYTES + MAX_CHUNK_LINE - self.input.len(),
             Stage::Lingering(_) | Stage::Draining => usize::MAX,
             _ => 0,
         }
@@ -229,27 +245,28 @@ impl Connection {
     /// What is left of its answer.
     pub(super) fn unsent(&self) -> &[u8] {
         match &self.stage {
-            Stage::Writing { answer, sent, .. } => &answer[*sent..],
+            Stage::Writing { response, sent, .. } => &response[*sent..],
             _ => &[],
         }
     }
 
     /// The only way in which it changes.
     pub(super) fn on(&mut self, event: Event<'_>, now: Instant) -> Action {
-        let may_hold_unread = self.may_hold_unread();
+        let (may_hold_unread, has_begun) = (self.may_hold_unread(), self.has_begun());
         match (event, &mut self.stage) {
             (Event::Received(bytes), Stage::Reading) => {
-                if self.is_idle() {
+                let was_idle = self.is_idle();
+                self.input.extend_from_slice(bytes);
+                if was_idle && self.has_begun() {
                     self.enter(Stage::Reading, HEAD_TIMEOUT, now);
                 }
-                self.input.extend_from_slice(bytes);
                 self.parse_next(now)
             }
             (Event::Received(bytes), Stage::Lingering(dropped)) => {
                 *dropped += bytes.len();
                 Action::Nothing
             }
-            (Event::Ended { .. }, Stage::Reading) if !self.input.is_empty() => {
+            (Event::Ended { .. }, Stage::Reading) if has_begun => {
                 self.refuse(Refusal::Malformed("it ended within the head"), now)
             }
             (Event::Ended { has_received_all }, Stage::Lingering(_) | Stage::Draining)
@@ -260,9 +277,9 @@ impl Connection {
             }
             (Event::Ended { .. }, Stage::Reading | Stage::Lingering(_) | Stage::Draining) => Action::Close(None),
             (Event::Dispatched, Stage::Waiting(_)) => self.forward(now),
-            (Event::Answered(number, answer), Stage::Inside(in_flight)) if in_flight.number == number => {
-                let (is_last, cors) = (in_flight.is_last, std::mem::take(&mut in_flight.cors));
-                self.answer(answer, &cors, is_last, now)
+            (Event::Responded(number, response), Stage::Inside(in_flight)) if in_flight.number == number => {
+                let is_last = in_flight.is_last();
+                self.write(response, is_last, now)
             }
             (Event::Deferred { number, may_wait }, Stage::Inside(in_flight)) if in_flight.number == number => {
                 self.defer(may_wait, now)
@@ -270,15 +287,12 @@ impl Connection {
             (Event::Failed(number), Stage::Inside(in_flight)) if in_flight.number == number => {
                 self.refuse(Refusal::Lost, now)
             }
-            (Event::Refused(answer), Stage::Refusing(cors)) => {
-                let cors = std::mem::take(cors);
-                self.answer(answer, &cors, true, now)
-            }
+            (Event::Refused(response), Stage::Refusing) => self.write(response, true, now),
             (Event::Writable, Stage::Writing { .. }) => Action::Send,
             (
                 Event::Sent(more @ 1..),
                 Stage::Writing {
-                    answer,
+                    response,
                     sent,
                     begun,
                     is_last,
@@ -288,7 +302,7 @@ impl Connection {
                 self.sent_in_all += more;
                 self.since = now;
                 self.deadline = write_deadline(*begun, *sent);
-                match (*sent < answer.len(), *is_last) {
+                match (*sent < response.len(), *is_last) {
                     (true, _) => Action::Nothing,
                     (false, is_last) => self.after_answer(is_last, now),
                 }
@@ -313,7 +327,10 @@ impl Connection {
     /// Looks for a complete request in what was sent, once it is read. None is under way then.
     fn parse_next(&mut self, now: Instant) -> Action {
         let parsed = self.scanner.scan(&self.input).and_then(|end| match end {
-            Some(end) => head::parse(&self.input[..end]).map(|request| Some((end, request))),
+            Some(end) => {
+                let (head, body) = self.input.split_at(end);
+                head::parse(head, body).map(|request| request.map(|request| (end, request)))
+            }
             None => Ok(None),
         });
         match parsed {
@@ -335,18 +352,25 @@ impl Connection {
             true => request.persistence,
             false => Persistence::Close,
         };
-        let stranger = Some(self.peer).filter(|peer| request.is_forwarded && !self.settings.trusts(*peer));
-        let (client, is_named) = forwarded::client(self.peer, &request.forwarded_for, &self.settings.trusted_proxies);
-        let is_known = is_named || !request.is_forwarded;
+        let Request {
+            method,
+            target,
+            proxies,
+            ..
+        } = request;
+        let identity = proxies.identify(self.peer, &self.settings.trusted_proxies);
         let in_flight = InFlight {
-            canonical: canonical(&request, client, is_known, persistence),
-            deferral: None,
+            line: format!("{method} {target}"),
+            context: Context {
+                client: identity.client,
+                is_client_known: identity.is_known,
+                deferral: Deferral::First,
+                persistence,
+                cors,
+            },
             number: self.requests,
-            is_head: request.method == "HEAD",
             begun: now,
-            stranger,
-            is_last: persistence == Persistence::Close,
-            cors,
+            untrusted_proxy: Some(self.peer).filter(|peer| proxies.is_any && !self.settings.trusts(*peer)),
         };
         self.enter(Stage::Waiting(in_flight), WAIT_TIMEOUT, now);
         Action::Queue
@@ -367,9 +391,8 @@ impl Connection {
         let Some(in_flight) = self.take_in_flight() else {
             return Action::Nothing;
         };
-        let forward = in_flight.to_forward();
-        self.enter(Stage::Inside(in_flight), ANSWER_TIMEOUT * 2, now);
-        Action::Forward(forward)
+        self.enter(Stage::Inside(in_flight), RESPONSE_TIMEOUT * 2, now);
+        Action::Forward
     }
 
     /// Keeps a request for a moment, or has it answered at once where it may not wait.
@@ -387,16 +410,17 @@ impl Connection {
             return Action::Nothing;
         };
         let is_over = now + DEFERRAL_INTERVAL * 3 >= in_flight.begun + MAX_DEFERRAL;
-        in_flight.deferral = Some(if may_wait && !is_over { "more" } else { "over" });
+        in_flight.context.deferral = match may_wait && !is_over {
+            true => Deferral::More,
+            false => Deferral::Over,
+        };
         self.enter(Stage::Waiting(in_flight), WAIT_TIMEOUT, now);
         Action::Queue
     }
 
-    fn answer(&mut self, answer: &[u8], cors: &str, is_last: bool, now: Instant) -> Action {
-        let status_line = answer.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let (status_line, rest) = answer.split_at(status_line);
+    fn write(&mut self, response: Vec<u8>, is_last: bool, now: Instant) -> Action {
         let stage = Stage::Writing {
-            answer: [status_line, cors.as_bytes(), rest].concat(),
+            response,
             sent: 0,
             begun: now,
             is_last,
@@ -405,18 +429,18 @@ impl Connection {
         Action::Send
     }
 
-    /// Tells the client why not, after which the connection ends. A refusal of a HEAD has no body either, also where it is
-    /// not complete.
+    /// Refuses a request, after which the connection closes. The refusal of a HEAD has no body, even if its header section is
+    /// incomplete.
     fn refuse(&mut self, refusal: Refusal, now: Instant) -> Action {
         let (is_head, cors) = match self.take_in_flight() {
-            Some(in_flight) => (in_flight.is_head, in_flight.cors),
+            Some(in_flight) => (in_flight.is_head(), in_flight.context.cors),
             None => {
                 let is_head = without_empty_lines(&self.input).starts_with(b"HEAD ");
                 (is_head, cors::lines(&self.settings.cors_origins, &self.input))
             }
         };
-        self.enter(Stage::Refusing(cors), WRITE_TIMEOUT, now);
-        Action::Refuse(refusal, if is_head { Body::Count } else { Body::Send })
+        self.enter(Stage::Refusing, WRITE_TIMEOUT, now);
+        Action::Refuse(refusal, if is_head { Body::Count } else { Body::Send }, cors)
     }
 
     /// Behind the last answer the client may still send bytes that nobody will read.
@@ -430,9 +454,9 @@ impl Connection {
             }
             return Action::Shutdown;
         }
-        let timeout = match self.input.is_empty() {
-            true => self.settings.idle_timeout,
-            false => HEAD_TIMEOUT,
+        let timeout = match self.has_begun() {
+            true => HEAD_TIMEOUT,
+            false => self.settings.idle_timeout,
         };
         self.enter(Stage::Reading, timeout, now);
         self.parse_next(now)
@@ -440,12 +464,13 @@ impl Connection {
 
     fn expire(&mut self, now: Instant) -> Action {
         match self.stage {
-            Stage::Reading if self.is_idle() => Action::Close(None),
+            // Without a response: a request that the client sends at this moment would take it for its own.
+            Stage::Reading if !self.has_begun() => Action::Close(None),
             Stage::Reading => self.refuse(Refusal::Late, now),
             Stage::Waiting(_) => self.refuse(Refusal::Busy, now),
             Stage::Inside(_) => self.refuse(Refusal::Lost, now),
             Stage::Deferred(_) => self.ask_again(true, now),
-            Stage::Refusing(_) | Stage::Lingering(_) | Stage::Draining => Action::Close(None),
+            Stage::Refusing | Stage::Lingering(_) | Stage::Draining => Action::Close(None),
             Stage::Writing { .. } => Action::Close(Some(Refused::SlowReader)),
         }
     }

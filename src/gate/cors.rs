@@ -15,7 +15,7 @@ pub(super) fn lines(origins: &CorsOrigins, head: &[u8]) -> String {
         CorsOrigins::None => return String::new(),
         CorsOrigins::Any => (Some("*"), ""),
         CorsOrigins::Listed(listed) => {
-            let origin = origin(head).unwrap_or_default();
+            let origin = field(head, "Origin").unwrap_or_default();
             let allowed = listed
                 .iter()
                 .find(|listed| listed.as_bytes().eq_ignore_ascii_case(origin));
@@ -29,17 +29,23 @@ pub(super) fn lines(origins: &CorsOrigins, head: &[u8]) -> String {
         // `*` does not cover the one after it.
         true => format!(
             "Access-Control-Allow-Methods: {ALLOW}\r\nAccess-Control-Allow-Headers: *, Authorization\r\n\
-             Access-Control-Max-Age: {MAX_AGE}\r\n"
+             Access-Control-Max-Age: {MAX_AGE}\r\n{}",
+            match field(head, "Access-Control-Request-Private-Network") {
+                Some(b"true") => "Access-Control-Allow-Private-Network: true\r\n",
+                _ => "",
+            }
         ),
         false => format!("Access-Control-Expose-Headers: {EXPOSED}\r\n"),
     };
     format!("Access-Control-Allow-Origin: {allowed}\r\n{more}{vary}")
 }
 
-fn origin(head: &[u8]) -> Option<&[u8]> {
+/// The value of a header field. The header section may be incomplete or malformed.
+fn field<'a>(head: &'a [u8], name: &str) -> Option<&'a [u8]> {
     head.split(|byte| *byte == b'\n').find_map(|line| {
-        let (name, value) = line.split_at_checked("origin:".len())?;
-        name.eq_ignore_ascii_case(b"origin:").then(|| value.trim_ascii())
+        let (start, rest) = line.split_at_checked(name.len())?;
+        let value = rest.strip_prefix(b":")?;
+        start.eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
     })
 }
 
@@ -115,5 +121,20 @@ mod tests {
             "Access-Control-Allow-Origin: https://a.example\r\nAccess-Control-Allow-Methods: GET, HEAD, OPTIONS\r\n\
              Access-Control-Allow-Headers: *, Authorization\r\nAccess-Control-Max-Age: 7200\r\nVary: Origin\r\n"
         );
+    }
+
+    #[test]
+    fn preflight_for_a_private_network_is_allowed() {
+        let head = |value| {
+            format!(
+                "OPTIONS / HTTP/1.1\r\nOrigin: https://a.example\r\nAccess-Control-Request-Private-Network: {value}\r\n\r\n"
+            )
+        };
+        let allows = |origins: &CorsOrigins, head: String| {
+            lines(origins, head.as_bytes()).contains("\r\nAccess-Control-Allow-Private-Network: true\r\n")
+        };
+        assert!(allows(&listed(), head("true")) && allows(&CorsOrigins::Any, head("true")));
+        assert!(!allows(&listed(), head("false")) && !allows(&CorsOrigins::None, head("true")));
+        assert!(!allows(&listed(), head("true").replace("a.example", "x.example")));
     }
 }

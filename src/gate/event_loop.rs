@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, bounded};
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -13,13 +14,14 @@ use rustix::io::Errno;
 use rustix::net::SocketFlags;
 
 use super::clients::Clients;
+use super::clock::Clock;
 use super::connection::Event;
-use super::worker_connection::WorkerConnection;
+use super::exchange::Outcome;
 use super::worker_pool::{Spawn, WorkerPool};
 use super::{BACKLOG, Settings};
 use crate::metrics::{Metrics, Refused};
-use crate::response::DEFERRED;
 use crate::util::arena::Key;
+use crate::util::threads;
 
 /// How exact deadlines are, and how long accepting pauses when descriptors or memory run out.
 const TICK: Duration = Duration::from_millis(100);
@@ -35,13 +37,14 @@ const DRAIN_IDLE: Duration = Duration::from_millis(500);
 const DRAIN_ALL: Duration = Duration::from_secs(3);
 /// Events taken from the kernel at once.
 const MAX_EVENTS: usize = 256;
-/// Read at once: many small answers of the workers, or a good part of a long one.
-const SCRATCH_BYTES: usize = 64 * 1024;
+/// Bytes that are read at once: more than a header section has.
+const SCRATCH_BYTES: usize = 16 * 1024;
 
 /// Event numbers that no connection's key has: the upper half of a key is never zero.
 const LISTENER: u64 = 0;
 const SHUTDOWN: u64 = 1;
-const FIRST_WORKER: u64 = 2;
+const WORKERS_LOST: u64 = 2;
+const OUTCOMES: u64 = 3;
 
 /// Everything the gate's thread owns.
 pub(super) struct EventLoop {
@@ -52,6 +55,8 @@ pub(super) struct EventLoop {
     clients: Clients,
     spawn: Spawn,
     pool: Option<WorkerPool>,
+    /// The pool that is being started, on another thread.
+    starting: Option<Receiver<io::Result<WorkerPool>>>,
     /// Pools that have failed and whose threads have not ended yet.
     failed: Vec<WorkerPool>,
     draining: Option<Instant>,
@@ -78,28 +83,32 @@ impl EventLoop {
             clients: Clients::new(epoll, settings, Arc::clone(&metrics)),
             spawn,
             pool: None,
+            starting: None,
             failed: Vec::new(),
             draining: None,
             metrics,
             scratch: vec![0; SCRATCH_BYTES],
         };
-        event_loop.spawn()?;
+        let pool = (event_loop.spawn)()?;
+        event_loop.adopt(pool)?;
         Ok(event_loop)
     }
 
     #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
     pub(super) fn run(mut self) {
         let mut events = Vec::with_capacity(MAX_EVENTS);
-        let mut next_tick = Instant::now() + TICK;
+        let mut now = Instant::now();
+        let mut clock = Clock::new(now);
+        let mut next_tick = now + TICK;
         loop {
-            let wait = Timespec::try_from(next_tick.saturating_duration_since(Instant::now())).ok();
-            let wait = wait.as_ref().filter(|_| !self.is_quiet());
+            let wait = (!self.is_quiet()).then(|| next_tick.saturating_duration_since(now));
+            let timeout = wait.and_then(|wait| Timespec::try_from(wait).ok());
             events.clear();
-            match epoll::wait(&self.clients.epoll, spare_capacity(&mut events), wait) {
+            match epoll::wait(&self.clients.epoll, spare_capacity(&mut events), timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return log::error!("the gate can't wait for its connections: {error}"),
+                Err(error) => return log::error!(reason:% = error; "gate stops: epoll failed"),
             }
-            let now = Instant::now();
+            now = clock.advance(Instant::now(), wait);
             for event in &events {
                 let flags = event.flags;
                 self.handle(event.data.u64(), flags, now);
@@ -125,7 +134,10 @@ impl EventLoop {
             // At the cap each one closes another, which should have been read before that many more have come.
             LISTENER => self.accept(MAX_ACCEPTS.min(self.clients.share()), now),
             SHUTDOWN => self.drain(now),
-            worker if worker >> 32 == 0 => self.read_worker((worker - FIRST_WORKER) as usize, now),
+            // The private connection brings nothing. It can only get room again, which `dispatch` uses, or be lost.
+            WORKERS_LOST if flags == EventFlags::OUT => {}
+            WORKERS_LOST => self.fail("private connection closed", now),
+            OUTCOMES => self.receive(now),
             bits => {
                 let key = Key::from_bits(bits);
                 self.clients.on_client_event(key, flags, &mut self.scratch, now);
@@ -152,8 +164,9 @@ impl EventLoop {
                 Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::PERM) => {}
                 Err(error) => {
                     self.clients.count(Refused::Accept);
-                    let what = format!("no connection can be accepted for now: {error}");
-                    self.clients.warn(Refused::Accept, &what, now);
+                    if let Some(suppressed) = self.clients.throttle(Refused::Accept, now) {
+                        log::warn!(reason:% = error, suppressed; "accept failed: pausing for a moment");
+                    }
                     return self.listen(EventFlags::empty());
                 }
             }
@@ -169,97 +182,100 @@ impl EventLoop {
         }
     }
 
-    /// Starts workers, and listens to them.
-    fn spawn(&mut self) -> io::Result<()> {
-        let pool = (self.spawn)()?;
-        for (number, connection) in (FIRST_WORKER..).zip(&pool.connections) {
-            let data = EventData::new_u64(number);
-            epoll::add(&self.clients.epoll, connection.stream(), data, EventFlags::IN)?;
-        }
+    /// Uses a pool that was started.
+    fn adopt(&mut self, pool: WorkerPool) -> io::Result<()> {
+        pool.watch(&self.clients.epoll, WORKERS_LOST, OUTCOMES)?;
         self.pool = Some(pool);
         Ok(())
     }
 
-    /// Sends requests that wait to the workers, each to the connection with the least to do.
+    /// Sends waiting requests to the workers.
     fn dispatch(&mut self, now: Instant) {
         let Some(pool) = &mut self.pool else {
             return;
         };
-        let connections = &mut pool.connections;
-        while let Some(connection) = connections
-            .iter_mut()
-            .filter(|to| to.has_room())
-            .min_by_key(|to| to.load())
+        while pool.has_room()
             && let Some((client, request)) = self.clients.next_waiting(now)
         {
-            connection.push(client, &request, now);
+            pool.send(client, request, now);
         }
-        for (number, connection) in (FIRST_WORKER..).zip(&mut pool.connections) {
-            if let Err(error) = connection.flush(&self.clients.epoll, number) {
-                return self.fail(&error.to_string(), now);
-            }
-        }
-    }
-
-    /// Reads the answers that a worker connection brings and passes them on.
-    fn read_worker(&mut self, number: usize, now: Instant) {
-        let connection = self.pool.as_mut().and_then(|pool| pool.connections.get_mut(number));
-        let Some(connection) = connection else {
-            return log::trace!("news of worker connection {number}, which is gone");
-        };
-        let is_draining = self.draining.is_some();
-        let received = connection.receive(&mut self.scratch, now, |request, answer| {
-            if answer.starts_with(DEFERRED) {
-                let event = Event::Deferred {
-                    number: request.number,
-                    may_wait: !is_draining && self.clients.may_defer(),
-                };
-                return self.clients.pump(request.client, event, now);
-            }
-            self.metrics.request_time.observe(now.duration_since(request.begun));
-            self.clients
-                .pump(request.client, Event::Answered(request.number, answer), now);
-        });
-        if let Err(error) = received {
+        if let Err(error) = pool.flush(&self.clients.epoll, WORKERS_LOST) {
             self.fail(&error.to_string(), now);
         }
     }
 
-    /// Gives up the workers: what was under way is lost. The next tick starts others, so that a pool that fails again and
-    /// again does not keep the gate from its clients.
-    fn fail(&mut self, why: &str, now: Instant) {
-        let what = format!("the workers are lost and will be replaced: {why}");
-        self.clients.warn(Refused::Lost, &what, now);
+    /// Passes the workers' outcomes on to their connections.
+    fn receive(&mut self, now: Instant) {
+        let Some(pool) = &mut self.pool else {
+            return;
+        };
+        let is_draining = self.draining.is_some();
+        pool.receive(|request, outcome| {
+            let event = match outcome {
+                Outcome::Responded(response) => {
+                    self.metrics.request_time.observe(now.duration_since(request.begun));
+                    Event::Responded(request.number, response)
+                }
+                Outcome::Deferred => Event::Deferred {
+                    number: request.number,
+                    may_wait: !is_draining && self.clients.may_defer(),
+                },
+            };
+            self.clients.pump(request.client, event, now);
+        });
+    }
+
+    /// Gives up the workers: the requests in flight are lost. The next tick starts another pool, so that a pool that fails
+    /// again and again does not block the clients.
+    fn fail(&mut self, reason: &str, now: Instant) {
         let Some(mut pool) = self.pool.take() else {
             return;
         };
-        pool.tell_to_end();
-        for request in pool.connections.drain(..).flat_map(WorkerConnection::into_in_flight) {
+        let lost = pool.take_in_flight();
+        if let Some(suppressed) = self.clients.throttle(Refused::Lost, now) {
+            log::warn!(reason, requests = lost.len(), suppressed; "workers lost: starting others");
+        }
+        pool.stop();
+        pool.unwatch(&self.clients.epoll);
+        for request in lost {
             self.clients.pump(request.client, Event::Failed(request.number), now);
         }
         self.failed.push(pool);
+    }
+
+    /// Starts another pool on a thread, or uses the one that has started there.
+    fn replace_workers(&mut self) -> io::Result<()> {
+        if let Some(starting) = &self.starting {
+            let Ok(started) = starting.try_recv() else {
+                return Ok(());
+            };
+            self.starting = None;
+            return started.and_then(|pool| self.adopt(pool));
+        }
+        if self.failed.len() >= MAX_FAILED {
+            return Err(io::Error::other("the threads of lost pools are stuck"));
+        }
+        let (spawn, (sender, starting)) = (Arc::clone(&self.spawn), bounded(1));
+        threads::spawn_detached("start workers", move || {
+            // After the end of the event loop no thread receives the pool, and it stops.
+            let _ = sender.send(spawn());
+        })?;
+        self.starting = Some(starting);
+        Ok(())
     }
 
     fn tick(&mut self, now: Instant) {
         if !self.accepting {
             self.listen(EventFlags::IN);
         }
-        self.failed.retain(|pool| !pool.has_ended());
-        match &self.pool {
-            Some(pool) if pool.connections.iter().any(|connection| connection.is_stuck(now)) => {
-                self.fail("an answer is long overdue", now);
-            }
-            Some(_) => {}
-            None => {
-                let spawned = match self.failed.len() < MAX_FAILED {
-                    true => self.spawn(),
-                    false => Err(io::Error::other("those that were lost are stuck")),
-                };
-                if let Err(error) = spawned {
-                    let what = format!("no workers for now: {error}");
-                    self.clients.warn(Refused::Busy, &what, now);
-                }
-            }
+        self.failed.retain(|pool| !pool.has_stopped());
+        if self.pool.as_mut().is_some_and(|pool| pool.is_stuck(now)) {
+            self.fail("no response in time", now);
+        } else if self.pool.is_none()
+            && let Err(error) = self.replace_workers()
+            && let Some(suppressed) = self.clients.throttle(Refused::Busy, now)
+        {
+            log::warn!(reason:% = error, suppressed; "workers not started: retrying");
         }
         self.clients.expire(now);
     }
@@ -277,8 +293,8 @@ impl EventLoop {
     /// Workers that have not answered until now are left to themselves; all others are waited for.
     fn leave_stuck(mut self) {
         self.failed.extend(self.pool.take_if(|pool| pool.is_busy()));
-        let stuck = self.failed.into_iter().filter(|pool| !pool.has_ended());
-        stuck.for_each(WorkerPool::leave);
+        let stuck = self.failed.into_iter().filter(|pool| !pool.has_stopped());
+        stuck.for_each(WorkerPool::detach);
     }
 
     fn is_over(&self, now: Instant) -> bool {

@@ -6,13 +6,12 @@
 use std::fmt::Write;
 use std::net::Ipv6Addr;
 
-use super::refusal::Refusal;
+use super::forwarded::ProxyFields;
+use super::refusal::{MAX_HEAD_BYTES, MAX_HEADERS, Refusal};
 use crate::response::Persistence;
 
-/// Longest head, as nginx has it. Real ones are a few hundred bytes; 64 container ids fit.
-pub(crate) const MAX_HEAD_BYTES: usize = 8 * 1024;
-/// Most header lines, as HAProxy has it.
-pub(crate) const MAX_HEADERS: usize = 100;
+/// Most digits of the size of a chunk. Nothing longer than `0` is needed, but leading zeros are legal.
+const MAX_CHUNK_DIGITS: usize = 16;
 
 /// Finds the end of a head in bytes that arrive in pieces.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,6 +23,8 @@ pub(crate) struct Scanner {
     cr: bool,
     /// Whether the request line was seen; before it, empty lines are left over from a request before (section 2.2).
     begun: bool,
+    /// The end, once it is found.
+    end: Option<usize>,
 }
 
 impl Scanner {
@@ -32,7 +33,9 @@ impl Scanner {
     /// # Errors
     /// At the first byte that can't be part of a head.
     pub(crate) fn scan(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
-        while let Some(byte) = bytes.get(self.at) {
+        while self.end.is_none()
+            && let Some(byte) = bytes.get(self.at)
+        {
             if self.at == MAX_HEAD_BYTES {
                 return Err(match self.begun || self.line == 0 {
                     true => Refusal::TooLong,
@@ -41,7 +44,7 @@ impl Scanner {
             }
             self.at += 1;
             match (self.cr, *byte) {
-                (true, b'\n') if self.line == 0 && self.begun => return Ok(Some(self.at)),
+                (true, b'\n') if self.line == 0 && self.begun => self.end = Some(self.at),
                 (true, b'\n') => {
                     self.begun = self.line > 0;
                     (self.line, self.cr) = (0, false);
@@ -53,7 +56,7 @@ impl Scanner {
                 (false, _) => self.line += 1,
             }
         }
-        Ok(None)
+        Ok(self.end)
     }
 }
 
@@ -66,17 +69,15 @@ pub(crate) struct Request {
     pub(crate) target: String,
     /// It ends where a body follows, which nobody reads.
     pub(crate) persistence: Persistence,
-    /// All lines of `X-Forwarded-For`, joined by commas.
-    pub(crate) forwarded_for: Vec<u8>,
-    /// A proxy has left its mark: `Forwarded` (RFC 7239), `Via` (RFC 9110), `X-Real-IP` or a field `X-Forwarded-…`.
-    pub(crate) is_forwarded: bool,
+    pub(crate) proxies: ProxyFields,
 }
 
-/// Parses and judges a complete head.
+/// Parses and judges a complete header section and the `body` that follows as far as it has arrived. `None` if the verdict
+/// depends on bytes of the body that are still missing.
 ///
 /// # Errors
-/// What the client is to be told; the connection ends there.
-pub(crate) fn parse(head: &[u8]) -> Result<Request, Refusal> {
+/// The refusal for the client. The connection closes after it.
+pub(crate) fn parse(head: &[u8], body: &[u8]) -> Result<Option<Request>, Refusal> {
     let head = without_empty_lines(head);
     let end = head.iter().position(|byte| *byte == b'\r').unwrap_or(head.len());
     let (line, lines) = head.split_at(end);
@@ -97,22 +98,43 @@ pub(crate) fn parse(head: &[u8]) -> Result<Request, Refusal> {
     };
     let fields = Fields::read(headers)?;
     fields.check_host(minor)?;
-    let has_body = fields.has_body(minor)?;
-    if has_body && matches!(method, "GET" | "HEAD" | "OPTIONS") {
-        return Err(Refusal::Body);
+    let framing = fields.framing(minor)?;
+    if matches!(method, "GET" | "HEAD" | "OPTIONS") {
+        let is_empty = match framing {
+            Framing::None => Some(true),
+            Framing::Length => Some(false),
+            Framing::Chunked => is_last_chunk(body)?,
+        };
+        match is_empty {
+            Some(true) => {}
+            Some(false) => return Err(Refusal::Body),
+            None => return Ok(None),
+        }
     }
-    let persistence = match (fields.close || has_body, minor, fields.keep_alive) {
+    let closes = fields.close || framing != Framing::None;
+    let persistence = match (closes, minor, fields.keep_alive) {
         (true, ..) | (_, 0, false) => Persistence::Close,
         (_, 0, true) => Persistence::KeepAlive,
         _ => Persistence::Persist,
     };
-    Ok(Request {
+    Ok(Some(Request {
         method: method.to_owned(),
         target: canonical_target(method, target)?,
         persistence,
-        forwarded_for: fields.forwarded_for,
-        is_forwarded: fields.is_forwarded,
-    })
+        proxies: fields.proxies,
+    }))
+}
+
+/// Whether a chunked body consists of only the last chunk, which has no data (RFC 9112, section 7.1). Proxies send it for a
+/// request of HTTP/2 whose end comes separately.
+fn is_last_chunk(body: &[u8]) -> Result<Option<bool>, Refusal> {
+    let digits = body.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    match body.get(digits) {
+        _ if body[..digits].iter().any(|digit| *digit != b'0') => Ok(Some(false)),
+        None if digits <= MAX_CHUNK_DIGITS => Ok(None),
+        Some(b'\r' | b';' | b' ' | b'\t') if (1..=MAX_CHUNK_DIGITS).contains(&digits) => Ok(Some(true)),
+        _ => Err(Refusal::Malformed("chunk size")),
+    }
 }
 
 /// What follows the empty lines that a client may send before a request (RFC 9112, section 2.2).
@@ -145,8 +167,16 @@ struct Fields<'a> {
     encoding: Option<&'a [u8]>,
     close: bool,
     keep_alive: bool,
-    forwarded_for: Vec<u8>,
-    is_forwarded: bool,
+    proxies: ProxyFields,
+}
+
+/// How the end of the body is found (RFC 9112, section 6).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    None,
+    /// By a length that is not zero.
+    Length,
+    Chunked,
 }
 
 impl<'a> Fields<'a> {
@@ -161,16 +191,7 @@ impl<'a> Fields<'a> {
                     fields.close |= has_token(header.value, "close");
                     fields.keep_alive |= has_token(header.value, "keep-alive");
                 }
-                name => {
-                    let is_list = name == "x-forwarded-for";
-                    if is_list && fields.forwarded_for.is_empty() {
-                        fields.forwarded_for.extend_from_slice(header.value);
-                    } else if is_list {
-                        fields.forwarded_for.extend([b",", header.value].concat());
-                    }
-                    fields.is_forwarded |=
-                        matches!(name, "forwarded" | "via" | "x-real-ip") || name.starts_with("x-forwarded-");
-                }
+                name => fields.proxies.add(name, header.value),
             }
         }
         Ok(fields)
@@ -185,23 +206,23 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// RFC 9112, section 6.
-    fn has_body(&self, minor: u8) -> Result<bool, Refusal> {
+    fn framing(&self, minor: u8) -> Result<Framing, Refusal> {
         match (self.length, self.encoding) {
             (Some(_), Some(_)) => Err(Refusal::Malformed("both Content-Length and Transfer-Encoding")),
             (None, Some(_)) if minor == 0 => Err(Refusal::Malformed("Transfer-Encoding in HTTP/1.0")),
             (None, Some(encoding)) if !ends_chunked(encoding) => Err(Refusal::Malformed("Transfer-Encoding")),
-            (None, Some(_)) => Ok(true),
-            (None, None) => Ok(false),
+            (None, Some(_)) => Ok(Framing::Chunked),
+            (None, None) => Ok(Framing::None),
             (Some(length), None) => {
                 let digits = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
                 let length = str::from_utf8(length)
                     .ok()
                     .filter(|_| digits)
                     .and_then(|length| length.parse::<u64>().ok());
-                length
-                    .map(|length| length > 0)
-                    .ok_or(Refusal::Malformed("Content-Length"))
+                match length.ok_or(Refusal::Malformed("Content-Length"))? {
+                    0 => Ok(Framing::None),
+                    _ => Ok(Framing::Length),
+                }
             }
         }
     }

@@ -11,13 +11,15 @@
 //! to `worker_pool` and its `worker_connection`s.
 
 mod clients;
+mod clock;
 mod connection;
 mod cors;
 mod event_loop;
+mod exchange;
+mod forwarded;
 mod head;
 mod in_flight;
 mod refusal;
-mod worker_connection;
 mod worker_pool;
 
 use std::io;
@@ -29,12 +31,14 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, bounded};
 use ipnet::IpNet;
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use crate::client::forwarded;
+use crate::client;
 use crate::config::CorsOrigins;
 use crate::metrics::Metrics;
 use crate::util::threads::{self, Alarm, Joined};
 use event_loop::EventLoop;
+pub(crate) use exchange::{Context, Exchange, Outcome};
 pub(crate) use worker_pool::{Spawn, WorkerPool};
 
 /// Connections that wait to be accepted. Those beyond it are a second late: their clients have to try again. After the
@@ -45,14 +49,6 @@ const BACKLOG: usize = 4096;
 const SEND_BUFFER_BYTES: usize = 4 * 1024;
 /// The receive buffer: a request header section at once. Without a limit the kernel takes megabytes of pipelined requests.
 const RECEIVE_BUFFER_BYTES: usize = 8 * 1024;
-
-/// Header fields of a canonical request: whose it is; `no` where that is not known, since it came through a proxy that is
-/// not trusted or does not name its client; and what the answer has to say of the connection, where that is anything.
-pub(crate) const CLIENT_FIELD: &str = "Client";
-pub(crate) const KNOWN_FIELD: &str = "Known";
-pub(crate) const PERSISTENCE_FIELD: &str = "Persistence";
-/// A request whose answer was put off says whether that may be done again (`more`) or not (`over`).
-pub(crate) const DEFERRAL_FIELD: &str = "Deferral";
 
 /// What the gate goes by.
 #[derive(Clone, Debug)]
@@ -66,7 +62,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     fn trusts(&self, peer: IpAddr) -> bool {
-        forwarded::is_trusted(peer, &self.trusted_proxies)
+        client::is_in(&self.trusted_proxies, peer)
     }
 }
 
@@ -109,14 +105,24 @@ impl Gate {
     /// # Errors
     /// When the address is taken or can't be bound.
     pub(crate) fn bind(addr: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(addr)?;
-        listener.set_nonblocking(true)?;
-        // The standard library lets 128 wait.
-        rustix::net::listen(&listener, BACKLOG as i32)?;
+        let family = match addr {
+            SocketAddr::V4(_) => AddressFamily::INET,
+            SocketAddr::V6(_) => AddressFamily::INET6,
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        if addr.is_ipv6() {
+            // `::` accepts IPv4 too, whatever the system's `bindv6only`.
+            sockopt::set_ipv6_v6only(&socket, false)?;
+        }
+        rustix::net::bind(&socket, &addr)?;
+        rustix::net::listen(&socket, BACKLOG as i32)?;
+        let listener = TcpListener::from(socket);
         // Accepted connections inherit it.
-        rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
-        rustix::net::sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER_BYTES)?;
-        rustix::net::sockopt::set_socket_recv_buffer_size(&listener, RECEIVE_BUFFER_BYTES)?;
+        sockopt::set_tcp_nodelay(&listener, true)?;
+        sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER_BYTES)?;
+        sockopt::set_socket_recv_buffer_size(&listener, RECEIVE_BUFFER_BYTES)?;
         let addr = listener.local_addr()?;
         Ok(Self { listener, addr })
     }

@@ -2,9 +2,13 @@
 
 use std::fmt;
 
-use super::head::{MAX_HEAD_BYTES, MAX_HEADERS};
 use crate::metrics::Refused;
 use crate::response::Response;
+
+/// Longest header section, request line included, as nginx has it. Real ones are a few hundred bytes; 64 container ids fit.
+pub(crate) const MAX_HEAD_BYTES: usize = 8 * 1024;
+/// Most header lines, as HAProxy has it.
+pub(crate) const MAX_HEADERS: usize = 100;
 
 /// Why a request is not handed on, or not answered by a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +36,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    pub(crate) fn reply(self) -> Response {
+    pub(crate) fn response(self) -> Response {
         let (status, _) = self.kind();
         let error = Response::error(status, &self.to_string());
         match status {

@@ -1,27 +1,72 @@
-//! The workers: the gate's ends of the private connections to them, and how they are told to end.
+//! The gate's end of a pool of workers: the private connection to tiny_http, the tickets, and how the threads stop.
 
-use std::io;
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::worker_connection::WorkerConnection;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
+
+use super::exchange::{Exchange, MAX_IN_FLIGHT, Outcome};
+use super::in_flight::InFlight;
+use crate::util::arena::Key;
 use crate::util::threads::Joined;
 
-/// Threads that answer what comes over private connections; told to end when this is dropped, and waited for.
+/// A response takes microseconds. A worker that takes this long is stuck, and its pool is replaced.
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// For the response to the first request: some milliseconds, or a busy machine.
+const GREETING_TIMEOUT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+/// The first request. Its ticket has no context.
+const GREETING: &[u8] = b"OPTIONS *#0 HTTP/1.1\r\n\r\n";
+
+/// A request that was sent to the workers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    pub(super) client: Key,
+    pub(super) number: u32,
+    pub(super) begun: Instant,
+    /// Counts the requests of the pool.
+    order: u64,
+}
+
+/// Threads that respond to requests from a private connection. Dropping the pool stops and joins them.
 pub(crate) struct WorkerPool {
-    pub(super) connections: Vec<WorkerConnection>,
-    end: Box<dyn Fn() + Send>,
+    stream: UnixStream,
+    /// Bytes for `stream`, and whether the kernel has no room for them.
+    out: Vec<u8>,
+    is_blocked: bool,
+    exchange: Arc<Exchange>,
+    in_flight: [Option<Sent>; MAX_IN_FLIGHT],
+    free: Vec<usize>,
+    requests: u64,
+    /// The oldest request in flight, and since when.
+    oldest: Option<(u64, Instant)>,
+    /// An empty vector, kept for its memory.
+    outcomes: Vec<(usize, Outcome)>,
+    stop: Box<dyn Fn() + Send>,
     threads: Vec<Joined>,
 }
 
-/// Starts a pool: the first one, and another whenever one has failed.
-pub(crate) type Spawn = Box<dyn Fn() -> io::Result<WorkerPool> + Send>;
+/// Starts a pool: the first one, and another one whenever one has failed.
+pub(crate) type Spawn = Arc<dyn Fn() -> io::Result<WorkerPool> + Send + Sync>;
 
 impl WorkerPool {
-    /// Of no thread yet; `end` tells all of them to end without waiting for them.
-    pub(crate) fn new(end: impl Fn() + Send + 'static) -> Self {
+    /// A pool without threads. `stop` tells its threads to stop and does not wait for them.
+    pub(crate) fn new(stream: UnixStream, exchange: Arc<Exchange>, stop: impl Fn() + Send + 'static) -> Self {
         Self {
-            connections: Vec::new(),
-            end: Box::new(end),
+            stream,
+            out: Vec::new(),
+            is_blocked: false,
+            exchange,
+            in_flight: [None; MAX_IN_FLIGHT],
+            free: (0..MAX_IN_FLIGHT).collect(),
+            requests: 0,
+            oldest: None,
+            outcomes: Vec::new(),
+            stop: Box::new(stop),
             threads: Vec::new(),
         }
     }
@@ -30,33 +75,150 @@ impl WorkerPool {
         self.threads.push(thread);
     }
 
-    /// Takes over private connections to its threads, which do not block.
-    pub(crate) fn connect(&mut self, streams: Vec<UnixStream>) {
-        self.connections = streams.into_iter().map(WorkerConnection::new).collect();
+    /// Waits for the outcome of a first request. tiny_http starts its threads in its own time, and whatever else needs threads
+    /// has to start after them.
+    ///
+    /// # Errors
+    /// There is none in time.
+    pub(crate) fn greet(&mut self) -> io::Result<()> {
+        self.stream.write_all(GREETING)?;
+        let mut woken = [PollFd::new(self.exchange.wake(), PollFlags::IN)];
+        if retry_on_intr(|| poll(&mut woken, Some(&GREETING_TIMEOUT)))? == 0 {
+            return Err(io::Error::new(ErrorKind::TimedOut, "tiny_http does not respond"));
+        }
+        self.exchange.take_outcomes(&mut self.outcomes);
+        self.outcomes.clear();
+        Ok(())
     }
 
-    /// Tells its threads to end, without waiting for one that is stuck.
-    pub(super) fn tell_to_end(&self) {
-        (self.end)();
+    /// Has epoll report the loss of the private connection and the arrival of outcomes.
+    pub(super) fn watch(&self, epoll: &OwnedFd, lost: u64, arrived: u64) -> io::Result<()> {
+        epoll::add(epoll, &self.stream, EventData::new_u64(lost), EventFlags::IN)?;
+        let changes = EventFlags::IN | EventFlags::ET;
+        Ok(epoll::add(
+            epoll,
+            self.exchange.wake(),
+            EventData::new_u64(arrived),
+            changes,
+        )?)
     }
 
-    pub(super) fn has_ended(&self) -> bool {
+    /// Ends what [`WorkerPool::watch`] began. A stuck worker keeps the exchange.
+    pub(super) fn unwatch(&self, epoll: &OwnedFd) {
+        let _ = epoll::delete(epoll, &self.stream);
+        let _ = epoll::delete(epoll, self.exchange.wake());
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    /// Takes a request if there is room; `flush` sends it.
+    pub(super) fn send(&mut self, client: Key, request: &InFlight, now: Instant) {
+        let Some(ticket) = self.free.pop() else {
+            return;
+        };
+        self.requests += 1;
+        self.oldest.get_or_insert((self.requests, now));
+        self.in_flight[ticket] = Some(Sent {
+            client,
+            number: request.number,
+            begun: request.begun,
+            order: self.requests,
+        });
+        self.exchange.put(ticket, request.context.clone());
+        // Writing to a vector can't fail. A target has no `#`.
+        let _ = write!(self.out, "{}#{ticket} HTTP/1.1\r\n\r\n", request.line);
+    }
+
+    /// Sends the requests that were taken as far as the kernel has room, and has epoll report more room as `number`.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(super) fn flush(&mut self, epoll: &OwnedFd, number: u64) -> io::Result<()> {
+        let mut is_blocked = false;
+        while !self.out.is_empty() && !is_blocked {
+            match self.stream.write(&self.out) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(sent) => drop(self.out.drain(..sent)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => is_blocked = true,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if std::mem::replace(&mut self.is_blocked, is_blocked) != is_blocked {
+            let interest = EventFlags::IN
+                | if is_blocked {
+                    EventFlags::OUT
+                } else {
+                    EventFlags::empty()
+                };
+            epoll::modify(epoll, &self.stream, EventData::new_u64(number), interest)?;
+        }
+        Ok(())
+    }
+
+    /// Hands over each outcome that has arrived, with its request.
+    pub(super) fn receive(&mut self, mut deliver: impl FnMut(Sent, Outcome)) {
+        self.exchange.take_outcomes(&mut self.outcomes);
+        for (ticket, outcome) in self.outcomes.drain(..) {
+            if let Some(request) = self.in_flight.get_mut(ticket).and_then(Option::take) {
+                self.free.push(ticket);
+                deliver(request, outcome);
+            }
+        }
+        if self.free.len() == MAX_IN_FLIGHT {
+            self.oldest = None;
+        }
+    }
+
+    /// Whether one request has been the oldest for [`RESPONSE_TIMEOUT`]. tiny_http hands requests to the workers in order, so
+    /// a worker has had it for about as long.
+    pub(super) fn is_stuck(&mut self, now: Instant) -> bool {
+        let oldest = self.in_flight.iter().flatten().map(|sent| sent.order).min();
+        match (oldest, self.oldest) {
+            (Some(order), Some((same, since))) if order == same => {
+                now.saturating_duration_since(since) > RESPONSE_TIMEOUT
+            }
+            (oldest, _) => {
+                self.oldest = oldest.map(|order| (order, now));
+                false
+            }
+        }
+    }
+
+    /// Whether requests are in flight.
+    pub(super) fn is_busy(&self) -> bool {
+        self.load() > 0
+    }
+
+    /// Requests in flight.
+    pub(super) fn load(&self) -> usize {
+        MAX_IN_FLIGHT - self.free.len()
+    }
+
+    /// The requests that are lost with the pool.
+    pub(super) fn take_in_flight(&mut self) -> Vec<Sent> {
+        self.in_flight.iter_mut().filter_map(Option::take).collect()
+    }
+
+    /// Tells its threads to stop, without waiting for a stuck one.
+    pub(super) fn stop(&self) {
+        (self.stop)();
+    }
+
+    pub(super) fn has_stopped(&self) -> bool {
         self.threads.iter().all(Joined::is_finished)
     }
 
-    /// Whether some of them owe an answer.
-    pub(super) fn is_busy(&self) -> bool {
-        self.connections.iter().any(|connection| connection.load() > 0)
-    }
-
-    /// Leaves its threads to themselves: one that is stuck must not keep the process from ending.
-    pub(super) fn leave(mut self) {
+    /// Detaches its threads: a stuck one must not keep the process from exiting.
+    pub(super) fn detach(mut self) {
         self.threads.drain(..).for_each(Joined::detach);
     }
 }
 
 impl Drop for WorkerPool {
     fn drop(&mut self) {
-        self.tell_to_end();
+        self.stop();
     }
 }

@@ -22,6 +22,8 @@ enum Ask {
     Closing,
     ClosingHead,
     WithBody,
+    /// Chunked without data, as proxies send it.
+    EmptyBody,
     Malformed,
 }
 
@@ -62,6 +64,7 @@ fn asks() -> impl Strategy<Value = Vec<Ask>> {
         Ask::Closing,
         Ask::ClosingHead,
         Ask::WithBody,
+        Ask::EmptyBody,
         Ask::Malformed,
         Ask::Get,
     ]);
@@ -106,6 +109,7 @@ impl Ask {
             Ask::Closing => format!("GET /{number} HTTP/1.1\r\n{host}Connection: close\r\n\r\n"),
             Ask::ClosingHead => format!("HEAD /{number} HTTP/1.1\r\n{host}Connection: close\r\n\r\n"),
             Ask::WithBody => format!("POST /{number} HTTP/1.1\r\n{host}Content-Length: 3\r\n\r\nabc"),
+            Ask::EmptyBody => format!("GET /{number} HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
             Ask::Malformed => format!("GET /{number} HTTP/1.x\r\n{host}\r\n"),
         }
     }
@@ -142,7 +146,7 @@ struct World {
     space: usize,
     got: Vec<u8>,
     queued: bool,
-    in_flight: Option<Forward>,
+    in_flight: Option<u32>,
     closed: Option<Option<Refused>>,
 }
 
@@ -191,19 +195,19 @@ impl World {
                     self.queued = true;
                     return;
                 }
-                Action::Forward(request) => {
+                Action::Forward => {
                     assert!(self.queued && self.in_flight.is_none());
                     self.queued = false;
-                    self.in_flight = Some(request);
+                    self.in_flight = self.connection.in_flight().map(|request| request.number);
                     return;
                 }
-                Action::Refuse(refusal, body) => {
+                Action::Refuse(refusal, body, cors) => {
                     self.queued = false;
                     self.in_flight = None;
                     let bytes = refusal
-                        .reply()
-                        .to_bytes(body, Persistence::Close, SystemTime::UNIX_EPOCH);
-                    self.connection.on(Event::Refused(&bytes), self.now)
+                        .response()
+                        .to_bytes(body, Persistence::Close, &cors, SystemTime::UNIX_EPOCH);
+                    self.connection.on(Event::Refused(bytes), self.now)
                 }
                 Action::Send => {
                     let unsent = self.connection.unsent();
@@ -233,21 +237,24 @@ impl World {
     }
 
     fn answer(&mut self) {
-        if let Some(request) = self.in_flight.take() {
-            let text = request.bytes;
-            let target = text.split(' ').nth(1).expect("a target");
-            let persistence = match text.split_once("Persistence: ") {
-                Some((_, rest)) => rest.split_once('\r').expect("the line ends").0,
-                None => "persist",
+        // It may have been refused meanwhile.
+        if let Some(number) = self.in_flight.take()
+            && let Some(request) = self.connection.in_flight()
+        {
+            let (method, target) = request.line.split_once(' ').expect("two words");
+            let persistence = match request.context.persistence {
+                Persistence::Persist => "persist",
+                Persistence::KeepAlive => "keep-alive",
+                Persistence::Close => "close",
             };
-            assert_eq!(request.is_head, text.starts_with("HEAD "));
-            let answer = answer(target, persistence, "", request.is_head);
-            self.tell(Event::Answered(request.number, answer.as_bytes()));
+            assert_eq!(request.is_head(), method == "HEAD");
+            let response = answer(target, persistence, &request.context.cors, request.is_head());
+            self.tell(Event::Responded(number, response.into_bytes()));
         }
     }
 
     fn step(&mut self, step: Step) {
-        let in_flight = self.in_flight.as_ref().map(|request| request.number);
+        let in_flight = self.in_flight;
         match step {
             Step::Send(len) if !self.has_ended => {
                 let len = len.min(self.to_send.len());
@@ -262,21 +269,20 @@ impl World {
             Step::Dispatch if self.queued || !self.connection.is_waiting() => self.tell(Event::Dispatched),
             Step::Answer => self.answer(),
             Step::Defer(may_wait) => {
-                let is_over = |request: &mut Forward| request.bytes.ends_with("over\r\n\r\n");
-                match self.in_flight.take_if(|request| !is_over(request)) {
-                    Some(Forward { number, .. }) => self.tell(Event::Deferred { number, may_wait }),
+                let request = self.connection.in_flight();
+                let is_over = request.is_some_and(|request| request.context.deferral == Deferral::Over);
+                match self.in_flight.take_if(|_| !is_over) {
+                    Some(number) => self.tell(Event::Deferred { number, may_wait }),
                     None => self.answer(),
                 }
             }
             Step::WrongAnswer(number) if in_flight != Some(number) => {
-                self.tell(Event::Answered(
-                    number,
-                    answer("/wrong", "persist", "", false).as_bytes(),
-                ));
+                let wrong = answer("/wrong", "persist", "", false);
+                self.tell(Event::Responded(number, wrong.into_bytes()));
             }
             Step::Fail => {
-                if let Some(request) = self.in_flight.take() {
-                    self.tell(Event::Failed(request.number));
+                if let Some(number) = self.in_flight.take() {
+                    self.tell(Event::Failed(number));
                 }
             }
             Step::WrongFailure(number) if in_flight != Some(number) => self.tell(Event::Failed(number)),

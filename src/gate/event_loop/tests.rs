@@ -14,34 +14,82 @@ mod cuts;
 use super::super::Gate;
 use super::super::clients::MAX_DEFERRED;
 use super::super::connection::WAIT_TIMEOUT;
-use super::super::worker_connection::ANSWER_TIMEOUT;
+use super::super::exchange::{Context, Exchange, MAX_IN_FLIGHT};
+use super::super::worker_pool::RESPONSE_TIMEOUT;
 use super::*;
-use crate::util::threads;
+use crate::response::{Deferral, Persistence};
 
 /// A deadline that only a hang reaches.
 const PATIENCE: Duration = Duration::from_secs(30);
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]";
 const GET: &[u8] = b"GET /a HTTP/1.1\r\nHost: b\r\nX: y\r\n\r\n";
-const CANONICAL: &str = "GET /a HTTP/1.1\r\nClient: 127.0.0.1\r\n\r\n";
-const CONNECTIONS: usize = 2;
-/// As many as all workers take.
-const MAX_IN_FLIGHT: usize = CONNECTIONS * 32;
 
 /// What the closure that spawns workers goes by.
 #[derive(Default)]
 struct Script {
     fails: AtomicBool,
-    /// Workers that were told to end.
-    told: AtomicUsize,
+    /// Pools that were told to stop.
+    stopped: AtomicUsize,
+}
+
+/// The workers' end of a pool.
+struct Worker {
+    stream: UnixStream,
+    exchange: Arc<Exchange>,
+    /// Received, and not taken yet.
+    input: String,
+}
+
+/// A request that a worker has taken.
+#[derive(Debug)]
+struct Taken {
+    /// Method and target.
+    line: String,
+    ticket: usize,
+    context: Context,
+}
+
+impl Worker {
+    /// The next request that has arrived.
+    fn take(&mut self) -> Option<Taken> {
+        let mut buffer = [0; 16 * 1024];
+        if let Ok(got) = self.stream.read(&mut buffer) {
+            self.input.push_str(str::from_utf8(&buffer[..got]).expect("text"));
+        }
+        let (request, rest) = self.input.split_once("\r\n\r\n")?;
+        let (line, ticket) = request.strip_suffix(" HTTP/1.1")?.rsplit_once('#')?;
+        let ticket = ticket.parse().expect("a number");
+        let taken = Taken {
+            line: line.to_owned(),
+            ticket,
+            context: self.exchange.take(ticket).expect("a context"),
+        };
+        self.input = rest.to_owned();
+        Some(taken)
+    }
+
+    #[track_caller]
+    fn take_one(&mut self) -> Taken {
+        self.take().expect("a request is inside")
+    }
+
+    fn respond(&self, request: &Taken, response: &[u8]) {
+        self.exchange
+            .give_back(request.ticket, Outcome::Responded(response.to_vec()));
+    }
+
+    fn defer(&self, request: &Taken) {
+        self.exchange.give_back(request.ticket, Outcome::Deferred);
+    }
 }
 
 struct Rig {
     event_loop: EventLoop,
     addr: SocketAddr,
     script: Arc<Script>,
-    /// The other ends of the workers, each time they are opened.
-    spawned: Receiver<Vec<UnixStream>>,
-    /// Workers end when this is dropped.
+    /// The workers' end of each pool.
+    spawned: Receiver<Worker>,
+    /// The threads of pools stop when this is dropped.
     stuck: Option<Sender<()>>,
     shutdown: OwnedFd,
     now: Instant,
@@ -53,26 +101,29 @@ fn rig() -> Rig {
     let (script, (opened, spawned)) = (Arc::new(Script::default()), unbounded());
     let (stuck, release) = bounded::<()>(0);
     let to_open = Arc::clone(&script);
-    let spawn: Spawn = Box::new(move || {
+    let spawn: Spawn = Arc::new(move || {
         if to_open.fails.load(Ordering::Relaxed) {
             return Err(io::Error::other("as the test wants it"));
         }
-        let pairs: Vec<_> = (0..CONNECTIONS).map(|_| UnixStream::pair().expect("a pair")).collect();
-        let (streams, others): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
-        streams
-            .iter()
-            .for_each(|stream: &UnixStream| stream.set_nonblocking(true).expect("set"));
-        opened.send(others).expect("the rig listens");
-        let told = Arc::clone(&to_open);
-        let mut pool = WorkerPool::new(move || {
-            told.told.fetch_add(1, Ordering::Relaxed);
+        let (stream, other) = UnixStream::pair()?;
+        stream.set_nonblocking(true)?;
+        other.set_nonblocking(true)?;
+        let exchange = Arc::new(Exchange::new()?);
+        let worker = Worker {
+            stream: other,
+            exchange: Arc::clone(&exchange),
+            input: String::new(),
+        };
+        opened.send(worker).expect("the rig listens");
+        let stopped = Arc::clone(&to_open);
+        let mut pool = WorkerPool::new(stream, exchange, move || {
+            stopped.stopped.fetch_add(1, Ordering::Relaxed);
         });
         let release = release.clone();
         pool.push(threads::spawn("stand-in", move || {
             // Closed is what it waits for.
             let _ = release.recv();
         })?);
-        pool.connect(streams);
         Ok(pool)
     });
     let settings = Settings {
@@ -124,29 +175,27 @@ impl Rig {
         }
     }
 
-    /// Handles so many events as one batch, those of workers first.
+    /// Handles this many events as one batch, those of workers first.
     #[expect(clippy::disallowed_methods, reason = "a deadline that only a hang reaches")]
     #[track_caller]
     fn batch(&mut self, of: usize) {
         let end = Instant::now() + PATIENCE;
-        let mut events = Vec::with_capacity(MAX_EVENTS);
-        while events.len() < of {
-            assert!(
-                Instant::now() < end,
-                "waited for {of} events at once, not {}",
-                events.len()
-            );
-            events.clear();
+        let mut batch: Vec<(u64, EventFlags)> = Vec::new();
+        while batch.len() < of {
+            assert!(Instant::now() < end, "waited for {of} events, not {batch:?}");
+            let mut events = Vec::with_capacity(MAX_EVENTS);
             let wait = Timespec {
                 tv_sec: 0,
                 tv_nsec: 5_000_000,
             };
             epoll::wait(&self.event_loop.clients.epoll, spare_capacity(&mut events), Some(&wait)).expect("events");
+            let events = events.iter().map(|event| (event.data.u64(), event.flags));
+            batch.extend(events);
+            batch.sort_by_key(|(number, _)| *number);
+            batch.dedup_by_key(|(number, _)| *number);
         }
-        events.sort_by_key(|event| event.data.u64());
-        for event in &events {
-            let flags = event.flags;
-            self.event_loop.handle(event.data.u64(), flags, self.now);
+        for (number, flags) in batch {
+            self.event_loop.handle(number, flags, self.now);
         }
         self.event_loop.dispatch(self.now);
     }
@@ -175,12 +224,12 @@ impl Rig {
         client
     }
 
-    /// The next request that comes to these workers, and the worker it is on.
+    /// The next request that comes to this worker.
     #[track_caller]
-    fn next_request(&mut self, workers: &mut [UnixStream]) -> (usize, String) {
+    fn next_request(&mut self, worker: &mut Worker) -> Taken {
         let mut next = None;
         self.until("a request is inside", |_| {
-            next = find_request(workers);
+            next = worker.take();
             next.is_some()
         });
         next.expect("waited for")
@@ -214,136 +263,168 @@ impl Rig {
         self.read(client, |_| false)
     }
 
-    fn workers(&self) -> Vec<UnixStream> {
+    /// The workers' end of the first pool.
+    fn worker(&self) -> Worker {
         self.spawned.try_recv().expect("workers were spawned")
+    }
+
+    /// The workers' end of a further pool, which starts at a tick on another thread.
+    #[track_caller]
+    fn next_worker(&mut self) -> Worker {
+        let now = self.now;
+        self.until("workers were spawned", |event_loop| {
+            event_loop.tick(now);
+            event_loop.pool.is_some()
+        });
+        self.worker()
     }
 }
 
 fn load(event_loop: &EventLoop) -> usize {
-    let pool = event_loop.pool.iter();
-    pool.flat_map(|pool| &pool.connections)
-        .map(WorkerConnection::load)
-        .sum()
-}
-
-/// The one request that is on these workers, and the worker it is on.
-fn take_request(workers: &mut [UnixStream]) -> (usize, String) {
-    find_request(workers).expect("a request is inside")
-}
-
-fn find_request(workers: &mut [UnixStream]) -> Option<(usize, String)> {
-    workers.iter_mut().enumerate().find_map(|(number, worker)| {
-        worker.set_nonblocking(true).expect("set");
-        let mut buffer = [0; 4096];
-        let got = worker.read(&mut buffer).ok()?;
-        Some((number, String::from_utf8_lossy(&buffer[..got]).into_owned()))
-    })
+    event_loop.pool.as_ref().map_or(0, WorkerPool::load)
 }
 
 #[test]
-fn nothing_but_method_target_and_client_goes_inside_and_the_answer_comes_back() {
+fn only_method_and_target_travel_and_response_returns() {
     let mut rig = rig();
-    let mut workers = rig.workers();
+    let mut worker = rig.worker();
     let mut client = rig.ask();
-    let (number, request) = take_request(&mut workers);
-    assert_eq!(request, CANONICAL);
-    workers[number].write_all(OK).expect("sent");
+    let request = worker.take_one();
+    assert_eq!(request.line, "GET /a");
+    let Context {
+        client: from,
+        is_client_known,
+        deferral,
+        persistence,
+        ..
+    } = &request.context;
+    assert!(from.is_loopback() && *is_client_known);
+    assert_eq!((*deferral, *persistence), (Deferral::First, Persistence::Persist));
+    worker.respond(&request, OK);
     assert_eq!(rig.answer(&mut client).as_bytes(), OK);
 }
 
 #[test]
-fn a_client_that_has_closed_its_half_is_answered() {
+fn half_closed_client_is_answered() {
     let mut rig = rig();
-    let mut workers = rig.workers();
+    let mut worker = rig.worker();
     let mut client = rig.ask();
     client.shutdown(Shutdown::Write).expect("shut");
-    let (number, _) = take_request(&mut workers);
-    workers[number].write_all(OK).expect("sent");
+    let request = worker.take_one();
+    worker.respond(&request, OK);
     assert_eq!(rig.last_answer(&mut client).as_bytes(), OK);
     assert!(rig.event_loop.clients.is_empty());
 }
 
 #[test]
-fn the_answer_for_a_client_that_is_gone_goes_to_nobody_else() {
+fn response_for_a_closed_connection_reaches_no_other() {
     let mut rig = rig();
-    let mut workers = rig.workers();
+    let mut worker = rig.worker();
     let gone = rig.ask();
-    let (first, _) = take_request(&mut workers);
+    let first = worker.take_one();
     rustix::net::sockopt::set_socket_linger(&gone, Some(Duration::ZERO)).expect("set");
     drop(gone);
-    rig.until("its place is free", |event_loop| event_loop.clients.is_empty());
+    rig.until("its slot is free", |event_loop| event_loop.clients.is_empty());
     let mut next = rig.ask();
-    workers[first]
-        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno")
-        .expect("sent");
-    let (number, request) = take_request(&mut workers);
-    assert_eq!(request, CANONICAL);
-    workers[number].write_all(OK).expect("sent");
+    worker.respond(&first, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno");
+    let request = worker.take_one();
+    worker.respond(&request, OK);
     assert_eq!(rig.answer(&mut next).as_bytes(), OK);
 }
 
 #[test]
-fn a_worker_connection_that_closes_costs_its_request_a_502_and_is_replaced() {
+fn slow_response_delays_no_other() {
     let mut rig = rig();
-    let workers = rig.workers();
+    let mut worker = rig.worker();
+    let mut slow = rig.ask();
+    let held = worker.take_one();
+    for _ in 0..MAX_IN_FLIGHT * 2 {
+        let mut client = rig.ask();
+        let request = worker.take_one();
+        worker.respond(&request, OK);
+        assert_eq!(rig.answer(&mut client).as_bytes(), OK);
+    }
+    worker.respond(&held, OK);
+    assert_eq!(rig.answer(&mut slow).as_bytes(), OK);
+}
+
+#[test]
+fn lost_workers_cost_their_requests_a_502_and_are_replaced() {
+    let mut rig = rig();
+    let worker = rig.worker();
     let (mut one, mut other) = (rig.ask(), rig.ask());
-    drop(workers);
+    drop(worker);
     for client in [&mut one, &mut other] {
         let answer = rig.last_answer(client);
         assert!(answer.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{answer}");
         assert!(answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
         assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
     }
-    assert_eq!(
-        rig.script.told.load(Ordering::Relaxed),
-        1,
-        "its workers are told to end"
-    );
-    // A request that comes now waits until the next tick.
+    assert_eq!(rig.script.stopped.load(Ordering::Relaxed), 1);
+    // A request that comes now waits for the next pool.
     let mut next = rig.ask();
-    rig.tick_after(TICK);
-    let mut workers = rig.workers();
-    let (number, _) = take_request(&mut workers);
-    workers[number].write_all(OK).expect("sent");
+    let mut worker = rig.next_worker();
+    let request = rig.next_request(&mut worker);
+    worker.respond(&request, OK);
     assert_eq!(rig.answer(&mut next).as_bytes(), OK);
 }
 
 #[test]
-fn a_worker_connection_that_talks_nonsense_costs_its_request_a_502() {
+fn bytes_on_the_private_connection_cost_a_502() {
     let mut rig = rig();
-    let mut workers = rig.workers();
+    let mut worker = rig.worker();
     let mut client = rig.ask();
-    let (number, _) = take_request(&mut workers);
-    workers[number].write_all(b"nonsense\r\n\r\n").expect("sent");
+    worker.stream.write_all(b"HTTP/1.1 400 \r\n\r\n").expect("sent");
     assert!(rig.last_answer(&mut client).starts_with("HTTP/1.1 502 "));
 }
 
 #[test]
-fn an_inside_that_never_answers_costs_a_502_when_the_answer_is_overdue_and_not_before() {
+fn stuck_worker_returns_502_at_response_timeout() {
     let mut rig = rig();
-    let _workers = rig.workers();
+    let mut worker = rig.worker();
     let mut client = rig.ask();
-    rig.tick_after(ANSWER_TIMEOUT);
-    assert!(rig.spawned.is_empty());
+    // Others that are answered meanwhile change nothing.
+    rig.tick_after(RESPONSE_TIMEOUT / 2);
+    worker.take_one();
+    let mut other = rig.ask();
+    let request = worker.take_one();
+    worker.respond(&request, OK);
+    assert_eq!(rig.answer(&mut other).as_bytes(), OK);
+    rig.tick_after(RESPONSE_TIMEOUT / 2);
+    assert!(rig.event_loop.pool.is_some());
     rig.tick_after(Duration::from_millis(1));
     assert!(rig.last_answer(&mut client).starts_with("HTTP/1.1 502 "));
-    assert_eq!(rig.script.told.load(Ordering::Relaxed), 1);
-    rig.tick_after(TICK);
-    rig.workers();
+    assert_eq!(rig.script.stopped.load(Ordering::Relaxed), 1);
+    rig.next_worker();
 }
 
 #[test]
-fn a_request_that_finds_all_workers_full_waits_for_a_second_and_gets_a_503() {
+fn request_that_waits_for_others_is_not_overdue() {
     let mut rig = rig();
-    let _workers = rig.workers();
+    let mut worker = rig.worker();
+    let mut clients = [rig.ask(), rig.ask()];
+    for client in &mut clients {
+        rig.tick_after(RESPONSE_TIMEOUT);
+        let request = worker.take_one();
+        worker.respond(&request, OK);
+        assert_eq!(rig.answer(client).as_bytes(), OK);
+        rig.tick_after(Duration::ZERO);
+    }
+    assert!(rig.event_loop.pool.is_some());
+}
+
+#[test]
+fn request_without_a_ticket_waits_a_second_and_gets_503() {
+    let mut rig = rig();
+    let _worker = rig.worker();
     let inside: Vec<TcpStream> = (0..MAX_IN_FLIGHT).map(|_| rig.ask()).collect();
-    assert!((rig.event_loop.clients.waiting() == 0));
+    assert_eq!(rig.event_loop.clients.waiting(), 0);
     let mut late = rig.ask();
     assert_eq!(rig.event_loop.clients.waiting(), 1);
     rig.tick_after(WAIT_TIMEOUT - Duration::from_millis(1));
     assert_eq!(rig.event_loop.clients.waiting(), 1);
     rig.tick_after(Duration::from_millis(1));
-    assert!((rig.event_loop.clients.waiting() == 0));
+    assert_eq!(rig.event_loop.clients.waiting(), 0);
     let answer = rig.last_answer(&mut late);
     assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
     assert!(answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
@@ -351,12 +432,13 @@ fn a_request_that_finds_all_workers_full_waits_for_a_second_and_gets_a_503() {
 }
 
 #[test]
-fn a_request_that_waits_goes_inside_as_soon_as_there_is_room() {
+fn waiting_request_goes_inside_when_a_ticket_is_free() {
     let mut rig = rig();
-    let mut workers = rig.workers();
+    let mut worker = rig.worker();
     let mut inside: Vec<TcpStream> = (0..=MAX_IN_FLIGHT).map(|_| rig.ask()).collect();
     assert_eq!(rig.event_loop.clients.waiting(), 1);
-    workers[0].write_all(OK).expect("sent");
+    let request = worker.take_one();
+    worker.respond(&request, OK);
     assert_eq!(rig.answer(&mut inside[0]).as_bytes(), OK);
     rig.until("the one that waits is inside", |event_loop| {
         event_loop.clients.waiting() == 0
@@ -364,71 +446,72 @@ fn a_request_that_waits_goes_inside_as_soon_as_there_is_room() {
 }
 
 #[test]
-fn an_inside_that_does_not_open_is_tried_at_each_tick_and_nobody_waits_in_silence() {
+fn pool_that_does_not_start_is_retried_and_requests_get_503() {
     let mut rig = rig();
-    drop(rig.workers());
+    drop(rig.worker());
     rig.script.fails.store(true, Ordering::Relaxed);
     rig.until("the workers are lost", |event_loop| event_loop.pool.is_none());
     let mut client = rig.ask();
     rig.tick_after(TICK);
-    assert!(rig.spawned.is_empty());
     rig.tick_after(WAIT_TIMEOUT);
     assert!(rig.last_answer(&mut client).starts_with("HTTP/1.1 503 "));
+    assert!(rig.spawned.is_empty());
     rig.script.fails.store(false, Ordering::Relaxed);
     let mut client = rig.ask();
-    rig.tick_after(TICK);
-    let mut workers = rig.workers();
-    let (number, _) = take_request(&mut workers);
-    workers[number].write_all(OK).expect("sent");
+    let mut worker = rig.next_worker();
+    let request = rig.next_request(&mut worker);
+    worker.respond(&request, OK);
     assert_eq!(rig.answer(&mut client).as_bytes(), OK);
 }
 
 #[test]
-fn workers_that_are_stuck_are_not_followed_by_new_ones_for_ever() {
+fn stuck_pools_are_not_replaced_forever() {
     let mut rig = rig();
-    for _ in 0..MAX_FAILED {
-        drop(rig.workers());
+    drop(rig.worker());
+    for _ in 1..MAX_FAILED {
         rig.until("the workers are lost", |event_loop| event_loop.pool.is_none());
-        rig.tick_after(TICK);
+        drop(rig.next_worker());
     }
-    assert_eq!((rig.event_loop.failed.len(), rig.spawned.len()), (MAX_FAILED, 0));
-    rig.stuck = None;
-    rig.until("they have ended", |event_loop| {
-        event_loop.failed.iter().all(WorkerPool::has_ended)
-    });
+    rig.until("the workers are lost", |event_loop| event_loop.pool.is_none());
     rig.tick_after(TICK);
+    assert_eq!(rig.event_loop.failed.len(), MAX_FAILED);
+    assert!(rig.event_loop.starting.is_none());
+    rig.stuck = None;
+    rig.until("they have stopped", |event_loop| {
+        event_loop.failed.iter().all(WorkerPool::has_stopped)
+    });
+    rig.next_worker();
     assert_eq!(rig.event_loop.failed.len(), 0);
-    rig.workers();
 }
 
 #[test]
-fn workers_that_are_stuck_do_not_keep_the_gate_from_ending() {
+fn stuck_workers_do_not_delay_the_exit() {
     let mut rig = rig();
-    let _workers = rig.workers();
+    let _worker = rig.worker();
     let _client = rig.ask();
     rig.event_loop.drain(rig.now);
     assert!(!rig.event_loop.is_over(rig.now + DRAIN_ALL - Duration::from_millis(1)));
     assert!(rig.event_loop.is_over(rig.now + DRAIN_ALL));
-    let workers = rig.event_loop.pool.take().expect("they are there");
-    assert!(!workers.has_ended());
-    workers.leave();
+    let pool = rig.event_loop.pool.take().expect("it is there");
+    assert!(!pool.has_stopped());
+    pool.detach();
 }
 
 #[test]
-fn the_end_waits_for_requests_under_way_and_takes_in_those_whose_connection_was_made() {
+fn shutdown_waits_for_requests_and_accepts_queued_connections() {
     let mut rig = rig();
-    let mut workers = rig.workers();
+    let mut worker = rig.worker();
     let mut client = rig.connect();
     client.write_all(GET).expect("sent");
     rustix::io::write(&rig.shutdown, &1_u64.to_ne_bytes()).expect("told");
-    rig.until("the end begins", |event_loop| event_loop.draining.is_some());
+    rig.until("the shutdown begins", |event_loop| event_loop.draining.is_some());
     rig.until("the request is inside", |event_loop| load(event_loop) > 0);
     assert!(!rig.event_loop.is_over(rig.now + DRAIN_IDLE));
-    let (number, request) = take_request(&mut workers);
-    assert!(request.contains("Persistence: close"), "{request}");
-    workers[number].write_all(OK).expect("sent");
+    let request = worker.take_one();
+    assert_eq!(request.context.persistence, Persistence::Close);
+    worker.respond(&request, OK);
     assert_eq!(rig.answer(&mut client).as_bytes(), OK);
-    assert!(!rig.event_loop.is_over(rig.now), "the answer may be on its way");
+    assert!(!rig.event_loop.is_over(rig.now), "the response may be on its way");
     assert!(rig.event_loop.is_over(rig.now + DRAIN_IDLE));
     drop(client);
     rig.until("the client has taken it", |event_loop| event_loop.clients.is_empty());

@@ -9,8 +9,10 @@ pub(super) fn judge(bytes: &[u8]) -> Result<Option<(usize, Request)>, Refusal> {
 pub(super) fn judge_in_pieces(bytes: &[u8], cuts: &[usize]) -> Result<Option<(usize, Request)>, Refusal> {
     let mut scanner = Scanner::default();
     for end in cuts.iter().chain([&bytes.len()]) {
-        if let Some(len) = scanner.scan(&bytes[..*end])? {
-            return parse(&bytes[..len]).map(|request| Some((len, request)));
+        if let Some(len) = scanner.scan(&bytes[..*end])?
+            && let Some(request) = parse(&bytes[..len], &bytes[len..*end])?
+        {
+            return Ok(Some((len, request)));
         }
     }
     Ok(None)
@@ -54,8 +56,7 @@ fn a_usual_request_is_method_target_and_what_becomes_of_the_connection() {
         method: "GET".to_owned(),
         target: "/api/v1/ips?container=a&n=1".to_owned(),
         persistence: Persistence::Persist,
-        forwarded_for: Vec::new(),
-        is_forwarded: false,
+        proxies: ProxyFields::default(),
     };
     assert_eq!(request, expected);
 }
@@ -220,9 +221,13 @@ fn http_1_1_has_one_host_of_host_bytes() {
 #[test]
 fn a_body_on_a_method_that_has_none_is_refused() {
     for method in ["GET", "HEAD", "OPTIONS"] {
-        for lines in ["Content-Length: 1", "Transfer-Encoding: chunked"] {
-            let head = format!("{method} / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n");
-            assert_eq!(refused(head), Refusal::Body, "{method}, {lines}");
+        for (lines, body) in [
+            ("Content-Length: 1", ""),
+            ("Transfer-Encoding: chunked", "5"),
+            ("Transfer-Encoding: chunked", "00a"),
+        ] {
+            let head = format!("{method} / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n{body}");
+            assert_eq!(refused(head), Refusal::Body, "{method}, {lines}, {body}");
         }
     }
     assert_eq!(refused(get("Content-Length: 18446744073709551615\r\n")), Refusal::Body);
@@ -236,6 +241,22 @@ fn other_methods_go_on_to_their_405_and_the_connection_ends() {
     assert_eq!(request.persistence, Persistence::Close);
     let request = accepted("DELETE / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(request.persistence, Persistence::Persist);
+}
+
+#[test]
+fn chunked_body_without_data_is_served_and_closes() {
+    let head = get("Transfer-Encoding: chunked\r\n");
+    for body in ["0\r\n\r\n", "0\r", "000;a=b\r\n\r\n", "0 \r\n"] {
+        let judged = judge(format!("{head}{body}").as_bytes());
+        let request = judged.expect("fine").expect("complete").1;
+        assert_eq!(request.persistence, Persistence::Close, "{body:?}");
+    }
+    for body in ["", "0", "0000000000000000"] {
+        assert_eq!(judge(format!("{head}{body}").as_bytes()), Ok(None), "{body:?}");
+    }
+    for body in ["x", "\r\n", "0x", "00000000000000000"] {
+        malformed(format!("{head}{body}"), "chunk size");
+    }
 }
 
 #[test]
@@ -403,8 +424,11 @@ fn all_lines_of_x_forwarded_for_are_one_list() {
     let request = accepted(get(
         "X-Forwarded-For: 192.0.2.1\r\nA: b\r\nx-forwarded-for: 192.0.2.2, c\r\n",
     ));
-    assert_eq!(request.forwarded_for, b"192.0.2.1,192.0.2.2, c");
-    assert!(request.is_forwarded);
+    assert_eq!(
+        request.proxies.x_forwarded_for.as_deref(),
+        Some(&b"192.0.2.1,192.0.2.2, c"[..])
+    );
+    assert!(request.proxies.is_any);
     for lines in [
         "Forwarded: for=a\r\n",
         "Via: 1.1 a\r\n",
@@ -412,9 +436,9 @@ fn all_lines_of_x_forwarded_for_are_one_list() {
         "X-Forwarded-For:\r\n",
         "X-Forwarded-Host: a\r\n",
     ] {
-        assert!(accepted(get(lines)).is_forwarded, "{lines}");
+        assert!(accepted(get(lines)).proxies.is_any, "{lines}");
     }
-    assert!(!accepted(get("X-Forwarder: a\r\n")).is_forwarded);
+    assert!(!accepted(get("X-Forwarder: a\r\n")).proxies.is_any);
 }
 
 #[test]

@@ -77,6 +77,16 @@ fn a_preflight_is_answered() {
 }
 
 #[test]
+fn preflight_for_a_private_network_is_allowed() {
+    const ALLOWED: &str = "Access-Control-Allow-Private-Network";
+    let (_fleet, router) = with_origins("https://app.example");
+    let head = format!("OPTIONS {IPS} HTTP/1.1\r\nAccess-Control-Request-Private-Network: true");
+    let answer = ask(&router, &head, "https://app.example");
+    assert_eq!((answer.status, answer.header(ALLOWED)), (204, Some("true")));
+    assert_eq!(ask(&router, &head, "https://evil.example").header(ALLOWED), None);
+}
+
+#[test]
 fn with_a_star_any_origin_may_read_and_unset_none() {
     let (_fleet, router) = with_origins("*");
     let mut connection = Connection::open(router.addr());

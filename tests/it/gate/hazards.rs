@@ -72,9 +72,8 @@ fn connections_that_send_nothing_cost_no_thread_and_are_closed() {
         let threads = router.threads();
         let mut silent: Vec<Connection> = (0..120).map(|_| Connection::from(source(1), router.addr())).collect();
         assert!(router.threads() <= threads);
-        assert_eq!(silent[0].receive().status, 408);
-        for connection in &mut silent[1..] {
-            assert!(connection.wait_closed().starts_with(b"HTTP/1.1 408 "));
+        for connection in &mut silent {
+            assert_eq!(connection.wait_closed(), b"");
         }
     });
 }

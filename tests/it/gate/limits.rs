@@ -54,7 +54,7 @@ fn a_client_has_a_quarter_of_the_connections_and_gets_a_503_past_it() {
             && connection.try_receive().is_ok_and(|answer| answer.status == 200)
     });
     router.wait_line(
-        "127.55.0.1 holds its whole share of the connections",
+        "connection limit reached: 503 sent, client=",
         crate::support::PATIENCE,
     );
 }
@@ -121,7 +121,7 @@ fn when_all_connections_are_being_answered_a_newcomer_gets_a_503() {
         let sent = connection.try_send(attack::get("/health"));
         sent.is_ok() && connection.try_receive().is_ok_and(|answer| answer.status == 200)
     });
-    assert_eq!(router.count_lines("MAX_CONNECTIONS is too small"), 1);
+    assert_eq!(router.count_lines("all connections busy"), 1);
 }
 
 #[test]
@@ -145,12 +145,57 @@ fn a_head_has_five_seconds_in_all_however_it_drips() {
 }
 
 #[test]
-fn a_connection_that_says_nothing_is_told_so_after_five_seconds() {
+fn silent_connection_is_closed_without_a_response() {
     let (_fleet, router) = with_ten_nodes();
     let mut connection = Connection::open(router.addr());
-    let answer = connection.receive();
-    assert_eq!((answer.status, answer.header("Connection")), (408, Some("close")));
+    let mut with_empty_lines = Connection::open(router.addr());
+    with_empty_lines.send("\r\n\r\n");
     assert_eq!(connection.try_receive(), Err(Ended::Closed));
+    assert_eq!(with_empty_lines.try_receive(), Err(Ended::Closed));
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "it measures how long something takes")]
+fn empty_line_after_a_request_is_no_request() {
+    let (_fleet, router) = with_ten_nodes();
+    let request = [attack::get("/health"), b"\r\n".to_vec()].concat();
+    let mut half_closed = Connection::open(router.addr());
+    half_closed.send(&request);
+    half_closed.finish_sending();
+    assert_eq!(half_closed.receive_all().len(), 1);
+
+    let mut kept = Connection::open(router.addr());
+    kept.send(&request);
+    assert_eq!(kept.receive().status, 200);
+    kept.send("\r\n");
+    let begin = std::time::Instant::now();
+    router.signal(crate::support::Signal::TERM);
+    assert_eq!(kept.try_receive(), Err(Ended::Closed));
+    assert_eq!(router.wait_exit(crate::support::PATIENCE).code(), Some(0));
+    let took = begin.elapsed();
+    assert!(took < std::time::Duration::from_secs(3), "not waited for: {took:?}");
+}
+
+#[test]
+fn stopped_process_keeps_its_connections() {
+    let (_fleet, router) = with_ten_nodes();
+    let mut begun: Vec<Connection> = (1..=60).map(|from| Connection::from(source(from), router.addr())).collect();
+    begun.iter_mut().for_each(|connection| connection.send("GET "));
+    router.until("they have arrived", || {
+        router.get("/metrics").text().contains("infernet_router_open_connections 61")
+    });
+    router.signal(crate::support::Signal::STOP);
+    for connection in &mut begun {
+        connection.send(format!("{IPS} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    }
+    // Longer than any deadline of theirs.
+    let is_over = std::cell::Cell::new(false);
+    crate::support::process::until(std::time::Duration::from_secs(6), || is_over.get());
+    router.signal(crate::support::Signal::CONT);
+    for connection in &mut begun {
+        assert_eq!(connection.receive().status, 200);
+    }
+    assert_eq!(router.count_lines("workers lost"), 0);
 }
 
 #[test]

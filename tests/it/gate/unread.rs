@@ -61,7 +61,9 @@ fn evicted_readers_leave_nothing_in_the_kernel() {
     router.until("others are served", || {
         crate::support::http::get_from(super::source(9), router.addr(), "/health").status == 200
     });
-    router.until("closed connections hold nothing", || undelivered(&router).1 < CONNECTIONS * 1024);
+    router.until("closed connections hold nothing", || {
+        undelivered(&router).1 < CONNECTIONS * 1024
+    });
     let (open, _) = undelivered(&router);
     assert!(open <= CONNECTIONS * MAX_KERNEL_BYTES, "{open} bytes in the kernel");
 }
@@ -75,6 +77,10 @@ fn half_closed_client_gets_a_long_last_response() {
     assert_eq!(router.get(IPS).status, 200);
     let mut got = Vec::new();
     std::io::Read::read_to_end(&mut stream, &mut got).expect("no reset");
-    let body = got.windows(4).position(|end| end == b"\r\n\r\n").expect("a header section") + 4;
+    let body = got
+        .windows(4)
+        .position(|end| end == b"\r\n\r\n")
+        .expect("a header section")
+        + 4;
     assert_eq!(got.len() - body, router.get("/openapi.json").body.len());
 }

@@ -1,0 +1,221 @@
+//! Identifies the client of a request: the peer, or the client that a trusted proxy names. Pure.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use crate::client::{self, Client};
+
+/// The header fields of a request that only proxies add.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ProxyFields {
+    /// Whether there is any: `X-Forwarded-…`, `Forwarded` (RFC 7239), `Via` (RFC 9110) or `X-Real-IP`.
+    pub(crate) is_any: bool,
+    /// All lines of `X-Forwarded-For`, joined by commas.
+    pub(crate) x_forwarded_for: Option<Vec<u8>>,
+    /// All lines of `Forwarded`, joined by commas.
+    pub(crate) forwarded: Option<Vec<u8>>,
+}
+
+/// The client of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) client: IpAddr,
+    /// False if the request came through a proxy that is not trusted or does not name its client.
+    pub(super) is_known: bool,
+}
+
+impl ProxyFields {
+    /// Adds a header line. `name` is in lower case.
+    pub(super) fn add(&mut self, name: &str, value: &[u8]) {
+        self.is_any |= matches!(name, "forwarded" | "via" | "x-real-ip") || name.starts_with("x-forwarded-");
+        let list = match name {
+            "x-forwarded-for" => &mut self.x_forwarded_for,
+            "forwarded" => &mut self.forwarded,
+            _ => return,
+        };
+        match list {
+            Some(list) => list.extend([b",", value].concat()),
+            None => *list = Some(value.to_vec()),
+        }
+    }
+
+    /// The client of a request from `peer` with these fields.
+    pub(super) fn identify(&self, peer: IpAddr, trusted: &[IpNet]) -> Identity {
+        let peer = peer.to_canonical();
+        let unknown = Identity {
+            client: peer,
+            is_known: !self.is_any,
+        };
+        if !client::is_in(trusted, peer) {
+            return unknown;
+        }
+        let read = |hops: Vec<Option<IpAddr>>| walk(peer, hops, trusted);
+        let x_forwarded_for = self.x_forwarded_for.as_deref().map(|list| read(addresses(list)));
+        let forwarded = self.forwarded.as_deref().map(|list| read(for_parameters(list)));
+        match (x_forwarded_for, forwarded) {
+            (Some(one), Some(other)) if one.contradicts(other) => unknown,
+            (Some(identity), _) | (None, Some(identity)) => identity,
+            (None, None) => unknown,
+        }
+    }
+}
+
+impl Identity {
+    fn contradicts(self, other: Self) -> bool {
+        self.is_known && other.is_known && Client::from(self.client) != Client::from(other.client)
+    }
+}
+
+/// Reads the hops from the right up to the first address that is not a trusted proxy. A hop that is not an address ends the
+/// search at the last valid one: a client can forge only what is left of the entries of trusted proxies.
+fn walk(peer: IpAddr, hops: Vec<Option<IpAddr>>, trusted: &[IpNet]) -> Identity {
+    let (mut client, mut is_known) = (peer, false);
+    let mut hops = hops.into_iter().rev();
+    while client::is_in(trusted, client)
+        && let Some(hop) = hops.next()
+    {
+        match hop {
+            Some(hop) => (client, is_known) = (hop, true),
+            None => {
+                is_known = false;
+                break;
+            }
+        }
+    }
+    Identity { client, is_known }
+}
+
+/// The entries of `X-Forwarded-For`.
+fn addresses(list: &[u8]) -> Vec<Option<IpAddr>> {
+    list.split(|byte| *byte == b',').map(address).collect()
+}
+
+/// The parameter `for=` of each element of `Forwarded` (RFC 7239, section 4).
+fn for_parameters(list: &[u8]) -> Vec<Option<IpAddr>> {
+    let parameter = |element| {
+        let value = |pair: &[u8]| {
+            let (name, value) = str::from_utf8(pair).ok()?.split_once('=')?;
+            let is_for = name.trim().eq_ignore_ascii_case("for");
+            is_for.then(|| address(value.trim().trim_matches('"').as_bytes()))
+        };
+        split_unquoted(element, b';').find_map(value).flatten()
+    };
+    split_unquoted(list, b',').map(parameter).collect()
+}
+
+/// Splits at a delimiter outside of quotes. An unbalanced quote makes the rest one part, which is not an address.
+fn split_unquoted(text: &[u8], delimiter: u8) -> impl Iterator<Item = &[u8]> {
+    let mut is_quoted = false;
+    text.split(move |byte| {
+        is_quoted ^= *byte == b'"';
+        *byte == delimiter && !is_quoted
+    })
+}
+
+/// An address as proxies write it: bare, in brackets, with or without a port.
+fn address(hop: &[u8]) -> Option<IpAddr> {
+    let hop = str::from_utf8(hop).ok()?.trim();
+    let bare = hop
+        .strip_prefix('[')
+        .and_then(|hop| hop.strip_suffix(']'))
+        .unwrap_or(hop);
+    let addr = bare.parse().or_else(|_| hop.parse().map(|addr: SocketAddr| addr.ip()));
+    addr.ok().map(|addr: IpAddr| addr.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identify(peer: &str, lines: &[(&str, &str)]) -> (String, bool) {
+        let trusted = ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().expect("a block"));
+        let mut fields = ProxyFields::default();
+        lines
+            .iter()
+            .for_each(|(name, value)| fields.add(name, value.as_bytes()));
+        let identity = fields.identify(peer.parse().expect("an address"), &trusted);
+        (identity.client.to_string(), identity.is_known)
+    }
+
+    #[track_caller]
+    fn check(peer: &str, lines: &[(&str, &str)], client: &str, is_known: bool) {
+        assert_eq!(identify(peer, lines), (client.to_owned(), is_known), "{lines:?}");
+    }
+
+    const XFF: &str = "x-forwarded-for";
+
+    #[test]
+    fn untrusted_peer_is_the_client() {
+        check("192.0.2.1", &[], "192.0.2.1", true);
+        check("192.0.2.1", &[(XFF, "198.51.100.1")], "192.0.2.1", false);
+        check("::ffff:192.0.2.1", &[(XFF, "")], "192.0.2.1", false);
+        check("192.0.2.1", &[("forwarded", "for=198.51.100.1")], "192.0.2.1", false);
+    }
+
+    #[test]
+    fn rightmost_untrusted_address_is_the_client() {
+        for (peer, value, client) in [
+            ("10.0.0.1", "203.0.113.9, 198.51.100.1, 10.1.1.1", "198.51.100.1"),
+            ("::ffff:10.0.0.1", "198.51.100.1:4711", "198.51.100.1"),
+            ("fd00::1", "[2001:db8::1]:80,10.2.2.2", "2001:db8::1"),
+            ("10.0.0.1", "[2001:db8::2]", "2001:db8::2"),
+            ("10.0.0.1", "10.0.0.9, 10.0.0.2", "10.0.0.9"),
+        ] {
+            check(peer, &[(XFF, value)], client, true);
+        }
+        check("10.0.0.1", &[(XFF, "192.0.2.1"), (XFF, "192.0.2.2")], "192.0.2.2", true);
+    }
+
+    #[test]
+    fn invalid_entry_ends_the_search() {
+        for (value, client) in [
+            ("198.51.100.1, unknown, 10.1.1.1", "10.1.1.1"),
+            ("", "10.0.0.1"),
+            (",,", "10.0.0.1"),
+            ("198.51.100.1, \u{fffd}", "10.0.0.1"),
+        ] {
+            check("10.0.0.1", &[(XFF, value)], client, false);
+        }
+        check("10.0.0.1", &[("via", "1.1 a")], "10.0.0.1", false);
+    }
+
+    #[test]
+    fn forwarded_is_read_like_x_forwarded_for() {
+        for (value, client, is_known) in [
+            ("for=198.51.100.1", "198.51.100.1", true),
+            ("by=10.0.0.1;For=\"198.51.100.1:80\";proto=https", "198.51.100.1", true),
+            (
+                "for=203.0.113.9, for=\"[2001:db8::1]:4711\", for=10.1.1.1",
+                "2001:db8::1",
+                true,
+            ),
+            ("for=\"_a,for=203.0.113.9\"", "10.0.0.1", false),
+            ("for=\"203.0.113.9, for=198.51.100.1", "10.0.0.1", false),
+            ("for=unknown", "10.0.0.1", false),
+            ("proto=https", "10.0.0.1", false),
+        ] {
+            check("10.0.0.1", &[("forwarded", value)], client, is_known);
+        }
+        check(
+            "10.0.0.1",
+            &[("forwarded", "for=192.0.2.1"), ("forwarded", "for=192.0.2.2")],
+            "192.0.2.2",
+            true,
+        );
+    }
+
+    #[test]
+    fn contradicting_headers_make_the_client_unknown() {
+        let forged = [(XFF, "192.0.2.1"), ("forwarded", "for=192.0.2.2")];
+        check("10.0.0.1", &forged, "10.0.0.1", false);
+        let same = [(XFF, "2001:db8::1"), ("forwarded", "for=\"[2001:db8::2]\"")];
+        check("10.0.0.1", &same, "2001:db8::1", true);
+        check(
+            "10.0.0.1",
+            &[(XFF, "192.0.2.1"), ("forwarded", "proto=https")],
+            "192.0.2.1",
+            true,
+        );
+    }
+}
