@@ -1,9 +1,10 @@
 //! The Infernet Router: tells clients of an Infernet fleet which nodes to call, soonest done first.
 //!
 //! **A request.** client → `gate` (no room: 503; head late: 408; too long: 414, 431; a body on a GET: 413; malformed: 400;
-//! HTTP/2: 505) → one canonical request (method, path and query, whose it is, what becomes of the connection) over a private,
-//! already open connection → tiny_http → worker: route (404, 405) → `limiter` (429) → query (400) → `registry`: select,
-//! promise → JSON → `gate` writes it out under a deadline. An answer that workers lose is a 502.
+//! HTTP/2: 505) → method, path, query and a ticket over a private, already open connection → tiny_http → worker, which finds
+//! the rest of the request under its ticket: route (404, 405) → `limiter` (429) → query (400) → `registry`: select,
+//! promise → JSON → the response goes back with the ticket → `gate` writes it under a deadline. A request that workers lose
+//! gets 502.
 //!
 //! **A probe.** `poller` picks the node that was asked longest ago, spread evenly over the interval; nodes that are up go
 //! before those that are down, with rechecks and new nodes between → bounded channel → `probe` thread: one `GET /info`
@@ -32,8 +33,7 @@
 //!   to them, and change in one pure function. Which events epoll watches for comes from the stage, in one place.
 //! - When a vital thread (gate, poller, lists) ends, the process ends.
 //! - Nothing that blocks (the log, a list on a network disk, a resolver, the start of workers) is called by the event loop
-//!   or the poller. The exit gives the log half a second, when
-//!   the old one was lost.
+//!   or the poller. The exit gives the log half a second.
 //! - The gate and its workers have their threads before the first probe is sent; probe threads that are not needed end,
 //!   all but one.
 //! - No queue, pool, table or buffer without a named limit.

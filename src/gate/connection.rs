@@ -70,7 +70,7 @@ enum Stage {
     },
     /// The last response is sent. Counts the bytes that the client has sent since; they are discarded.
     Lingering(usize),
-    /// The client has closed its half as well, but may not have received all of the last response.
+    /// Both halves are closed, but the client may not have received all of the last response.
     Draining,
 }
 
@@ -140,6 +140,8 @@ pub(super) struct Connection {
     requests: u32,
     /// Bytes that were sent.
     sent_in_all: usize,
+    /// When the client must have received the last response.
+    received_by: Instant,
     /// While it reads, the beginning of a head; else what was sent ahead.
     input: Vec<u8>,
     scanner: Scanner,
@@ -155,6 +157,7 @@ impl Connection {
             deadline: now + HEAD_TIMEOUT,
             requests: 0,
             sent_in_all: 0,
+            received_by: now,
             input: Vec::new(),
             scanner: Scanner::default(),
         }
@@ -274,6 +277,11 @@ impl Connection {
             {
                 self.stage = Stage::Draining;
                 Action::Nothing
+            }
+            (Event::Ended { .. }, Stage::Reading) if may_hold_unread => {
+                self.enter(Stage::Draining, LINGER_TIMEOUT, now);
+                self.deadline = self.deadline.max(self.received_by);
+                Action::Shutdown
             }
             (Event::Ended { .. }, Stage::Reading | Stage::Lingering(_) | Stage::Draining) => Action::Close(None),
             (Event::Dispatched, Stage::Waiting(_)) => self.forward(now),
@@ -445,12 +453,12 @@ impl Connection {
 
     /// Behind the last answer the client may still send bytes that nobody will read.
     fn after_answer(&mut self, is_last: bool, now: Instant) -> Action {
+        self.received_by = self.deadline;
         if is_last {
             self.input = Vec::new();
-            let to_receive = self.deadline;
             self.enter(Stage::Lingering(0), LINGER_TIMEOUT, now);
             if self.may_hold_unread() {
-                self.deadline = self.deadline.max(to_receive);
+                self.deadline = self.deadline.max(self.received_by);
             }
             return Action::Shutdown;
         }

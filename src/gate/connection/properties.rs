@@ -184,7 +184,7 @@ impl World {
             action = match action {
                 Action::Nothing => return,
                 Action::Shutdown => {
-                    assert!(self.connection.is_lingering());
+                    assert!(self.connection.is_lingering() || self.has_ended);
                     return;
                 }
                 Action::Queue => {

@@ -126,10 +126,16 @@ fn the_answer_to_a_large_body_arrives_before_the_close() {
 #[test]
 fn chunked_request_without_data_is_served_and_closed() {
     let (_fleet, router) = with_ten_nodes();
-    for pieces in [&["0\r\n\r\n"][..], &["0", "\r\n", "\r\n"], &["00;a=b\r\nTrailer: x\r\n\r\n"]] {
+    for pieces in [
+        &["0\r\n\r\n"][..],
+        &["0", "\r\n", "\r\n"],
+        &["00;a=b\r\nTrailer: x\r\n\r\n"],
+    ] {
         for method in ["GET", "HEAD", "OPTIONS"] {
             let mut connection = Connection::open(router.addr());
-            connection.send(format!("{method} /health HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"));
+            connection.send(format!(
+                "{method} /health HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+            ));
             pieces.iter().for_each(|piece| connection.send(piece));
             let answer = connection.receive();
             assert_eq!(answer.status, if method == "OPTIONS" { 204 } else { 200 });

@@ -53,10 +53,7 @@ fn a_client_has_a_quarter_of_the_connections_and_gets_a_503_past_it() {
         connection.try_send(attack::get(IPS)).is_ok()
             && connection.try_receive().is_ok_and(|answer| answer.status == 200)
     });
-    router.wait_line(
-        "connection limit reached: 503 sent, client=",
-        crate::support::PATIENCE,
-    );
+    router.wait_line("connection limit reached: 503 sent, client=", crate::support::PATIENCE);
 }
 
 #[test]
@@ -179,10 +176,15 @@ fn empty_line_after_a_request_is_no_request() {
 #[test]
 fn stopped_process_keeps_its_connections() {
     let (_fleet, router) = with_ten_nodes();
-    let mut begun: Vec<Connection> = (1..=60).map(|from| Connection::from(source(from), router.addr())).collect();
+    let mut begun: Vec<Connection> = (1..=60)
+        .map(|from| Connection::from(source(from), router.addr()))
+        .collect();
     begun.iter_mut().for_each(|connection| connection.send("GET "));
     router.until("they have arrived", || {
-        router.get("/metrics").text().contains("infernet_router_open_connections 61")
+        router
+            .get("/metrics")
+            .text()
+            .contains("infernet_router_open_connections 61")
     });
     router.signal(crate::support::Signal::STOP);
     for connection in &mut begun {
@@ -348,4 +350,40 @@ fn a_request_through_a_proxy_that_is_not_trusted_sees_nothing_private_and_is_tol
     );
     router.wait_line("TRUSTED_PROXIES", crate::support::PATIENCE);
     assert_eq!(router.count_lines("TRUSTED_PROXIES"), 1);
+}
+
+#[test]
+fn forwarded_header_identifies_the_client() {
+    let fleet = Fleet::start(1);
+    let router = launch()
+        .ips(fleet.list())
+        .set("TRUSTED_PROXIES", "127.55.0.1")
+        .set("METRICS_FROM", "198.51.100.1,127.55.0.1")
+        .set("RATELIMIT_REQS_PER_MIN", 1)
+        .start();
+    let status = |target: &str, headers: &[(&str, &str)]| {
+        let connection = Connection::from(source(1), router.addr());
+        connection.close_with("GET", target, headers).status
+    };
+    for client in ["198.51.100.1", "\"198.51.100.2:80\"", "\"[2001:db8::1]\""] {
+        let forwarded = format!("proto=https;for={client}");
+        assert_eq!(status(IPS, &[("Forwarded", &forwarded)]), 200, "{client}");
+        assert_eq!(status(IPS, &[("Forwarded", &forwarded)]), 429, "{client}");
+    }
+    assert_eq!(status("/metrics", &[("Forwarded", "for=198.51.100.1")]), 200);
+    let contradicting = [("Forwarded", "for=198.51.100.1"), ("X-Forwarded-For", "198.51.100.9")];
+    assert_eq!(status("/metrics", &contradicting), 404);
+    assert_eq!(status(IPS, &contradicting), 200, "charged to the proxy");
+    assert_eq!(status(IPS, &[]), 429, "which has one limit");
+}
+
+#[test]
+fn ipv6_wildcard_accepts_ipv4() {
+    if std::net::TcpListener::bind("[::]:0").is_err() {
+        eprintln!("skipped: this machine has no IPv6");
+        return;
+    }
+    let router = launch().set("HOST", "::").start();
+    let addr = (std::net::Ipv4Addr::LOCALHOST, router.addr().port());
+    assert_eq!(crate::support::http::get(addr.into(), "/health").status, 200);
 }
