@@ -1,6 +1,6 @@
-//! `make soak`: all attacks at once for ten minutes, or as many seconds as the argument says, while an honest client is
-//! measured. The exit code says whether all its requests were answered, nothing panicked, and threads and descriptors
-//! are what they were. `make soak-accidents`: the operators' own bad days instead.
+//! `make soak`: all attacks in turn and together for ten minutes, or for the seconds that the argument gives, while an honest
+//! client is measured. The exit code shows whether all its requests were answered, nothing panicked, and threads,
+//! descriptors and the kernel's TCP memory are back. `make soak-accidents`: operational accidents instead.
 #![allow(clippy::print_stdout, clippy::disallowed_methods, missing_docs, unreachable_pub)]
 
 #[path = "../support/mod.rs"]
@@ -28,6 +28,8 @@ const REPORT: Duration = Duration::from_secs(30);
 const MIX: Duration = Duration::from_secs(20);
 const IPS: &str = "/api/v1/ips?container=hello-world";
 const HONEST: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 1);
+/// TCP memory that may remain after the attacks: the kernel frees it in batches for each core.
+const MAX_LEFT_TCP_MIB: f64 = 4.0;
 /// Random heads in all.
 const MAX_HEADS: usize = 1_000_000;
 
@@ -149,11 +151,21 @@ impl Heads {
     }
 }
 
+/// MiB that the kernel uses for TCP, the attackers' own connections included.
+fn tcp_mib() -> f64 {
+    const PAGES_PER_MIB: f64 = 256.0;
+    let sockets = std::fs::read_to_string("/proc/net/sockstat").expect("a table");
+    let tcp = sockets.lines().find(|line| line.starts_with("TCP:")).expect("TCP");
+    let pages = tcp.rsplit(' ').next().and_then(|pages| pages.parse::<f64>().ok());
+    pages.expect("a number") / PAGES_PER_MIB
+}
+
 fn print(when: &str, router: &Router) {
     println!(
-        "| {when} | {:.1} MiB | {:.1} MiB | {} | {} | {:.1} s |",
+        "| {when} | {:.1} MiB | {:.1} MiB | {:.1} MiB | {} | {} | {:.1} s |",
         router.rss_kib() as f64 / 1024.0,
         router.peak_rss_kib() as f64 / 1024.0,
+        tcp_mib(),
         router.threads(),
         router.descriptors(),
         router.cpu_time().as_secs_f64(),
@@ -241,19 +253,21 @@ fn main() -> ExitCode {
     // Threads of the beginning end within five seconds.
     wait(SETTLING);
     println!("\n## Soak of {} s with {nodes} nodes\n", lasting.as_secs());
-    println!("| | resident | peak | threads | descriptors | processor time |");
-    println!("|---|---|---|---|---|---|");
+    println!("| | resident | peak | TCP in the kernel | threads | descriptors | processor time |");
+    println!("|---|---|---|---|---|---|---|");
     print("before", &router);
-    let (threads, descriptors) = (router.threads(), router.descriptors());
+    let (threads, descriptors, tcp) = (router.threads(), router.descriptors(), tcp_mib());
     let honest = Honest::start(HONEST, router.addr(), IPS);
     let heads = Heads::start(router.addr());
     attack(&router, lasting);
     let (heads, seen) = (heads.end(), honest.end());
     // Probes of the moment come and go.
     let is_back = until(PATIENCE, || {
-        router.threads() <= threads && router.descriptors() <= descriptors
+        let is_tcp_back = tcp_mib() <= tcp + MAX_LEFT_TCP_MIB;
+        router.threads() <= threads && router.descriptors() <= descriptors && is_tcp_back
     });
-    println!("\n| | resident | peak | threads | descriptors | processor time |\n|---|---|---|---|---|---|");
+    println!("\n| | resident | peak | TCP in the kernel | threads | descriptors | processor time |");
+    println!("|---|---|---|---|---|---|---|");
     print("after", &router);
     println!("\nrandom heads: {heads}");
     tell(&seen);
