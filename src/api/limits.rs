@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-use super::{Asked, Deferral};
-use crate::client::{Client, forwarded};
+use super::Asked;
+use crate::client::{self, Client};
 use crate::config::Config;
 use crate::limiter::{Decision, Limiter};
 use crate::metrics::{Endpoint, Metrics, Verdict};
+use crate::response::Deferral;
 
 /// The limiters of the rate-limited endpoints; none if the limit is disabled.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ impl Limits {
     /// Returns whether `RATELIMIT_EXEMPT` contains the client. A trusted proxy is not exempt for a client that it does not
     /// name: a client could otherwise get the proxy's exemption by a forged header.
     fn exempts(&self, asked: Asked<'_>) -> bool {
-        let is_in = |blocks: &[IpNet]| forwarded::is_trusted(asked.client, blocks);
+        let is_in = |blocks: &[IpNet]| client::is_in(blocks, asked.client);
         is_in(&self.exempt) && (asked.is_client_known || !is_in(&self.trusted_proxies))
     }
 
