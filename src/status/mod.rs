@@ -16,6 +16,9 @@ pub(crate) use reporter::Reporter;
 /// Nodes on a page if the query has no `n`.
 pub(crate) const DEFAULT_N: u32 = 100;
 
+/// A certificate that expires within fewer days is a problem: renewals run 30 days before the end.
+pub(crate) const CERTIFICATE_DAYS: i64 = 14;
+
 /// Selects nodes for the report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Filter {

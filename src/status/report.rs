@@ -89,6 +89,8 @@ pub(crate) struct StatusTotals {
     #[serde(flatten)]
     pub(crate) states: BTreeMap<NodeState, usize>,
     pub(crate) conflicting_containers: usize,
+    /// Nodes with a certificate that expires within 14 days.
+    pub(crate) expiring_certificates: usize,
     /// Pending jobs of the available nodes.
     pub(crate) pending_jobs: u64,
     /// Requests for endpoints below `/api/v1/` since the start.
@@ -151,6 +153,8 @@ pub(crate) struct NodeRow {
     /// Seconds from now until the expected completion of the node's jobs.
     pub(crate) finish: Option<f64>,
     pub(crate) certificate_expires: Option<Moment>,
+    /// Days until then, negative after the end.
+    pub(crate) certificate_days: Option<i64>,
     pub(crate) containers: Vec<String>,
     /// Number of ids that were omitted to limit the size of the response.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -200,10 +204,26 @@ impl Clocks {
     pub(crate) fn moment(self, at: Instant) -> Moment {
         let age = self.now.saturating_duration_since(at);
         let at = self.wall.checked_sub(age).unwrap_or(UNIX_EPOCH);
-        let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let text = rfc3339(UNIX_EPOCH + Duration::from_secs(seconds));
-        Moment { text, age }
+        Moment { text: text(at), age }
     }
+
+    /// Whole days from now until a time of the system clock; negative for the past.
+    pub(crate) fn days_until(self, at: SystemTime) -> i64 {
+        let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        (seconds(at) - seconds(self.wall)).div_euclid(86_400)
+    }
+}
+
+impl From<SystemTime> for Moment {
+    fn from(at: SystemTime) -> Self {
+        text(at).into()
+    }
+}
+
+/// RFC 3339 to the second.
+fn text(at: SystemTime) -> String {
+    let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    rfc3339(UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 fn is_zero(count: &usize) -> bool {
@@ -229,12 +249,23 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
+    fn days_until_a_time_are_rounded_down() {
+        let (now, wall) = (Instant::now(), UNIX_EPOCH + Duration::from_secs(86_400 * 9));
+        let clocks = Clocks { now, wall };
+        let days = [0, 1, 86_399, 86_400].map(Duration::from_secs);
+        assert_eq!(days.map(|duration| clocks.days_until(wall + duration)), [0, 0, 0, 1]);
+        assert_eq!(days.map(|duration| clocks.days_until(wall - duration)), [0, -1, -1, -1]);
+    }
+
+    #[test]
     fn totals_survive_a_round_trip_through_json() {
         let totals = StatusTotals {
             nodes: 1,
             available: 1,
             states: NodeState::ALL.map(|state| (state, 7)).into(),
             conflicting_containers: 0,
+            expiring_certificates: 0,
             pending_jobs: u64::MAX,
             requests: 2,
             errors: 3,

@@ -9,14 +9,13 @@ use super::report::{
     Clocks, ContainerTotal, Doubt, ExplorerReport, IpsFileReport, Moment, NodeProblem, NodeRow, OmittedContainers,
     SkippedLine, SpeedReport, StatusReport, StatusTotals,
 };
-use super::{Conflict, Filter};
+use super::{CERTIFICATE_DAYS, Conflict, Filter};
 use crate::lists::Lists;
 use crate::metrics::Metrics;
 use crate::net::HostResolver;
 use crate::node::{ExplorerList, NodeAddr, NodeList};
 use crate::registry::{NodeId, NodeState, NodeView, Registry, Standing, Summary, Totals};
 use crate::resources::Resources;
-use crate::util::calendar::rfc3339;
 use crate::util::polled::Polled;
 
 /// Containers, conflicts and problems in the report: longer lists are not readable.
@@ -49,7 +48,7 @@ impl Reporter {
         let mut containers = self.registry.containers();
         containers.sort_by_key(|container| Reverse(container.count));
         let conflicts = self.registry.conflicts().into_iter();
-        let found = self.find(filter);
+        let found = self.find(filter, clocks);
         let matched = found.nodes.len();
         let doubted_since = sums.doubted_since.map(|since| clocks.moment(since));
         StatusReport {
@@ -66,7 +65,10 @@ impl Reporter {
                 since: doubted_since,
             },
             pool_too_small: self.metrics.pool_too_small.get() > 0,
-            totals: self.totals(&sums, &containers),
+            totals: StatusTotals {
+                expiring_certificates: found.expiring_certificates,
+                ..self.totals(&sums, &containers)
+            },
             omitted_containers: found.omitted,
             problems: problems(found.problems, clocks),
             conflicting_containers: conflicts.take(MAX_CONFLICTS).map(Conflict::from).collect(),
@@ -76,7 +78,7 @@ impl Reporter {
     }
 
     /// Reads all nodes in slices.
-    fn find(&self, filter: &Filter) -> Found {
+    fn find(&self, filter: &Filter, clocks: Clocks) -> Found {
         let runners = filter.container.as_deref().map(|id| self.registry.runners(id));
         let part = filter.part.as_deref().map(str::to_ascii_lowercase);
         let mut found = Found::default();
@@ -88,6 +90,8 @@ impl Reporter {
                 *count += 1;
                 *since = record.since.min(*since);
             }
+            let days = record.certificate_expires.map(|at| clocks.days_until(at));
+            found.expiring_certificates += usize::from(days.is_some_and(|days| days < CERTIFICATE_DAYS));
             if let Some(id) = &record.omitted {
                 found.omitted.add(id.as_str());
             }
@@ -113,6 +117,7 @@ impl Reporter {
             available: sums.available,
             states,
             conflicting_containers: sums.conflicting_containers,
+            expiring_certificates: 0,
             pending_jobs: sums.pending,
             requests,
             errors,
@@ -147,6 +152,7 @@ struct Found {
     nodes: Vec<FoundNode>,
     problems: Problems,
     omitted: OmittedContainers,
+    expiring_certificates: usize,
 }
 
 impl OmittedContainers {
@@ -288,7 +294,8 @@ fn row(view: NodeView, id_bytes_left: &mut usize, clocks: Clocks) -> NodeRow {
         promises: standing.promises,
         speed: available.and_then(SpeedReport::of),
         finish: available.and_then(|standing| Some(rounded(standing.finish?.as_secs_f64(), 10.0))),
-        certificate_expires: record.certificate_expires.map(|at| Moment::from(rfc3339(at))),
+        certificate_expires: record.certificate_expires.map(Moment::from),
+        certificate_days: record.certificate_expires.map(|at| clocks.days_until(at)),
         containers_left_out: all - ids.len(),
         containers: ids.iter().map(|id| id.as_str().to_owned()).collect(),
         resources: None,

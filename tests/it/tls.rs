@@ -245,3 +245,22 @@ fn ipv6_nodes_of_both_lists_are_probed() {
         nodes == wanted
     });
 }
+
+#[test]
+fn expiring_certificate_is_a_problem_on_status() {
+    let lifetime = Duration::from_secs(9 * 86_400 + 3_600);
+    let node = TlsNode::start_with(&["127.0.0.1"], Leaf::ExpiresIn(lifetime));
+    let launch = launch().ips(node.url()).file("roots.pem", node.ca_pem());
+    let router = launch.set("SSL_CERT_FILE", "roots.pem").start();
+    router.until("the node is available", || runs_tls(&router) == [node.url()]);
+    let report = router.get("/status.json").json();
+    assert_eq!(report["totals"]["expiring_certificates"], 1, "{report}");
+    assert_eq!(report["nodes"][0]["certificate_days"], 9, "{report}");
+    let page = router.get("/status");
+    for text in [
+        "1 node with a certificate that expires within 14 days",
+        "certificate expires in 9 days",
+    ] {
+        assert!(page.text().contains(text), "{text}: {}", page.text());
+    }
+}

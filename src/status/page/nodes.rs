@@ -3,6 +3,7 @@
 use super::text::{attribute, grouped, link_target, plural, shown, span, time};
 use super::{LONG, SHORT, View};
 use crate::registry::NodeState;
+use crate::status::CERTIFICATE_DAYS;
 use crate::status::report::{NodeRow, SpeedReport};
 
 /// Containers of a node in its row and in its details.
@@ -158,7 +159,10 @@ fn badges(row: &NodeRow) -> String {
 
 fn reason_and_containers(row: &NodeRow) -> String {
     let reason = row.reason.as_deref().map(|reason| shown(reason, LONG));
-    let reason = reason.map_or(String::new(), |reason| format!("<div>{reason}</div>"));
+    let mut reason = reason.map_or(String::new(), |reason| format!("<div>{reason}</div>"));
+    if let Some(days) = row.certificate_days.filter(|days| *days < CERTIFICATE_DAYS) {
+        reason += &format!("<div>certificate expires in {days} days</div>");
+    }
     match ids(row, MAX_IDS) {
         ids if ids.is_empty() => reason,
         ids => format!("{reason}<div class=\"c\">{ids}</div>"),
@@ -190,6 +194,10 @@ fn details(row: &NodeRow) -> String {
         ("Promises", Some(grouped(row.promises as usize))),
         ("Speed", row.speed.map(speed)),
         ("Jobs finished in", row.finish.map(|seconds| span(seconds as u64))),
+        (
+            "Certificate until",
+            row.certificate_expires.as_ref().map(|at| at.text.clone()),
+        ),
         (
             "Resources",
             row.resources.as_deref().map(|resources| shown(resources, LONG)),

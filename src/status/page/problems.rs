@@ -2,6 +2,7 @@
 
 use super::text::{grouped, plural, shown, time};
 use super::{LONG, SHORT, View};
+use crate::status::CERTIFICATE_DAYS;
 use crate::status::conflict::Conflict;
 use crate::status::report::{ExplorerReport, IpsFileReport, Moment, StatusReport};
 
@@ -40,6 +41,10 @@ fn router(report: &StatusReport) -> String {
     }
     if let Some(problem) = &report.name_server {
         items += &format!("<li>{}; the last known addresses stay in use", shown(problem, LONG));
+    }
+    if report.totals.expiring_certificates > 0 {
+        let nodes = plural(report.totals.expiring_certificates, "node");
+        items += &format!("<li>{nodes} with a certificate that expires within {CERTIFICATE_DAYS} days");
     }
     if report.omitted_containers.nodes > 0 {
         let nodes = plural(report.omitted_containers.nodes, "node");

@@ -7,7 +7,7 @@ use crate::status::DEFAULT_N;
 fn page(changes: Value) -> String {
     let states = ["down", "doubted", "suspect", "limited", "new"].map(|state| (state, json!(0)));
     let mut totals = json!({
-        "nodes": 2, "available": 2, "up": 2, "conflicting_containers": 0, "pending_jobs": 0, "requests": 0, "errors": 0,
+        "nodes": 2, "available": 2, "up": 2, "conflicting_containers": 0, "expiring_certificates": 0, "pending_jobs": 0, "requests": 0, "errors": 0,
         "container_ids": 0, "containers": [],
     });
     for (state, count) in states {
