@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{launch, serving};
 use crate::support::http::{self, Answer, Connection};
-use crate::support::{Fleet, Router};
+use crate::support::{Explorer, Fleet, Listing, Router};
 
 const PATHS: [&str; 9] = [
     "/",
@@ -88,6 +88,54 @@ fn every_path_responds_as_documented() {
             let answer = http::call(router.addr(), method, &target);
             assert_eq!(answer.status, status, "{method} {path}");
             check(&document, path, method, &answer);
+        }
+    }
+}
+
+/// Panics if the value has a key that its schema does not document, lacks a required key, or has another value than the
+/// schema lists.
+fn check_value(document: &Value, schema: &Value, value: &Value, at: &str) {
+    let schema = resolved(document, schema);
+    let options = schema["oneOf"].as_array().into_iter().flatten();
+    let schema = options.last().map_or(schema, |schema| resolved(document, schema));
+    if let Some(values) = schema["enum"].as_array() {
+        assert!(values.contains(value), "{at}: {value} is not documented");
+    }
+    for item in value.as_array().into_iter().flatten() {
+        check_value(document, &schema["items"], item, at);
+    }
+    let is_free = schema
+        .get("properties")
+        .or(schema.get("additionalProperties"))
+        .is_none();
+    let Some(fields) = value.as_object().filter(|_| !is_free) else {
+        return;
+    };
+    for key in schema["required"].as_array().into_iter().flatten() {
+        assert!(fields.contains_key(key.as_str().unwrap_or_default()), "{at}: no {key}");
+    }
+    for (key, value) in fields {
+        let at = format!("{at}.{key}");
+        let documented = schema["properties"].get(key).or(schema.get("additionalProperties"));
+        let documented = documented.filter(|schema| schema.is_object());
+        let schema = documented.unwrap_or_else(|| panic!("{at} is not documented"));
+        check_value(document, schema, value, &at);
+    }
+}
+
+#[test]
+fn json_bodies_match_their_schemas() {
+    let fleet = Fleet::start(3);
+    let list = format!("{}no address\n", fleet.list());
+    let explorer = Explorer::start(Listing::Nodes(Vec::new()));
+    let launch = launch().ips(list).set("RESOURCES_INTERVAL", 600);
+    let router = serving(launch.set("API_URL", explorer.url()));
+    let document = document(&router);
+    for path in PATHS {
+        let content = &document["paths"][path]["get"]["responses"]["200"]["content"];
+        let answer = router.get(&format!("{path}?container=hello-world"));
+        if let Some(content) = content.get("application/json") {
+            check_value(&document, &content["schema"], &answer.json(), path);
         }
     }
 }
