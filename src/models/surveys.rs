@@ -42,16 +42,11 @@ pub(super) struct Known {
 #[derive(Debug)]
 struct Round {
     until: Instant,
-    /// `None` until the driver has planned the round.
-    plan: Option<Plan>,
-    queried: usize,
-}
-
-#[derive(Debug)]
-struct Plan {
-    queue: Vec<NodeAddr>,
+    /// The nodes to query; `None` until the driver has planned the round.
+    queue: Option<Vec<NodeAddr>>,
     /// Whether the queue had all nodes of which nothing was known.
     is_all: bool,
+    queried: usize,
 }
 
 /// A round without a plan.
@@ -109,7 +104,8 @@ impl Surveys {
             None => {
                 survey.round = Some(Round {
                     until,
-                    plan: None,
+                    queue: None,
+                    is_all: false,
                     queried: 0,
                 });
             }
@@ -170,7 +166,7 @@ impl Surveys {
     pub(super) fn plan(&mut self, id: &str, queue: Vec<NodeAddr>, is_all: bool) {
         let survey = self.by_id.get_mut(id);
         if let Some(round) = survey.and_then(|survey| survey.round.as_mut()) {
-            round.plan = Some(Plan { queue, is_all });
+            (round.queue, round.is_all) = (Some(queue), is_all);
         }
     }
 
@@ -193,7 +189,7 @@ impl Surveys {
         rounds.sort_unstable_by_key(|(queried, id, _)| (*queried, *id));
         let is_ready = |addr: &&NodeAddr| is_free(addr) && !self.queries.is_busy(addr);
         let next = rounds.into_iter().find_map(|(_, id, round)| {
-            let addr = round.plan.as_ref()?.queue.iter().find(is_ready)?;
+            let addr = round.queue.as_ref()?.iter().find(is_ready)?;
             Some(Query {
                 id: Arc::clone(id),
                 addr: addr.clone(),
@@ -222,17 +218,17 @@ impl Surveys {
             let Some(round) = &mut survey.round else {
                 continue;
             };
-            if let Some(plan) = &mut round.plan {
-                let before = plan.queue.len();
-                plan.queue.retain(|addr| !exhausted.contains(addr));
-                plan.is_all &= plan.queue.len() == before;
-                if plan.queue.is_empty() && !self.queries.has_in_flight(id) {
-                    survey.complete_until = plan.is_all.then(|| now + COMPLETE_FOR);
-                    survey.round = None;
-                    continue;
-                }
+            if let Some(queue) = &mut round.queue {
+                let before = queue.len();
+                queue.retain(|addr| !exhausted.contains(addr));
+                round.is_all &= queue.len() == before;
             }
-            if round.until <= now {
+            let is_queried = round.queue.as_ref().is_some_and(Vec::is_empty);
+            let is_done = is_queried && !self.queries.has_in_flight(id);
+            if is_done {
+                survey.complete_until = round.is_all.then(|| now + COMPLETE_FOR);
+            }
+            if is_done || round.until <= now {
                 survey.round = None;
             }
         }
@@ -288,7 +284,7 @@ impl Surveys {
 
 impl Survey {
     fn is_unplanned(&self) -> bool {
-        self.round.as_ref().is_some_and(|round| round.plan.is_none())
+        self.round.as_ref().is_some_and(|round| round.queue.is_none())
     }
 }
 
@@ -310,8 +306,8 @@ impl Unplanned {
 
 impl Round {
     fn remove(&mut self, addr: &NodeAddr) {
-        if let Some(plan) = &mut self.plan {
-            plan.queue.retain(|other| other != addr);
+        if let Some(queue) = &mut self.queue {
+            queue.retain(|other| other != addr);
         }
     }
 }
