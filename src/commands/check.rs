@@ -192,18 +192,8 @@ impl List {
     }
 }
 
-fn row(address: String, source: Source, state: &str, reason: Option<String>) -> Row {
-    Row {
-        address,
-        source: source.name().replace(' ', "_"),
-        state: state.to_owned(),
-        reason,
-        ..Row::default()
-    }
-}
-
 fn skipped(address: String, source: Source, reason: String) -> Row {
-    row(address, source, SKIPPED, Some(reason))
+    Row::new(address, source, SKIPPED, Some(reason))
 }
 
 fn of_probe(report: Done<(NodeAddr, Rank), Probe>, weight: impl Fn(&str) -> u32) -> Row {
@@ -217,7 +207,7 @@ fn of_probe(report: Done<(NodeAddr, Rank), Probe>, weight: impl Fn(&str) -> u32)
         Outcome::Failed(reason) => (DOWN, Some(reason.clone())),
         Outcome::LocalError(reason) => (UNKNOWN, Some(reason.clone())),
     };
-    let mut row = row(addr.as_listed().to_owned(), rank.source(), state, reason);
+    let mut row = Row::new(addr.as_listed().to_owned(), rank.source(), state, reason);
     row.latency_ms = Some(report.took.as_micros() as f64 / 1_000.0);
     if let Outcome::Up(info) = probe.outcome {
         row.pending = Some(info.load(weight));
@@ -234,7 +224,7 @@ fn rank(row: &Row) -> impl Ord + '_ {
         STATES.iter().position(|state| *state == row.state),
         Reverse(row.pending),
         Reverse(micros.filter(|_| row.pending.is_some())),
-        Reverse(&row.source),
+        row.source,
         &row.address,
     )
 }

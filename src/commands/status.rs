@@ -2,25 +2,23 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde_json::Value;
-
 use super::request::{self, RequestError};
 use super::table::{self, Row};
 use crate::config::{Config, PendingWeights};
 use crate::net::Bounds;
-use crate::registry::MAX_PAGE;
-use crate::status::Conflict;
+use crate::node::Source;
+use crate::registry::{MAX_PAGE, NodeState};
+use crate::status::{NodeRow, SkippedLine, StatusReport};
 
 /// The router builds a page within some milliseconds. A machine that is too busy for this limit is an error.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest page: 1,000 nodes of 1 KiB, and 1 MiB of container ids, each byte of which may be escaped.
 const MAX_BODY_BYTES: u64 = 16 * 1024 * 1024;
 
-/// The router's `/status.json`, all pages in one. Read by field name, so that a router of another version is shown too.
+/// The router's `/status.json`, all pages in one.
 #[derive(Clone, Debug)]
 pub struct ServedStatus {
-    report: Value,
+    report: StatusReport,
     weights: PendingWeights,
 }
 
@@ -30,24 +28,21 @@ pub struct ServedStatus {
 /// No response or not a router's; 404 if `METRICS_FROM` does not name this machine.
 pub fn request(config: &Config) -> Result<ServedStatus, RequestError> {
     let mut report = page(config, 0)?;
-    let matched = report["matched"].as_u64().unwrap_or_default();
-    let mut nodes = take_nodes(&mut report);
-    while (nodes.len() as u64) < matched {
-        let more = take_nodes(&mut page(config, nodes.len())?);
+    while report.nodes.len() < report.matched {
+        let more = page(config, report.nodes.len())?.nodes;
         // The rest has been removed meanwhile.
         if more.is_empty() {
             break;
         }
-        nodes.extend(more);
+        report.nodes.extend(more);
     }
-    report["nodes"] = nodes.into();
     Ok(ServedStatus {
         report,
         weights: config.weights.clone(),
     })
 }
 
-fn page(config: &Config, offset: usize) -> Result<Value, RequestError> {
+fn page(config: &Config, offset: usize) -> Result<StatusReport, RequestError> {
     let bounds = Bounds {
         timeout: TIMEOUT,
         max_body_bytes: MAX_BODY_BYTES,
@@ -55,101 +50,81 @@ fn page(config: &Config, offset: usize) -> Result<Value, RequestError> {
     };
     let target = format!("/status.json?n={MAX_PAGE}&offset={offset}");
     let (url, body) = request::get(config, &target, bounds)?;
-    let page: Value = serde_json::from_slice(&body).unwrap_or_default();
-    match page["totals"]["available"].is_u64() && page["nodes"].is_array() {
-        true => Ok(page),
-        false => Err(RequestError::NotARouter(url, "expected a status report".to_owned())),
-    }
-}
-
-fn take_nodes(page: &mut Value) -> Vec<Value> {
-    match page["nodes"].take() {
-        Value::Array(nodes) => nodes,
-        _ => Vec::new(),
-    }
+    serde_json::from_slice(&body).map_err(|error| RequestError::NotARouter(url, error.to_string()))
 }
 
 impl ServedStatus {
     /// Whether a client gets an address.
     pub fn any_available(&self) -> bool {
-        self.count("available") > 0
+        self.report.totals.available > 0
     }
 
     /// For programs: `/status.json` with all nodes.
     pub fn to_json(&self) -> String {
-        format!("{:#}\n", self.report)
+        serde_json::to_string_pretty(&self.report).map_or_else(|error| error.to_string(), |json| json + "\n")
     }
 
     /// For people: lists and problems, then a row for each node, problems first.
     pub fn to_table(&self) -> String {
-        let (file, explorer) = (&self.report["ips_file"], &self.report["explorer"]);
-        let problem = file["trouble"].as_str();
-        let mut notes = vec![table::list_note(&text(&file["path"]), count(&file["nodes"]), problem)];
-        if explorer.is_object() {
-            let skipped = format!("{} entries are skipped", explorer["skipped"]);
-            let skipped = Some(skipped.as_str()).filter(|_| count(&explorer["skipped"]) > 0);
-            let problem = explorer["trouble"].as_str().or(skipped);
-            notes.push(table::list_note(
-                &text(&explorer["url"]),
-                count(&explorer["nodes"]),
-                problem,
-            ));
+        let totals = &self.report.totals;
+        let skipped = self.report.ips_file.skipped.iter().map(skipped_line);
+        let nodes = self.report.nodes.iter().map(|node| self.row(node));
+        let rows: Vec<Row> = skipped.chain(nodes).collect();
+        table::to_text(&self.notes(), &rows, totals.available, totals.nodes)
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let report = &self.report;
+        let file = &report.ips_file;
+        let mut notes = vec![table::list_note(&file.path, file.nodes, file.problem.as_deref())];
+        if let Some(explorer) = &report.explorer {
+            let skipped = (explorer.skipped > 0).then(|| format!("{} entries are skipped", explorer.skipped));
+            let problem = explorer.problem.clone().or(skipped);
+            notes.push(table::list_note(&explorer.url, explorer.nodes, problem.as_deref()));
         }
-        let since = self.report["doubt"]["since"].as_str();
-        notes.extend(since.map(|since| format!("a mass failure is suspected since {since}")));
-        if self.report["pool_too_small"] == true {
+        let name_server = report.name_server.iter();
+        notes.extend(name_server.map(|reason| format!("lookups of host names fail: {reason}")));
+        let since = report.doubt.since.iter();
+        notes.extend(since.map(|since| format!("a mass failure is suspected since {}", since.text)));
+        if report.pool_too_small {
             let remedy = "raise MAX_PROBES or REFRESH_INTERVAL";
             notes.push(format!("the router can't probe all nodes in an interval: {remedy}"));
         }
-        let conflicts = items(&self.report["conflicting_containers"]);
-        notes.extend(conflicts.filter_map(|conflict| Some(Conflict::deserialize(conflict).ok()?.to_string())));
-        let skipped = items(&file["skipped"]).map(skipped_line);
-        let nodes = items(&self.report["nodes"]).map(|node| self.row(node));
-        let rows: Vec<Row> = skipped.chain(nodes).collect();
-        table::to_text(&notes, &rows, self.count("available"), self.count("nodes"))
+        notes.extend(report.conflicting_containers.iter().map(ToString::to_string));
+        notes
     }
 
-    fn count(&self, total: &str) -> usize {
-        count(&self.report["totals"][total])
-    }
-
-    fn row(&self, node: &Value) -> Row {
-        let weighted = |(kind, jobs): (&String, &Value)| {
-            let weight = u64::from(self.weights.weight(kind));
-            jobs.as_u64().unwrap_or_default().saturating_mul(weight)
+    fn row(&self, node: &NodeRow) -> Row {
+        let weight = |kind: &str| u64::from(self.weights.weight(kind));
+        let weighted = |(kind, jobs): (&String, &u64)| jobs.saturating_mul(weight(kind));
+        let pending = node.pending.as_ref();
+        let state = match node.state {
+            NodeState::Up => "available",
+            state => state.name(),
         };
-        let pending = node["pending"].as_object();
-        let containers: Vec<String> = items(&node["containers"]).map(text).collect();
         Row {
-            address: text(&node["address"]),
-            source: text(&node["source"]),
-            state: text(&node["state"]).replace("up", "available"),
-            latency_ms: node["latency"].as_f64(),
+            latency_ms: node.latency,
             pending: pending.map(|jobs| jobs.iter().map(weighted).fold(0, u64::saturating_add)),
-            containers: (!containers.is_empty()).then_some(containers),
-            reason: node["reason"].as_str().map(str::to_owned),
+            containers: (!node.containers.is_empty()).then(|| node.containers.clone()),
+            ..Row::new(node.address.clone(), node.source, state, details(node))
         }
     }
 }
 
-fn skipped_line(line: &Value) -> Row {
-    Row {
-        address: text(&line["text"]),
-        source: "ips_file".to_owned(),
-        state: "skipped".to_owned(),
-        reason: Some(format!("line {}: {}", line["number"], text(&line["reason"]))),
-        ..Row::default()
-    }
+/// The name of the node, its attributes and the reason of its state.
+fn details(node: &NodeRow) -> Option<String> {
+    let attributes = [
+        node.name.clone(),
+        node.draining.then(|| "draining".to_owned()),
+        node.backup.then(|| "backup".to_owned()),
+        node.public_address.as_ref().map(|address| format!("as={address}")),
+        node.reason.clone(),
+    ];
+    let details: Vec<String> = attributes.into_iter().flatten().collect();
+    (!details.is_empty()).then(|| details.join("; "))
 }
 
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
-    list.as_array().into_iter().flatten()
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
-}
-
-fn count(value: &Value) -> usize {
-    value.as_u64().unwrap_or_default() as usize
+fn skipped_line(line: &SkippedLine) -> Row {
+    let reason = format!("line {}: {}", line.number, line.reason);
+    Row::new(line.text.clone(), Source::IpsFile, "skipped", Some(reason))
 }

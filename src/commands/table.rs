@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use crate::node::Source;
 use crate::util::text;
 
 /// Width of a terminal.
@@ -17,11 +18,10 @@ const MAX_TEXT_CHARS: usize = 220;
 const HEADINGS: [&str; 5] = ["ADDRESS", "SOURCE", "STATE", "LATENCY", "PENDING"];
 
 /// One node, or a line that is not a node.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Row {
     pub(super) address: String,
-    /// As `/status.json` names it.
-    pub(super) source: String,
+    pub(super) source: Source,
     pub(super) state: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) latency_ms: Option<f64>,
@@ -33,6 +33,20 @@ pub(super) struct Row {
     /// Shown below the row.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<String>,
+}
+
+impl Row {
+    pub(super) fn new(address: String, source: Source, state: &str, reason: Option<String>) -> Self {
+        Self {
+            address,
+            source,
+            state: state.to_owned(),
+            latency_ms: None,
+            pending: None,
+            containers: None,
+            reason,
+        }
+    }
 }
 
 /// A list of nodes by its path or URL, and its problem.
@@ -67,7 +81,7 @@ fn columns(row: &Row) -> [String; HEADINGS.len()] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
         text::shorten(&row.address, MAX_TEXT_CHARS),
-        row.source.replace('_', " "),
+        row.source.name().to_owned(),
         row.state.clone(),
         or_dash(row.latency_ms.map(|millis| format!("{millis:.1} ms"))),
         or_dash(row.pending.map(|pending| pending.to_string())),

@@ -21,6 +21,8 @@ pub(super) const MAX_HEADER_BYTES: usize = 8 * 1024;
 /// holds a whole header section and one byte more, which reveals a longer one.
 const INPUT_BUFFER_BYTES: usize = MAX_HEADER_BYTES + 1;
 const OUTPUT_BUFFER_BYTES: usize = 4 * 1024;
+/// Longest connect. A connect can't be interrupted, and a shutdown takes at most 5 s.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Capacity of ureq's list of addresses.
 pub(super) const MAX_ADDRS: usize = 16;
 
@@ -89,6 +91,7 @@ impl Dial {
         for (number, addr) in addrs.iter().enumerate() {
             let left = time_left(self.deadline).map_err(FetchError::from)?;
             let patience = if number + 1 < addrs.len() { left / 2 } else { left };
+            let patience = patience.min(CONNECT_TIMEOUT);
             let error = match TcpStream::connect_timeout(addr, patience) {
                 Ok(stream) => return Ok((self.socket(stream)?, *addr)),
                 Err(error) => FetchError::of_connect(&error, *addr),

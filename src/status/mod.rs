@@ -11,6 +11,7 @@ mod reporter;
 use crate::registry::NodeState;
 pub(crate) use conflict::Conflict;
 pub(crate) use page::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, to_html};
+pub(crate) use report::{NodeRow, SkippedLine, StatusReport};
 pub(crate) use reporter::Reporter;
 
 /// Nodes on a page if the query has no `n`.

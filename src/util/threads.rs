@@ -28,7 +28,7 @@ impl Joined {
 impl Drop for Joined {
     fn drop(&mut self) {
         if let Some(Err(_)) = self.0.take().map(JoinHandle::join) {
-            log::error!("a thread ended by a panic");
+            log::error!("thread failed: a thread has exited by a panic");
         }
     }
 }

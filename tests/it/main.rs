@@ -10,6 +10,7 @@ mod gate;
 mod limits;
 mod lists;
 mod log;
+mod log_events;
 mod machine;
 mod operation;
 mod polling;
