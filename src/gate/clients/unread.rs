@@ -64,7 +64,7 @@ impl Socket {
             _ => sockopt::set_socket_linger(stream, Some(Duration::ZERO)),
         };
         if let Err(error) = discarded {
-            log::debug!("a connection closes with unread data: {error}");
+            log::debug!(reason:% = error; "unread data: the connection can't be reset");
         }
     }
 
