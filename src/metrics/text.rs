@@ -87,11 +87,16 @@ const STATES: [(&str, &[NodeState]); 4] = [
 
 fn put_totals(to: &mut Text, totals: &Totals) {
     for source in Source::ALL {
+        let serving = |state: &NodeState| totals.nodes(*source, *state) - totals.draining(*source, *state);
         for (label, states) in STATES {
-            let count: usize = states.iter().map(|state| totals.nodes(*source, *state)).sum();
+            let count: usize = states.iter().map(serving).sum();
             let labels = [("source", source.label()), ("state", label)];
             to.sample("infernet_router_nodes", &labels, count);
         }
+        let draining = NodeState::ALL.iter().map(|state| totals.draining(*source, *state));
+        let count: usize = draining.sum();
+        let labels = [("source", source.label()), ("state", "draining")];
+        to.sample("infernet_router_nodes", &labels, count);
     }
     to.one("infernet_router_pending_jobs", totals.pending);
     to.one("infernet_router_conflicting_containers", totals.conflicting_containers);

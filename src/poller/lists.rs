@@ -7,7 +7,7 @@ use ::log::Level;
 use super::log::{Keys, Subject};
 use super::{Poller, Probing};
 use crate::lists::{self, Update};
-use crate::node::{NodeAddr, Rank, Source};
+use crate::node::{Attributes, NodeAddr, Rank, Source};
 use crate::registry::{Health, NodeId};
 
 impl Poller {
@@ -39,15 +39,16 @@ impl Poller {
             .collect();
         gone.iter().for_each(|addr| self.drop_node(addr, now));
         let mut new = Vec::new();
-        for (addr, (rank, _)) in ranked {
+        for (addr, (rank, attributes)) in ranked {
             match self.by_addr.get(&addr) {
-                Some(id) => self.keep(*id, addr, rank, now),
-                None => new.push((rank, addr)),
+                Some(id) => self.keep(*id, addr, rank, attributes, now),
+                None => new.push((rank, addr, attributes)),
             }
         }
-        new.sort_unstable();
-        for (rank, addr) in new {
+        new.sort_unstable_by_key(|(rank, ..)| *rank);
+        for (rank, addr, attributes) in new {
             let id = self.registry.insert(addr.clone(), rank, now);
+            self.registry.set_attributes(id, attributes);
             self.by_addr.insert(addr, id);
             self.nodes.insert(id, Probing::new(rank.source()));
             self.schedule.add_new(id, rank.source());
@@ -61,31 +62,41 @@ impl Poller {
         );
     }
 
-    fn keep(&mut self, id: NodeId, addr: NodeAddr, rank: Rank, now: Instant) {
-        let (Some(former), Some(probing)) = (self.registry.relist(id, addr, rank), self.nodes.get_mut(&id)) else {
+    fn keep(&mut self, id: NodeId, addr: NodeAddr, rank: Rank, attributes: Attributes, now: Instant) {
+        let is_draining = attributes.is_draining;
+        let former = self.registry.relist(id, addr, rank).unwrap_or(rank);
+        let was_draining = self.registry.set_attributes(id, attributes);
+        let Some(probing) = self.nodes.get_mut(&id) else {
             return;
         };
-        if former.source() == rank.source() {
-            return;
-        }
         probing.source = rank.source();
-        if probing.asked.is_none() {
+        if probing.asked.is_none() && former.source() != rank.source() {
             self.schedule.add_new(id, rank.source());
         }
-        self.move_to_list(id, former, rank, now);
+        // A draining node counts in no mass failure.
+        let before = (!was_draining).then_some(former.source());
+        let after = (!is_draining).then_some(rank.source());
+        if before != after {
+            self.move_to_list(id, before, after.map(|_| rank), now);
+        }
     }
 
-    /// A node that changes lists counts in the mass failure of its new list.
-    fn move_to_list(&mut self, id: NodeId, former: Rank, rank: Rank, now: Instant) {
-        self.mass_failures.of(former.source()).removed(id);
+    /// Moves a node from the mass failure of one list to that of another one.
+    fn move_to_list(&mut self, id: NodeId, before: Option<Source>, after: Option<Rank>, now: Instant) {
+        if let Some(source) = before {
+            self.mass_failures.of(source).removed(id);
+        }
         let Some(health) = self.registry.health(id).filter(|health| health.is_available()) else {
             return;
         };
-        let failures = self.mass_failures.of(rank.source());
-        failures.responded(id, rank);
+        if let Some(rank) = after {
+            self.mass_failures.of(rank.source()).responded(id, rank);
+        }
         if health != Health::Up {
-            failures.failed_once(id);
             self.registry.set_health(id, Health::Suspect, now);
+            if let Some(rank) = after {
+                self.mass_failures.of(rank.source()).failed_once(id);
+            }
         }
     }
 

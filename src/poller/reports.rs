@@ -20,6 +20,7 @@ struct Finished {
     /// The registry's number of the probe.
     number: u32,
     node: Subject,
+    is_draining: bool,
     was_limited: bool,
     is_limited: bool,
     took: Duration,
@@ -119,6 +120,7 @@ impl Poller {
                 id,
                 number,
                 node: Subject::of(record),
+                is_draining: record.attributes.is_draining,
                 was_limited,
                 is_limited: record.limited_at.is_some_and(|limited_at| now >= limited_at),
                 took,
@@ -174,7 +176,9 @@ impl Poller {
             .registry
             .up(probe.id, probe.number, &info.containers, pending, probe.now);
         self.registry.set_pending(probe.id, info);
-        self.failures_of(probe).responded(probe.id, probe.node.rank);
+        if let Some(failures) = self.failures_of(probe) {
+            failures.responded(probe.id, probe.node.rank);
+        }
         if omitted > 0 && !std::mem::replace(&mut self.warned_of_catalogue, true) {
             ::log::warn!(
                 max_ids = MAX_CONTAINERS, max_bytes = MAX_TEXT_BYTES;
@@ -198,9 +202,10 @@ impl Poller {
     /// A 429 is a response: a suspect or doubted node is up again. A node that was never up waits for a success.
     fn limited(&mut self, probe: &Finished, health: Health) {
         self.registry.set_health(probe.id, health, probe.now);
-        match health.is_available() {
-            true => self.failures_of(probe).responded(probe.id, probe.node.rank),
-            false => self.failures_of(probe).responded_down(probe.id),
+        match (self.failures_of(probe), health.is_available()) {
+            (Some(failures), true) => failures.responded(probe.id, probe.node.rank),
+            (Some(failures), false) => failures.responded_down(probe.id),
+            (None, _) => {}
         }
         let reason = match health.is_available() {
             true => "status 429 (too many requests)",
@@ -224,7 +229,9 @@ impl Poller {
         match probe.flip {
             Some(Flip::Suspect) => {
                 self.registry.set_health(probe.id, Health::Suspect, probe.now);
-                self.failures_of(probe).failed_once(probe.id);
+                if let Some(failures) = self.failures_of(probe) {
+                    failures.failed_once(probe.id);
+                }
                 if self.explain(probe, reason) {
                     let keys = Keys {
                         reason: Some(reason),
@@ -242,7 +249,9 @@ impl Poller {
                 self.log_node(Level::Warn, "node down: first probe failed", probe, Some(reason));
             }
             Some(Flip::Up) | None => {
-                self.failures_of(probe).failed_again(probe.id);
+                if let Some(failures) = self.failures_of(probe) {
+                    failures.failed_again(probe.id);
+                }
                 self.explain_and_log(probe, reason);
             }
         }
@@ -265,10 +274,12 @@ impl Poller {
 
     /// Takes a node down that has failed twice, unless a mass failure is suspected.
     fn lose(&mut self, probe: &Finished, reason: &str) {
-        match self.failures_of(probe).judge(probe.id, probe.now) {
+        let failures = self.failures_of(probe);
+        match failures.map_or(Judgement::Lost, |failures| failures.judge(probe.id, probe.now)) {
             Judgement::Lost => {
-                if let Some(withdrawn) = self.registry.set_health(probe.id, Health::Down, probe.now) {
-                    self.failures_of(probe).lost(probe.id, withdrawn, probe.now);
+                let withdrawn = self.registry.set_health(probe.id, Health::Down, probe.now);
+                if let (Some(withdrawn), Some(failures)) = (withdrawn, self.failures_of(probe)) {
+                    failures.lost(probe.id, withdrawn, probe.now);
                 }
                 self.explain(probe, reason);
                 self.log_node(
@@ -297,8 +308,10 @@ impl Poller {
         }
     }
 
-    fn failures_of(&mut self, probe: &Finished) -> &mut super::mass_failure::MassFailure {
-        self.mass_failures.of(probe.node.rank.source())
+    /// The mass failure in which the node counts. A draining node counts in none.
+    fn failures_of(&mut self, probe: &Finished) -> Option<&mut super::mass_failure::MassFailure> {
+        let source = probe.node.rank.source();
+        (!probe.is_draining).then(|| self.mass_failures.of(source))
     }
 
     /// Ends the suspected mass failures whose time is over. A node that has failed since goes down. A node with only local

@@ -504,3 +504,37 @@ fn local_network_error_is_inconclusive_after_a_silent_interval() {
         "h:2 responds"
     );
 }
+
+#[test]
+fn draining_node_counts_in_no_mass_failure() {
+    let addrs: Vec<String> = (1..=8).map(|node| format!("9.9.9.{node}:1")).collect();
+    let mut rig = Rig::listed(&addrs.join("\n"));
+    addrs.iter().for_each(|addr| {
+        rig.probe(addr, is_up());
+    });
+    let drain = |addr: &String| format!("{addr} drain");
+    let list: Vec<String> = addrs[..6].iter().map(drain).chain(addrs[6..].to_vec()).collect();
+    rig.update(listed(&list.join("\n")));
+    assert_eq!(rig.available(), addrs[6..]);
+    for addr in &addrs[..6] {
+        rig.probe(addr, failed());
+        assert_eq!(rig.probe(addr, failed()), Health::Down, "{addr}");
+    }
+    rig.update(listed(&addrs.join("\n")));
+    assert_eq!(rig.available(), addrs[6..], "they are down");
+}
+
+#[test]
+fn doubted_node_that_drains_is_a_suspect() {
+    let addrs = ["1.1.1.1:1", "2.2.2.2:2", "3.3.3.3:3", "4.4.4.4:4"];
+    let mut rig = Rig::listed(&addrs.join("\n"));
+    for outcome in [is_up, failed, failed] {
+        addrs.iter().for_each(|addr| {
+            rig.probe(addr, outcome());
+        });
+    }
+    assert_eq!(rig.registry.health(rig.id(addrs[0])), Some(Health::Doubted));
+    rig.update(listed(&format!("{} drain\n{}", addrs[0], addrs[1..].join("\n"))));
+    assert_eq!(rig.registry.health(rig.id(addrs[0])), Some(Health::Suspect));
+    assert_eq!(rig.probe(addrs[0], failed()), Health::Down);
+}

@@ -10,6 +10,7 @@
 //! A promise and a report move the node in the order of each container that it runs; nodes have 256 at most.
 //! No socket, no thread, no clock here: `now` is an argument.
 
+mod attributes;
 mod catalogue;
 mod health;
 mod node;
@@ -36,7 +37,6 @@ use node::NodeReport;
 pub use pending::PendingByType;
 use promises::{Cell, subnet};
 pub use record::NodeRecord;
-use select::select;
 pub use select::{MAX_PAGE, Page, TooDeep};
 use speed::{FleetSpeed, Time};
 pub use standing::{NodeView, Runners};
@@ -84,6 +84,8 @@ const MAX_COUNTED_PENDING: u64 = 1_000_000;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     nodes: [[usize; NodeState::ALL.len()]; 2],
+    /// Those of `nodes` that are draining.
+    draining: [[usize; NodeState::ALL.len()]; 2],
     /// Available nodes.
     pub available: usize,
     /// Pending jobs that available nodes report.
@@ -98,8 +100,10 @@ pub struct Totals {
 
 impl Totals {
     fn count(&mut self, record: &NodeRecord) {
-        self.nodes[record.rank.source() as usize][record.state() as usize] += 1;
-        if record.health().is_available() {
+        let (source, state) = (record.rank.source() as usize, record.state() as usize);
+        self.nodes[source][state] += 1;
+        self.draining[source][state] += usize::from(record.attributes.is_draining);
+        if record.is_available() {
             self.available += 1;
             let pending = record.pending.as_ref().map_or(0, PendingByType::total);
             self.pending += pending.min(MAX_COUNTED_PENDING);
@@ -113,6 +117,11 @@ impl Totals {
     /// Nodes of a list in a state.
     pub fn nodes(&self, source: Source, state: NodeState) -> usize {
         self.nodes[source as usize][state as usize]
+    }
+
+    /// Draining nodes of a list in a state.
+    pub fn draining(&self, source: Source, state: NodeState) -> usize {
+        self.draining[source as usize][state as usize]
     }
 
     /// All nodes in a state.
@@ -286,7 +295,7 @@ impl Registry {
             let Some(view) = self.lock().view(containers.clone(), asking) else {
                 break;
             };
-            let selected = select(&view, page, |some| self.lock().seen(some, asking))?;
+            let selected = self.select_distinct(&view, page, asking)?;
             let Some(first) = selected.first().copied() else {
                 break;
             };
@@ -297,7 +306,7 @@ impl Registry {
             let is_unchanged = state.removal_epoch() == removal_epoch && (!promises || state.is_seen(first, asking));
             if is_unchanged || attempt == MAX_ATTEMPTS {
                 let ids = state.still_there(&selected, removal_epoch);
-                let answer = state.addresses(&ids);
+                let answer = state.public_addrs(ids.iter().copied());
                 if promises && let Some(first) = ids.first() {
                     state.promise(*first, client, asking.cell, self.time(now));
                 }

@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
+use super::attributes::MAX_KEY;
 use super::catalogue::{ImageSlot, Index};
-use super::health::Health;
 use super::order::Place;
 use super::promises::{Cell, Promises};
 use super::record::NodeRecord;
 use super::speed::{Count, FleetSpeed, Time, Work};
+use super::state::Withdrawn;
 use crate::node::Running;
-
-/// The keys of doubted nodes begin here. Others stay below: as nanoseconds it is 292 years.
-const BEHIND: u64 = 1 << 63;
 
 /// What the registry knows of all nodes together, and its settings.
 #[derive(Debug)]
@@ -38,6 +36,8 @@ pub(super) struct Node {
     pub(super) promises: Option<Box<Promises>>,
     /// Present while the node is available; then it stands there in the order of each container that it runs.
     pub(super) place: Option<Place>,
+    /// Present while the node is draining, but would be available.
+    pub(super) withheld: Option<Withdrawn>,
     /// Sorted.
     pub(super) runs: Box<[Index]>,
     /// For each of `runs` the image, as the catalogue numbers it.
@@ -76,22 +76,24 @@ impl Node {
 
     /// A key as a subnet sees it that has these promises above its cap.
     pub(super) fn private_key(&self, key: u64, extra: u16) -> u64 {
-        self.behind(key.saturating_add(self.work.nanos_of(extra)))
+        self.in_class((key & MAX_KEY).saturating_add(self.work.nanos_of(extra)))
     }
 
     pub(super) fn key(&self, is_on: bool) -> u64 {
-        self.behind(match is_on {
+        self.in_class(match is_on {
             true => self.work.next_done().0,
             false => self.pending,
         })
     }
 
-    /// The key, which ranks below all keys of other nodes if the node is doubted.
-    pub(super) fn behind(&self, key: u64) -> u64 {
-        match self.record.health {
-            Health::Doubted => key | BEHIND,
-            _ => key.min(BEHIND - 1),
-        }
+    /// The key in the class of the node.
+    fn in_class(&self, key: u64) -> u64 {
+        self.record.class() | key.min(MAX_KEY)
+    }
+
+    /// The key of another moment, moved to the class in which the node is now.
+    pub(super) fn reclassed(&self, key: u64) -> u64 {
+        self.in_class(key & MAX_KEY)
     }
 
     /// Whether a promise that was made after this probe was sent may not be in a count yet.

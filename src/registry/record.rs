@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::health::{Health, NodeState};
 use super::pending::PendingByType;
-use crate::node::{ContainerId, NodeAddr, Rank};
+use crate::node::{Attributes, ContainerId, NodeAddr, Rank};
 
 /// One listed node.
 #[derive(Clone, Debug)]
@@ -13,6 +13,8 @@ pub struct NodeRecord {
     pub addr: NodeAddr,
     /// The rank in the lists.
     pub rank: Rank,
+    /// What the operator decides about the node.
+    pub attributes: Attributes,
     pub(super) health: Health,
     /// Start of the current state.
     pub since: Instant,
@@ -35,6 +37,7 @@ impl NodeRecord {
         Self {
             addr,
             rank,
+            attributes: Attributes::default(),
             health: Health::New,
             since: now,
             probed: None,

@@ -91,11 +91,24 @@ pub(super) fn select(
     page: Page,
     private: impl FnMut(&[Place]) -> Vec<Seen>,
 ) -> Result<Vec<Seen>, TooDeep> {
+    let n = page.n.min(MAX_PAGE);
+    select_any(view, Page { n, ..page }, private)
+}
+
+/// Like [`select`], without a maximum of `n`.
+///
+/// # Errors
+/// As [`select`].
+pub(super) fn select_any(
+    view: &View,
+    page: Page,
+    private: impl FnMut(&[Place]) -> Vec<Seen>,
+) -> Result<Vec<Seen>, TooDeep> {
     let searches = Counter::new(0);
     let Some((shortest, others)) = view.orders.split_first() else {
         return Ok(Vec::new());
     };
-    let (offset, n) = (page.offset as usize, page.n.min(MAX_PAGE) as usize);
+    let (offset, n) = (page.offset as usize, page.n as usize);
     if offset >= shortest.len() || n == 0 {
         return Ok(Vec::new());
     }

@@ -29,6 +29,8 @@ pub(super) struct State {
     type_names: TypeNames,
     /// Promises made since the start.
     promises_made: u64,
+    /// Nodes with an `as=` address.
+    pub(super) aliases: usize,
 }
 
 /// Who asks.
@@ -43,8 +45,8 @@ pub(super) struct Asking {
 /// What a node had in the registry before it was marked down: enough to put it back as it was.
 #[derive(Clone, Debug)]
 pub struct Withdrawn {
-    tie: u32,
-    running: Vec<Running>,
+    pub(super) tie: u32,
+    pub(super) running: Vec<Running>,
 }
 
 impl State {
@@ -69,6 +71,7 @@ impl State {
             crowded: [0; CELLS],
             type_names: TypeNames::default(),
             promises_made: 0,
+            aliases: 0,
         }
     }
 
@@ -149,6 +152,7 @@ impl State {
             work: Work::new(&self.fleet.speed),
             promises: None,
             place: None,
+            withheld: None,
             runs: Box::default(),
             images: Box::default(),
         })
@@ -158,6 +162,7 @@ impl State {
         let _ = self.leave_orders(id);
         if let Some(node) = self.nodes.remove(id) {
             self.removal_epoch += 1;
+            self.aliases -= usize::from(node.record.attributes.public.is_some());
             self.recount_crowded(node.crowded(self.fleet.interval), 0);
         }
     }
@@ -232,13 +237,18 @@ impl State {
         }
     }
 
-    /// Gives a node its place in the orders of exactly these containers. Returns
-    /// those for which the full catalogue had no room.
-    fn enter(&mut self, id: NodeId, tie: u32, containers: &[Running]) -> Vec<ContainerId> {
+    /// Gives a node its place in the orders of exactly these containers, or keeps them for later while the node is
+    /// draining. Returns those for which the full catalogue had no room.
+    pub(super) fn enter(&mut self, id: NodeId, tie: u32, containers: &[Running]) -> Vec<ContainerId> {
         let mut omitted = Vec::new();
-        let Some(node) = self.nodes.get(id) else {
+        let Some(node) = self.nodes.get_mut(id) else {
             return omitted;
         };
+        if node.record.attributes.is_draining {
+            let running = containers.to_vec();
+            node.withheld = Some(Withdrawn { tie, running });
+            return omitted;
+        }
         let rank = node.record.rank;
         let place = Place {
             key: node.key(self.is_on),
@@ -291,7 +301,7 @@ impl State {
     /// Only [`State::up`] and [`State::put_back`] make a node available.
     pub(super) fn set_health(&mut self, id: NodeId, health: Health, now: Instant) -> Option<Withdrawn> {
         let node = self.nodes.get_mut(id)?;
-        if health.is_available() && node.place.is_none() {
+        if health.is_available() && node.place.is_none() && node.withheld.is_none() {
             return None;
         }
         node.record.change(now, |record| record.health = health);
@@ -303,9 +313,11 @@ impl State {
         self.leave_orders(id)
     }
 
-    fn leave_orders(&mut self, id: NodeId) -> Option<Withdrawn> {
+    pub(super) fn leave_orders(&mut self, id: NodeId) -> Option<Withdrawn> {
         let node = self.nodes.get_mut(id)?;
-        let old_place = node.place.take()?;
+        let Some(old_place) = node.place.take() else {
+            return node.withheld.take();
+        };
         let rank = node.record.rank;
         let (runs, images) = (std::mem::take(&mut node.runs), std::mem::take(&mut node.images));
         let running = runs.iter().zip(&images);
@@ -322,7 +334,11 @@ impl State {
 
     /// Makes a node that was taken down available again, as a doubted one.
     pub(super) fn put_back(&mut self, id: NodeId, withdrawn: &Withdrawn, now: Instant) {
-        if let Some(node) = self.nodes.get_mut(id).filter(|node| node.place.is_none()) {
+        if let Some(node) = self
+            .nodes
+            .get_mut(id)
+            .filter(|node| node.place.is_none() && node.withheld.is_none())
+        {
             node.record.change(now, |record| record.health = Health::Doubted);
             self.enter(id, withdrawn.tie, &withdrawn.running);
         }
@@ -356,7 +372,7 @@ impl State {
         (!promise.is_extra).then_some(Adjusted {
             actual,
             seen: Place {
-                key: node.behind(promise.old_place.key),
+                key: node.reclassed(promise.old_place.key),
                 ..actual
             },
         })
@@ -397,11 +413,6 @@ impl State {
         selected.iter().filter_map(key).collect()
     }
 
-    pub(super) fn addresses(&self, ids: &[NodeId]) -> Vec<NodeAddr> {
-        let nodes = ids.iter().filter_map(|id| self.nodes.get(*id));
-        nodes.map(|node| node.record.addr.clone()).collect()
-    }
-
     /// Promises a node to a client whose subnet is counted in `cell`.
     pub(super) fn promise(&mut self, id: NodeId, client: Client, cell: Cell, now: Time) {
         let interval = self.fleet.interval;
@@ -427,7 +438,7 @@ impl State {
     }
 
     /// Moves a node to where it is due now, and returns where it was.
-    fn update_key(&mut self, id: NodeId) -> Option<Place> {
+    pub(super) fn update_key(&mut self, id: NodeId) -> Option<Place> {
         let node = self.nodes.get_mut(id)?;
         let key = node.key(self.is_on);
         let place = node.place.as_mut()?;

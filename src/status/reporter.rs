@@ -268,7 +268,8 @@ fn row(view: NodeView, id_bytes_left: &mut usize, clocks: Clocks) -> NodeRow {
         containers: mut ids,
     } = view;
     // Speed and finish time of an unavailable node affect no response.
-    let available = (!matches!(record.state(), NodeState::Down | NodeState::New)).then_some(standing);
+    let is_serving = !matches!(record.state(), NodeState::Down | NodeState::New) && !record.attributes.is_draining;
+    let available = is_serving.then_some(standing);
     let all = ids.len();
     ids.retain(|id| {
         let fits = id.as_str().len() <= *id_bytes_left;
@@ -278,13 +279,17 @@ fn row(view: NodeView, id_bytes_left: &mut usize, clocks: Clocks) -> NodeRow {
     let pending = record.pending.as_ref();
     NodeRow {
         address: record.addr.as_listed().to_owned(),
-        name: None,
+        name: record.attributes.name.as_deref().map(str::to_owned),
         source: record.rank.source(),
         state: record.state(),
         since: clocks.moment(record.since),
-        draining: false,
-        backup: false,
-        public_address: None,
+        draining: record.attributes.is_draining,
+        backup: record.attributes.is_backup,
+        public_address: record
+            .attributes
+            .public
+            .as_ref()
+            .map(|addr| addr.as_listed().to_owned()),
         reason: Some(record.reason().to_owned()).filter(|reason| !reason.is_empty()),
         probed: record.probed.map(|(at, _)| clocks.moment(at)),
         latency: record

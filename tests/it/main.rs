@@ -5,6 +5,7 @@ mod support;
 
 mod answers;
 mod api;
+mod attributes;
 mod explorer;
 mod gate;
 mod limits;

@@ -1,0 +1,237 @@
+//! The operator's attributes of a node: draining nodes, ranks of backups, and the addresses that clients get.
+
+use std::collections::HashSet;
+
+use super::order::Place;
+use super::select::{MAX_PAGE, Page, Seen, TooDeep, View, select, select_any};
+use super::state::{Asking, State};
+use super::{Health, NodeId, NodeRecord, READ_AT_ONCE, Registry};
+use crate::node::{Attributes, NodeAddr};
+
+/// The highest bits of a key have the class of a node. The rest is a time in nanoseconds, enough for 146 years, or a
+/// number of pending jobs.
+const CLASS_SHIFT: u32 = 62;
+pub(super) const MAX_KEY: u64 = (1 << CLASS_SHIFT) - 1;
+
+impl NodeRecord {
+    /// The address that clients get.
+    pub fn public_addr(&self) -> &NodeAddr {
+        self.attributes.public.as_ref().unwrap_or(&self.addr)
+    }
+
+    /// Whether the router returns the node to clients.
+    pub fn is_available(&self) -> bool {
+        self.health.is_available() && !self.attributes.is_draining
+    }
+
+    /// The class in which the node ranks: responding nodes, responding backups, doubted nodes, doubted backups.
+    pub(super) fn class(&self) -> u64 {
+        let is_doubted = self.health == Health::Doubted;
+        (u64::from(is_doubted) * 2 + u64::from(self.attributes.is_backup)) << CLASS_SHIFT
+    }
+}
+
+impl Registry {
+    /// Changes the attributes of a node, which keeps its state and its speed. Returns whether it was draining before.
+    pub fn set_attributes(&self, id: NodeId, attributes: Attributes) -> bool {
+        self.lock().set_attributes(id, attributes)
+    }
+
+    /// Selects the nodes of a page. Of several nodes with one address for clients only the first is selected.
+    ///
+    /// # Errors
+    /// As [`select`].
+    pub(super) fn select_distinct(&self, view: &View, page: Page, asking: Asking) -> Result<Vec<Seen>, TooDeep> {
+        let private = |some: &[Place]| self.lock().seen(some, asking);
+        if !self.lock().has_aliases() {
+            return select(view, page, private);
+        }
+        let (offset, n) = (page.offset as usize, page.n.min(MAX_PAGE) as usize);
+        let mut wide = Page {
+            n: page.offset.saturating_add(page.n.min(MAX_PAGE)),
+            offset: 0,
+        };
+        loop {
+            let all = select_any(view, wide, private).map_err(|error| TooDeep {
+                offset: page.offset,
+                ..error
+            })?;
+            let distinct = self.distinct(&all);
+            if distinct.len() >= offset + n || all.len() < wide.n as usize {
+                return Ok(distinct.into_iter().skip(offset).take(n).collect());
+            }
+            wide.n = wide.n.saturating_mul(2);
+        }
+    }
+
+    /// The first node of each address for clients. The lock is released between the slices.
+    fn distinct(&self, all: &[Seen]) -> Vec<Seen> {
+        let (mut addrs, mut distinct) = (HashSet::new(), Vec::with_capacity(all.len()));
+        for some in all.chunks(READ_AT_ONCE) {
+            let state = self.lock();
+            for seen in some {
+                let addr = state
+                    .public_addrs(state.nodes.key_at(seen.place.node).into_iter())
+                    .pop();
+                distinct.extend(addr.filter(|addr| addrs.insert(addr.clone())).map(|_| *seen));
+            }
+        }
+        distinct
+    }
+}
+
+impl State {
+    fn set_attributes(&mut self, id: NodeId, attributes: Attributes) -> bool {
+        let Some(node) = self.nodes.get_mut(id) else {
+            return false;
+        };
+        self.aliases += usize::from(attributes.public.is_some());
+        let former = std::mem::replace(&mut node.record.attributes, attributes);
+        self.aliases -= usize::from(former.public.is_some());
+        match (former.is_draining, node.record.attributes.is_draining) {
+            (false, true) => {
+                let withheld = self.leave_orders(id);
+                if let Some(node) = self.nodes.get_mut(id) {
+                    node.withheld = withheld;
+                }
+            }
+            (true, false) => {
+                if let Some(withheld) = node.withheld.take() {
+                    self.enter(id, withheld.tie, &withheld.running);
+                }
+            }
+            _ => drop(self.update_key(id)),
+        }
+        former.is_draining
+    }
+
+    fn has_aliases(&self) -> bool {
+        self.aliases > 0
+    }
+
+    /// The addresses of these nodes for clients, without those of nodes that have left.
+    pub(super) fn public_addrs(&self, ids: impl Iterator<Item = NodeId>) -> Vec<NodeAddr> {
+        let addr = |id| Some(self.nodes.get(id)?.record.public_addr().clone());
+        ids.filter_map(addr).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::time::{Duration, Instant};
+
+    use super::super::{PromisePolicy, Purpose};
+    use super::*;
+    use crate::client::Client;
+    use crate::node::{NodeInfo, Rank, parse_list};
+
+    const INTERVAL: Duration = Duration::from_secs(30);
+
+    struct Rig {
+        registry: Registry,
+        ids: Vec<NodeId>,
+        now: Instant,
+    }
+
+    /// Available nodes as a list describes them, the first with the fewest pending jobs.
+    #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
+    fn rig(list: &str) -> Rig {
+        let now = Instant::now();
+        let registry = Registry::new(PromisePolicy::Off, INTERVAL, now);
+        let mut rig = Rig {
+            registry,
+            ids: Vec::new(),
+            now,
+        };
+        for (line, node) in (0..).zip(parse_list(list.as_bytes()).expect("a list").nodes) {
+            let id = rig.registry.insert(node.addr, Rank::Listed(line), now);
+            rig.registry.set_attributes(id, node.attributes);
+            rig.ids.push(id);
+            rig.up(line as usize);
+        }
+        rig
+    }
+
+    impl Rig {
+        fn up(&self, node: usize) {
+            let info = NodeInfo::parse(br#"{"containers":[{"id":"a"}],"pending":{}}"#).expect("a body");
+            self.registry
+                .up(self.ids[node], 0, &info.containers, node as u64, self.now);
+        }
+
+        fn change(&self, node: usize, line: &str) {
+            let list = parse_list(line.as_bytes()).expect("a list");
+            self.registry
+                .set_attributes(self.ids[node], list.nodes[0].attributes.clone());
+        }
+
+        fn page(&self, n: u32, offset: u32) -> Vec<String> {
+            let client = Client::from(IpAddr::V4(Ipv4Addr::LOCALHOST));
+            let containers = ["a"].into_iter();
+            let page = Page { n, offset };
+            let found = self.registry.answer(containers, page, client, Purpose::Look, self.now);
+            let found = found.expect("few searches");
+            found.iter().map(NodeAddr::to_string).collect()
+        }
+
+        fn all(&self) -> Vec<String> {
+            self.page(100, 0)
+        }
+    }
+
+    #[test]
+    fn backups_rank_below_all_nodes_of_their_class() {
+        let rig = rig("a:1 backup\nb:1 backup\nc:1\nd:1");
+        assert_eq!(rig.all(), ["c:1", "d:1", "a:1", "b:1"]);
+        for doubted in [0, 2] {
+            rig.registry.set_health(rig.ids[doubted], Health::Doubted, rig.now);
+        }
+        assert_eq!(rig.all(), ["d:1", "b:1", "c:1", "a:1"]);
+        rig.change(1, "b:1");
+        assert_eq!(rig.all(), ["b:1", "d:1", "c:1", "a:1"]);
+        rig.up(0);
+        rig.change(0, "a:1");
+        assert_eq!(rig.all(), ["a:1", "b:1", "d:1", "c:1"]);
+    }
+
+    #[test]
+    fn draining_node_is_not_returned_and_keeps_its_state() {
+        let rig = rig("a:1\nb:1 drain");
+        assert_eq!(rig.all(), ["a:1"]);
+        assert_eq!(
+            (rig.registry.totals().available, rig.registry.containers()[0].count),
+            (1, 1)
+        );
+        rig.change(0, "a:1 drain");
+        rig.change(1, "b:1");
+        assert_eq!(rig.all(), ["b:1"]);
+        rig.up(0);
+        assert_eq!(rig.all(), ["b:1"], "a probe changes nothing");
+        rig.change(0, "a:1");
+        assert_eq!(rig.all(), ["a:1", "b:1"]);
+        rig.change(0, "a:1 drain");
+        rig.registry.set_health(rig.ids[0], Health::Down, rig.now);
+        rig.change(0, "a:1");
+        assert_eq!(rig.all(), ["b:1"], "it went down while it was draining");
+        rig.up(0);
+        assert_eq!(rig.all(), ["a:1", "b:1"]);
+        rig.change(1, "b:1 drain");
+        rig.registry.remove(rig.ids[1]);
+        assert_eq!(rig.all(), ["a:1"]);
+    }
+
+    #[test]
+    fn address_of_several_nodes_is_returned_once() {
+        let rig = rig("a:1 as=x:1\nb:1 as=x:1\nc:1\nd:1 as=X:1/\nx:1\ne:1 as=y:1");
+        assert_eq!(rig.all(), ["x:1", "c:1", "y:1"]);
+        assert_eq!(rig.page(2, 0), ["x:1", "c:1"]);
+        assert_eq!(rig.page(2, 2), ["y:1"]);
+        assert_eq!(rig.page(2, 3), [""; 0]);
+        assert_eq!(rig.registry.containers()[0].count, 6);
+        for node in [0, 1, 3, 5] {
+            rig.registry.remove(rig.ids[node]);
+        }
+        assert_eq!(rig.all(), ["c:1", "x:1"]);
+    }
+}
