@@ -16,6 +16,8 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use crossbeam_channel::Receiver;
 use rustls::ClientConfig;
 use ureq::Agent;
@@ -123,18 +125,13 @@ impl Fetcher {
         self.send(url, None, bounds)
     }
 
-    /// Sends one `GET` with a value of `Authorization`.
+    /// Sends one `GET` with Basic authentication: `credentials` is `user:password` (RFC 7617).
     ///
     /// # Errors
     /// As [`Fetcher::get`].
-    #[expect(dead_code, reason = "API_URL has no user and password yet")]
-    pub(crate) fn get_authorized(
-        &self,
-        url: &str,
-        authorization: &str,
-        bounds: Bounds,
-    ) -> Result<Response, FetchError> {
-        self.send(url, Some(authorization), bounds)
+    pub(crate) fn get_as(&self, credentials: &[u8], url: &str, bounds: Bounds) -> Result<Response, FetchError> {
+        let authorization = format!("Basic {}", BASE64_STANDARD.encode(credentials));
+        self.send(url, Some(&authorization), bounds)
     }
 
     fn send(&self, url: &str, authorization: Option<&str>, bounds: Bounds) -> Result<Response, FetchError> {

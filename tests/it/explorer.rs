@@ -307,4 +307,19 @@ fn list_may_begin_with_a_byte_order_mark() {
     let explorer = Explorer::start(Listing::Body(format!("\u{feff}{body}")));
     let router = launch().set("API_URL", explorer.url()).start();
     wait_available(&router, &fleet, [0]);
+
+fn credentials_of_api_url_are_sent_and_never_shown() {
+    let fleet = Fleet::start(1);
+    let url = format!("http://user:p%40ss%3Aword@{}/", fleet.addr(0));
+    let router = launch().set("API_URL", url).set("RUST_LOG", "trace").start();
+    router.wait_line("serving on http://", PATIENCE);
+    fleet.wait_asked(0, 1, PATIENCE);
+    let head = fleet.last_head();
+    assert!(head.starts_with("GET /api/nodes?minutes_past=60 "), "{head}");
+    assert!(head.contains("authorization: Basic dXNlcjpwQHNzOndvcmQ=\r\n"), "{head}");
+    router.wait_line("explorer failed", PATIENCE);
+    let log = router.log().join("\n");
+    for secret in ["p%40ss", "p@ss", "dXNlcjpwQHNz"] {
+        assert!(!log.contains(secret), "{log}");
+    }
 }
