@@ -13,7 +13,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine;
@@ -24,6 +24,7 @@ use ureq::Agent;
 use ureq::http::header::{AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderName, LOCATION};
 
 use crate::config::Config;
+use crate::util::polled::Polled;
 use crate::util::{text, threads};
 use connection::{Dial, MAX_HEADER_BYTES, Peer, Sockets};
 use redirect::Target;
@@ -47,7 +48,7 @@ pub(crate) struct Fetcher(Arc<Shared>);
 
 struct Shared {
     agent: ureq::config::Config,
-    tls: RwLock<Arc<ClientConfig>>,
+    tls: Polled<ClientConfig>,
     resolver: HostResolver,
     sockets: Sockets,
 }
@@ -68,10 +69,13 @@ impl Default for Fetcher {
 }
 
 impl Fetcher {
+    #[expect(clippy::disallowed_methods, reason = "the built-in roots are as old as the fetcher")]
     fn new(interval: Duration) -> Self {
+        let tls = Polled::new("SSL_CERT_FILE");
+        tls.accept(roots::built_in(), Instant::now());
         Self(Arc::new(Shared {
             agent: agent_config(),
-            tls: RwLock::new(roots::built_in()),
+            tls,
             resolver: HostResolver::of_system(interval),
             sockets: Sockets::default(),
         }))
@@ -87,17 +91,22 @@ impl Fetcher {
         fetcher
     }
 
-    /// Replaces the roots by the built-in ones and those in `SSL_CERT_FILE`. An unusable file is logged, and the last
-    /// roots stay in effect. Returns whether the file was accepted.
+    /// Replaces the roots by the built-in ones and those in `SSL_CERT_FILE`. If the file is unusable, the last roots stay in
+    /// effect. Returns whether the file was accepted.
+    #[expect(clippy::disallowed_methods, reason = "the file is as old as its last read")]
     fn read_roots(&self, path: &Path) -> bool {
         match roots::with_file(path) {
-            Ok(tls) => *self.0.tls.write().unwrap_or_else(PoisonError::into_inner) = tls,
+            Ok(tls) => {
+                self.0.tls.accept(tls, Instant::now());
+                true
+            }
             Err(reason) => {
-                log::warn!(file:% = path.display(), reason:%; "roots rejected: last accepted roots stay in effect");
-                return false;
+                if self.0.tls.reject(&reason.to_string()) {
+                    log::warn!(file:% = path.display(), reason:%; "roots rejected: last accepted roots stay in effect");
+                }
+                false
             }
         }
-        true
     }
 
     /// Reads `SSL_CERT_FILE` again after a change and at each message of `reread`, until `stop` closes. The disk may hang,
@@ -157,11 +166,10 @@ impl Fetcher {
 
     fn dial(&self, target: &Target, addrs: &[IpAddr], deadline: Instant) -> Dial {
         let port = target.origin().port();
-        let tls = self.0.tls.read().unwrap_or_else(PoisonError::into_inner);
         Dial {
             addrs: addrs.iter().map(|addr| SocketAddr::new(*addr, port)).collect(),
             deadline,
-            tls: Arc::clone(&tls),
+            tls: self.0.tls.value().unwrap_or_else(roots::built_in),
             sockets: self.0.sockets.clone(),
             peer: Arc::new(OnceLock::new()),
         }

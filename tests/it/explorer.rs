@@ -307,7 +307,9 @@ fn list_may_begin_with_a_byte_order_mark() {
     let explorer = Explorer::start(Listing::Body(format!("\u{feff}{body}")));
     let router = launch().set("API_URL", explorer.url()).start();
     wait_available(&router, &fleet, [0]);
+}
 
+#[test]
 fn credentials_of_api_url_are_sent_and_never_shown() {
     let fleet = Fleet::start(1);
     let url = format!("http://user:p%40ss%3Aword@{}/", fleet.addr(0));
