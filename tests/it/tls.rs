@@ -153,6 +153,37 @@ fn sighup_reloads_roots() {
 }
 
 #[test]
+fn status_reports_expiry_of_certificates() {
+    let soon = Duration::from_secs(13 * 86_400);
+    let (soon, late) = (
+        TlsNode::start_with(&["127.0.0.1"], Leaf::ExpiresIn(soon)),
+        TlsNode::start(),
+    );
+    let launch = launch().ips(format!("{}\n{}\n", soon.url(), late.url()));
+    let roots = format!("{}{}", soon.ca_pem(), late.ca_pem());
+    let router = launch
+        .file("roots.pem", roots)
+        .set("SSL_CERT_FILE", "roots.pem")
+        .start();
+    router.until("both are available", || runs_tls(&router).len() == 2);
+    let report = router.get("/status.json").json();
+    assert_eq!(report["totals"]["expiring_certificates"], 1, "{report}");
+    let expires = |node: usize| {
+        report["nodes"][node]["certificate_expires"]
+            .as_str()
+            .is_some_and(|at| at.ends_with('Z'))
+    };
+    assert!(expires(0) && expires(1), "{report}");
+    let page = router.get("/status");
+    assert!(
+        page.text()
+            .contains("1 node with a certificate that expires within 14 days"),
+        "{}",
+        page.text()
+    );
+}
+
+#[test]
 fn certificate_that_expires_takes_node_down_despite_tickets() {
     // A busy machine may need longer to start the router than a short-lived certificate lives.
     for seconds in [4, 16, 64] {
