@@ -1,5 +1,5 @@
-//! Every client connection with its socket: who holds how many, who makes room, and what its state machine asks for.
-//! Knows nothing of how workers are reached.
+//! Owns all client connections with their sockets, counts them for each client, and performs the actions of their state
+//! machines. Does not know how workers are reached.
 
 mod eviction;
 mod unread;
@@ -37,13 +37,13 @@ const ONE_AN_HOUR: LogRate = LogRate {
     refill: Duration::from_secs(3600),
 };
 
-/// Whose share of the connections one takes.
+/// The client that a connection is charged to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Holder {
     Client(Client),
-    /// A proxy speaks for many: it has no share.
+    /// A trusted proxy serves many clients and has no share.
     TrustedProxy,
-    /// It was rejected and is only here until its 503 is read.
+    /// No client: the connection was rejected and remains only until its 503 is read.
     Nobody,
 }
 
@@ -51,9 +51,9 @@ enum Holder {
 struct Socket {
     stream: TcpStream,
     holder: Holder,
-    /// What epoll tells us of it.
+    /// The events that epoll reports.
     interest: EventFlags,
-    /// Bytes that are written at once: half of the kernel's send buffer.
+    /// Bytes of one write: half of the kernel's send buffer.
     write_bytes: usize,
     connection: Connection,
 }
@@ -64,19 +64,17 @@ pub(super) struct Clients {
     metrics: Arc<Metrics>,
     sockets: Arena<Socket>,
     held: HashMap<Client, Vec<Key>>,
-    /// Complete heads for which no worker connection has room, first come first.
+    /// Connections with a complete request that waits for a ticket, in order of arrival.
     waiting: VecDeque<Key>,
     /// Connections that were rejected and linger beyond the cap.
     rejected: usize,
-    /// Requests whose answers were put off.
-    deferred: usize,
-    /// Bytes of answers that wait for their clients.
+    /// Unsent bytes of all responses.
     unsent: usize,
     /// Connections with a larger buffer in the kernel.
     large_buffers: usize,
-    /// Where the next search for one that makes room begins.
+    /// Where the next search for a connection to evict begins.
     next_candidate: usize,
-    /// For each kind of trouble, in the order of [`Refused`].
+    /// For each kind of refusal, in the order of [`Refused`].
     throttles: [LogThrottle; Refused::ALL.len()],
     untrusted_proxies: LogThrottle,
 }
@@ -91,7 +89,6 @@ impl Clients {
             held: HashMap::new(),
             waiting: VecDeque::new(),
             rejected: 0,
-            deferred: 0,
             unsent: 0,
             large_buffers: 0,
             next_candidate: 0,
@@ -104,7 +101,7 @@ impl Clients {
         self.sockets.len() == 0
     }
 
-    /// Whether any of them has to be waited for at the end, where those to whom nothing is owed count or don't.
+    /// Whether the shutdown has to wait for a connection. Connections without a request count only if `idle_counts`.
     pub(super) fn any_left(&self, idle_counts: bool) -> bool {
         let mut all = self.sockets.iter();
         all.any(|(_, socket)| idle_counts || !socket.connection.owes_nothing())
@@ -115,7 +112,7 @@ impl Clients {
         (self.settings.max_connections / CLIENT_SHARE).max(1)
     }
 
-    /// Connections of a client; none of a proxy, for which there is no share.
+    /// Connections that are charged to a client; 0 for a proxy, which has no share.
     fn held_by(&self, holder: Holder) -> usize {
         match holder {
             Holder::Client(client) => self.held.get(&client).map_or(0, Vec::len),
@@ -123,7 +120,7 @@ impl Clients {
         }
     }
 
-    /// Takes a new connection in, or rejects it.
+    /// Registers a new connection, or rejects it with 503.
     pub(super) fn admit(&mut self, stream: TcpStream, peer: IpAddr, now: Instant) {
         self.metrics.connections.add(1);
         let holder = match self.settings.trusts(peer) {
@@ -153,7 +150,7 @@ impl Clients {
             self.register(socket);
             return;
         };
-        // It is kept for a moment, so that the client gets to read its 503; a fresh socket takes all of that at once.
+        // The connection remains for a moment, so that the client can read the 503, which a new socket takes in one write.
         socket.holder = Holder::Nobody;
         let key = self.register(socket);
         self.pump(key, Event::Rejected(refusal), now);
@@ -181,15 +178,15 @@ impl Clients {
         key
     }
 
-    /// Does what the kernel's news of a connection asks for.
+    /// Handles an event of a connection.
     pub(super) fn on_client_event(&mut self, key: Key, flags: EventFlags, scratch: &mut [u8], now: Instant) {
         let Some(Socket { stream, connection, .. }) = self.sockets.get_mut(key) else {
             return;
         };
         let unwanted = flags - connection.interest();
         let room = connection.room().min(scratch.len());
-        // A connection that lingers has hung up when its client does too; what still came is read even then, or the
-        // reset of its unread bytes could overtake the answer.
+        // A lingering connection reports a hang-up when its client closes. Its remaining bytes are read even then: the
+        // reset that unread bytes cause could overtake the response.
         let is_broken =
             flags.contains(EventFlags::ERR) || (flags.contains(EventFlags::HUP) && !connection.is_lingering());
         let event = match room > 0 && flags.intersects(EventFlags::IN | EventFlags::HUP) {
@@ -216,7 +213,7 @@ impl Clients {
         self.listen(key, unwanted);
     }
 
-    /// Lets a connection have an event and does what it asks for, until that is to wait for another one.
+    /// Passes an event to a connection and performs its actions until it waits for the next event.
     pub(super) fn pump(&mut self, key: Key, event: Event<'_>, now: Instant) {
         let Some(Socket {
             stream,
@@ -228,7 +225,6 @@ impl Clients {
             return;
         };
         let before = connection.unsent().len();
-        self.deferred -= usize::from(connection.is_deferred());
         let mut action = connection.on(event, now);
         let over = loop {
             action = match action {
@@ -255,7 +251,6 @@ impl Clients {
             };
         };
         let after = connection.unsent().len();
-        self.deferred += usize::from(connection.is_deferred());
         self.unsent = self.unsent + after - before;
         match over {
             Some(why) => drop(self.close(key, why)),
@@ -266,8 +261,8 @@ impl Clients {
         }
     }
 
-    /// Tells the kernel what to tell of a connection, where it would not or has told what was unwanted: what it might tell
-    /// besides costs nothing until it does.
+    /// Updates the events that epoll reports of a connection, if it lacks one or has reported an unwanted one. An unwanted
+    /// event that never occurs costs nothing.
     fn listen(&mut self, key: Key, unwanted: EventFlags) {
         let Some(socket) = self.sockets.get_mut(key) else {
             return;
@@ -306,12 +301,12 @@ impl Clients {
         Some((key, in_flight))
     }
 
-    /// Lets all connections know that the router is about to end.
+    /// Notifies all connections that the router shuts down.
     pub(super) fn drain(&mut self, now: Instant) {
         self.each(|_| true, || Event::Draining, now);
     }
 
-    /// Ends what is past its deadline, and forgets those who waited until then.
+    /// Handles all deadlines that are over, and removes connections that no longer wait from the queue.
     pub(super) fn expire(&mut self, now: Instant) {
         self.each(|connection| connection.is_late(now), || Event::Ticked, now);
         let is_waiting = |key: &Key| {
@@ -328,14 +323,13 @@ impl Clients {
         keys.into_iter().for_each(|key| self.pump(key, event(), now));
     }
 
-    /// True, for it is gone then.
+    /// Always returns true: the connection is closed.
     fn close(&mut self, key: Key, why: Option<Refused>) -> bool {
         let Some(socket) = self.sockets.remove(key) else {
             return true;
         };
         self.unsent -= socket.connection.unsent().len();
         self.large_buffers -= usize::from(socket.write_bytes > SEND_BUFFER_BYTES);
-        self.deferred -= usize::from(socket.connection.is_deferred());
         socket.discard_unread();
         match socket.holder {
             Holder::Client(client) => {
@@ -349,7 +343,7 @@ impl Clients {
             Holder::Nobody => self.rejected -= 1,
             Holder::TrustedProxy => {}
         }
-        // One that lingers has had all its answers.
+        // A lingering connection has had all its responses.
         if let Some(why) = why.filter(|_| !socket.connection.is_lingering()) {
             self.count(why);
         }
@@ -357,9 +351,13 @@ impl Clients {
         true
     }
 
-    /// Whether there is room for one more whose answer is put off.
+    /// Whether one more request may be deferred.
     pub(super) fn may_defer(&self) -> bool {
-        self.deferred < MAX_DEFERRED.min(self.settings.max_connections / DEFERRED_PART)
+        let deferred = self
+            .sockets
+            .iter()
+            .filter(|(_, socket)| socket.connection.is_deferred());
+        deferred.count() < MAX_DEFERRED.min(self.settings.max_connections / DEFERRED_PART)
     }
 
     pub(super) fn count(&self, why: Refused) {

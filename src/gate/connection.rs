@@ -1,5 +1,8 @@
-//! One client connection as a state machine: what it does with what comes from its client, the workers and the clock.
-//! Pure: it has no socket and reads no clock. `clients` drives it and does what each [`Action`] says.
+//! One client connection as a state machine over events of its client, the workers and the clock.
+//! Pure: it has no socket and reads no clock. `clients` drives it and performs each [`Action`].
+
+mod event;
+mod limits;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,49 +18,23 @@ use super::worker_pool::RESPONSE_TIMEOUT;
 use super::{Settings, cors};
 use crate::metrics::Refused;
 use crate::response::{Body, Deferral, MAX_DEFERRAL, Persistence};
+pub(super) use event::{Action, Event};
+use limits::{DEFERRAL_INTERVAL, MAX_CHUNK_LINE, MAX_LINGER_BYTES, MAX_SPARE_BYTES, SMALL_BYTES};
+pub(super) use limits::{
+    HEAD_TIMEOUT, LINGER_TIMEOUT, MAX_KERNEL_BYTES, MAX_REQUESTS, MIN_BYTES_PER_SECOND, MIN_WAIT, MIN_WRITE,
+    WAIT_TIMEOUT, WRITE_TIMEOUT,
+};
 
-/// For the whole head, from the first byte or the accept; not for each read.
-pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// For a client to take an answer, before [`MIN_BYTES_PER_SECOND`] counts.
-pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The gate disconnects a reader that is slower than this, on average since its response began and after [`WRITE_TIMEOUT`].
-pub(super) const MIN_BYTES_PER_SECOND: usize = 10 * 1024;
-/// Bytes of a response that may be in the kernel instead of with the client, which earn no time. At
-/// [`MIN_BYTES_PER_SECOND`] a client takes them within [`WRITE_TIMEOUT`].
-pub(super) const MAX_KERNEL_BYTES: usize = 80 * 1024;
-/// A connection that has sent no more than this in all is closed as usual, whether the client has read it or not.
-const SMALL_BYTES: usize = 1024;
-/// A complete head waits this long at most for room on a worker connection.
-pub(super) const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A request whose answer was put off is asked again after this, by the clock of the event loop, which has 100 ms more.
-const DEFERRAL_INTERVAL: Duration = Duration::from_millis(50);
-/// After the last answer, what a client still sends is thrown away for so long, so that no reset overtakes the answer
-/// (RFC 9112, section 9.6).
-pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Thrown away at most; what comes then is left unread until the time is over.
-const MAX_LINGER_BYTES: usize = 256 * 1024;
-/// A head is on its way for this long before its connection may have to make room for one of a client that holds as many:
-/// or else newcomers would only close one another.
-pub(super) const MIN_WAIT: Duration = Duration::from_millis(20);
-/// The same for an answer that is not taken: or else those who never read would keep all others out.
-pub(super) const MIN_WRITE: Duration = Duration::from_secs(1);
-/// Requests on one connection, as nginx has it: a client that comes back is counted again.
-pub(super) const MAX_REQUESTS: u32 = 1_000;
-/// Bytes that may be read of the size of a chunk, which is refused before it has as many.
-const MAX_CHUNK_LINE: usize = 32;
-/// An idle connection keeps no buffer larger than this.
-const MAX_SPARE_BYTES: usize = 1024;
-
-/// Where a connection stands, with all that belongs to it there.
+/// The connection state and its data.
 #[derive(Debug)]
 enum Stage {
-    /// Between requests, or in a head that is not complete.
+    /// Between requests, or in a request that is not complete.
     Reading,
-    /// Its head is complete; no worker connection has room for the request yet.
+    /// The request is complete and waits for a ticket.
     Waiting(InFlight),
-    /// Its request is with the workers.
+    /// The request is with the workers.
     Inside(InFlight),
-    /// The workers have put the answer off.
+    /// The workers have deferred the request.
     Deferred(InFlight),
     /// The response is a refusal that is not written yet.
     Refusing,
@@ -71,61 +48,7 @@ enum Stage {
     /// The last response is sent. Counts the bytes that the client has sent since; they are discarded.
     Lingering(usize),
     /// Both halves are closed, but the client may not have received all of the last response.
-    Draining,
-}
-
-/// An event for a connection. An event that does not apply to its stage changes nothing.
-#[derive(Debug)]
-pub(super) enum Event<'a> {
-    /// Its client has sent this.
-    Received(&'a [u8]),
-    /// Its client will send nothing more.
-    Ended {
-        /// Whether the client has received everything, the close included.
-        has_received_all: bool,
-    },
-    /// A worker connection has room.
-    Dispatched,
-    /// The workers' response to the request with this number.
-    Responded(u32, Vec<u8>),
-    /// The workers have deferred the request with this number.
-    Deferred {
-        number: u32,
-        /// Whether there is room for one more that waits.
-        may_wait: bool,
-    },
-    /// The request with this number is lost.
-    Failed(u32),
-    /// The response that an [`Action::Refuse`] asked for.
-    Refused(Vec<u8>),
-    /// There may be room to send.
-    Writable,
-    /// So many bytes were sent.
-    Sent(usize),
-    /// Time has passed.
-    Ticked,
-    /// It has no place, or no longer one.
-    Rejected(Refusal),
-    /// The router is about to end.
-    Draining,
-}
-
-/// What is to be done for a connection.
-#[derive(Debug)]
-pub(super) enum Action {
-    Nothing,
-    /// Let it have [`Event::Dispatched`] when a worker connection has room and all that asked before had theirs.
-    Queue,
-    /// Send [`Connection::in_flight`] to the workers.
-    Forward,
-    /// Build the response with these header lines and pass it to [`Event::Refused`].
-    Refuse(Refusal, Body, String),
-    /// Send of [`Connection::unsent`] what goes, and tell it.
-    Send,
-    /// Tell the client that nothing more will be sent.
-    Shutdown,
-    /// It is over; counted as refused where there is a reason.
-    Close(Option<Refused>),
+    Closing,
 }
 
 #[derive(Debug)]
@@ -142,7 +65,7 @@ pub(super) struct Connection {
     sent_in_all: usize,
     /// When the client must have received the last response.
     received_by: Instant,
-    /// While it reads, the beginning of a head; else what was sent ahead.
+    /// While reading, the beginning of a request; otherwise pipelined bytes.
     input: Vec<u8>,
     scanner: Scanner,
 }
@@ -163,12 +86,12 @@ impl Connection {
         }
     }
 
-    /// Since when it stands where it stands.
+    /// The time of the last change of stage, or of the last progress.
     pub(super) fn since(&self) -> Instant {
         self.since
     }
 
-    /// Whether it was answered and has not begun to ask again: empty lines are left over from its last request.
+    /// Whether a response was sent and no further request has begun.
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.stage, Stage::Reading) && self.requests > 0 && !self.has_begun()
     }
@@ -186,12 +109,12 @@ impl Connection {
         }
     }
 
-    /// How long it has to stand where it does before it gives way to a client that holds as many; none while its request is
-    /// with the workers.
+    /// How long the connection must be in its stage before it can be evicted for a client with as many connections. `None`
+    /// while its request is with the workers.
     pub(super) fn gives_way_after(&self) -> Option<Duration> {
         match self.stage {
-            Stage::Lingering(_) | Stage::Draining if self.may_hold_unread() => Some(MIN_WRITE),
-            Stage::Reading | Stage::Lingering(_) | Stage::Draining => Some(MIN_WAIT),
+            Stage::Lingering(_) | Stage::Closing if self.may_hold_unread() => Some(MIN_WRITE),
+            Stage::Reading | Stage::Lingering(_) | Stage::Closing => Some(MIN_WAIT),
             Stage::Writing { .. } => Some(MIN_WRITE),
             Stage::Waiting(_) => Some(Duration::MAX),
             Stage::Inside(_) | Stage::Deferred(_) | Stage::Refusing => None,
@@ -207,7 +130,7 @@ impl Connection {
     }
 
     pub(super) fn is_lingering(&self) -> bool {
-        matches!(self.stage, Stage::Lingering(_) | Stage::Draining)
+        matches!(self.stage, Stage::Lingering(_) | Stage::Closing)
     }
 
     /// Whether more than [`SMALL_BYTES`] of its responses may be in the kernel.
@@ -215,37 +138,37 @@ impl Connection {
         self.sent_in_all > SMALL_BYTES
     }
 
-    /// Whether nobody waits for it: no request was begun, or the last one was answered.
+    /// Whether no request has begun since the last response.
     pub(super) fn owes_nothing(&self) -> bool {
-        matches!(self.stage, Stage::Reading | Stage::Lingering(_) | Stage::Draining) && !self.has_begun()
+        matches!(self.stage, Stage::Reading | Stage::Lingering(_) | Stage::Closing) && !self.has_begun()
     }
 
     pub(super) fn is_late(&self, now: Instant) -> bool {
         now >= self.deadline
     }
 
-    /// What is to be told of its socket.
+    /// The events that epoll has to report.
     pub(super) fn interest(&self) -> EventFlags {
         match self.stage {
             Stage::Reading | Stage::Lingering(..MAX_LINGER_BYTES) => EventFlags::IN,
             Stage::Writing { .. } => EventFlags::OUT,
             // Both halves are closed, which the kernel would otherwise report continuously.
-            Stage::Draining => EventFlags::ET,
+            Stage::Closing => EventFlags::ET,
             _ => EventFlags::empty(),
         }
     }
 
-    /// How many bytes may be read now. What comes while a request is under way stays in the socket.
+    /// How many bytes may be read now. During a request, further bytes remain in the socket.
     pub(super) fn room(&self) -> usize {
         match self.stage {
             // Room for the first chunk's size as well.
             Stage::Reading => MAX_HEAD_BYTES + MAX_CHUNK_LINE - self.input.len(),
-            Stage::Lingering(_) | Stage::Draining => usize::MAX,
+            Stage::Lingering(_) | Stage::Closing => usize::MAX,
             _ => 0,
         }
     }
 
-    /// What is left of its answer.
+    /// The unsent bytes of the response.
     pub(super) fn unsent(&self) -> &[u8] {
         match &self.stage {
             Stage::Writing { response, sent, .. } => &response[*sent..],
@@ -253,7 +176,7 @@ impl Connection {
         }
     }
 
-    /// The only way in which it changes.
+    /// The only method that changes the state.
     pub(super) fn on(&mut self, event: Event<'_>, now: Instant) -> Action {
         let (may_hold_unread, has_begun) = (self.may_hold_unread(), self.has_begun());
         match (event, &mut self.stage) {
@@ -270,20 +193,20 @@ impl Connection {
                 Action::Nothing
             }
             (Event::Ended { .. }, Stage::Reading) if has_begun => {
-                self.refuse(Refusal::Malformed("it ended within the head"), now)
+                self.refuse(Refusal::Malformed("it ended within the header section"), now)
             }
-            (Event::Ended { has_received_all }, Stage::Lingering(_) | Stage::Draining)
+            (Event::Ended { has_received_all }, Stage::Lingering(_) | Stage::Closing)
                 if !has_received_all && may_hold_unread =>
             {
-                self.stage = Stage::Draining;
+                self.stage = Stage::Closing;
                 Action::Nothing
             }
             (Event::Ended { .. }, Stage::Reading) if may_hold_unread => {
-                self.enter(Stage::Draining, LINGER_TIMEOUT, now);
+                self.enter(Stage::Closing, LINGER_TIMEOUT, now);
                 self.deadline = self.deadline.max(self.received_by);
                 Action::Shutdown
             }
-            (Event::Ended { .. }, Stage::Reading | Stage::Lingering(_) | Stage::Draining) => Action::Close(None),
+            (Event::Ended { .. }, Stage::Reading | Stage::Lingering(_) | Stage::Closing) => Action::Close(None),
             (Event::Dispatched, Stage::Waiting(_)) => self.forward(now),
             (Event::Responded(number, response), Stage::Inside(in_flight)) if in_flight.number == number => {
                 let is_last = in_flight.is_last();
@@ -312,13 +235,13 @@ impl Connection {
                 self.deadline = write_deadline(*begun, *sent);
                 match (*sent < response.len(), *is_last) {
                     (true, _) => Action::Nothing,
-                    (false, is_last) => self.after_answer(is_last, now),
+                    (false, is_last) => self.after_response(is_last, now),
                 }
             }
             (Event::Ticked, _) if now >= self.deadline => self.expire(now),
             (Event::Rejected(refusal), Stage::Reading | Stage::Waiting(_)) => self.refuse(refusal, now),
             (Event::Draining, _) => {
-                // Its next answer is its last one.
+                // The next response is the last one.
                 self.requests = self.requests.max(MAX_REQUESTS - 1);
                 Action::Nothing
             }
@@ -332,7 +255,7 @@ impl Connection {
         self.deadline = now + timeout;
     }
 
-    /// Looks for a complete request in what was sent, once it is read. None is under way then.
+    /// Looks for a complete request in the bytes that were read. No request is in flight then.
     fn parse_next(&mut self, now: Instant) -> Action {
         let parsed = self.scanner.scan(&self.input).and_then(|end| match end {
             Some(end) => {
@@ -384,7 +307,7 @@ impl Connection {
         Action::Queue
     }
 
-    /// The request that it waits for, for another stage to take.
+    /// Takes the request for another stage.
     fn take_in_flight(&mut self) -> Option<InFlight> {
         match std::mem::replace(&mut self.stage, Stage::Reading) {
             Stage::Waiting(in_flight) | Stage::Inside(in_flight) | Stage::Deferred(in_flight) => Some(in_flight),
@@ -403,17 +326,17 @@ impl Connection {
         Action::Forward
     }
 
-    /// Keeps a request for a moment, or has it answered at once where it may not wait.
+    /// Keeps a request for a moment, or repeats it immediately if it must not wait.
     fn defer(&mut self, may_wait: bool, now: Instant) -> Action {
         if may_wait && let Some(in_flight) = self.take_in_flight() {
             self.enter(Stage::Deferred(in_flight), DEFERRAL_INTERVAL, now);
             return Action::Nothing;
         }
-        self.ask_again(may_wait, now)
+        self.repeat(may_wait, now)
     }
 
-    /// Lets a request that was put off have another go, the last one where it may not wait any more.
-    fn ask_again(&mut self, may_wait: bool, now: Instant) -> Action {
+    /// Repeats a deferred request, for the last time if it must not wait any more.
+    fn repeat(&mut self, may_wait: bool, now: Instant) -> Action {
         let Some(mut in_flight) = self.take_in_flight() else {
             return Action::Nothing;
         };
@@ -451,8 +374,8 @@ impl Connection {
         Action::Refuse(refusal, if is_head { Body::Count } else { Body::Send }, cors)
     }
 
-    /// Behind the last answer the client may still send bytes that nobody will read.
-    fn after_answer(&mut self, is_last: bool, now: Instant) -> Action {
+    /// After the last response, the client may still send bytes that are discarded.
+    fn after_response(&mut self, is_last: bool, now: Instant) -> Action {
         self.received_by = self.deadline;
         if is_last {
             self.input = Vec::new();
@@ -477,8 +400,8 @@ impl Connection {
             Stage::Reading => self.refuse(Refusal::Late, now),
             Stage::Waiting(_) => self.refuse(Refusal::Busy, now),
             Stage::Inside(_) => self.refuse(Refusal::Lost, now),
-            Stage::Deferred(_) => self.ask_again(true, now),
-            Stage::Refusing | Stage::Lingering(_) | Stage::Draining => Action::Close(None),
+            Stage::Deferred(_) => self.repeat(true, now),
+            Stage::Refusing | Stage::Lingering(_) | Stage::Closing => Action::Close(None),
             Stage::Writing { .. } => Action::Close(Some(Refused::SlowReader)),
         }
     }

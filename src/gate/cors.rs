@@ -1,15 +1,15 @@
-//! What web pages of other origins may read: the header lines of an answer that tell a browser (Fetch, section 3.2). Pure.
+//! CORS: the header lines of a response that let web pages of other origins read it (Fetch, section 3.2). Pure.
 
 use super::head::without_empty_lines;
 use crate::config::CorsOrigins;
 use crate::response::ALLOW;
 
-/// What a page may read of an answer besides its body.
+/// The headers that a page may read.
 const EXPOSED: &str = "RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, X-Total-Count";
-/// A preflight holds for so many seconds; Chrome believes two hours at most.
+/// Seconds for which a browser may keep the result of a preflight request. Chrome accepts two hours at most.
 const MAX_AGE: &str = "7200";
 
-/// The lines for the answer to a request with this head, which may be the beginning of one or malformed.
+/// The lines for the response to a request with this header section, which may be incomplete or malformed.
 pub(super) fn lines(origins: &CorsOrigins, head: &[u8]) -> String {
     let (allowed, vary) = match origins {
         CorsOrigins::None => return String::new(),
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn unset_says_nothing() {
+    fn unset_adds_no_lines() {
         assert_eq!(
             lines(
                 &CorsOrigins::None,
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn any_origin_may_read_whatever_is_answered() {
+    fn star_allows_every_origin() {
         for head in [
             "",
             "nonsense",
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listed_origin_may_read_and_no_other_and_caches_are_told_why() {
+    fn only_listed_origins_are_allowed() {
         for origin in ["https://a.example", "HTTPS://A.example", "http://b.example:8080"] {
             let lines = lines(
                 &listed(),
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preflight_is_told_methods_fields_and_for_how_long() {
+    fn preflight_gets_methods_headers_and_max_age() {
         let lines = lines(
             &listed(),
             b"\r\nOPTIONS /x HTTP/1.1\r\nOrigin: https://a.example\r\n\r\n",

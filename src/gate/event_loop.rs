@@ -1,4 +1,4 @@
-//! The gate's one thread: handles the events of clients, workers and the clock, in turn.
+//! The gate's only thread: handles the events of clients, workers and the clock.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -23,24 +23,23 @@ use crate::metrics::{Metrics, Refused};
 use crate::util::arena::Key;
 use crate::util::threads;
 
-/// How exact deadlines are, and how long accepting pauses when descriptors or memory run out.
+/// The resolution of deadlines, and the pause of accepting when descriptors or memory run out.
 const TICK: Duration = Duration::from_millis(100);
-/// Accepted at one go, so that a flood of connections does not keep those that are here waiting.
+/// Connections that are accepted in one batch, so that a flood does not delay existing connections.
 const MAX_ACCEPTS: usize = 64;
-/// Failed pools whose threads have not ended yet. Workers get stuck by a defect alone, and then new ones would follow
-/// them.
+/// Failed pools whose threads still run. Only a defect makes workers stuck, and new ones would get stuck too.
 const MAX_FAILED: usize = 4;
-/// After the signal to end, idle connections may ask once more for this long: a proxy may be about to use one. Those that
-/// were answered for the last time are kept as long, so that no reset overtakes the answer.
+/// After the shutdown has begun, idle connections may send one more request for this time: a proxy may be about to use one.
+/// Connections with their last response are kept as long, so that no reset overtakes it.
 const DRAIN_IDLE: Duration = Duration::from_millis(500);
-/// After the signal to end, requests under way have this long.
+/// After the shutdown has begun, requests in flight have this time.
 const DRAIN_ALL: Duration = Duration::from_secs(3);
-/// Events taken from the kernel at once.
+/// Events of one wait.
 const MAX_EVENTS: usize = 256;
-/// Bytes that are read at once: more than a header section has.
+/// Bytes of one read: more than a header section has.
 const SCRATCH_BYTES: usize = 16 * 1024;
 
-/// Event numbers that no connection's key has: the upper half of a key is never zero.
+/// Event numbers that are no connection's key: the upper half of a key is never zero.
 const LISTENER: u64 = 0;
 const SHUTDOWN: u64 = 1;
 const WORKERS_LOST: u64 = 2;
@@ -48,7 +47,7 @@ const OUTCOMES: u64 = 3;
 
 /// Everything the gate's thread owns.
 pub(super) struct EventLoop {
-    /// Gone once the router is about to end.
+    /// `None` after the shutdown has begun.
     listener: Option<TcpListener>,
     /// False while the system has no descriptor or memory for another connection.
     accepting: bool,
@@ -57,7 +56,7 @@ pub(super) struct EventLoop {
     pool: Option<WorkerPool>,
     /// The pool that is being started, on another thread.
     starting: Option<Receiver<io::Result<WorkerPool>>>,
-    /// Pools that have failed and whose threads have not ended yet.
+    /// Failed pools whose threads still run.
     failed: Vec<WorkerPool>,
     draining: Option<Instant>,
     metrics: Arc<Metrics>,
@@ -73,7 +72,7 @@ impl EventLoop {
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        // Once is enough, and then it need not be read.
+        // One report is enough, so the value need not be read.
         let once = EventFlags::IN | EventFlags::ONESHOT;
         epoll::add(&epoll, shutdown, EventData::new_u64(SHUTDOWN), once)?;
         epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
@@ -124,14 +123,14 @@ impl EventLoop {
         }
     }
 
-    /// Whether nothing can happen but news from the kernel.
+    /// Whether only an event of the kernel can change anything.
     fn is_quiet(&self) -> bool {
         self.clients.is_empty() && self.accepting && self.draining.is_none() && self.pool.is_some()
     }
 
     fn handle(&mut self, number: u64, flags: EventFlags, now: Instant) {
         match number {
-            // At the cap each one closes another, which should have been read before that many more have come.
+            // At the limit each one evicts another, whose bytes should be read before many more connections arrive.
             LISTENER => self.accept(MAX_ACCEPTS.min(self.clients.share()), now),
             SHUTDOWN => self.drain(now),
             // The private connection brings nothing. It can only get room again, which `dispatch` uses, or be lost.
@@ -145,7 +144,7 @@ impl EventLoop {
         }
     }
 
-    /// Accepts so many of the connections that wait.
+    /// Accepts at most this many connections.
     fn accept(&mut self, most: usize, now: Instant) {
         for _ in 0..most {
             let Some(listener) = &self.listener else {
@@ -160,7 +159,7 @@ impl EventLoop {
                     }
                 }
                 Err(Errno::AGAIN) => return,
-                // The peer was gone before it was accepted; the next one may not be.
+                // This peer has already disconnected.
                 Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::PERM) => {}
                 Err(error) => {
                     self.clients.count(Refused::Accept);
@@ -173,7 +172,7 @@ impl EventLoop {
         }
     }
 
-    /// Stops or goes on listening to the listener, which would otherwise report the same trouble at once again.
+    /// Pauses or resumes accepting. A listener that cannot accept would otherwise report the same event continuously.
     fn listen(&mut self, interest: EventFlags) {
         if let Some(listener) = &self.listener
             && epoll::modify(&self.clients.epoll, listener, EventData::new_u64(LISTENER), interest).is_ok()
@@ -280,9 +279,9 @@ impl EventLoop {
         self.clients.expire(now);
     }
 
-    /// The end begins: no new connections; those that are here get their answers.
+    /// Begins the shutdown: no new connections, and existing ones get their responses.
     fn drain(&mut self, now: Instant) {
-        // Those whose connection is made have as much right to an answer as those accepted a moment ago.
+        // Connections in the backlog are established and get their responses too.
         self.accept(BACKLOG, now);
         self.listener = None;
         self.accepting = true;
@@ -290,7 +289,7 @@ impl EventLoop {
         self.clients.drain(now);
     }
 
-    /// Workers that have not answered until now are left to themselves; all others are waited for.
+    /// Detaches workers that have not responded yet. All others are joined.
     fn leave_stuck(mut self) {
         self.failed.extend(self.pool.take_if(|pool| pool.is_busy()));
         let stuck = self.failed.into_iter().filter(|pool| !pool.has_stopped());

@@ -1,37 +1,37 @@
-//! The head of a request: found byte by byte, then parsed and judged as a whole (RFC 9112). Pure.
+//! Parses the head of a request: request line and header section (RFC 9112). Pure.
 //!
-//! The verdict on a head depends on its bytes alone, never on how they were cut into packets: the scanner stops
-//! at the first byte that decides.
+//! The verdict depends only on the bytes, never on packet boundaries: the scanner stops at the first byte that decides.
 
 use std::fmt::Write;
 use std::net::Ipv6Addr;
 
 use super::forwarded::ProxyFields;
 use super::refusal::{MAX_HEAD_BYTES, MAX_HEADERS, Refusal};
+use crate::node::split_port;
 use crate::response::Persistence;
 
 /// Most digits of the size of a chunk. Nothing longer than `0` is needed, but leading zeros are legal.
 const MAX_CHUNK_DIGITS: usize = 16;
 
-/// Finds the end of a head in bytes that arrive in pieces.
+/// Finds the end of a head that arrives in pieces.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Scanner {
-    /// Bytes looked at.
+    /// Bytes that were examined.
     at: usize,
     /// Bytes of the line at `at`, and whether the last one was a CR.
     line: usize,
     cr: bool,
-    /// Whether the request line was seen; before it, empty lines are left over from a request before (section 2.2).
+    /// Whether the request line has begun. Empty lines before it are ignored (section 2.2).
     begun: bool,
     /// The end, once it is found.
     end: Option<usize>,
 }
 
 impl Scanner {
-    /// Goes on where it stopped. `bytes` are all bytes since the end of the last head.
+    /// Continues after the last call. `bytes` are all bytes since the end of the last head.
     ///
     /// # Errors
-    /// At the first byte that can't be part of a head.
+    /// The first byte that cannot be part of a head.
     pub(crate) fn scan(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
         while self.end.is_none()
             && let Some(byte) = bytes.get(self.at)
@@ -60,14 +60,14 @@ impl Scanner {
     }
 }
 
-/// What of a request matters.
+/// The parts of a request that the router uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
     pub(crate) method: String,
     /// Origin form (path and query), or `*`; printable ASCII without spaces. In the path doubled slashes are one and
     /// what need not be percent-encoded is not (RFC 3986, section 6.2.2).
     pub(crate) target: String,
-    /// It ends where a body follows, which nobody reads.
+    /// `Close` if a body follows, which the router does not read.
     pub(crate) persistence: Persistence,
     pub(crate) proxies: ProxyFields,
 }
@@ -137,14 +137,14 @@ fn is_last_chunk(body: &[u8]) -> Result<Option<bool>, Refusal> {
     }
 }
 
-/// What follows the empty lines that a client may send before a request (RFC 9112, section 2.2).
+/// The bytes after the empty lines that a client may send before a request (RFC 9112, section 2.2).
 pub(super) fn without_empty_lines(head: &[u8]) -> &[u8] {
     let begin = head.iter().position(|byte| !b"\r\n".contains(byte));
     &head[begin.unwrap_or(head.len())..]
 }
 
-/// `HTTP/1.` and a digit (RFC 9112, section 2.3). A higher minor version is served as the highest we know; another major
-/// one, also where its minor one is left out, is not ours to serve.
+/// `HTTP/1.` and a digit (RFC 9112, section 2.3). A higher minor version is served as 1.1. Another major version, with or
+/// without a minor one, is refused.
 fn minor_version(version: &[u8]) -> Result<u8, Refusal> {
     match version.strip_prefix(b"HTTP/") {
         Some([b'1', b'.', minor @ b'0'..=b'9']) => Ok(minor - b'0'),
@@ -159,7 +159,7 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_token_byte)
 }
 
-/// The header lines that decide anything.
+/// The header fields that the gate uses.
 #[derive(Default)]
 struct Fields<'a> {
     host: Option<&'a [u8]>,
@@ -197,7 +197,7 @@ impl<'a> Fields<'a> {
         Ok(fields)
     }
 
-    /// RFC 9112, section 3.2. It may be empty.
+    /// Checks `Host` (RFC 9112, section 3.2), which may be empty.
     fn check_host(&self, minor: u8) -> Result<(), Refusal> {
         match self.host {
             None if minor > 0 => Err(Refusal::Malformed("no Host header")),
@@ -254,16 +254,16 @@ fn is_authority(authority: &[u8]) -> bool {
     let Ok(authority) = str::from_utf8(authority) else {
         return false;
     };
-    let (is_host, port) = match authority.strip_prefix('[').map(|inner| inner.split_once(']')) {
-        Some(None) => return false,
-        Some(Some((address, port))) => (address.parse::<Ipv6Addr>().is_ok(), port),
-        None => {
-            let (name, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
-            (is_reg_name(name.as_bytes()), port)
-        }
+    let Ok((host, port)) = split_port(authority) else {
+        return false;
     };
-    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
-    is_host && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+    let is_host = match host.strip_prefix('[') {
+        Some(address) => address
+            .strip_suffix(']')
+            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        None => is_reg_name(host.as_bytes()),
+    };
+    is_host && port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn is_reg_name(mut name: &[u8]) -> bool {
@@ -287,7 +287,7 @@ fn is_unreserved(byte: u8) -> bool {
 fn canonical_target(method: &str, target: &[u8]) -> Result<String, Refusal> {
     const WRONG: Refusal = Refusal::Malformed("request target");
     match (method, target) {
-        // Nothing that we have a path for: the router answers 405.
+        // The router responds with 405.
         ("CONNECT", _) if is_authority(target) => Ok("*".to_owned()),
         ("OPTIONS", b"*") => Ok("*".to_owned()),
         (_, [b'/', ..]) => normalized(target),
@@ -331,7 +331,7 @@ fn normalized(target: &[u8]) -> Result<String, Refusal> {
     Ok(plain)
 }
 
-/// The byte whose two hexadecimal digits stand at the beginning.
+/// The byte of the two hexadecimal digits at the start.
 fn escaped(bytes: &[u8]) -> Option<u8> {
     let digits = bytes.get(..2)?.iter();
     digits

@@ -1,14 +1,13 @@
-//! The front door: accepts, counts, reads the head against clock and size, hands it on.
+//! The public port: accepts connections, bounds them in number, time and size, and passes valid requests to the workers.
 //!
-//! tiny_http alone can be ended by one request (upstream PR 290, closed) and has no limits or deadlines (upstream issue
-//! 143, open since 2018), so the public port is ours. One thread with epoll owns every client connection; nothing is
-//! spawned for any of them. What tiny_http gets, over private connections that only the gate holds, is one canonical
-//! request: method, path and query, the client's address and what becomes of the connection. When upstream gets limits
-//! and deadlines, the gate can go.
+//! One request can stop bare tiny_http (upstream PR 290, closed), which has no limits or deadlines (upstream issue 143, open
+//! since 2018). Hence the gate owns the public port. One thread with epoll owns all client connections. tiny_http gets only a
+//! validated method, path and query, with a ticket, over a private connection. When upstream gets limits and deadlines, the
+//! gate can be removed.
 //!
-//! `event_loop` waits for news and passes it on: of clients to `clients`, which has their sockets and shares and lets each
-//! `connection`, a pure state machine over `head`, `forwarded`, `cors` and `refusal`, say what is to be done; of workers
-//! to `worker_pool` and its `worker_connection`s.
+//! `event_loop` waits for events. It passes events of clients to `clients`, which owns the sockets and drives each
+//! `connection`, a pure state machine over `head`, `forwarded`, `cors` and `refusal`. It passes requests to `worker_pool`,
+//! whose workers take their context from `exchange` and return the response there.
 
 mod clients;
 mod clock;
@@ -41,21 +40,21 @@ use event_loop::EventLoop;
 pub(crate) use exchange::{Context, Exchange, Outcome};
 pub(crate) use worker_pool::{Spawn, WorkerPool};
 
-/// Connections that wait to be accepted. Those beyond it are a second late: their clients have to try again. After the
-/// signal to end no more than these are accepted, since a flood has no end.
+/// Connections in the kernel's queue. Clients above the limit connect a second later. A shutdown accepts at most these, since
+/// a flood has no end.
 const BACKLOG: usize = 4096;
-/// The send buffer in the kernel of each new connection, and the most that is written at once: the kernel checks its limit
+/// The send buffer in the kernel of each new connection, and the size of one write: the kernel checks its limit
 /// only between writes. It doubles the value. 512 connections that do not read hold some 6 MiB there.
 const SEND_BUFFER_BYTES: usize = 4 * 1024;
-/// The receive buffer: a request header section at once. Without a limit the kernel takes megabytes of pipelined requests.
+/// The receive buffer: a header section in one read. Without a limit the kernel takes megabytes of pipelined requests.
 const RECEIVE_BUFFER_BYTES: usize = 8 * 1024;
 
-/// What the gate goes by.
+/// The settings of the gate.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) max_connections: usize,
     pub(crate) trusted_proxies: Vec<IpNet>,
-    /// How long a kept-alive connection may say nothing.
+    /// How long a connection may be idle between requests.
     pub(crate) idle_timeout: Duration,
     pub(crate) cors_origins: CorsOrigins,
 }
@@ -66,26 +65,25 @@ impl Settings {
     }
 }
 
-/// A bound port at which nobody is served yet; connections wait in the kernel's backlog.
+/// A bound port that is not served yet. Connections wait in the kernel's backlog.
 #[derive(Debug)]
 pub(crate) struct Gate {
     listener: TcpListener,
     addr: SocketAddr,
 }
 
-/// A gate that has all it needs, and serves once it is told to. Dropping it lets the requests under way end and closes
-/// it.
+/// A prepared gate, which serves after [`Serving::begin`]. Dropping it completes the requests in flight and closes the port.
 #[derive(Debug)]
 pub(crate) struct Serving {
-    /// Dropped instead of used, it ends a thread that was not told to begin.
+    /// Dropped without use, it stops a thread that has not begun.
     begin: Option<Sender<()>>,
-    /// Joined before the shutdown event is closed: a descriptor that is closed is news of nothing.
+    /// Joined before the shutdown event is closed: epoll reports nothing of a closed descriptor.
     _thread: Joined,
     shutdown: OwnedFd,
 }
 
 impl Serving {
-    /// Serves clients from now on. True for the first call, which alone does anything.
+    /// Serves clients from now on. Returns true at the first call; further calls do nothing.
     pub(crate) fn begin(&mut self) -> bool {
         self.begin.take().is_some_and(|begin| begin.send(()).is_ok())
     }
@@ -94,7 +92,7 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         self.begin = None;
-        // It is written once, and so has room.
+        // Written once, so it has room.
         let _ = rustix::io::write(&self.shutdown, &1_u64.to_ne_bytes());
     }
 }
@@ -103,7 +101,7 @@ impl Gate {
     /// Binds the public port.
     ///
     /// # Errors
-    /// When the address is taken or can't be bound.
+    /// The address is in use or cannot be bound.
     pub(crate) fn bind(addr: SocketAddr) -> io::Result<Self> {
         let family = match addr {
             SocketAddr::V4(_) => AddressFamily::INET,
@@ -135,7 +133,7 @@ impl Gate {
     /// kernel's backlog.
     ///
     /// # Errors
-    /// When the workers can't be started or the system has no room for a thread.
+    /// The workers cannot be started, or the system has no room for a thread.
     pub(crate) fn prepare(
         self,
         settings: Settings,

@@ -1,4 +1,4 @@
-//! The requests and connections that the gate itself refuses, and its answers to them.
+//! The reasons for which the gate itself refuses requests and connections, with their responses.
 
 use std::fmt;
 
@@ -10,10 +10,10 @@ pub(crate) const MAX_HEAD_BYTES: usize = 8 * 1024;
 /// Most header lines, as HAProxy has it.
 pub(crate) const MAX_HEADERS: usize = 100;
 
-/// Why a request is not handed on, or not answered by a worker.
+/// Why a request does not reach a worker, or gets no response from one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// 400, with what is wrong.
+    /// 400, with the invalid part.
     Malformed(&'static str),
     /// 408
     Late,
@@ -23,13 +23,13 @@ pub(crate) enum Refusal {
     TargetTooLong,
     /// 431
     TooLong,
-    /// 503: no worker was free for long, or the place went to another client.
+    /// 503: no ticket was free in time, or the connection was evicted.
     Busy,
-    /// 503: all places are taken.
+    /// 503: all connections are in use.
     Full,
-    /// 503: the client holds its whole share of the connections.
+    /// 503: the client is at its connection share.
     Share,
-    /// 502: what was to answer is gone.
+    /// 502: the worker or its response is lost.
     Lost,
     /// 505
     Version,
@@ -45,7 +45,7 @@ impl Refusal {
         }
     }
 
-    /// Its status, and what it is counted as.
+    /// The status, and the label in `/metrics`.
     pub(crate) fn kind(self) -> (u16, Refused) {
         match self {
             Refusal::Malformed(_) => (400, Refused::Malformed),

@@ -1,4 +1,4 @@
-//! Which connection gives way to a newcomer.
+//! Selects the connection to evict for a new one.
 
 use std::cmp::Reverse;
 use std::time::Instant;
@@ -8,11 +8,11 @@ use crate::gate::connection::{Connection, Event, MIN_WRITE};
 use crate::gate::refusal::Refusal;
 use crate::metrics::Refused;
 
-/// Connections that are looked at to find the one that makes room: all of them where there are no more, the next so many
-/// where there are, so that a flood of newcomers costs no scan of 65,536 each.
+/// Connections that are examined to find the one to evict. With more connections, the next search continues after the last
+/// one: a flood of new connections must not cost a scan of 65,536 each.
 const MAX_CANDIDATES: usize = 1024;
 impl Clients {
-    /// At its share, a client's own connection that was answered, the longest ago, gives way.
+    /// If the client is at its share, closes its longest-idle connection.
     pub(super) fn close_own_idle(&mut self, holder: Holder, now: Instant) -> bool {
         let Holder::Client(client) = holder else {
             return false;
@@ -31,9 +31,9 @@ impl Clients {
         longest.is_some_and(|key| self.close(key, Some(Refused::MadeRoom)))
     }
 
-    /// Closes the connection that has waited longest for its head, or to be read, of the client that holds most. One that
-    /// waits for a worker is told that it was too many, and only where that is fairer. Nobody makes room for a client
-    /// that holds more.
+    /// Evicts the connection that has waited longest for its request or its reader, of the client with the most connections.
+    /// A connection that waits for a worker gets 503, and is evicted only if no other qualifies. A client with more
+    /// connections than the new one's client evicts none.
     pub(super) fn make_room(&mut self, newcomer: Holder, now: Instant) -> bool {
         let holds = self.held_by(newcomer);
         let gives_way = |socket: &Socket| {

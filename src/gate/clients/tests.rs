@@ -60,7 +60,8 @@ impl Clients {
     }
 
     pub(in crate::gate) fn deferred(&self) -> usize {
-        self.deferred
+        let all = self.sockets.iter();
+        all.filter(|(_, socket)| socket.connection.is_deferred()).count()
     }
 
     pub(in crate::gate) fn unsent(&self) -> usize {

@@ -1,0 +1,59 @@
+//! What happens to a client connection, and what its owner has to do then.
+
+use crate::gate::refusal::Refusal;
+use crate::metrics::Refused;
+use crate::response::Body;
+
+/// An event for a connection. An event that does not apply to its stage changes nothing.
+#[derive(Debug)]
+pub(in crate::gate) enum Event<'a> {
+    /// The client has sent these bytes.
+    Received(&'a [u8]),
+    /// The client will send nothing more.
+    Ended {
+        /// Whether the client has received everything, the close included.
+        has_received_all: bool,
+    },
+    /// A ticket is free.
+    Dispatched,
+    /// The workers' response to the request with this number.
+    Responded(u32, Vec<u8>),
+    /// The workers have deferred the request with this number.
+    Deferred {
+        number: u32,
+        /// Whether one more request may be deferred.
+        may_wait: bool,
+    },
+    /// The request with this number is lost.
+    Failed(u32),
+    /// The response that an [`Action::Refuse`] asked for.
+    Refused(Vec<u8>),
+    /// The kernel may have room to send.
+    Writable,
+    /// This many bytes were sent.
+    Sent(usize),
+    /// Time has passed.
+    Ticked,
+    /// The connection is refused or evicted.
+    Rejected(Refusal),
+    /// The router shuts down.
+    Draining,
+}
+
+/// What the caller has to do for a connection.
+#[derive(Debug)]
+pub(in crate::gate) enum Action {
+    Nothing,
+    /// Pass [`Event::Dispatched`] when a ticket is free and earlier connections have theirs.
+    Queue,
+    /// Send `Connection::in_flight` to the workers.
+    Forward,
+    /// Build the response with these header lines and pass it to [`Event::Refused`].
+    Refuse(Refusal, Body, String),
+    /// Send bytes of `Connection::unsent` and pass [`Event::Sent`].
+    Send,
+    /// Close the sending half.
+    Shutdown,
+    /// Close the connection, and count it as refused if there is a reason.
+    Close(Option<Refused>),
+}
