@@ -1,4 +1,4 @@
-//! What `/status` costs, and those who ask for addresses meanwhile.
+//! The duration of `/status`, and the latency of `/api/v1/ips` meanwhile.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,18 +12,18 @@ use crate::support::process::{Launch, Router, until};
 /// Nodes of which every tenth is down.
 const NODES: usize = 100_000;
 const SHORT_NODES: usize = 10_000;
-/// How long the load lasts, and the time between two looks: ten people with a page each, who are in a hurry.
+/// Duration of the load, and the pause between two requests for the status.
 const LASTING: Duration = Duration::from_secs(5);
 const BETWEEN: Duration = Duration::from_millis(100);
-/// Connections that ask for addresses: few, so that the machine is not busy with them alone.
+/// Connections that request addresses: few, so that they do not use the whole machine.
 const CONNECTIONS: usize = 2;
-/// Time in which a fleet of this size is asked for the first time, twice where it failed.
+/// Limit for the first probes of all nodes, two for each node that fails.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// How long an answer takes, and the latencies of `/api/v1/ips` while it is asked for.
+/// Measures the duration of `/status` and the latency of `/api/v1/ips` during it.
 pub fn beside_answers(length: Length) {
     let nodes = length.pick(NODES, SHORT_NODES);
-    println!("\n## /status with {nodes} nodes, asked for ten times a second, and /api/v1/ips meanwhile\n");
+    println!("\n## /status with {nodes} nodes, requested ten times a second, and /api/v1/ips meanwhile\n");
     println!("| what | one takes: median | longest | /ips p50 | p99 |\n|---|---|---|---|---|");
     let fleet = Fleet::start(nodes);
     fleet.set_each(|node| match node % 10 {
@@ -35,7 +35,7 @@ pub fn beside_answers(length: Length) {
         .set("REFRESH_INTERVAL", 600)
         .start();
     let is_known = || router.get("/status.json?state=new&n=0").json()["matched"] == 0;
-    assert!(until(PATIENCE, is_known), "all are asked");
+    assert!(until(PATIENCE, is_known), "all nodes are probed");
     for (what, target) in [
         ("nothing", None),
         ("/status.json", Some("/status.json")),
@@ -69,7 +69,7 @@ fn row(router: &Router, what: &str, target: Option<&str>) {
         let ips = "/api/v1/ips?container=hello-world";
         let measured = load::run(router.addr(), ips, CONNECTIONS, Keep::Alive, LASTING);
         done.store(true, Ordering::Relaxed);
-        (measured, looks.join().expect("it looks"))
+        (measured, looks.join().expect("the thread ends"))
     });
     times.sort_by(f64::total_cmp);
     let shown = |at: usize| times.get(at).map_or("-".to_owned(), |millis| format!("{millis:.1} ms"));

@@ -8,7 +8,7 @@ use super::{launch, serving};
 use crate::support::http::{self, Connection};
 use crate::support::{Behaviour, Explorer, Fleet, Launch, Listing, PATIENCE, Router};
 
-/// All samples of a router now, checked by a parser.
+/// All samples of a router, checked by a parser.
 fn metrics(router: &Router) -> String {
     let answer = router.get("/metrics");
     assert_eq!(
@@ -22,13 +22,13 @@ fn metrics(router: &Router) -> String {
     text
 }
 
-/// The value of one sample, such as `process_threads`; None when there is none.
+/// The value of one sample, such as `process_threads`; `None` if it is missing.
 fn value(metrics: &str, sample: &str) -> Option<f64> {
     let found = |line: &str| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok();
     metrics.lines().find_map(found)
 }
 
-/// The value of one of the router's own samples, which has to be there.
+/// The value of one of the router's samples. Panics if it is missing.
 #[track_caller]
 fn own(metrics: &str, sample: &str) -> f64 {
     let name = format!("infernet_router_{sample}");
@@ -50,13 +50,13 @@ fn nodes(metrics: &str, source: &str, state: &str) -> f64 {
     own(metrics, &format!("nodes{{source=\"{source}\",state=\"{state}\"}}"))
 }
 
-/// A router that asks its nodes once while a test lasts.
+/// A router that probes its nodes once during a test.
 fn calm() -> Launch {
     launch().set("REFRESH_INTERVAL", 86_400)
 }
 
 #[test]
-fn the_parser_refuses_what_is_not_prometheus_text() {
+fn parser_rejects_invalid_prometheus_text() {
     for wrong in [
         "# TYPE a counter\na{b=c} 1\n",
         "# TYPE a counter\na one\n",
@@ -67,13 +67,13 @@ fn the_parser_refuses_what_is_not_prometheus_text() {
 }
 
 #[test]
-fn nodes_are_counted_by_source_and_state_and_probes_by_outcome() {
+fn nodes_and_probes_are_counted_by_label() {
     let fleet = Fleet::start(5);
     fleet.set(2, Behaviour::Status(500));
     fleet.set(3, Behaviour::Status(429));
     let explorer = Explorer::start(Listing::Nodes(vec![fleet.addr(4), fleet.addr(0)]));
     let router = serving(calm().ips(fleet.list_of(0..4)).set("API_URL", explorer.url()));
-    // The node that failed is asked once more.
+    // The failed node is probed once more.
     router.until("all probes have ended", || probes(&metrics(&router), "failed") == 2.0);
     let text = metrics(&router);
     assert_eq!(
@@ -96,11 +96,11 @@ fn nodes_are_counted_by_source_and_state_and_probes_by_outcome() {
 }
 
 #[test]
-fn the_time_of_the_explorer_s_list_is_there_once_it_gave_one() {
+fn explorer_timestamp_appears_after_first_list() {
     let explorer = Explorer::start(Listing::Html);
     let router = serving(launch().set("API_URL", explorer.url()).set("REFRESH_INTERVAL", 1));
-    let asked = |outcome: &str| format!("explorer_requests_total{{outcome=\"{outcome}\"}}");
-    router.until("it has failed", || own(&metrics(&router), &asked("failed")) >= 1.0);
+    let polled = |outcome: &str| format!("explorer_requests_total{{outcome=\"{outcome}\"}}");
+    router.until("a poll has failed", || own(&metrics(&router), &polled("failed")) >= 1.0);
     assert_eq!(
         value(
             &metrics(&router),
@@ -109,24 +109,24 @@ fn the_time_of_the_explorer_s_list_is_there_once_it_gave_one() {
         None
     );
     explorer.set(Listing::Nodes(Vec::new()));
-    router.until("it has succeeded", || own(&metrics(&router), &asked("ok")) >= 1.0);
+    router.until("a poll has succeeded", || own(&metrics(&router), &polled("ok")) >= 1.0);
     assert!(own(&metrics(&router), "explorer_last_success_timestamp_seconds") > 1_700_000_000.0);
 }
 
 #[test]
-fn readings_of_the_list_are_counted_by_outcome() {
+fn list_reads_are_counted_by_outcome() {
     let fleet = Fleet::start(2);
     let router = serving(calm().ips(fleet.list_of(0..1)));
     let read = |outcome: &str| own(&metrics(&router), &format!("file_reads_total{{outcome=\"{outcome}\"}}"));
     let at_first = read("ok");
     router.write_ips(fleet.list());
-    router.until("it was read again", || read("ok") == at_first + 1.0);
+    router.until("the list is read again", || read("ok") == at_first + 1.0);
     router.until("both nodes are up", || {
         nodes(&metrics(&router), "ips_file", "up") == 2.0
     });
     assert_eq!(read("failed"), 0.0);
-    fs::remove_file(router.directory().join("ips.txt")).expect("the directory is ours");
-    router.until("it could not be read", || read("failed") == 1.0);
+    fs::remove_file(router.directory().join("ips.txt")).expect("the test owns the directory");
+    router.until("the list is unreadable", || read("failed") == 1.0);
     assert_eq!(nodes(&metrics(&router), "ips_file", "up"), 2.0);
 }
 
@@ -154,7 +154,7 @@ fn requests_are_counted_by_endpoint_and_status() {
 }
 
 #[test]
-fn what_the_gate_refuses_is_counted_by_reason() {
+fn refused_requests_are_counted_by_reason() {
     let router = serving(launch());
     let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "a".repeat(9000));
     for (head, reason) in [
@@ -173,7 +173,7 @@ fn what_the_gate_refuses_is_counted_by_reason() {
 }
 
 #[test]
-fn a_client_over_its_share_of_connections_is_counted() {
+fn connection_above_share_is_counted() {
     let router = serving(launch().set("MAX_CONNECTIONS", 16));
     let held: Vec<Connection> = (0..4).map(|_| Connection::open(router.addr())).collect();
     let over = Connection::open(router.addr()).receive_all();
@@ -185,7 +185,7 @@ fn a_client_over_its_share_of_connections_is_counted() {
 }
 
 #[test]
-fn the_limiter_s_decisions_and_clients_are_counted() {
+fn limiter_decisions_and_clients_are_counted() {
     let router = serving(launch().set("RATELIMIT_REQS_PER_MIN", 2));
     for status in [200, 200, 429] {
         assert_eq!(router.get("/api/v1/containers").status, status);
@@ -205,7 +205,7 @@ fn the_limiter_s_decisions_and_clients_are_counted() {
 }
 
 #[test]
-fn answers_without_a_node_and_pending_jobs_are_counted() {
+fn empty_answers_and_pending_jobs_are_counted() {
     let fleet = Fleet::start(3);
     fleet.set(0, Behaviour::up(5, &["hello-world"]));
     fleet.set(1, Behaviour::up(7, &["hello-world"]));
@@ -228,7 +228,7 @@ fn answers_without_a_node_and_pending_jobs_are_counted() {
     assert_eq!(
         own(&text, "pending_jobs"),
         1_000_012.0,
-        "a liar counts for a million at most"
+        "one node adds at most a million"
     );
     assert_eq!(own(&text, "conflicting_containers"), 0.0);
     assert_eq!(own(&text, "log_lines_dropped_total"), 0.0);
@@ -249,7 +249,7 @@ fn promises_are_counted() {
 }
 
 #[test]
-fn the_process_and_the_build_are_there() {
+fn process_and_build_metrics_exist() {
     let router = serving(launch());
     let text = metrics(&router);
     let version = env!("CARGO_PKG_VERSION");
@@ -316,7 +316,7 @@ fn clients_outside_metrics_from_get_404() {
 }
 
 #[test]
-fn behind_a_trusted_proxy_the_client_s_address_decides() {
+fn client_address_decides_through_trusted_proxy() {
     let launch = launch()
         .set("TRUSTED_PROXIES", "127.0.0.3")
         .set("METRICS_FROM", "192.0.2.7");
@@ -384,7 +384,7 @@ fn private_clients_read_metrics_only_if_set() {
 }
 
 #[test]
-fn a_trusted_proxy_that_does_not_name_its_client_shows_nobody_what_it_may_read_itself() {
+fn trusted_proxy_without_client_is_refused() {
     let router = serving(launch().set("TRUSTED_PROXIES", "127.0.0.1"));
     for target in ["/metrics", "/status", "/status.json"] {
         for (name, value, status) in [

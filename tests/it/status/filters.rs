@@ -27,16 +27,16 @@ fn problems_come_first_then_natural_address_order() {
         addresses.sort_unstable();
         addresses.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
-    let wanted = [sorted(|index| index % 5 == 3), sorted(|index| index % 5 != 3)].concat();
+    let expected = [sorted(|index| index % 5 == 3), sorted(|index| index % 5 != 3)].concat();
     let all = report(&router, "");
-    assert_eq!(fields(&all, "address"), wanted);
+    assert_eq!(fields(&all, "address"), expected);
     let mut walked = Vec::new();
     for offset in (0..).step_by(7).take_while(|offset| *offset < 30) {
         let page = report(&router, &format!("?n=7&offset={offset}"));
         assert_eq!(page["matched"], 30);
         walked.extend(fields(&page, "address"));
     }
-    assert_eq!(walked, wanted);
+    assert_eq!(walked, expected);
     assert_eq!(fields(&report(&router, "?offset=30"), "address"), [""; 0]);
     assert_eq!(fields(&report(&router, "?n=0"), "address"), [""; 0]);
 }
