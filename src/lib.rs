@@ -224,7 +224,7 @@ impl Router {
             metrics: Arc::clone(&metrics),
             fetcher: fetcher.clone(),
         };
-        let (thread, is_ready) = poller::start(poller, fetcher.clone(), outputs, news, stopped.clone(), &alarm)?;
+        let (thread, is_ready) = poller::start(poller, outputs, news, stopped.clone(), &alarm)?;
         threads.push(thread);
 
         let outputs = lists::Outputs { updates, metrics };

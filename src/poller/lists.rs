@@ -55,7 +55,7 @@ impl Poller {
             self.unanswered += 1;
         }
         let nodes = &self.nodes;
-        let is_new = |probing: &Probing, source: Source| probing.asked.is_none() && probing.source == source;
+        let is_new = |probing: &Probing, source: Source| probing.last_sent.is_none() && probing.source == source;
         self.schedule.retain(
             |id, source| nodes.get(&id).is_some_and(|probing| is_new(probing, source)),
             |id| nodes.contains_key(&id),
@@ -70,7 +70,7 @@ impl Poller {
             return;
         };
         probing.source = rank.source();
-        if probing.asked.is_none() && former.source() != rank.source() {
+        if probing.last_sent.is_none() && former.source() != rank.source() {
             self.schedule.add_new(id, rank.source());
         }
         // A draining node counts in no mass failure.
@@ -115,8 +115,8 @@ impl Poller {
             if let Some((class, _)) = probing.in_flight {
                 self.orphans.insert(id, class);
             }
-            if let Some(asked) = probing.asked {
-                self.schedule.dequeue(id, asked);
+            if let Some(last_sent) = probing.last_sent {
+                self.schedule.dequeue(id, last_sent);
             }
             self.mass_failures.of(probing.source).removed(id);
             let event = "node removed: no longer listed";

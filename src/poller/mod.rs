@@ -1,7 +1,7 @@
-//! Decides which node to probe when, and records what changed. The only writer of what the registry says nodes are.
+//! Decides which node to probe when, and writes the results to the registry. No other module changes the health of a node.
 //!
-//! One thread, one `select!`: news of the lists, reports of probes, the clock. It never waits for a probe to be taken
-//! (it counts those under way, and the pool has room for all of them) and never for a list.
+//! One thread with one `select!`: updates of the lists, reports of probes, the clock. The thread never blocks on the pool,
+//! which has room for all probes in flight, and never on a list.
 
 mod health;
 mod lists;
@@ -36,16 +36,16 @@ use probe::ProbeJob;
 pub(crate) use probe::{Outcome, Probe, probe};
 use schedule::{Class, Overdue, Schedule, Turn};
 
-/// Lines about a pool that is too small and then not: where it is at its limit, that may change with each round.
+/// Lines about a pool that is too small: near its limit, this may change with each round.
 const POOL_RATE: LogRate = LogRate {
     burst: 10,
     refill: Duration::from_secs(60),
 };
-/// A node that has answered nothing but 429 for so many intervals is limited.
+/// Intervals of only 429 responses after which a node is shown as `limited`.
 const LIMITED_INTERVALS: u32 = 10;
 
-/// Lines about container ids with several images: those of a fleet that is new, then one a minute, since strangers can
-/// make such conflicts.
+/// Lines about container ids with several images: a burst at startup, then one per minute, because untrusted nodes can
+/// cause such conflicts.
 const CONFLICT_RATE: LogRate = LogRate {
     burst: 20,
     refill: Duration::from_secs(60),
@@ -55,17 +55,17 @@ type ProbePool = Pool<ProbeJob, Probe>;
 /// A finished probe.
 type Report = Done<ProbeJob, Probe>;
 
-/// What the poller is told when it starts.
+/// The settings of the poller.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) interval: Duration,
     pub(crate) max_probes: usize,
     pub(crate) weights: PendingWeights,
-    /// Whether a first list of the Explorer is to come.
+    /// Whether startup waits for the first Explorer list.
     pub(crate) expects_explorer: bool,
 }
 
-/// Where it writes what it found.
+/// What the poller reads and writes.
 #[derive(Debug)]
 pub(crate) struct Outputs {
     pub(crate) registry: Arc<Registry>,
@@ -73,14 +73,13 @@ pub(crate) struct Outputs {
     pub(crate) fetcher: Fetcher,
 }
 
-/// Starts the poller; it ends when `stop` closes. The receiver it returns closes when every node of the first lists
-/// has answered or failed to.
+/// Starts the poller, which runs until `stop` closes. The returned receiver closes when every node of the first lists has
+/// returned a result.
 ///
 /// # Errors
-/// When no thread can be started.
+/// If no thread can be started.
 pub(crate) fn start(
     settings: Settings,
-    fetcher: Fetcher,
     outputs: Outputs,
     updates: Receiver<Update>,
     stop: Receiver<()>,
@@ -89,7 +88,7 @@ pub(crate) fn start(
     let (ready, is_ready) = bounded(0);
     #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
     let clock = Instant::now;
-    let prober = fetcher.clone();
+    let (fetcher, prober) = (outputs.fetcher.clone(), outputs.fetcher.clone());
     let run = move |job: &ProbeJob| probe(&prober, &job.addr, job.source);
     let (mut pool, reports) = ProbePool::new("probe", settings.max_probes, run, clock());
     pool.resize(1, clock())?;
@@ -99,8 +98,8 @@ pub(crate) fn start(
             let wake = poller.act(clock());
             select_biased! {
                 recv(stop) -> _ => return fetcher.shutdown(),
-                // Before the lists: reports come as fast as probes are sent at most, while lists of 100,000 nodes that change
-                // all the time would keep them waiting for good.
+                // Before the lists: the rate of reports is bounded by that of probes, while lists of 100,000 nodes that
+                // change all the time would delay reports forever.
                 recv(reports) -> report => match report {
                     Ok(report) => poller.report(report, clock()),
                     Err(_) => return,
@@ -129,7 +128,7 @@ enum Cause {
 #[derive(Debug)]
 struct Probing {
     source: Source,
-    asked: Option<Instant>,
+    last_sent: Option<Instant>,
     in_flight: Option<(Class, Cause)>,
     /// Each node has one recheck due at most, so that failures cannot multiply.
     is_recheck_due: bool,
@@ -140,7 +139,7 @@ impl Probing {
     fn new(source: Source) -> Self {
         Self {
             source,
-            asked: None,
+            last_sent: None,
             in_flight: None,
             is_recheck_due: false,
             warned_of_redirect: false,
@@ -160,13 +159,13 @@ struct Poller {
     by_addr: HashMap<NodeAddr, NodeId>,
     listed: Option<Arc<NodeList>>,
     explorer: Option<Arc<ExplorerList>>,
-    /// Probes of nodes that left the lists meanwhile.
+    /// Probes in flight whose nodes have left the lists.
     orphans: HashMap<NodeId, Class>,
     ready: Option<Sender<()>>,
     mass_failures: MassFailures,
     /// The last response over each address family.
     last_response: [Option<Instant>; 2],
-    /// Nodes of the first lists that have not been asked yet.
+    /// Nodes without a result yet.
     unanswered: usize,
     warned_of_pool: bool,
     warned_of_catalogue: bool,
@@ -208,7 +207,7 @@ impl Poller {
         }
     }
 
-    /// Does all that is due and returns when there is more to do.
+    /// Does all that is due. Returns when more is due.
     fn act(&mut self, now: Instant) -> Instant {
         self.end_doubts(now);
         self.resize_pool(now);
@@ -237,9 +236,9 @@ impl Poller {
     fn send_due(&mut self, now: Instant) -> Instant {
         loop {
             match self.schedule.turn(now) {
-                Turn::Ask(id) => self.ask(id, Cause::Turn, now),
-                Turn::New(id) if self.is_new(id) => self.ask(id, Cause::Turn, now),
-                Turn::Recheck(id) if self.is_recheck_due(id) => self.ask(id, Cause::Recheck, now),
+                Turn::Probe(id) => self.send(id, Cause::Turn, now),
+                Turn::New(id) if self.is_new(id) => self.send(id, Cause::Turn, now),
+                Turn::Recheck(id) if self.is_recheck_due(id) => self.send(id, Cause::Recheck, now),
                 Turn::New(_) | Turn::Recheck(_) => {}
                 Turn::Round => self.begin_round(now),
                 Turn::Wait(until) => return until,
@@ -248,7 +247,7 @@ impl Poller {
     }
 
     fn is_new(&self, id: NodeId) -> bool {
-        self.nodes.get(&id).is_some_and(|node| node.asked.is_none())
+        self.nodes.get(&id).is_some_and(|node| node.last_sent.is_none())
     }
 
     fn is_recheck_due(&self, id: NodeId) -> bool {
@@ -262,7 +261,7 @@ impl Poller {
         }
     }
 
-    fn ask(&mut self, id: NodeId, cause: Cause, now: Instant) {
+    fn send(&mut self, id: NodeId, cause: Cause, now: Instant) {
         let class = self.class(id);
         let Some(probing) = self.nodes.get_mut(&id).filter(|probing| probing.in_flight.is_none()) else {
             return;
@@ -270,8 +269,8 @@ impl Poller {
         let Some(addr) = self.registry.note(id, now, |record| record.addr.clone()) else {
             return;
         };
-        if let Some(asked) = probing.asked {
-            self.schedule.dequeue(id, asked);
+        if let Some(last_sent) = probing.last_sent {
+            self.schedule.dequeue(id, last_sent);
         }
         let job = ProbeJob {
             id,
@@ -280,7 +279,7 @@ impl Poller {
             source: probing.source,
         };
         probing.is_recheck_due = false;
-        probing.asked = Some(now);
+        probing.last_sent = Some(now);
         if self.pool.send(job) {
             probing.in_flight = Some((class, cause));
             self.schedule.sent(class);

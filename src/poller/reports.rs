@@ -42,13 +42,13 @@ impl Poller {
         } = probe;
         self.count_probe(&outcome, report.took);
         if let Some(class) = self.orphans.remove(&id) {
-            return self.schedule.ended(class);
+            return self.schedule.finished(class);
         }
         let (Some(probing), Some(was)) = (self.nodes.get_mut(&id), self.registry.health(id)) else {
             return;
         };
         let cause = probing.in_flight.take().map(|(class, cause)| {
-            self.schedule.ended(class);
+            self.schedule.finished(class);
             cause
         });
         let verdict = outcome.verdict();
@@ -132,8 +132,8 @@ impl Poller {
 
     /// Queues a node for its next turn.
     fn await_turn(&mut self, id: NodeId) {
-        if let Some(asked) = self.nodes.get(&id).and_then(|probing| probing.asked) {
-            self.schedule.enqueue(id, self.class(id), asked);
+        if let Some(last_sent) = self.nodes.get(&id).and_then(|probing| probing.last_sent) {
+            self.schedule.enqueue(id, self.class(id), last_sent);
         }
     }
 

@@ -1,9 +1,9 @@
-//! Whom to ask when, pure: each node once an interval, spread evenly over it, those that are up before those that are
-//! down, with rechecks and new nodes between.
+//! Decides which node to probe when: each node once per interval, spread evenly over the interval, available nodes before
+//! others, with rechecks and new nodes between. Pure.
 //!
-//! The node that was asked longest ago is next. With n nodes, one is asked every nth part of the interval, so that
-//! each is asked an interval after the last time; one that has waited for a whole interval is asked at once. So a node may
-//! be asked early, as when others join, but nodes that come and go never delay it.
+//! The node with the oldest probe is next. With n nodes, one probe is sent every nth part of the interval, so each node is
+//! probed an interval after its last probe. A node that has waited for a whole interval is probed immediately. A node may
+//! thus be probed early, when other nodes join, but nodes that come and go never delay it.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -11,64 +11,63 @@ use std::time::{Duration, Instant};
 use crate::node::Source;
 use crate::registry::NodeId;
 
-/// A failed node that was up is asked again after this; with 3 s for each of two probes and `MAX_DELAY` it is lost
-/// within an interval and 9 s.
+/// Delay of the second probe after a failure. With 3 s for each of two probes and `MAX_DELAY`, a node goes down within one
+/// interval and 9 s.
 pub(super) const RECHECK_AFTER: Duration = Duration::from_secs(1);
-/// A turn that is late by more than this breaks the bound above: the pool is too small, or nodes are too many.
+/// A turn that is late by more than this breaks the bound above: the pool is too small for the nodes.
 const MAX_DELAY: Duration = Duration::from_secs(2);
-/// And by more than this part of a short interval.
+/// The same as a part of a short interval.
 const DELAY_SHARE: u32 = 16;
-/// Between two probes, but for the first ones of nodes of ips.txt, which are asked at once: 2,000 a second at most. A
-/// small core and a small uplink have something else to do.
+/// Minimum time between two probes: at most 2,000 per second, because a small processor and a small uplink have other work.
+/// First probes of listed nodes are exempt.
 const MIN_SPACING: Duration = Duration::from_micros(500);
-/// A turn that is noticed late by no more than this is made up for.
+/// A delay up to this is caught up with.
 const CATCH_UP: Duration = Duration::from_millis(20);
-/// Where nodes that are up would take all probes a second, every fourth one is for the others.
+/// If available nodes alone would use all probes, every fourth probe is for the others.
 const UP_IN_A_ROW: u32 = 3;
 
-/// Whose turn it is in the pool.
+/// The share of the pool that a probe takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
-    /// Nodes that are up: always have a turn.
+    /// Available nodes: the whole pool.
     Up,
-    /// Nodes that are down or not known yet: three quarters of the pool at most, so that hanging ones can't take it all.
+    /// Nodes that are down, doubted or new: at most three quarters of the pool, so that hanging nodes cannot fill it.
     Other,
 }
 
-/// What to do now.
+/// What the poller does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// Ask this node.
-    Ask(NodeId),
-    /// Ask this node, if it never was.
+    /// Probe this node.
+    Probe(NodeId),
+    /// Probe this node if it never was probed.
     New(NodeId),
-    /// The same a second after a probe of it failed, unless it has been asked since.
+    /// Probe this node, whose last probe failed a second ago, unless it was probed since.
     Recheck(NodeId),
     /// An interval is over: call `begin_round`.
     Round,
-    /// Nothing before this instant, unless something ends or arrives.
+    /// Do nothing before this instant, unless a probe finishes or a list arrives.
     Wait(Instant),
 }
 
 /// Nodes that have waited for longer than an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Overdue {
-    /// Nodes that are up.
+    /// Available nodes.
     pub(super) up: usize,
-    /// Nodes that are not.
+    /// Other nodes.
     pub(super) other: usize,
 }
 
-/// What one class waits for, and has.
+/// The nodes and probes of one class.
 #[derive(Debug)]
 struct ClassQueue {
-    /// Nodes that wait for their turn, by when they were asked last.
+    /// Nodes that wait for their turn, by the time of their last probe.
     nodes: BTreeSet<(Instant, NodeId)>,
     last_turn: Instant,
-    /// In the order in which they fall due. Each class has its own, so that one whose share of the pool is taken
-    /// keeps nobody else waiting.
+    /// Ordered by due time. Each class has a separate queue, so that a class without room delays no other.
     rechecks: VecDeque<(Instant, NodeId)>,
-    under_way: usize,
+    in_flight: usize,
 }
 
 #[derive(Debug)]
@@ -78,21 +77,20 @@ pub(super) struct Schedule {
     next_round: Instant,
     up: ClassQueue,
     other: ClassQueue,
-    /// Never asked yet. Those that the operator listed don't wait behind the Explorer's.
+    /// Nodes that never were probed. Listed nodes do not wait for Explorer nodes.
     new_listed: VecDeque<NodeId>,
-    new_named: VecDeque<NodeId>,
-    /// How many of them were there when this round began.
+    new_explorer: VecDeque<NodeId>,
+    /// Number of new nodes when this round began.
     new_before_round: usize,
     /// When `MIN_SPACING` allows the next probe.
     next_send: Instant,
     up_in_a_row: u32,
-    /// Whose turn it is where the Explorer's new nodes and nodes that are down are due: in turn, so that a flood of
-    /// new ones keeps none that is back from being noticed.
+    /// New Explorer nodes and nodes that are down alternate, so that a flood of new nodes does not delay a recovery.
     is_turn_of_new: bool,
 }
 
 impl Schedule {
-    /// What is listed first is new and asked at once; the first round ends an interval from now.
+    /// Creates an empty schedule. The first round ends an interval from now.
     pub(super) fn new(interval: Duration, max_probes: usize, now: Instant) -> Self {
         Self {
             interval,
@@ -101,7 +99,7 @@ impl Schedule {
             up: ClassQueue::new(now),
             other: ClassQueue::new(now),
             new_listed: VecDeque::new(),
-            new_named: VecDeque::new(),
+            new_explorer: VecDeque::new(),
             new_before_round: 0,
             next_send: now,
             up_in_a_row: 0,
@@ -112,16 +110,16 @@ impl Schedule {
     pub(super) fn add_new(&mut self, id: NodeId, source: Source) {
         match source {
             Source::IpsFile => self.new_listed.push_back(id),
-            Source::Explorer => self.new_named.push_back(id),
+            Source::Explorer => self.new_explorer.push_back(id),
         }
     }
 
-    /// Keeps new nodes that `is_new` in this list, and rechecks of nodes that `is_listed`: a list that changes often makes no
-    /// queue longer than itself, and nodes that come and go take no turn from those that stay.
+    /// Removes new nodes that are not `is_new` in this list, and rechecks of nodes that are not `is_listed`. A list that
+    /// changes often thus makes no queue longer than itself, and nodes that left take no turn.
     pub(super) fn retain(&mut self, is_new: impl Fn(NodeId, Source) -> bool, is_listed: impl Fn(NodeId) -> bool) {
         let before = self.new_count();
         self.new_listed.retain(|id| is_new(*id, Source::IpsFile));
-        self.new_named.retain(|id| is_new(*id, Source::Explorer));
+        self.new_explorer.retain(|id| is_new(*id, Source::Explorer));
         self.new_before_round = self.new_before_round.saturating_sub(before - self.new_count());
         for queue in [&mut self.up, &mut self.other] {
             queue.rechecks.retain(|(_, id)| is_listed(*id));
@@ -129,37 +127,37 @@ impl Schedule {
     }
 
     fn new_count(&self) -> usize {
-        self.new_listed.len() + self.new_named.len()
+        self.new_listed.len() + self.new_explorer.len()
     }
 
-    /// Changes how many probes may be under way at once. Those that are go on.
+    /// Changes the maximum number of concurrent probes. Probes in flight continue.
     pub(super) fn set_max_probes(&mut self, max_probes: usize) {
         self.max_probes = max_probes;
     }
 
-    /// A node whose probe has ended waits for its next turn.
-    pub(super) fn enqueue(&mut self, id: NodeId, class: Class, asked: Instant) {
-        self.queue(class).nodes.insert((asked, id));
+    /// Queues a node whose probe has finished.
+    pub(super) fn enqueue(&mut self, id: NodeId, class: Class, last_sent: Instant) {
+        self.queue(class).nodes.insert((last_sent, id));
     }
 
-    /// A node that is asked out of turn, or not listed any more, waits no longer.
-    pub(super) fn dequeue(&mut self, id: NodeId, asked: Instant) {
-        self.up.nodes.remove(&(asked, id));
-        self.other.nodes.remove(&(asked, id));
+    /// Removes a node that is probed out of turn or no longer listed.
+    pub(super) fn dequeue(&mut self, id: NodeId, last_sent: Instant) {
+        self.up.nodes.remove(&(last_sent, id));
+        self.other.nodes.remove(&(last_sent, id));
     }
 
     pub(super) fn recheck(&mut self, id: NodeId, class: Class, now: Instant) {
         self.queue(class).rechecks.push_back((now + RECHECK_AFTER, id));
     }
 
-    /// A probe of this class was sent.
+    /// Counts a sent probe.
     pub(super) fn sent(&mut self, class: Class) {
-        self.queue(class).under_way += 1;
+        self.queue(class).in_flight += 1;
     }
 
-    /// A probe of this class ended.
-    pub(super) fn ended(&mut self, class: Class) {
-        self.queue(class).under_way -= 1;
+    /// Counts a finished probe.
+    pub(super) fn finished(&mut self, class: Class) {
+        self.queue(class).in_flight -= 1;
     }
 
     fn queue(&mut self, class: Class) -> &mut ClassQueue {
@@ -169,34 +167,34 @@ impl Schedule {
         }
     }
 
-    fn under_way(&self) -> usize {
-        self.up.under_way + self.other.under_way
+    fn in_flight(&self) -> usize {
+        self.up.in_flight + self.other.in_flight
     }
 
     fn has_room(&self, class: Class) -> bool {
         let share = (self.max_probes * 3 / 4).max(1);
-        self.under_way() < self.max_probes && (class == Class::Up || self.other.under_way < share)
+        self.in_flight() < self.max_probes && (class == Class::Up || self.other.in_flight < share)
     }
 
-    /// Nodes that are to be asked at once, and those that are being asked: what the pool should have threads for.
+    /// Number of useful threads: probes in flight, nodes due immediately and one to spare.
     pub(super) fn demand(&self, now: Instant) -> usize {
-        self.under_way() + self.up.rechecks_due(now) + self.other.rechecks_due(now) + self.new_listed.len() + 1
+        self.in_flight() + self.up.rechecks_due(now) + self.other.rechecks_due(now) + self.new_listed.len() + 1
     }
 
-    /// Begins a round, and returns who did not get a turn in the last one.
+    /// Begins a round. Returns the numbers of nodes that had no turn in the last one.
     pub(super) fn begin_round(&mut self, now: Instant) -> Overdue {
         let overdue = Overdue {
             up: self.up.overdue(self.interval, now),
             other: self.other.overdue(self.interval, now) + self.new_before_round,
         };
         self.new_before_round = self.new_count();
-        // Late by more than an interval (the machine slept): go on from now instead of catching up.
+        // After a delay of more than an interval (the machine slept), continue from now instead of catching up.
         let next = self.next_round + self.interval;
         self.next_round = if next > now { next } else { now + self.interval };
         overdue
     }
 
-    /// What is to be done at `now`. Call it again after each thing done.
+    /// Returns what to do at `now`. The caller repeats the call after each turn.
     pub(super) fn turn(&mut self, now: Instant) -> Turn {
         let mut wait = self.next_round;
         for class in self.classes() {
@@ -211,7 +209,7 @@ impl Schedule {
                 wait = wait.min(due.max(self.next_send));
             }
         }
-        // Last, so that only those are overdue for which there is no room.
+        // Last, so that a node is overdue only if the pool has no room for it.
         match now < self.next_round {
             true => Turn::Wait(wait),
             false => Turn::Round,
@@ -237,22 +235,22 @@ impl Schedule {
         let turn = match class {
             Class::Up => {
                 let recheck = self.up.take_recheck(now).map(Turn::Recheck);
-                recheck.or_else(|| self.up.take(self.interval, now).map(Turn::Ask))
+                recheck.or_else(|| self.up.take(self.interval, now).map(Turn::Probe))
             }
-            // Rechecks come last: a node that was not up is still none, while one that is new or back may be.
+            // Rechecks rank last: they confirm a failure, while a new or recovered node may become available.
             Class::Other => self
-                .take_turn_or_new_named(now)
+                .take_turn_or_new_explorer(now)
                 .or_else(|| self.other.take_recheck(now).map(Turn::Recheck)),
         }?;
         self.next_send = self.next_send.max(earlier(now)) + MIN_SPACING;
         Some(turn)
     }
 
-    /// When a node of this class is due, unless it is a new one of ips.txt.
+    /// When the next node of this class is due. New listed nodes are not included.
     fn next_due(&self, class: Class) -> Option<Instant> {
         match class {
             Class::Up => self.up.next_due(self.interval),
-            Class::Other if self.new_named.is_empty() => self.other.next_due(self.interval),
+            Class::Other if self.new_explorer.is_empty() => self.other.next_due(self.interval),
             Class::Other => Some(self.next_send),
         }
     }
@@ -262,19 +260,19 @@ impl Schedule {
         Some(self.take_new(id, now))
     }
 
-    fn take_turn_or_new_named(&mut self, now: Instant) -> Option<Turn> {
-        let turn = match self.is_turn_of_new && !self.new_named.is_empty() {
+    fn take_turn_or_new_explorer(&mut self, now: Instant) -> Option<Turn> {
+        let turn = match self.is_turn_of_new && !self.new_explorer.is_empty() {
             true => None,
             false => self.other.take(self.interval, now),
         };
         self.is_turn_of_new = turn.is_some();
-        turn.map(Turn::Ask).or_else(|| {
-            let id = self.new_named.pop_front()?;
+        turn.map(Turn::Probe).or_else(|| {
+            let id = self.new_explorer.pop_front()?;
             Some(self.take_new(id, now))
         })
     }
 
-    /// The turns of all are counted from the last new node on: those that were just asked need none.
+    /// All turns are counted from the last new node on: nodes that were just probed need none.
     fn take_new(&mut self, id: NodeId, now: Instant) -> Turn {
         self.new_before_round = self.new_before_round.saturating_sub(1);
         self.up.last_turn = now;
@@ -289,13 +287,13 @@ impl ClassQueue {
             nodes: BTreeSet::new(),
             last_turn: now,
             rechecks: VecDeque::new(),
-            under_way: 0,
+            in_flight: 0,
         }
     }
 
     fn overdue(&self, interval: Duration, now: Instant) -> usize {
         let delay = MAX_DELAY.min(interval / DELAY_SHARE);
-        let waits = |(asked, _): &&(Instant, NodeId)| *asked + interval + delay < now;
+        let waits = |(last_sent, _): &&(Instant, NodeId)| *last_sent + interval + delay < now;
         self.nodes.iter().take_while(waits).count()
     }
 
@@ -311,36 +309,36 @@ impl ClassQueue {
         })
     }
 
-    /// When the next of the evenly spread turns is.
+    /// When the next of the evenly spread turns is due.
     fn next_turn(&self, interval: Duration) -> Instant {
-        let nodes = (self.nodes.len() + self.under_way).max(1);
+        let nodes = (self.nodes.len() + self.in_flight).max(1);
         self.last_turn + interval / nodes as u32
     }
 
-    /// The node that was asked longest ago, if its turn has come.
+    /// Removes the node with the oldest probe if its turn has come.
     fn take(&mut self, interval: Duration, now: Instant) -> Option<NodeId> {
         let next_turn = self.next_turn(interval);
-        let (asked, _) = *self.nodes.first()?;
-        if now < next_turn && now < asked + interval {
+        let (last_sent, _) = *self.nodes.first()?;
+        if now < next_turn && now < last_sent + interval {
             return None;
         }
-        // A timer that fires some milliseconds late is made up for, a pool that was full for long is not.
+        // A timer that fires some milliseconds late is caught up with. A pool that was full for long is not.
         self.last_turn = next_turn.clamp(earlier(now), now);
         self.nodes.pop_first().map(|(_, id)| id)
     }
 
-    /// When the next node is due, unless it is a new one.
+    /// When the next node or recheck is due.
     fn next_due(&self, interval: Duration) -> Option<Instant> {
         let recheck = self.rechecks.front().map(|(due, _)| *due);
         let turn = self
             .nodes
             .first()
-            .map(|(asked, _)| self.next_turn(interval).min(*asked + interval));
+            .map(|(last_sent, _)| self.next_turn(interval).min(*last_sent + interval));
         recheck.into_iter().chain(turn).min()
     }
 }
 
-/// From when on what is noticed late is made up for.
+/// The earliest time from which delays are caught up with.
 fn earlier(now: Instant) -> Instant {
     now.checked_sub(CATCH_UP).unwrap_or(now)
 }

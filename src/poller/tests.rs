@@ -10,7 +10,7 @@ use crate::registry::{Page, PromisePolicy, Purpose};
 const INTERVAL: Duration = Duration::from_secs(30);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A poller whose pool has no threads: the test says how each probe ended.
+/// A poller whose pool has no threads: the test supplies each result.
 struct Rig {
     poller: Poller,
     registry: Arc<Registry>,
@@ -67,7 +67,7 @@ fn failed() -> Outcome {
 }
 
 impl Rig {
-    /// One that ips.txt lists.
+    /// A poller with listed nodes only.
     fn listed(list: &str) -> Self {
         let mut rig = rig(false);
         rig.update(listed(list));
@@ -82,7 +82,7 @@ impl Rig {
         self.poller.by_addr[&NodeAddr::parse(addr).expect("an address")]
     }
 
-    /// Sends what is due, and says what is under way then.
+    /// Sends what is due. Returns the nodes with a probe in flight.
     fn send_due(&mut self) -> Vec<String> {
         self.poller.send_due(self.now);
         let nodes = self.poller.nodes.iter();
@@ -121,10 +121,10 @@ impl Rig {
         self.poller.report(report, self.now);
     }
 
-    /// Asks a node and lets the probe end so.
+    /// Probes a node with this outcome.
     fn probe(&mut self, addr: &str, outcome: Outcome) -> Health {
         let id = self.id(addr);
-        self.poller.ask(id, Cause::Turn, self.now);
+        self.poller.send(id, Cause::Turn, self.now);
         self.report(id, outcome);
         self.registry.health(id).expect("the node is listed")
     }
@@ -147,7 +147,7 @@ impl Rig {
 }
 
 #[test]
-fn one_success_makes_a_node_available_and_two_failures_in_a_row_lose_it() {
+fn one_success_up_two_failures_down() {
     let mut rig = Rig::listed("h:1");
     assert_eq!(rig.available(), [""; 0]);
     assert_eq!(rig.probe("h:1", is_up()), Health::Up);
@@ -164,7 +164,7 @@ fn one_success_makes_a_node_available_and_two_failures_in_a_row_lose_it() {
 }
 
 #[test]
-fn a_node_that_fails_is_asked_once_more_after_a_second() {
+fn failed_node_is_rechecked_once_after_a_second() {
     for before in [None, Some(is_up())] {
         let mut rig = Rig::listed("h:1");
         if let Some(outcome) = before {
@@ -183,7 +183,7 @@ fn a_node_that_fails_is_asked_once_more_after_a_second() {
 }
 
 #[test]
-fn a_node_that_is_back_before_its_recheck_is_not_asked_once_more() {
+fn recovered_node_is_not_rechecked() {
     let mut rig = Rig::listed("h:1");
     rig.probe("h:1", failed());
     rig.probe("h:1", is_up());
@@ -213,7 +213,7 @@ fn status_429_and_local_error_are_no_verdict() {
 }
 
 #[test]
-fn a_429_ends_a_doubt_for_the_node_that_sends_it() {
+fn status_429_ends_doubt_for_its_node() {
     let addrs = ["h:1", "h:2", "h:3", "h:4"];
     let mut rig = Rig::listed(&addrs.join("\n"));
     for outcome in [is_up, failed, failed] {
@@ -241,7 +241,7 @@ fn a_429_ends_a_doubt_for_the_node_that_sends_it() {
 }
 
 #[test]
-fn a_probe_counts_only_for_a_node_that_was_listed_all_the_while() {
+fn result_counts_only_if_listed_without_interruption() {
     let mut rig = Rig::listed("h:1\nh:2");
     rig.send_due();
     let old = rig.id("h:1");
@@ -257,7 +257,7 @@ fn a_probe_counts_only_for_a_node_that_was_listed_all_the_while() {
 }
 
 #[test]
-fn a_node_that_stays_listed_keeps_its_state_whatever_else_changes() {
+fn node_that_stays_listed_keeps_its_state() {
     let mut rig = rig(true);
     rig.update(listed("1.1.1.1:1\n2.2.2.2:2"));
     let id = rig.id("1.1.1.1:1");
@@ -281,7 +281,7 @@ fn a_node_that_stays_listed_keeps_its_state_whatever_else_changes() {
 }
 
 #[test]
-fn it_is_ready_when_every_node_of_the_first_lists_was_heard_of() {
+fn ready_when_each_first_node_has_a_result() {
     let mut rig = rig(true);
     rig.update(listed("1.1.1.1:1\n2.2.2.2:2\n3.3.3.3:3"));
     rig.probe("1.1.1.1:1", is_up());
@@ -298,7 +298,7 @@ fn it_is_ready_when_every_node_of_the_first_lists_was_heard_of() {
 }
 
 #[test]
-fn no_node_or_an_explorer_that_fails_is_nothing_to_wait_for() {
+fn empty_list_or_failed_explorer_delays_no_start() {
     assert!(Rig::listed("").is_ready());
     let mut rig = rig(true);
     rig.update(listed(""));
@@ -308,7 +308,7 @@ fn no_node_or_an_explorer_that_fails_is_nothing_to_wait_for() {
 }
 
 #[test]
-fn new_nodes_of_ips_txt_are_asked_before_those_of_the_explorer_and_in_its_order() {
+fn new_listed_nodes_are_probed_first_in_order() {
     let mut rig = rig(true);
     rig.update(explorer("9.9.9.9:9\n1.1.1.1:1"));
     rig.update(listed("8.8.8.8:8\n7.7.7.7:7"));
@@ -323,7 +323,7 @@ fn new_nodes_of_ips_txt_are_asked_before_those_of_the_explorer_and_in_its_order(
 }
 
 #[test]
-fn new_nodes_that_come_and_go_take_no_turn_from_one_that_stays() {
+fn new_nodes_that_leave_take_no_turn() {
     let mut rig = rig(true);
     for other in 0..100 {
         rig.update(explorer(&format!("1.1.1.{other}:1\n9.9.9.9:9")));
@@ -348,20 +348,20 @@ fn new_nodes_that_come_and_go_take_no_turn_from_one_that_stays() {
 }
 
 #[test]
-fn a_node_is_asked_by_one_probe_at_a_time() {
+fn node_has_one_probe_in_flight() {
     let mut rig = Rig::listed("h:1\nh:2");
     assert_eq!(rig.send_due(), ["h:1", "h:2"]);
     rig.report(rig.id("h:2"), is_up());
     let hanging = rig.id("h:1");
-    let begun = rig.poller.nodes[&hanging].asked;
+    let begun = rig.poller.nodes[&hanging].last_sent;
     rig.now += INTERVAL;
     assert_eq!(rig.send_due(), ["h:1", "h:2"], "a round");
-    rig.poller.ask(hanging, Cause::Turn, rig.now);
-    assert_eq!(rig.poller.nodes[&hanging].asked, begun);
+    rig.poller.send(hanging, Cause::Turn, rig.now);
+    assert_eq!(rig.poller.nodes[&hanging].last_sent, begun);
 }
 
 #[test]
-fn the_node_that_was_asked_longest_ago_is_next_among_those_that_are_up_and_among_the_others() {
+fn oldest_probe_is_next_in_each_class() {
     let mut rig = Rig::listed("h:1\nh:2\nh:3\nh:4");
     // What is new is asked once; the rest of the test is about the turns.
     while let Turn::New(_) = rig.poller.schedule.turn(rig.now) {}
@@ -377,14 +377,14 @@ fn the_node_that_was_asked_longest_ago_is_next_among_those_that_are_up_and_among
     rig.now += INTERVAL;
     rig.poller.begin_round(rig.now);
     let mut order = Vec::new();
-    while let Turn::Ask(id) = rig.poller.schedule.turn(rig.now) {
+    while let Turn::Probe(id) = rig.poller.schedule.turn(rig.now) {
         order.push(rig.addr(id));
     }
     assert_eq!(order, ["h:4", "h:3", "h:1", "h:2"]);
 }
 
 #[test]
-fn a_node_has_its_next_turn_an_interval_after_its_last_however_that_ended_and_is_in_no_queue_when_it_is_gone() {
+fn next_turn_is_an_interval_after_any_result() {
     for outcome in [is_up, failed, || Outcome::Limited] {
         let mut rig = Rig::listed("h:1");
         rig.send_due();
@@ -478,7 +478,7 @@ fn local_network_error_is_inconclusive_after_a_silent_interval() {
     let mut rig = Rig::listed("h:1\nh:2");
     let report = |rig: &mut Rig, addr: &str, outcome: Outcome, family| {
         let id = rig.id(addr);
-        rig.poller.ask(id, Cause::Turn, rig.now);
+        rig.poller.send(id, Cause::Turn, rig.now);
         let probe = Probe {
             family: Some(family),
             ..Probe::of(outcome)

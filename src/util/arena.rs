@@ -1,4 +1,4 @@
-//! An arena whose keys are not mistaken for one another: a place is used again, a key never is.
+//! An arena with generational keys: a slot is reused, a key never is.
 
 /// Names one value in [`Arena`], from its insertion to its removal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -8,12 +8,12 @@ pub struct Key {
 }
 
 impl Key {
-    /// The place alone: unique among the values that are there at one time.
+    /// The slot. Unique among the values that are present at one time.
     pub(crate) fn index(self) -> u32 {
         self.index
     }
 
-    /// As one number, for the kernel to hand back.
+    /// The key as one number, for epoll.
     pub(crate) fn to_bits(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
@@ -26,12 +26,12 @@ impl Key {
     }
 }
 
-/// Values by key, each access a look into a vector.
+/// Values by key. Each access is one index into a vector.
 #[derive(Debug)]
 pub(crate) struct Arena<T> {
     slots: Vec<Option<(u32, T)>>,
     free: Vec<u32>,
-    /// Never 0, so that a key's bits are never small.
+    /// Never 0, so that the bits of a key are never a small number.
     generations: u32,
 }
 
@@ -83,7 +83,7 @@ impl<T> Arena<T> {
         }
     }
 
-    /// The key of what is at this place now.
+    /// The key of the value in this slot.
     pub(crate) fn key_at(&self, index: u32) -> Option<Key> {
         let (generation, _) = self.slots.get(index as usize)?.as_ref()?;
         Some(Key {
@@ -92,12 +92,12 @@ impl<T> Arena<T> {
         })
     }
 
-    /// How many places there are, used or not.
+    /// Number of slots, used or free.
     pub(crate) fn places(&self) -> usize {
         self.slots.len()
     }
 
-    /// What is at each place from this one on.
+    /// The content of each slot from this one on.
     pub(crate) fn from(&self, place: usize) -> impl Iterator<Item = Option<&T>> {
         let slots = self.slots.iter().skip(place);
         slots.map(|slot| slot.as_ref().map(|(_, value)| value))
@@ -107,7 +107,7 @@ impl<T> Arena<T> {
         self.iter_from(0)
     }
 
-    /// All of them in the order of their places, from this place on and then from the first one.
+    /// All values by slot, from this slot on and then from the first.
     pub(crate) fn iter_from(&self, index: usize) -> impl Iterator<Item = (Key, &T)> {
         let (before, behind) = self.slots.split_at(index.min(self.slots.len()));
         let slots = (index..).zip(behind).chain((0..).zip(before));
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_used_again_but_its_old_key_finds_nothing() {
+    fn reused_slot_is_not_found_by_old_key() {
         let mut slots = Arena::default();
         let old = slots.insert("old");
         assert_eq!(slots.remove(old), Some("old"));

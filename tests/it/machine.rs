@@ -40,7 +40,7 @@ fn with_threads(launch: Launch, threads: usize, number: u32) -> Option<Launch> {
 }
 
 #[test]
-fn with_few_threads_the_front_door_has_its_own_and_probes_share_the_rest() {
+fn few_threads_leave_the_rest_to_probes() {
     let fleet = fleet(HANGING);
     let launch = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1);
     let Some(launch) = with_threads(launch, 25, 1) else {
@@ -67,7 +67,7 @@ fn with_few_threads_the_front_door_has_its_own_and_probes_share_the_rest() {
 }
 
 #[test]
-fn with_too_few_threads_it_says_so_and_ends() {
+fn too_few_threads_end_the_start_with_reason() {
     let fleet = fleet(0);
     let Some(launch) = with_threads(launch().ips(fleet.list()), 12, 2) else {
         return;
@@ -82,7 +82,7 @@ fn with_too_few_threads_it_says_so_and_ends() {
 }
 
 #[test]
-fn threads_that_are_not_needed_any_more_end() {
+fn unneeded_threads_exit() {
     let fleet = fleet(HANGING);
     let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 2).start();
     fleet.wait_asked_total(1 + HANGING as u64, PATIENCE);
@@ -94,7 +94,7 @@ fn threads_that_are_not_needed_any_more_end() {
 }
 
 #[test]
-fn under_a_limit_of_address_space_hanging_nodes_end_nothing() {
+fn address_space_limit_survives_hanging_nodes() {
     let fleet = fleet(200);
     let launch = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1);
     let router = launch.ulimit("-v 300000").start();
@@ -107,7 +107,7 @@ fn under_a_limit_of_address_space_hanging_nodes_end_nothing() {
 }
 
 #[test]
-fn serving_begins_before_a_client_gives_up_though_nodes_hang() {
+fn serving_begins_before_client_timeout() {
     let fleet = fleet(5);
     let router = launch().ips(fleet.list()).start();
     let begin = router.wait_line("list loaded: first read, file=\"ips.txt\" nodes=6", PATIENCE);

@@ -1,4 +1,4 @@
-//! What the router makes of nodes that answer, lie, drip, hang and die.
+//! How the router polls nodes that respond, lie, drip, hang and die.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::support::{Behaviour, Connection, Explorer, Fleet, Listing, PATIENCE, 
 use super::{addresses, available, launch, line, wait_available};
 
 #[test]
-fn no_more_probes_than_max_probes_are_under_way() {
+fn probes_in_flight_stay_below_max_probes() {
     let fleet = Fleet::start(60);
     fleet.set_all(Behaviour::Slow(Duration::from_millis(30)));
     let launch = launch().ips(fleet.list()).set("REFRESH_INTERVAL", "0.2");
@@ -20,7 +20,7 @@ fn no_more_probes_than_max_probes_are_under_way() {
 }
 
 #[test]
-fn nodes_of_which_nothing_is_known_take_three_quarters_of_the_pool() {
+fn new_nodes_take_three_quarters_of_the_pool() {
     let fleet = Fleet::start(60);
     fleet.set_all(Behaviour::Slow(Duration::from_millis(30)));
     let launch = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 86400);
@@ -30,7 +30,7 @@ fn nodes_of_which_nothing_is_known_take_three_quarters_of_the_pool() {
 }
 
 #[test]
-fn nodes_that_hang_take_no_turn_from_nodes_that_are_up() {
+fn hanging_nodes_take_no_turn_from_available_nodes() {
     let fleet = Fleet::start(40);
     fleet.set_range(4..40, Behaviour::Hang);
     let router = launch()
@@ -51,7 +51,7 @@ fn nodes_that_hang_take_no_turn_from_nodes_that_are_up() {
 }
 
 #[test]
-fn a_node_that_fails_every_other_probe_stays() {
+fn node_that_fails_every_other_probe_stays() {
     let fleet = Fleet::start(1);
     let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1).start();
     assert_eq!(available(&router), addresses(&fleet, [0]));
@@ -66,7 +66,7 @@ fn a_node_that_fails_every_other_probe_stays() {
 }
 
 #[test]
-fn a_node_that_dies_is_lost_after_two_failures_and_back_after_one_success() {
+fn two_failures_take_down_one_success_restores() {
     let fleet = Fleet::start(2);
     let addr = fleet.addr(0);
     let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 3).start();
@@ -88,7 +88,7 @@ fn a_node_that_dies_is_lost_after_two_failures_and_back_after_one_success() {
 }
 
 #[test]
-fn a_node_that_refuses_connections_is_lost() {
+fn node_that_refuses_connections_goes_down() {
     let fleet = Fleet::start(1);
     let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1).start();
     assert_eq!(available(&router), addresses(&fleet, [0]));
@@ -100,7 +100,7 @@ fn a_node_that_refuses_connections_is_lost() {
 }
 
 #[test]
-fn a_429_is_neither_a_success_nor_a_failure() {
+fn status_429_is_neither_success_nor_failure() {
     let fleet = Fleet::start(3);
     fleet.set_range(1..3, Behaviour::Status(429));
     let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1).start();
@@ -121,7 +121,7 @@ fn a_429_is_neither_a_success_nor_a_failure() {
 }
 
 #[test]
-fn a_node_that_answers_nothing_but_429_is_limited_until_it_answers_otherwise() {
+fn only_429_shows_limited_until_another_response() {
     let fleet = Fleet::start(3);
     fleet.set(1, Behaviour::Status(429));
     let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", "0.3").start();
@@ -153,7 +153,7 @@ fn a_node_that_answers_nothing_but_429_is_limited_until_it_answers_otherwise() {
 const DOUBT_INTERVAL: u32 = 4;
 
 #[test]
-fn a_mass_failure_is_doubted_and_what_answers_comes_first() {
+fn mass_failure_keeps_nodes_and_ranks_responding_first() {
     let fleet = Fleet::start(6);
     let router = launch()
         .ips(fleet.list())
@@ -168,7 +168,7 @@ fn a_mass_failure_is_doubted_and_what_answers_comes_first() {
     assert_eq!(
         available(&router),
         addresses(&fleet, 0..6),
-        "those that were lost are back"
+        "nodes that were down are back"
     );
     router.until("five are doubted", || nodes(&router, "doubted") == 5);
     assert_eq!(
@@ -187,7 +187,7 @@ fn a_mass_failure_is_doubted_and_what_answers_comes_first() {
 }
 
 #[test]
-fn an_uplink_that_is_gone_for_a_while_loses_nobody() {
+fn short_uplink_loss_takes_no_node_down() {
     let fleet = Fleet::start(6);
     let router = launch()
         .ips(fleet.list())
@@ -215,7 +215,7 @@ fn an_uplink_that_is_gone_for_a_while_loses_nobody() {
 }
 
 #[test]
-fn three_nodes_that_fail_together_are_lost() {
+fn three_nodes_that_fail_together_go_down() {
     let fleet = Fleet::start(3);
     let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1).start();
     wait_available(&router, &fleet, 0..3);
@@ -237,7 +237,7 @@ fn nodes(router: &Router, state: &str) -> usize {
 }
 
 #[test]
-fn a_node_of_the_list_may_redirect_three_times_on_its_host_and_one_warning_says_so() {
+fn three_redirects_on_one_host_warn_once() {
     let fleet = Fleet::start(2);
     fleet.set(0, Behaviour::RedirectTimes(3, "/v1/info".into()));
     fleet.set(1, Behaviour::Redirect("/info/".into()));
@@ -257,7 +257,7 @@ fn a_node_of_the_list_may_redirect_three_times_on_its_host_and_one_warning_says_
 }
 
 #[test]
-fn a_redirect_to_another_host_or_port_is_not_followed_and_told_with_where_to() {
+fn redirect_to_another_host_or_port_is_reported() {
     let fleet = Fleet::start(3);
     // On the same addresses, at another port.
     let elsewhere = Fleet::start(3);
@@ -293,7 +293,7 @@ fn node_without_any_route_is_down_with_the_cause() {
 }
 
 #[test]
-fn a_reason_whose_numbers_alone_changed_is_not_logged_again() {
+fn reason_with_changed_numbers_is_logged_once() {
     let fleet = Fleet::start(1);
     fleet.set(0, Behaviour::Status(502));
     let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", "0.5").start();
@@ -306,7 +306,7 @@ fn a_reason_whose_numbers_alone_changed_is_not_logged_again() {
 }
 
 #[test]
-fn proxies_of_the_environment_are_not_used() {
+fn proxies_of_the_environment_are_ignored() {
     let fleet = Fleet::start(3);
     let proxy = Fleet::start(1);
     let explorer = Explorer::start(Listing::Nodes(vec![fleet.addr(1)]));
@@ -331,7 +331,7 @@ fn proxies_of_the_environment_are_not_used() {
 }
 
 #[test]
-fn a_probe_says_who_asks_and_keeps_no_connection() {
+fn probe_names_the_router_and_closes_its_connection() {
     let fleet = Fleet::start(1);
     let router = launch().ips(fleet.list()).start();
     assert_eq!(available(&router), addresses(&fleet, [0]));
@@ -349,7 +349,7 @@ fn a_probe_says_who_asks_and_keeps_no_connection() {
 }
 
 #[test]
-fn host_names_are_looked_up_and_one_that_does_not_exist_costs_nobody_anything() {
+fn unknown_host_name_delays_no_other_node() {
     let fleet = Fleet::on_localhost();
     let list = format!("no-such-host.invalid:80\nLocalhost:{}\n", fleet.port());
     let router = launch().ips(list).start();
@@ -363,7 +363,7 @@ fn host_names_are_looked_up_and_one_that_does_not_exist_costs_nobody_anything() 
 }
 
 #[test]
-fn the_first_answer_has_slow_nodes_and_does_not_wait_for_hanging_ones() {
+fn first_response_has_slow_nodes_without_hanging_ones() {
     let fleet = Fleet::start(3);
     fleet.set(0, Behaviour::Slow(Duration::from_millis(300)));
     fleet.set(1, Behaviour::Wait);
@@ -373,7 +373,7 @@ fn the_first_answer_has_slow_nodes_and_does_not_wait_for_hanging_ones() {
 }
 
 #[test]
-fn a_client_that_comes_before_serving_begins_waits_for_the_first_list() {
+fn early_client_waits_for_the_first_list() {
     let fleet = Fleet::start(2);
     fleet.set(1, Behaviour::Wait);
     // A machine that is too busy to connect within the 1.5 s before serving begins: once more.
@@ -414,7 +414,7 @@ fn listening_port(host: Ipv4Addr) -> Option<u16> {
 }
 
 #[test]
-fn a_flip_shows_as_soon_as_its_answer_arrives_while_others_hang() {
+fn flip_shows_immediately_while_others_hang() {
     let fleet = Fleet::start(30);
     fleet.set_range(1..30, Behaviour::Hang);
     fleet.set(0, Behaviour::Wait);

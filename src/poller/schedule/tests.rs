@@ -17,67 +17,67 @@ fn ids(count: usize) -> Vec<NodeId> {
     (0..count).map(|_| slots.insert(())).collect()
 }
 
-/// Sends all that is due at `now`; their probes are of `class`.
-fn asks(schedule: &mut Schedule, class: Class, now: Instant) -> Vec<NodeId> {
-    let mut asked = Vec::new();
-    while let Turn::Ask(id) | Turn::New(id) | Turn::Recheck(id) = schedule.turn(now) {
+/// Sends all probes that are due at `now`, in `class`.
+fn send_due(schedule: &mut Schedule, class: Class, now: Instant) -> Vec<NodeId> {
+    let mut probed = Vec::new();
+    while let Turn::Probe(id) | Turn::New(id) | Turn::Recheck(id) = schedule.turn(now) {
         schedule.sent(class);
-        asked.push(id);
+        probed.push(id);
     }
-    asked
+    probed
 }
 
-/// Nodes of a class that were all asked at `asked` and wait for their turn.
-fn waiting(schedule: &mut Schedule, count: usize, class: Class, asked: Instant) -> Vec<NodeId> {
+/// Nodes of a class that were all probed at `probed` and wait for their turn.
+fn waiting(schedule: &mut Schedule, count: usize, class: Class, probed: Instant) -> Vec<NodeId> {
     let ids = ids(count);
-    ids.iter().for_each(|id| schedule.enqueue(*id, class, asked));
+    ids.iter().for_each(|id| schedule.enqueue(*id, class, probed));
     ids
 }
 
-/// Runs from `from` to `until`, each probe ending at once, and returns who was asked when. `stays` says who is still
-/// listed, and is told the time.
+/// Runs from `from` to `until` with probes that finish immediately. Returns which node was probed when. `stays` returns
+/// whether a node is still listed.
 fn run(
     schedule: &mut Schedule,
     (from, until): (Instant, Instant),
     mut stays: impl FnMut(&mut Schedule, NodeId, Instant) -> bool,
 ) -> Vec<(NodeId, Instant)> {
-    let (mut asked, mut now) = (Vec::new(), from);
+    let (mut probed, mut now) = (Vec::new(), from);
     while now < until {
         match schedule.turn(now) {
-            Turn::Ask(id) | Turn::New(id) => {
-                asked.push((id, now));
+            Turn::Probe(id) | Turn::New(id) => {
+                probed.push((id, now));
                 if stays(schedule, id, now) {
                     schedule.enqueue(id, Class::Up, now);
                 }
             }
-            Turn::Recheck(id) => asked.push((id, now)),
+            Turn::Recheck(id) => probed.push((id, now)),
             Turn::Round => drop(schedule.begin_round(now)),
             Turn::Wait(next) => now = next,
         }
     }
-    asked
+    probed
 }
 
 /// The longest time between two turns of one node.
-fn longest_gap(asked: &[(NodeId, Instant)]) -> Duration {
+fn longest_gap(probed: &[(NodeId, Instant)]) -> Duration {
     let mut last = std::collections::HashMap::new();
     let gap = |(id, at): &(NodeId, Instant)| last.insert(*id, *at).map(|last| *at - last);
-    asked.iter().filter_map(gap).max().expect("somebody was asked twice")
+    probed.iter().filter_map(gap).max().expect("a node was probed twice")
 }
 
 /// The most turns within any second that begins with one.
-fn most_in_a_second(asked: &[(NodeId, Instant)]) -> usize {
+fn most_in_a_second(probed: &[(NodeId, Instant)]) -> usize {
     let within = |from: usize| {
-        asked[from..]
+        probed[from..]
             .iter()
-            .take_while(|(_, at)| *at < asked[from].1 + SECOND)
+            .take_while(|(_, at)| *at < probed[from].1 + SECOND)
             .count()
     };
-    (0..asked.len()).map(within).max().unwrap_or(0)
+    (0..probed.len()).map(within).max().unwrap_or(0)
 }
 
 #[test]
-fn rounds_begin_an_interval_apart_however_late_each_is_noticed() {
+fn late_round_does_not_delay_the_next() {
     let (mut schedule, start) = schedule(8);
     assert_eq!(schedule.turn(start), Turn::Wait(start + INTERVAL));
     assert_eq!(schedule.turn(start + INTERVAL), Turn::Round);
@@ -89,7 +89,7 @@ fn rounds_begin_an_interval_apart_however_late_each_is_noticed() {
 }
 
 #[test]
-fn after_a_long_sleep_there_is_one_round_and_not_all_that_were_missed() {
+fn long_sleep_is_followed_by_one_round() {
     let (mut schedule, start) = schedule(8);
     let late = start + 10 * INTERVAL;
     assert_eq!(schedule.turn(late), Turn::Round);
@@ -98,44 +98,44 @@ fn after_a_long_sleep_there_is_one_round_and_not_all_that_were_missed() {
 }
 
 #[test]
-fn nodes_that_were_asked_all_at_once_are_asked_evenly_from_then_on() {
+fn nodes_probed_together_are_then_spread_evenly() {
     let (mut schedule, start) = schedule(64);
     let nodes = waiting(&mut schedule, 30, Class::Up, start);
-    let asked = run(&mut schedule, (start, start + 3 * INTERVAL + MILLI), |_, _, _| true);
+    let probed = run(&mut schedule, (start, start + 3 * INTERVAL + MILLI), |_, _, _| true);
     let wanted: Vec<_> = (0..90)
         .map(|at| (nodes[at % 30], start + SECOND * (at as u32 + 1)))
         .collect();
-    assert_eq!(asked, wanted);
+    assert_eq!(probed, wanted);
 }
 
 #[test]
-fn no_second_has_more_than_its_share_of_ten_thousand_nodes() {
+fn ten_thousand_nodes_are_spread_over_each_second() {
     let (mut schedule, start) = schedule(64);
     ids(10_000).iter().for_each(|id| schedule.add_new(*id, Source::IpsFile));
     let first = run(&mut schedule, (start, start + MILLI), |_, _, _| true);
     assert_eq!(first.len(), 10_000, "those of ips.txt at once");
-    let asked = run(&mut schedule, (start + MILLI, start + 3 * INTERVAL), |_, _, _| true);
-    assert!(asked.len() >= 29_990, "{}", asked.len());
-    assert!(longest_gap(&asked) <= INTERVAL + MILLI);
+    let probed = run(&mut schedule, (start + MILLI, start + 3 * INTERVAL), |_, _, _| true);
+    assert!(probed.len() >= 29_990, "{}", probed.len());
+    assert!(longest_gap(&probed) <= INTERVAL + MILLI);
     let share = 10_000 / 30;
-    assert!(most_in_a_second(&asked) <= share + 2, "{}", most_in_a_second(&asked));
+    assert!(most_in_a_second(&probed) <= share + 2, "{}", most_in_a_second(&probed));
 }
 
 #[test]
-fn when_there_are_too_many_nodes_they_are_asked_2000_a_second_and_told_as_overdue() {
+fn too_many_nodes_are_overdue_at_maximum_rate() {
     let (mut schedule, start) = schedule(64);
     waiting(&mut schedule, 100_000, Class::Up, start);
-    let asked = run(&mut schedule, (start, start + INTERVAL), |_, _, _| true);
+    let probed = run(&mut schedule, (start, start + INTERVAL), |_, _, _| true);
     assert!(
-        (1_900..=2_041).contains(&most_in_a_second(&asked)),
+        (1_900..=2_041).contains(&most_in_a_second(&probed)),
         "{}",
-        most_in_a_second(&asked)
+        most_in_a_second(&probed)
     );
     let overdue = schedule.begin_round(start + INTERVAL + INTERVAL / DELAY_SHARE + Duration::from_nanos(1));
     assert_eq!(
         overdue,
         Overdue {
-            up: 100_000 - asked.len(),
+            up: 100_000 - probed.len(),
             other: 0
         }
     );
@@ -143,7 +143,7 @@ fn when_there_are_too_many_nodes_they_are_asked_2000_a_second_and_told_as_overdu
 }
 
 #[test]
-fn where_nodes_that_are_up_would_take_every_probe_one_in_four_is_for_the_others() {
+fn available_nodes_leave_every_fourth_probe_to_others() {
     let (mut schedule, start) = schedule(64);
     let up = waiting(&mut schedule, 12, Class::Up, start);
     ids(16)[12..]
@@ -151,69 +151,69 @@ fn where_nodes_that_are_up_would_take_every_probe_one_in_four_is_for_the_others(
         .for_each(|id| schedule.add_new(*id, Source::Explorer));
     let now = start + INTERVAL;
     schedule.next_round = now + INTERVAL;
-    let asked = asks(&mut schedule, Class::Up, now);
-    let is_up: Vec<bool> = asked.iter().map(|id| up.contains(id)).collect();
+    let probed = send_due(&mut schedule, Class::Up, now);
+    let is_up: Vec<bool> = probed.iter().map(|id| up.contains(id)).collect();
     assert_eq!(is_up[..8], [true, true, true, false, true, true, true, false]);
-    assert_eq!(asked.len(), 16);
+    assert_eq!(probed.len(), 16);
 }
 
 #[test]
-fn a_timer_that_fires_late_is_made_up_for_and_a_pool_that_was_full_is_not() {
+fn late_timer_is_caught_up_full_pool_is_not() {
     let (mut schedule, start) = schedule(1000);
     waiting(&mut schedule, 3000, Class::Up, start);
     // A turn each 10 ms.
-    assert_eq!(asks(&mut schedule, Class::Up, start + 9 * MILLI).len(), 0);
-    assert_eq!(asks(&mut schedule, Class::Up, start + 10 * MILLI).len(), 1);
-    assert_eq!(asks(&mut schedule, Class::Up, start + 29 * MILLI).len(), 1);
-    assert_eq!(asks(&mut schedule, Class::Up, start + 40 * MILLI).len(), 2);
-    assert_eq!(asks(&mut schedule, Class::Up, start + SECOND).len(), 3);
+    assert_eq!(send_due(&mut schedule, Class::Up, start + 9 * MILLI).len(), 0);
+    assert_eq!(send_due(&mut schedule, Class::Up, start + 10 * MILLI).len(), 1);
+    assert_eq!(send_due(&mut schedule, Class::Up, start + 29 * MILLI).len(), 1);
+    assert_eq!(send_due(&mut schedule, Class::Up, start + 40 * MILLI).len(), 2);
+    assert_eq!(send_due(&mut schedule, Class::Up, start + SECOND).len(), 3);
 }
 
 #[test]
-fn new_nodes_of_ips_txt_are_asked_at_once_and_in_their_order() {
+fn new_listed_nodes_are_probed_immediately_in_order() {
     let (mut schedule, now) = schedule(8);
     let ids = ids(6);
     ids.iter().for_each(|id| schedule.add_new(*id, Source::IpsFile));
-    assert_eq!(asks(&mut schedule, Class::Other, now), ids);
+    assert_eq!(send_due(&mut schedule, Class::Other, now), ids);
 }
 
 #[test]
-fn new_nodes_of_the_explorer_are_asked_2000_a_second() {
+fn new_explorer_nodes_keep_to_maximum_rate() {
     let (mut schedule, start) = schedule(8);
     ids(5_000).iter().for_each(|id| schedule.add_new(*id, Source::Explorer));
-    let asked = run(&mut schedule, (start, start + 3 * SECOND), |_, _, _| true);
-    assert!(most_in_a_second(&asked) <= 2_041);
-    let seen: std::collections::HashSet<_> = asked.iter().map(|(id, _)| *id).collect();
+    let probed = run(&mut schedule, (start, start + 3 * SECOND), |_, _, _| true);
+    assert!(most_in_a_second(&probed) <= 2_041);
+    let seen: std::collections::HashSet<_> = probed.iter().map(|(id, _)| *id).collect();
     assert_eq!(seen.len(), 5_000);
 }
 
 #[test]
-fn new_nodes_of_the_operator_do_not_wait_behind_those_of_the_explorer() {
+fn new_listed_nodes_precede_new_explorer_nodes() {
     let (mut schedule, now) = schedule(8);
     let ids = ids(5);
     ids[..3].iter().for_each(|id| schedule.add_new(*id, Source::Explorer));
     assert_eq!(schedule.turn(now), Turn::New(ids[0]));
     ids[3..].iter().for_each(|id| schedule.add_new(*id, Source::IpsFile));
     assert_eq!(
-        asks(&mut schedule, Class::Other, now + SECOND),
+        send_due(&mut schedule, Class::Other, now + SECOND),
         [3, 4, 1, 2].map(|at| ids[at])
     );
 }
 
 #[test]
-fn nodes_that_hang_are_asked_again_when_all_new_ones_were_asked_once() {
+fn hanging_nodes_wait_for_all_new_nodes() {
     let (mut schedule, now) = schedule(8);
     let ids = ids(4);
     schedule.recheck(ids[0], Class::Other, now);
     schedule.add_new(ids[1], Source::IpsFile);
     schedule.add_new(ids[2], Source::Explorer);
     schedule.add_new(ids[3], Source::Explorer);
-    let asked = asks(&mut schedule, Class::Other, now + RECHECK_AFTER);
-    assert_eq!(asked, [1, 2, 3, 0].map(|at| ids[at]));
+    let probed = send_due(&mut schedule, Class::Other, now + RECHECK_AFTER);
+    assert_eq!(probed, [1, 2, 3, 0].map(|at| ids[at]));
 }
 
 #[test]
-fn a_flood_of_new_nodes_and_the_turns_of_those_that_are_down_alternate() {
+fn new_nodes_and_down_nodes_alternate() {
     let (mut schedule, start) = schedule(16);
     let ids = ids(8);
     ids[..2]
@@ -222,30 +222,34 @@ fn a_flood_of_new_nodes_and_the_turns_of_those_that_are_down_alternate() {
     ids[2..].iter().for_each(|id| schedule.add_new(*id, Source::Explorer));
     let now = start + INTERVAL + SECOND;
     schedule.next_round = now + INTERVAL;
-    let asked = asks(&mut schedule, Class::Other, now);
-    assert_eq!(asked[..5], [2, 0, 3, 1, 4].map(|at| ids[at]), "{asked:?} of {ids:?}");
+    let probed = send_due(&mut schedule, Class::Other, now);
+    assert_eq!(probed[..5], [2, 0, 3, 1, 4].map(|at| ids[at]), "{probed:?} of {ids:?}");
 }
 
 #[test]
-fn nodes_that_are_not_up_take_three_quarters_of_the_pool_and_those_that_are_the_rest() {
+fn unavailable_nodes_take_three_quarters_of_the_pool() {
     for (max_probes, share) in [(1, 1), (2, 1), (4, 3), (128, 96)] {
         let (mut schedule, now) = schedule(max_probes);
         ids(200)
             .into_iter()
             .for_each(|id| schedule.add_new(id, Source::IpsFile));
-        assert_eq!(asks(&mut schedule, Class::Other, now).len(), share, "of {max_probes}");
+        assert_eq!(
+            send_due(&mut schedule, Class::Other, now).len(),
+            share,
+            "of {max_probes}"
+        );
         for _ in share..max_probes {
             assert!(schedule.has_room(Class::Up), "{max_probes}");
             schedule.sent(Class::Up);
         }
         assert!(!schedule.has_room(Class::Up), "{max_probes}");
-        schedule.ended(Class::Other);
+        schedule.finished(Class::Other);
         assert!(schedule.has_room(Class::Up) && schedule.has_room(Class::Other));
     }
 }
 
 #[test]
-fn a_recheck_falls_due_after_a_second() {
+fn recheck_is_due_after_a_second() {
     let (mut schedule, now) = schedule(8);
     let id = ids(1)[0];
     schedule.recheck(id, Class::Up, now);
@@ -258,21 +262,21 @@ fn a_recheck_falls_due_after_a_second() {
 }
 
 #[test]
-fn rechecks_of_hanging_nodes_keep_no_recheck_of_an_up_node_waiting() {
+fn hanging_rechecks_delay_no_recheck_of_available_node() {
     let (mut schedule, now) = schedule(4);
     let ids = ids(2);
     (0..3).for_each(|_| schedule.sent(Class::Other));
     schedule.recheck(ids[0], Class::Other, now);
     schedule.recheck(ids[1], Class::Up, now + MILLI);
     assert_eq!(schedule.turn(now), Turn::Wait(now + MILLI + RECHECK_AFTER));
-    assert_eq!(asks(&mut schedule, Class::Up, now + 2 * SECOND), [ids[1]]);
-    schedule.ended(Class::Up);
-    schedule.ended(Class::Other);
-    assert_eq!(asks(&mut schedule, Class::Other, now + 2 * SECOND), [ids[0]]);
+    assert_eq!(send_due(&mut schedule, Class::Up, now + 2 * SECOND), [ids[1]]);
+    schedule.finished(Class::Up);
+    schedule.finished(Class::Other);
+    assert_eq!(send_due(&mut schedule, Class::Other, now + 2 * SECOND), [ids[0]]);
 }
 
 #[test]
-fn when_the_last_place_is_free_a_node_that_is_up_gets_it() {
+fn available_node_gets_the_last_slot() {
     let (mut schedule, start) = schedule(4);
     let ids = ids(3);
     schedule.enqueue(ids[0], Class::Up, start);
@@ -280,17 +284,17 @@ fn when_the_last_place_is_free_a_node_that_is_up_gets_it() {
     schedule.next_round = now + INTERVAL;
     schedule.recheck(ids[1], Class::Other, start);
     schedule.add_new(ids[2], Source::IpsFile);
-    assert_eq!(schedule.turn(now), Turn::Ask(ids[0]));
+    assert_eq!(schedule.turn(now), Turn::Probe(ids[0]));
     schedule.sent(Class::Up);
     assert_eq!(
-        asks(&mut schedule, Class::Other, now + SECOND),
+        send_due(&mut schedule, Class::Other, now + SECOND),
         [ids[2], ids[1]],
         "the new one first"
     );
 }
 
 #[test]
-fn who_did_not_get_a_turn_in_an_interval_and_a_sixteenth_is_overdue() {
+fn node_without_turn_in_seventeen_sixteenths_is_overdue() {
     let (mut schedule, start) = schedule(4);
     waiting(&mut schedule, 3, Class::Up, start);
     let ids = ids(9);
@@ -311,7 +315,7 @@ fn who_did_not_get_a_turn_in_an_interval_and_a_sixteenth_is_overdue() {
 }
 
 #[test]
-fn demand_is_what_is_under_way_and_what_is_to_be_asked_at_once_and_one_to_spare() {
+fn demand_counts_in_flight_due_and_one_spare() {
     let (mut schedule, now) = schedule(8);
     let ids = ids(4);
     schedule.sent(Class::Up);
@@ -327,9 +331,9 @@ proptest! {
     /// Nodes join and leave at random: nobody who stays waits for more than an interval, and there are never more than
     /// 2,000 probes a second but for new nodes of ips.txt.
     #[test]
-    fn nodes_that_come_and_go_delay_nobody(
+    fn nodes_that_come_and_go_delay_none(
         first in 1..60_usize,
-        // After so many turns so many join, or the one that was asked leaves.
+        // After so many turns so many join, or the one that was probed leaves.
         changes in prop::collection::vec((0..20_usize, 0..30_usize), 0..40),
     ) {
         let (mut schedule, start) = schedule(64);
@@ -341,7 +345,7 @@ proptest! {
         let mut change = changes.next();
         let end = start + 6 * INTERVAL;
         let mut last: std::collections::HashMap<NodeId, Instant> = std::collections::HashMap::new();
-        let asked = run(&mut schedule, (start, end), |schedule, id, now| {
+        let probed = run(&mut schedule, (start, end), |schedule, id, now| {
             last.insert(id, now);
             match &mut change {
                 Some((0, joining)) => {
@@ -363,14 +367,14 @@ proptest! {
             }
         });
         let slack = 40 * MILLI;
-        prop_assert!(asked.len() < 2 || most_in_a_second(&asked) <= 2_041);
+        prop_assert!(probed.len() < 2 || most_in_a_second(&probed) <= 2_041);
         let mut previous = std::collections::HashMap::new();
-        for (id, at) in &asked {
+        for (id, at) in &probed {
             if let Some(previous) = previous.insert(*id, *at) {
                 prop_assert!(*at - previous <= INTERVAL + slack, "{:?}", *at - previous);
             }
         }
-        // Who is still there has been asked within the last interval.
+        // Who is still there has been probed within the last interval.
         for at in last.values() {
             prop_assert!(end - *at <= INTERVAL + slack);
         }
@@ -378,7 +382,7 @@ proptest! {
 
     /// Each probe takes a few milliseconds; whatever is on the schedule, everybody gets exactly one turn.
     #[test]
-    fn everybody_gets_a_turn_and_the_pool_is_never_overfilled(
+    fn every_node_gets_a_turn_within_pool_size(
         max_probes in 1..20_usize,
         (up, other, new, rechecks) in (0..30_usize, 0..30_usize, 0..30_usize, 0..30_usize),
         took in 1..20_u32,
@@ -398,31 +402,31 @@ proptest! {
         is_recheck.iter().for_each(|id| schedule.recheck(*id, Class::Other, now));
         // The round after this one begins when all is over.
         schedule.next_round = start + 3 * INTERVAL;
-        let mut under_way: VecDeque<(Instant, Class)> = VecDeque::new();
-        let mut asked = Vec::new();
+        let mut in_flight: VecDeque<(Instant, Class)> = VecDeque::new();
+        let mut probed = Vec::new();
         loop {
-            while let Some((_, class)) = under_way.front().copied().filter(|(end, _)| *end <= now) {
-                under_way.pop_front();
-                schedule.ended(class);
+            while let Some((_, class)) = in_flight.front().copied().filter(|(end, _)| *end <= now) {
+                in_flight.pop_front();
+                schedule.finished(class);
             }
             let wait = match schedule.turn(now) {
                 Turn::Round => break,
                 Turn::Wait(until) => until,
-                Turn::Ask(id) | Turn::New(id) | Turn::Recheck(id) => {
+                Turn::Probe(id) | Turn::New(id) | Turn::Recheck(id) => {
                     schedule.sent(class_of(&id));
-                    under_way.push_back((now + took * MILLI, class_of(&id)));
-                    asked.push(id);
+                    in_flight.push_back((now + took * MILLI, class_of(&id)));
+                    probed.push(id);
                     continue;
                 }
             };
-            prop_assert!(under_way.len() <= max_probes);
+            prop_assert!(in_flight.len() <= max_probes);
             prop_assert!(wait > now, "no busy loop");
-            now = under_way.front().map_or(wait, |(end, _)| wait.min(*end));
+            now = in_flight.front().map_or(wait, |(end, _)| wait.min(*end));
         }
-        prop_assert_eq!(schedule.demand(now), 1 + under_way.len());
-        asked.sort_unstable();
+        prop_assert_eq!(schedule.demand(now), 1 + in_flight.len());
+        probed.sort_unstable();
         let mut all = ids.clone();
         all.sort_unstable();
-        prop_assert_eq!(asked, all);
+        prop_assert_eq!(probed, all);
     }
 }

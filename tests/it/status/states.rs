@@ -7,7 +7,7 @@ use crate::support::{Behaviour, Fleet};
 use crate::{launch, wait_available};
 
 #[test]
-fn a_node_is_new_until_it_has_answered() {
+fn node_is_new_until_first_response() {
     let fleet = Fleet::start(12);
     fleet.set_all(Behaviour::Hang);
     // Three of them hang at a time, for 3 s each.
@@ -23,7 +23,7 @@ fn a_node_is_new_until_it_has_answered() {
 }
 
 #[test]
-fn a_pool_that_is_too_small_is_told() {
+fn small_pool_is_reported() {
     let fleet = Fleet::start(12);
     fleet.set_all(Behaviour::Hang);
     let router = quick().ips(fleet.list()).set("MAX_PROBES", 4).start();
@@ -37,7 +37,7 @@ fn a_pool_that_is_too_small_is_told() {
 }
 
 #[test]
-fn a_failure_makes_a_node_suspect_and_a_second_one_down_each_with_its_reason() {
+fn failures_show_suspect_then_down_with_reason() {
     let fleet = Fleet::start(2);
     let router = quick().ips(fleet.list()).start();
     wait_available(&router, &fleet, [0, 1]);
@@ -61,7 +61,7 @@ fn a_failure_makes_a_node_suspect_and_a_second_one_down_each_with_its_reason() {
 }
 
 #[test]
-fn a_node_that_answers_nothing_but_429_is_limited() {
+fn only_429_shows_limited() {
     let fleet = Fleet::start(1);
     let router = quick().ips(fleet.list()).start();
     wait_available(&router, &fleet, [0]);
@@ -80,7 +80,7 @@ fn a_node_that_answers_nothing_but_429_is_limited() {
 }
 
 #[test]
-fn a_mass_failure_is_told_with_its_beginning_until_it_is_over() {
+fn mass_failure_is_reported_with_its_start() {
     let fleet = Fleet::start(6);
     let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 5).start();
     wait_available(&router, &fleet, 0..6);
@@ -103,7 +103,7 @@ fn a_mass_failure_is_told_with_its_beginning_until_it_is_over() {
 }
 
 #[test]
-fn a_node_that_is_listed_no_more_is_gone() {
+fn unlisted_node_is_removed() {
     let fleet = Fleet::start(2);
     let router = quick().ips(fleet.list()).start();
     wait_available(&router, &fleet, [0, 1]);
