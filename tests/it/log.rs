@@ -1,4 +1,4 @@
-//! What the log looks like, and that nobody waits for whoever reads it.
+//! The form of the log, and a slow log reader that blocks nothing.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use super::support::process::until;
 use super::support::{Behaviour, Fleet, PATIENCE, Router, Signal, http};
 use super::{addresses, available, launch, wait_available};
 
-/// What the contract gives it.
+/// Longest shutdown (contract).
 const END: Duration = Duration::from_secs(5);
 
 fn dropped(router: &Router) -> u64 {
@@ -34,7 +34,7 @@ fn talkative() -> (Router, Fleet) {
 }
 
 #[test]
-fn a_reader_that_stalls_stops_neither_probes_nor_answers_nor_the_end() {
+fn stalled_log_reader_blocks_nothing() {
     let (router, fleet) = talkative();
     router.stall_log(true);
     router.until("lines are dropped", || dropped(&router) > 0);
@@ -47,7 +47,7 @@ fn a_reader_that_stalls_stops_neither_probes_nor_answers_nor_the_end() {
 }
 
 #[test]
-fn a_second_signal_ends_it_while_its_reader_stalls() {
+fn second_signal_terminates_despite_stalled_log_reader() {
     let (router, _fleet) = talkative();
     router.stall_log(true);
     router.until("lines are dropped", || dropped(&router) > 0);
@@ -63,17 +63,20 @@ fn a_second_signal_ends_it_while_its_reader_stalls() {
 }
 
 #[test]
-fn lines_that_found_no_room_are_counted_and_told_of() {
+fn dropped_lines_are_counted_and_reported() {
     let (router, fleet) = talkative();
     router.stall_log(true);
     router.until("lines are dropped", || dropped(&router) > 0);
     router.stall_log(false);
-    let told = router.wait_line("log lines dropped: ", PATIENCE);
-    assert!(told.contains(" WARN  [infernet_router::log] "), "{told}");
-    let count = told.rsplit("lines=").next().and_then(|count| count.parse::<u64>().ok());
+    let warning = router.wait_line("log lines dropped: ", PATIENCE);
+    assert!(warning.contains(" WARN  [infernet_router::log] "), "{warning}");
+    let count = warning
+        .rsplit("lines=")
+        .next()
+        .and_then(|count| count.parse::<u64>().ok());
     assert!(
         count.is_some_and(|count| (1..=dropped(&router)).contains(&count)),
-        "{told}"
+        "{warning}"
     );
     // All lines are whole, before it and behind it.
     router.wait_line_after(router.log_len(), "probe finished:", PATIENCE);
@@ -85,7 +88,7 @@ fn lines_that_found_no_room_are_counted_and_told_of() {
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "lines a second are measured")]
-fn a_fleet_that_changes_for_good_writes_a_line_a_second() {
+fn changing_fleet_logs_one_line_per_second() {
     const NODES: usize = 1_200;
     let fleet = Fleet::start(NODES);
     let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1).start();
@@ -115,7 +118,7 @@ fn a_fleet_that_changes_for_good_writes_a_line_a_second() {
 }
 
 #[test]
-fn as_json_each_line_is_an_object() {
+fn json_lines_are_objects_with_keys() {
     let fleet = Fleet::start(2);
     fleet.set(1, Behaviour::Status(500));
     let list = format!("\u{1b}[2J\u{2028}\"\n{}", fleet.list());
@@ -145,7 +148,7 @@ fn as_json_each_line_is_an_object() {
 }
 
 #[test]
-fn for_journald_lines_have_a_priority_and_no_time() {
+fn journald_lines_have_a_priority() {
     let fleet = Fleet::start(2);
     fleet.set(1, Behaviour::Status(500));
     let stream = "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) && export JOURNAL_STREAM";
@@ -162,7 +165,7 @@ fn for_journald_lines_have_a_priority_and_no_time() {
 }
 
 #[test]
-fn what_journald_reads_of_another_process_changes_nothing() {
+fn foreign_journal_stream_is_ignored() {
     for stream in ["1:2", "", "x"] {
         let router = launch().set("JOURNAL_STREAM", stream).start();
         let line = router.wait_line("serving: accepting requests", PATIENCE);

@@ -1,4 +1,4 @@
-//! How the router ends, and what its log is worth.
+//! Signals, shutdown, and a log that cannot be forged.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use super::support::process::until;
 use super::support::{Behaviour, Connection, Explorer, Fleet, Listing, PATIENCE, Router, Signal, Silent, terminal};
 use super::{addresses, available, launch, wait_available};
 
-/// What the contract gives it.
+/// Longest shutdown (contract).
 const END: Duration = Duration::from_secs(5);
 /// What a pipe holds by default: pipe(7).
 const PIPE_BYTES: usize = 65_536;
@@ -43,7 +43,7 @@ fn ends(router: &Router, signal: Signal) {
 }
 
 #[test]
-fn either_signal_ends_it_with_0_while_all_is_quiet() {
+fn either_signal_shuts_down_with_status_0() {
     for signal in [Signal::TERM, Signal::INT] {
         let fleet = Fleet::start(2);
         let router = launch().ips(fleet.list()).start();
@@ -53,7 +53,7 @@ fn either_signal_ends_it_with_0_while_all_is_quiet() {
 }
 
 #[test]
-fn it_ends_while_probes_and_the_explorer_hang_and_clients_are_connected() {
+fn hanging_peers_do_not_delay_shutdown() {
     for (signal, listing) in [(Signal::TERM, Listing::Hang), (Signal::INT, Listing::Drip)] {
         let fleet = hanging();
         let explorer = Explorer::start(listing);
@@ -70,13 +70,13 @@ fn it_ends_while_probes_and_the_explorer_hang_and_clients_are_connected() {
         fleet.wait_asked(0, asked + 1, PATIENCE);
         ends(&router, signal);
         assert_eq!(idle.wait_closed(), b"");
-        // It may have been told before that it is late.
+        // The connection may have got a 408 before.
         silent.wait_closed();
     }
 }
 
 #[test]
-fn sighup_has_the_list_read_at_once_and_ends_nothing() {
+fn sighup_reloads_the_list_immediately() {
     let fleet = Fleet::start(2);
     let launch = launch().ips(fleet.list_of(0..1)).set("REFRESH_INTERVAL", 86_400);
     let router = launch.start();
@@ -100,7 +100,7 @@ fn sighup_has_the_list_read_at_once_and_ends_nothing() {
 }
 
 #[test]
-fn it_ends_before_it_has_begun_to_serve() {
+fn signal_before_serving_shuts_down() {
     let fleet = hanging();
     let router = launch().ips(fleet.list()).start();
     fleet.wait_asked_total(5, PATIENCE);
@@ -110,7 +110,7 @@ fn it_ends_before_it_has_begun_to_serve() {
 }
 
 #[test]
-fn it_ends_while_connects_hang() {
+fn hanging_connects_do_not_delay_shutdown() {
     let silent = Silent::start();
     let explorer = format!("http://{}", silent.addr());
     let launch = launch().ips(silent.addr().to_string()).set("API_URL", explorer);
@@ -122,7 +122,7 @@ fn it_ends_while_connects_hang() {
 }
 
 #[test]
-fn a_request_that_is_under_way_is_answered_at_the_end() {
+fn request_in_flight_is_answered_at_shutdown() {
     let router = launch().start();
     let addr = router.addr();
     let mut half = Connection::open(addr);
@@ -139,7 +139,7 @@ fn a_request_that_is_under_way_is_answered_at_the_end() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn second_signal_terminates_immediately() {
     for (first, second, code) in [(Signal::TERM, Signal::INT, 130), (Signal::INT, Signal::TERM, 143)] {
         let router = launch().start();
         let mut half = Connection::open(router.addr());
@@ -183,7 +183,7 @@ fn the_log_level_says_what_is_logged() {
 }
 
 #[test]
-fn nobody_can_forge_a_line_of_the_log() {
+fn untrusted_text_forges_no_log_line() {
     let forged = "\n2026-01-01T00:00:00.000Z ERROR [forged] \u{1b}[2J\r\u{2028}x";
     let quoted = serde_json::to_string(forged).expect("a text is JSON");
     let fleet = Fleet::start(7);
@@ -229,7 +229,7 @@ fn nobody_can_forge_a_line_of_the_log() {
 }
 
 #[test]
-fn a_router_whose_log_nobody_reads_any_more_serves_probes_and_ends() {
+fn closed_log_reader_stops_nothing() {
     let fleet = Fleet::start(2);
     let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1).start();
     assert_eq!(available(&router), addresses(&fleet, 0..2));
@@ -249,7 +249,7 @@ fn a_router_whose_log_nobody_reads_any_more_serves_probes_and_ends() {
 }
 
 #[test]
-fn with_few_descriptors_it_serves_fewer_and_says_so() {
+fn descriptor_limit_reduces_connections_with_warning() {
     let fleet = Fleet::start(100);
     let router = launch().ips(fleet.list()).ulimit("-n 200").start();
     router.wait_line("descriptor limit too low: ", PATIENCE);
