@@ -18,7 +18,7 @@ use std::thread;
 use std::time::Duration;
 
 use model::{Measured, Policy};
-use scenario::{Case, Scenario};
+use scenario::{Case, Fleet, Scenario};
 
 /// Runs of each cell with seeds of their own, and the time that is measured in each.
 const SEEDS: u64 = 4;
@@ -69,12 +69,38 @@ fn simulate(measured: Duration, names: &[&str]) -> ExitCode {
             );
         },
     );
+    if names.is_empty() {
+        println!(
+            "\nRequests of few subnets: mean response in seconds, with the expected value (`!`: a tenth above):\n"
+        );
+        println!("| fleet | 400 subnets | one | two | three | 400 and an attack |\n|---|---|---|---|---|---|");
+        seconds(&scenario::subnets(), measured);
+        println!("\nNodes of the Explorer whose pending counts only rise, the same:\n");
+        println!("| fleet | none | one | three |\n|---|---|---|---|");
+        seconds(&scenario::lying(), measured);
+    }
     println!();
     faults.iter().for_each(|fault| println!("FAULT: {fault}"));
     if faults.is_empty() {
         println!("Nowhere is the router worse than random.");
     }
     ExitCode::from(u8::from(!faults.is_empty()))
+}
+
+/// Prints the mean response of the router for each variant of each fleet.
+fn seconds<const N: usize>(fleets: &[Fleet<N>], measured: Duration) {
+    let work = |fleet: &Fleet<N>| {
+        fleet
+            .scenarios
+            .map(|scenario| mean_of(&scenario, Policy::Soonest, measured))
+    };
+    each(fleets, work, |fleet, all| {
+        let cells = all.iter().zip(fleet.expected).map(|(found, expected)| {
+            let mark = if found.mean_seconds > expected * 1.1 { " !" } else { "" };
+            format!(" {:.2} ({expected}){mark} |", found.mean_seconds)
+        });
+        println!("| {} |{}", fleet.name, cells.collect::<String>());
+    });
 }
 
 /// Works on all with some threads and shows what came out in the order of all.
@@ -100,16 +126,18 @@ fn each<T: Sync, R: Send>(all: &[T], work: impl Fn(&T) -> R + Sync, mut show: im
 
 /// The mean of all runs, for each policy.
 fn measure(scenario: &Scenario, measured: Duration) -> [Measured; 4] {
-    POLICIES.map(|policy| {
-        let runs: Vec<Measured> = (1..=SEEDS)
-            .map(|seed| model::run(scenario, policy, measured, seed))
-            .collect();
-        let mean = |of: fn(&Measured) -> f64| runs.iter().map(of).sum::<f64>() / runs.len() as f64;
-        Measured {
-            mean_seconds: mean(|run| run.mean_seconds),
-            share_of_first: mean(|run| run.share_of_first),
-        }
-    })
+    POLICIES.map(|policy| mean_of(scenario, policy, measured))
+}
+
+fn mean_of(scenario: &Scenario, policy: Policy, measured: Duration) -> Measured {
+    let runs: Vec<Measured> = (1..=SEEDS)
+        .map(|seed| model::run(scenario, policy, measured, seed))
+        .collect();
+    let mean = |of: fn(&Measured) -> f64| runs.iter().map(of).sum::<f64>() / runs.len() as f64;
+    Measured {
+        mean_seconds: mean(|run| run.mean_seconds),
+        share_of_first: mean(|run| run.share_of_first),
+    }
 }
 
 /// Prints a row, and says where the router is worse than random.

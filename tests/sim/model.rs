@@ -182,7 +182,10 @@ impl<'a> Run<'a> {
         };
         #[expect(clippy::disallowed_methods, reason = "where simulated time begins")]
         let began = Instant::now();
-        let speeds = scenario.speeds();
+        let mut speeds = scenario.speeds();
+        if let Some(Oddity::Rising(liars)) = scenario.oddity {
+            speeds.extend(vec![1.0; liars]);
+        }
         let replica = |_| Replica {
             registry: Registry::new(promises, scenario.interval, began),
             ids: vec![None; speeds.len()],
@@ -221,7 +224,7 @@ impl<'a> Run<'a> {
         run.after(PROBE, Event::Arrival);
         match scenario.oddity {
             Some(Oddity::Joins) => run.after(scenario.interval.mul_f64(1.5), Event::Leave),
-            Some(Oddity::Painted) => run.after(PROBE, Event::Paint),
+            Some(Oddity::Painted | Oddity::Attacked) => run.after(PROBE, Event::Paint),
             _ => {}
         }
         run
@@ -233,7 +236,12 @@ impl<'a> Run<'a> {
         let node = &mut self.nodes[at];
         node.is_listed = true;
         for (number, replica) in self.replicas.iter_mut().enumerate() {
-            let id = replica.registry.insert(node.addr.clone(), Rank::Listed(at as u32), now);
+            // Beside nodes that lie, no node is listed: four listed ones alone would determine the typical speed.
+            let rank = match (self.scenario.oddity, node.addr.socket_addr()) {
+                (Some(Oddity::Rising(_)), Some(socket)) => Rank::Explorer(socket),
+                _ => Rank::Listed(at as u32),
+            };
+            let id = replica.registry.insert(node.addr.clone(), rank, now);
             replica.ids[at] = Some(id);
             let probe = Event::Probe {
                 replica: number,
@@ -269,9 +277,13 @@ impl<'a> Run<'a> {
         Some((chosen, self.nodes[chosen].take(job, now) - now))
     }
 
-    /// As often as jobs arrive, somebody in one /24 asks for what node 0 alone runs, and sends no job.
+    /// A client of one /24 requests the container that node 0 alone runs, and sends no job.
     fn paint(&mut self) {
-        let gap = self.choices.exponential(self.scenario.between_jobs());
+        let mean = match self.scenario.oddity {
+            Some(Oddity::Attacked) => self.scenario.interval / 1_000,
+            _ => self.scenario.between_jobs(),
+        };
+        let gap = self.choices.exponential(mean);
         self.after(gap, Event::Paint);
         let client = Client::V4(0x0909_0900 | self.choices.next() as u32 & 0xFF);
         self.ask(RIVAL, client);
@@ -284,7 +296,10 @@ impl<'a> Run<'a> {
         match self.scenario.clients {
             Clients::Others => Client::V4(random.next() as u32),
             Clients::Equal(clients) => spread(random.below(clients)),
-            Clients::OneSubnet => Client::V4(0x0909_0900 | random.next() as u32 & 0xFF),
+            Clients::Subnets(subnets) => {
+                let subnet = random.below(subnets as usize) as u32;
+                Client::V4(0x0A00_0000 | subnet << 8 | random.next() as u32 & 0xFF)
+            }
         }
     }
 
@@ -342,7 +357,12 @@ impl<'a> Run<'a> {
     fn count(&mut self, replica: usize, node: usize, probe: u32) {
         let queue = self.nodes[node].queue(self.now);
         let lies = node == 0 && self.scenario.oddity == Some(Oddity::Liar);
-        let pending = if lies { 0 } else { queue as u64 };
+        let pending = match node < self.scenario.nodes {
+            // It reports 100 jobs more each second.
+            false => self.now.as_secs() * 100,
+            true if lies => 0,
+            true => queue as u64,
+        };
         let report = Event::Report {
             replica,
             node,

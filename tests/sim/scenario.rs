@@ -12,8 +12,8 @@ pub enum Clients {
     Others,
     /// So many clients ask equally often.
     Equal(usize),
-    /// All of them are in one IPv4 /24.
-    OneSubnet,
+    /// All of them are in this many IPv4 /24.
+    Subnets(u32),
 }
 
 /// How fast nodes are beside each other. All together they are as fast as if each had speed 1.
@@ -39,8 +39,12 @@ pub enum Oddity {
     Dead,
     /// It reports no jobs, whatever it has.
     Liar,
-    /// Somebody has it promised, as often as jobs arrive, and sends none.
+    /// One subnet gets promises on it as often as jobs arrive, and sends none.
     Painted,
+    /// One subnet gets 1,000 promises on it in each interval, and sends no job.
+    Attacked,
+    /// This many nodes of the Explorer are added; their pending counts only rise.
+    Rising(usize),
 }
 
 /// One situation.
@@ -219,7 +223,7 @@ pub fn cases() -> Vec<Case> {
         ),
         case("3 clients", of(Clients::Equal(3)), Some(1.60), Some(2.36)),
         case("10 clients", of(Clients::Equal(10)), None, Some(2.16)),
-        case("all clients in one /24", of(Clients::OneSubnet), None, None),
+        case("all clients in one /24", of(Clients::Subnets(1)), None, None),
         case(
             "half 4 times faster, 3 clients",
             Scenario {
@@ -286,6 +290,87 @@ pub fn cases() -> Vec<Case> {
         case("interval 5 s", interval(5), Some(1.32), Some(1.34)),
         case("interval 2 s", interval(2), Some(1.16), None),
     ]
+}
+
+/// A fleet by its name, with the mean response in seconds for each of its variants that ROUTING.md states.
+pub struct Fleet<const N: usize> {
+    pub name: &'static str,
+    pub scenarios: [Scenario; N],
+    pub expected: [f64; N],
+}
+
+fn even() -> Scenario {
+    Scenario::new(10, 0.7)
+}
+
+/// Jobs take 0.5 s on the fast nodes and 2 s on the others.
+fn half_faster() -> Scenario {
+    Scenario {
+        speeds: Speeds::Half(4.0),
+        job: Duration::from_millis(800),
+        ..Scenario::new(10, 0.7)
+    }
+}
+
+/// Requests of 400, one, two and three subnets, and of 400 while another one attacks.
+pub fn subnets() -> [Fleet<5>; 3] {
+    let variants = |scenario: Scenario| {
+        let of = |subnets| Scenario {
+            clients: Clients::Subnets(subnets),
+            ..scenario
+        };
+        let attack = Scenario {
+            oddity: Some(Oddity::Attacked),
+            ..of(400)
+        };
+        [of(400), of(1), of(2), of(3), attack]
+    };
+    let three = Scenario {
+        job: Duration::from_millis(200),
+        ..Scenario::new(3, 0.67)
+    };
+    [
+        ("10 even nodes", even(), [3.78, 3.69, 3.72, 3.82, 4.26]),
+        ("half 4 times faster", half_faster(), [1.41, 1.42, 1.42, 1.45, 1.77]),
+        (
+            "3 nodes, jobs of 0.2 s, load 0.67",
+            three,
+            [0.43, 0.46, 0.43, 0.44, 0.88],
+        ),
+    ]
+    .map(|(name, scenario, expected)| Fleet {
+        name,
+        scenarios: variants(scenario),
+        expected,
+    })
+}
+
+/// Fleets without, with one and with three nodes of the Explorer that lie.
+pub fn lying() -> [Fleet<3>; 4] {
+    let variants = |scenario: Scenario| {
+        [None, Some(Oddity::Rising(1)), Some(Oddity::Rising(3))].map(|oddity| Scenario { oddity, ..scenario })
+    };
+    // Jobs take 0.25 s on the fast nodes and 2 s on the others.
+    let two_slow = Scenario {
+        speeds: Speeds::First(2, 0.125),
+        job: Duration::from_millis(353),
+        ..Scenario::new(6, 0.7)
+    };
+    let lognormal = Scenario {
+        speeds: Speeds::Lognormal,
+        ..even()
+    };
+    [
+        ("half 4 times faster", half_faster(), [1.43, 1.49, 1.51]),
+        ("4 fast nodes, 2 8 times slower", two_slow, [0.52, 0.53, 0.60]),
+        ("lognormal speeds", lognormal, [5.3, 5.4, 5.4]),
+        ("10 even nodes", even(), [3.70, 3.70, 3.70]),
+    ]
+    .map(|(name, scenario, expected)| Fleet {
+        name,
+        scenarios: variants(scenario),
+        expected,
+    })
 }
 
 /// Containers that are dead on one of so many nodes, with the share of the jobs that these got when the rule was chosen.
