@@ -65,7 +65,6 @@ mod net;
 pub mod node;
 mod poller;
 pub mod registry;
-mod resources;
 mod response;
 mod status;
 mod util;
@@ -98,7 +97,7 @@ use util::threads::{self, Alarm, Joined};
 const STARTUP_GRACE: Duration = Duration::from_millis(1_500);
 /// A shutdown takes at most this long after `SHUTDOWN_DELAY`: supervisors kill after 10 s by default.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Threads without which there is no router: the workers' seven, gate, poller, lists, resources, a probe, a look-up, and some to
+/// Threads without which there is no router: the workers' seven, gate, poller, lists, a resource poll, a probe, a look-up, and some to
 /// spare, since tiny_http's begin at their own time and panic where there is no room.
 const START_THREADS: usize = 16;
 /// News of the lists that the poller has not taken yet. Lists that come faster than it takes them over wait where they are
@@ -168,14 +167,9 @@ impl Router {
         let mut threads = Vec::new();
         let (stop, stopped) = bounded(0);
 
-        let models = Arc::new(Models::new(Arc::clone(&metrics)));
-        let start = |interval| {
-            let (registry, models, metrics) = (Arc::clone(&registry), Arc::clone(&models), Arc::clone(&metrics));
-            let (fetcher, stop) = (fetcher.clone(), stopped.clone());
-            resources::start(interval, fetcher, registry, models, stop, metrics, now)
-        };
-        let (thread, resources) = config.resources_interval.map(start).transpose()?.unzip();
-        threads.extend(thread);
+        let models = config
+            .resources_interval
+            .map(|_| Arc::new(Models::new(Arc::clone(&metrics))));
         let changed = config.changed.iter();
         let reporter = Reporter {
             registry: Arc::clone(&registry),
@@ -189,15 +183,7 @@ impl Router {
                 .collect(),
         };
         let of_service = Arc::clone(&registry);
-        let service = Service::new(
-            &config,
-            of_service,
-            reporter,
-            resources,
-            models,
-            Arc::clone(&metrics),
-            now,
-        );
+        let service = Service::new(&config, of_service, reporter, models.clone(), Arc::clone(&metrics), now);
         let service = Arc::new(service);
         let settings = gate::Settings {
             max_connections: room.connections,
@@ -218,11 +204,13 @@ impl Router {
             max_probes: room.probes,
             weights: config.weights.clone(),
             expects_explorer: has_explorer,
+            resources_interval: config.resources_interval,
         };
         let outputs = poller::Outputs {
             registry: Arc::clone(&registry),
             metrics: Arc::clone(&metrics),
             fetcher: fetcher.clone(),
+            models,
         };
         let (thread, is_ready) = poller::start(poller, outputs, news, stopped.clone(), &alarm)?;
         threads.push(thread);

@@ -141,7 +141,7 @@ impl Response {
 }
 
 /// Longest body of a page. The client waits 3 s for a response, and 1,000 nodes can have 6.7 MB of resources.
-const MAX_PAGE_BYTES: usize = 1024 * 1024;
+pub(crate) const MAX_PAGE_BYTES: usize = 1024 * 1024;
 
 /// One page of a list.
 #[derive(Debug, PartialEq, Eq)]

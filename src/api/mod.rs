@@ -3,6 +3,7 @@
 //! [`Service`] knows no socket; `workers` has the tiny_http pool that calls it.
 
 mod limits;
+mod listing;
 mod openapi;
 mod query;
 mod readers;
@@ -21,7 +22,6 @@ use crate::limiter::seconds_rounded_up;
 use crate::metrics::{self, Endpoint, Label, Metrics, Status};
 use crate::models::{Models, Step};
 use crate::registry::{Purpose, Registry, Summary};
-use crate::resources::Resources;
 use crate::response::{Deferral, Listing, Response};
 use crate::status::{self, Reporter};
 use limits::Limits;
@@ -47,8 +47,7 @@ pub(crate) struct Service {
     registry: Arc<Registry>,
     reporter: Reporter,
     /// `None` if resources are never polled; the endpoint does not exist then.
-    resources: Option<Resources>,
-    models: Arc<Models>,
+    models: Option<Arc<Models>>,
     limits: Limits,
     readers: Readers,
     metrics: Arc<Metrics>,
@@ -60,8 +59,7 @@ impl Service {
         config: &Config,
         registry: Arc<Registry>,
         reporter: Reporter,
-        resources: Option<Resources>,
-        models: Arc<Models>,
+        models: Option<Arc<Models>>,
         metrics: Arc<Metrics>,
         now: Instant,
     ) -> Self {
@@ -70,7 +68,6 @@ impl Service {
             readers: Readers::new(config),
             registry,
             reporter,
-            resources,
             models,
             metrics,
             is_ending: AtomicBool::new(false),
@@ -130,7 +127,7 @@ impl Service {
             Endpoint::Metrics | Endpoint::Status | Endpoint::StatusJson => {
                 !asked.is_client_known || !self.readers.admit(asked.client, now)
             }
-            Endpoint::Resources => self.resources.is_none(),
+            Endpoint::Resources => self.models.is_none(),
             _ => false,
         }
     }
@@ -191,7 +188,7 @@ impl Service {
 
     fn status(&self, query: &str, now: Instant) -> Result<Response, QueryError> {
         let query = query::status(query)?;
-        let report = self.reporter.report(self.resources.as_ref(), &query.filter, now);
+        let report = self.reporter.report(&query.filter, now);
         let html = status::to_html(&report, &query.filter, query.is_paused);
         Ok(Response::new(200, status::CONTENT_TYPE, html.into_bytes())
             .with("Cache-Control", "no-store")
@@ -200,7 +197,7 @@ impl Service {
 
     fn status_json(&self, query: &str, now: Instant) -> Result<Response, QueryError> {
         let filter = query::status(query)?.filter;
-        Ok(dynamic(&self.reporter.report(self.resources.as_ref(), &filter, now)))
+        Ok(dynamic(&self.reporter.report(&filter, now)))
     }
 
     /// The limit allows the client's next request after `next_in`.
@@ -212,38 +209,38 @@ impl Service {
         now: Instant,
     ) -> Result<Response, QueryError> {
         let query = query::resources(query)?;
-        let Some(resources) = &self.resources else {
+        let Some(models) = &self.models else {
             return Ok(Response::error(404, "Not found"));
         };
         let Some(model_id) = query.model_id else {
-            let listing = resources.listing(&query.containers, query.page);
+            let listing = listing::resources(&self.registry, &query.containers, query.page);
             return Ok(listing.into_response().with("Cache-Control", "max-age=60"));
         };
-        Ok(match self.survey(&model_id, asked, now) {
+        Ok(match survey(models, &model_id, asked, now) {
             Step::Later => Response::deferred(),
             Step::Refused(wait) => {
                 let seconds = seconds_rounded_up(wait.max(next_in));
                 too_many("Too many new values of model_id", seconds)
             }
             Step::Ready => {
-                let answers = self.models.answers(&model_id, now);
-                let listing = resources.support(&answers, &query.containers, query.page);
+                let answers = models.answers(&model_id, now);
+                let listing = listing::support(&self.registry, &answers, &query.containers, query.page);
                 listing.into_response().with("Cache-Control", "no-store")
             }
         })
     }
 
-    fn survey(&self, model_id: &str, asked: Asked<'_>, now: Instant) -> Step {
-        match asked.deferral {
-            Deferral::First => self.models.request(model_id, Client::from(asked.client), now),
-            Deferral::More if self.models.is_in_progress(model_id) => Step::Later,
-            Deferral::More | Deferral::Over => Step::Ready,
-        }
-    }
-
     fn metrics_text(&self) -> Response {
         let text = self.metrics.to_text(&self.registry.totals(), &self.limits.clients());
         Response::new(200, metrics::CONTENT_TYPE, text.into_bytes()).with("Cache-Control", "no-store")
+    }
+}
+
+fn survey(models: &Models, model_id: &str, asked: Asked<'_>, now: Instant) -> Step {
+    match asked.deferral {
+        Deferral::First => models.request(model_id, Client::from(asked.client), now),
+        Deferral::More if models.is_in_progress(model_id) => Step::Later,
+        Deferral::More | Deferral::Over => Step::Ready,
     }
 }
 

@@ -108,6 +108,7 @@ impl Poller {
             .registry
             .note(id, now, |record| (Subject::of(record), record.health()));
         self.registry.remove(id);
+        self.resources.iter_mut().for_each(|resources| resources.removed(id));
         if let (Some((node, health)), Some(probing)) = (node, self.nodes.remove(&id)) {
             if health == Health::New {
                 self.unanswered = self.unanswered.saturating_sub(1);

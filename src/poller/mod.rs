@@ -9,6 +9,7 @@ mod log;
 mod mass_failure;
 mod probe;
 mod reports;
+mod resources;
 mod schedule;
 #[cfg(test)]
 mod tests;
@@ -18,12 +19,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select_biased};
 
 use self::log::NodeLines;
 use crate::config::PendingWeights;
 use crate::lists::Update;
 use crate::metrics::Metrics;
+use crate::models::Models;
 use crate::net::Fetcher;
 use crate::node::{ExplorerList, NodeAddr, NodeList, Source};
 use crate::registry::{Health, NodeId, Registry};
@@ -34,6 +36,7 @@ use crate::util::threads::{self, Alarm, Joined};
 use mass_failure::MassFailures;
 use probe::ProbeJob;
 pub(crate) use probe::{Outcome, Probe, probe};
+use resources::ResourcePoller;
 use schedule::{Class, Overdue, Schedule, Turn};
 
 /// Lines about a pool that is too small: near its limit, this may change with each round.
@@ -63,6 +66,8 @@ pub(crate) struct Settings {
     pub(crate) weights: PendingWeights,
     /// Whether startup waits for the first Explorer list.
     pub(crate) expects_explorer: bool,
+    /// `RESOURCES_INTERVAL`; `None` if resources are never polled.
+    pub(crate) resources_interval: Option<Duration>,
 }
 
 /// What the poller reads and writes.
@@ -71,6 +76,8 @@ pub(crate) struct Outputs {
     pub(crate) registry: Arc<Registry>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) fetcher: Fetcher,
+    /// The surveys; `None` if resources are never polled.
+    pub(crate) models: Option<Arc<Models>>,
 }
 
 /// Starts the poller, which runs until `stop` closes. The returned receiver closes when every node of the first lists has
@@ -92,8 +99,11 @@ pub(crate) fn start(
     let run = move |job: &ProbeJob| probe(&prober, &job.addr, job.source);
     let (mut pool, reports) = ProbePool::new("probe", settings.max_probes, run, clock());
     pool.resize(1, clock())?;
+    let (resources, answers) = ResourcePoller::new(&settings, &outputs, clock()).unzip();
+    let (answers, woken) = (answers.unwrap_or_else(never), ResourcePoller::woken(resources.as_ref()));
     let thread = threads::spawn_vital("poller", alarm, move || {
         let mut poller = Poller::new(settings, outputs, pool, ready, clock());
+        poller.resources = resources;
         loop {
             let wake = poller.act(clock());
             select_biased! {
@@ -108,6 +118,11 @@ pub(crate) fn start(
                     Ok(update) => poller.update(update, clock()),
                     Err(_) => return,
                 },
+                recv(answers) -> done => match done {
+                    Ok(done) => poller.resources_done(done, clock()),
+                    Err(_) => return,
+                },
+                recv(woken) -> _ => {}
                 default(wake.saturating_duration_since(clock())) => {}
             }
         }
@@ -152,6 +167,8 @@ struct Poller {
     settings: Settings,
     registry: Arc<Registry>,
     pool: ProbePool,
+    /// `None` if resources are never polled.
+    resources: Option<ResourcePoller>,
     metrics: Arc<Metrics>,
     fetcher: Fetcher,
     schedule: Schedule,
@@ -186,6 +203,7 @@ impl Poller {
             metrics: outputs.metrics,
             fetcher: outputs.fetcher,
             pool,
+            resources: None,
             nodes: HashMap::new(),
             by_addr: HashMap::new(),
             listed: None,
@@ -211,7 +229,10 @@ impl Poller {
     fn act(&mut self, now: Instant) -> Instant {
         self.end_doubts(now);
         self.resize_pool(now);
-        let wake = self.send_due(now).min(self.pool.resize_at());
+        let mut wake = self.send_due(now).min(self.pool.resize_at());
+        if let Some(resources) = &mut self.resources {
+            wake = wake.min(resources.act(&self.by_addr, now));
+        }
         self.mass_failures.until().map_or(wake, |until| until.min(wake))
     }
 

@@ -185,6 +185,11 @@ impl Poller {
                 "containers omitted: too many distinct container ids or descriptions of Explorer nodes"
             );
         }
+        if probe.flip == Some(Flip::Up)
+            && let Some(resources) = &mut self.resources
+        {
+            resources.up(probe.id, probe.node.rank.source(), probe.now);
+        }
         if probe.was_limited || probe.flip == Some(Flip::Up) {
             self.registry
                 .note(probe.id, probe.now, |record| record.last_failure = Box::default());

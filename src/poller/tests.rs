@@ -25,6 +25,7 @@ fn rig(expects_explorer: bool) -> Rig {
         max_probes: 8,
         weights: PendingWeights::default(),
         expects_explorer,
+        resources_interval: None,
     };
     let now = Instant::now();
     let registry = Arc::new(Registry::new(PromisePolicy::Off, INTERVAL, now));
@@ -34,6 +35,7 @@ fn rig(expects_explorer: bool) -> Rig {
         registry: Arc::clone(&registry),
         metrics: Arc::default(),
         fetcher: Fetcher::default(),
+        models: None,
     };
     let poller = Poller::new(settings, outputs, pool, ready, now);
     Rig {

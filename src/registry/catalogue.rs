@@ -102,7 +102,11 @@ pub(super) struct Catalogue {
 
 impl Catalogue {
     pub(super) fn find(&self, id: &str) -> Option<&Container> {
-        self.containers.get(*self.by_id.get(id)?)
+        self.containers.get(self.index(id)?)
+    }
+
+    pub(super) fn index(&self, id: &str) -> Option<Index> {
+        self.by_id.get(id).copied()
     }
 
     pub(super) fn get_mut(&mut self, index: Index) -> Option<&mut Container> {

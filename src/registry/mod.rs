@@ -18,6 +18,7 @@ mod order;
 mod pending;
 mod promises;
 mod record;
+mod resources;
 mod select;
 mod speed;
 mod standing;
@@ -29,7 +30,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::client::Client;
-use crate::node::{ContainerId, NodeAddr, NodeInfo, Rank, Running, Source};
+use crate::node::{NodeAddr, NodeInfo, Rank, Running, Source};
 use crate::util::arena::Key;
 pub use catalogue::{MAX_CONTAINERS, MAX_TEXT_BYTES, Summary};
 pub use health::{Health, NodeState};
@@ -37,6 +38,7 @@ use node::NodeReport;
 pub use pending::PendingByType;
 use promises::{Cell, subnet};
 pub use record::NodeRecord;
+pub use resources::{ResourceNode, ResourceReport};
 pub use select::{MAX_PAGE, Page, TooDeep};
 use speed::{FleetSpeed, Time};
 pub use standing::{NodeView, Runners};
@@ -47,8 +49,6 @@ use state::{Asking, State};
 const MAX_ATTEMPTS: usize = 4;
 /// Containers summarised, and nodes whose records are read, under one hold of the lock: some microseconds.
 const READ_AT_ONCE: usize = 256;
-/// Nodes copied under one hold of the lock with the ids of all that they run, 256 each at most.
-const AVAILABLE_AT_ONCE: usize = 16;
 
 /// A node in the registry, from `insert` to `remove`.
 pub type NodeId = Key;
@@ -141,19 +141,6 @@ pub struct Standing {
     pub is_learned: bool,
     /// Time from now until it should be through with what it has; none with `PROMISES=off`.
     pub finish: Option<Duration>,
-}
-
-/// An available node, as others need it than those who ask for addresses.
-#[derive(Clone, Debug)]
-pub struct Available {
-    /// Its address.
-    pub addr: NodeAddr,
-    /// Where it comes among others.
-    pub rank: Rank,
-    /// Sooner done where this is smaller; means nothing else.
-    pub order: u64,
-    /// The containers that it runs, sorted, without those that the catalogue had no room for.
-    pub runs: Vec<ContainerId>,
 }
 
 /// What is known of all nodes.
@@ -338,19 +325,6 @@ impl Registry {
         let mut containers = self.containers();
         containers.retain(|container| container.images.len() > 1);
         containers
-    }
-
-    /// Every available node, in no order: copied piece by piece, so that nobody waits for the lock.
-    pub fn available(&self) -> Vec<Available> {
-        let mut all = Vec::new();
-        for from in (0..).step_by(AVAILABLE_AT_ONCE) {
-            let Some(mut some) = self.lock().available(from, AVAILABLE_AT_ONCE) else {
-                break;
-            };
-            some.iter_mut().for_each(|node| node.runs.sort_unstable());
-            all.append(&mut some);
-        }
-        all
     }
 
     /// Sums over all nodes, read slice by slice.

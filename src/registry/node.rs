@@ -7,6 +7,7 @@ use super::catalogue::{ImageSlot, Index};
 use super::order::Place;
 use super::promises::{Cell, Promises};
 use super::record::NodeRecord;
+use super::resources::NodeResources;
 use super::speed::{Count, FleetSpeed, Time, Work};
 use super::state::Withdrawn;
 use crate::node::Running;
@@ -42,6 +43,8 @@ pub(super) struct Node {
     pub(super) runs: Box<[Index]>,
     /// For each of `runs` the image, as the catalogue numbers it.
     pub(super) images: Box<[ImageSlot]>,
+    /// Present from the first time that its resources are to be polled.
+    pub(super) resources: Option<NodeResources>,
 }
 
 /// What a probe found.

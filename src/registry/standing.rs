@@ -22,6 +22,8 @@ pub struct NodeView {
     pub standing: Standing,
     /// The containers that it runs, sorted.
     pub containers: Vec<ContainerId>,
+    /// The state of its resources as text, while it is available and polled for them.
+    pub resources: Option<String>,
 }
 
 /// Which available nodes run a container.
@@ -84,6 +86,10 @@ impl State {
         Some(NodeView {
             record: node.record.clone(),
             standing: self.standing(id, now)?,
+            resources: node
+                .place
+                .and(node.resources.as_ref())
+                .map(|resources| resources.state(node.runs.len())),
             containers: node.runs.iter().filter_map(|run| self.catalogue.id(*run)).collect(),
         })
     }

@@ -7,9 +7,10 @@ use super::node::{Fleet, Node, NodeReport};
 use super::order::{Order, Place};
 use super::pending::TypeNames;
 use super::promises::{CELLS, Cell, ClientPromise, ClientPromises};
+use super::resources::Holders;
 use super::select::{Adjusted, Seen, View};
 use super::speed::{FleetSpeed, Record, Time, Work};
-use super::{Available, Health, NodeId, NodeRecord, PromisePolicy, Rank, Standing};
+use super::{Health, NodeId, NodeRecord, PromisePolicy, Rank, Standing};
 use crate::client::Client;
 use crate::node::{ContainerId, NodeAddr, Running};
 use crate::util::arena::Arena;
@@ -24,6 +25,7 @@ pub(super) struct State {
     round: u64,
     pub(super) catalogue: Catalogue,
     clients: ClientPromises,
+    pub(super) holders: Holders,
     /// For each cell, the number of nodes on which it has promises above the cap.
     crowded: [u32; CELLS],
     type_names: TypeNames,
@@ -68,6 +70,7 @@ impl State {
             round: 0,
             catalogue: Catalogue::default(),
             clients: ClientPromises::default(),
+            holders: Holders::default(),
             crowded: [0; CELLS],
             type_names: TypeNames::default(),
             promises_made: 0,
@@ -95,27 +98,6 @@ impl State {
     pub(super) fn records(&self, from: usize, most: usize) -> Option<Vec<(bool, Record)>> {
         let record = |node: &Node| Some((node.record.rank.is_listed(), node.work.record()?));
         (from < self.nodes.places()).then(|| self.nodes.from(from).take(most).flatten().filter_map(record).collect())
-    }
-
-    /// The available nodes at so many places from `from` on, what they run in no order; none behind the last.
-    pub(super) fn available(&self, from: usize, most: usize) -> Option<Vec<Available>> {
-        let available = |node: &Node| {
-            let key = node.place?.key;
-            Some(Available {
-                addr: node.record.addr.clone(),
-                rank: node.record.rank,
-                order: key,
-                runs: node.runs.iter().filter_map(|run| self.catalogue.id(*run)).collect(),
-            })
-        };
-        (from < self.nodes.places()).then(|| {
-            self.nodes
-                .from(from)
-                .take(most)
-                .flatten()
-                .filter_map(available)
-                .collect()
-        })
     }
 
     /// Begins a round. Without any record the last fleet speed stays.
@@ -155,6 +137,7 @@ impl State {
             withheld: None,
             runs: Box::default(),
             images: Box::default(),
+            resources: None,
         })
     }
 
@@ -164,6 +147,7 @@ impl State {
             self.removal_epoch += 1;
             self.aliases -= usize::from(node.record.attributes.public.is_some());
             self.recount_crowded(node.crowded(self.fleet.interval), 0);
+            self.remove_resources(id, &node);
         }
     }
 
@@ -178,6 +162,7 @@ impl State {
             node.runs
                 .iter()
                 .for_each(|index| self.catalogue.rerank(*index, id, rank));
+            self.rerank_resources(id, former, rank);
         }
         (!is_same).then_some(former)
     }
@@ -275,6 +260,7 @@ impl State {
         let rank = node.record.rank;
         let old_place = node.place.replace(place);
         let ran = std::mem::replace(&mut node.runs, running.iter().map(|(index, _)| *index).collect());
+        let has_changed = ran != node.runs;
         self.catalogue.release_images(&ran, &node.images);
         node.images = running
             .iter()
@@ -294,6 +280,9 @@ impl State {
             .filter(|index| running.binary_search_by_key(*index, |(i, _)| *i).is_err());
         if let Some(old_place) = old_place {
             gone.for_each(|index| self.catalogue.leave(*index, id, rank, old_place));
+        }
+        if has_changed {
+            self.retain_resources(id);
         }
     }
 

@@ -15,7 +15,6 @@ use crate::metrics::Metrics;
 use crate::net::HostResolver;
 use crate::node::{ExplorerList, NodeAddr, NodeList};
 use crate::registry::{NodeId, NodeState, NodeView, Registry, Standing, Summary, Totals};
-use crate::resources::Resources;
 use crate::util::polled::Polled;
 
 /// Containers, conflicts and problems in the report: longer lists are not readable.
@@ -41,7 +40,7 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     /// Returns the report with the nodes that pass `filter`.
-    pub(crate) fn report(&self, resources: Option<&Resources>, filter: &Filter, now: Instant) -> StatusReport {
+    pub(crate) fn report(&self, filter: &Filter, now: Instant) -> StatusReport {
         let wall = SystemTime::now();
         let clocks = Clocks { now, wall };
         let sums = self.registry.totals();
@@ -73,7 +72,7 @@ impl Reporter {
             problems: problems(found.problems, clocks),
             conflicting_containers: conflicts.take(MAX_CONFLICTS).map(Conflict::from).collect(),
             matched,
-            nodes: self.rows(&page_of(found.nodes, filter), resources, clocks),
+            nodes: self.rows(&page_of(found.nodes, filter), clocks),
         }
     }
 
@@ -130,15 +129,10 @@ impl Reporter {
         }
     }
 
-    fn rows(&self, ids: &[NodeId], resources: Option<&Resources>, clocks: Clocks) -> Vec<NodeRow> {
+    fn rows(&self, ids: &[NodeId], clocks: Clocks) -> Vec<NodeRow> {
         let views: Vec<NodeView> = self.registry.views(ids, clocks.now).into_iter().flatten().collect();
-        let resources = resources.map(|resources| resources.states(views.iter().map(|view| &view.record.addr)));
-        let mut resources = resources.into_iter().flatten();
         let mut id_bytes_left = MAX_ID_BYTES;
-        let rows = views.into_iter().map(|view| NodeRow {
-            resources: resources.next().flatten(),
-            ..row(view, &mut id_bytes_left, clocks)
-        });
+        let rows = views.into_iter().map(|view| row(view, &mut id_bytes_left, clocks));
         rows.collect()
     }
 }
@@ -266,6 +260,7 @@ fn row(view: NodeView, id_bytes_left: &mut usize, clocks: Clocks) -> NodeRow {
         record,
         standing,
         containers: mut ids,
+        resources,
     } = view;
     // Speed and finish time of an unavailable node affect no response.
     let is_serving = !matches!(record.state(), NodeState::Down | NodeState::New) && !record.attributes.is_draining;
@@ -303,7 +298,7 @@ fn row(view: NodeView, id_bytes_left: &mut usize, clocks: Clocks) -> NodeRow {
         certificate_days: record.certificate_expires.map(|at| clocks.days_until(at)),
         containers_left_out: all - ids.len(),
         containers: ids.iter().map(|id| id.as_str().to_owned()).collect(),
-        resources: None,
+        resources,
     }
 }
 

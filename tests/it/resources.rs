@@ -176,11 +176,11 @@ fn misbehaving_node_does_not_affect_others() {
         "timeout",
         "status 500",
         "65536 bytes",
-        "left out \"not-mine\": not a container of this node",
+        "result=\"\\\"not-mine\\\": not a container of this node",
         "not a container of this node",
-        "\"hello-world\": nested too deep",
+        "nested too deep",
         "not JSON: EOF",
-        "expected an object of containers, found \"text\"",
+        "expected an object of containers, found \\\"text\\\"",
     ] {
         router.wait_line(reason, PATIENCE);
     }
@@ -319,7 +319,8 @@ fn invalid_model_answers_are_omitted() {
     assert!(begin.elapsed() >= Duration::from_millis(1_500), "one of them hangs");
     assert_eq!(known, json!({addr(&fleet, 0): {"hello-world": {"supported": true}}}));
     router.wait_line("expected `supported` to be true or false", PATIENCE);
-    router.wait_line("support of \"a\" of \"127.1.0.3", PATIENCE);
+    router.wait_line("node=\"127.1.0.3", PATIENCE);
+    router.wait_line("model=a ", PATIENCE);
     let known = router.get(&target).json();
     assert_eq!(known, json!({addr(&fleet, 0): {"hello-world": {"supported": true}}}));
     assert_eq!(available(&router).len(), 5);
@@ -429,7 +430,7 @@ fn status_shows_resources_of_each_node() {
             .map(|node| node["resources"].as_str().unwrap_or_default().to_owned())
             .collect()
     };
-    let is_known = |text: &String| !text.is_empty() && text != "not asked yet";
+    let is_known = |text: &String| !text.is_empty() && text != "not polled yet";
     router.until("all were asked", || {
         let texts = resources();
         texts.len() == 3 && texts.iter().all(is_known)
@@ -439,8 +440,8 @@ fn status_shows_resources_of_each_node() {
     assert_eq!(
         texts,
         [
-            "0 of 1 containers: answered 404: infernet-node has them from 1.4.0 on",
-            "0 of 1 containers: left out \"<b>\\u{1b}\": not a container of this node",
+            "0 of 1 containers: omitted \"<b>\\u{1b}\": not a container of this node",
+            "0 of 1 containers: status 404: infernet-node has resources from 1.4.0 on",
             "1 of 1 containers",
         ]
     );
@@ -450,5 +451,5 @@ fn status_shows_resources_of_each_node() {
         page.contains("&lt;b&gt;") && page.contains("not a container of this node"),
         "{page}"
     );
-    assert!(!page.contains("left out \"<b>"));
+    assert!(!page.contains("omitted \"<b>"));
 }

@@ -4,6 +4,7 @@ mod catalogue;
 mod doubt;
 mod model;
 mod promises;
+mod resources;
 
 use std::net::{Ipv4Addr, SocketAddr};
 

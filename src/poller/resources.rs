@@ -1,0 +1,400 @@
+//! Polls the resources of available nodes and sends the queries of surveys: the second kind of jobs, with a separate pool,
+//! so that probes and these requests do not wait for each other. The outcome never changes the health of a node.
+
+use std::cell::OnceCell;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, never};
+
+use super::{Outputs, Poller, Settings};
+use crate::metrics::{Metrics, ResourcesOutcome};
+use crate::models::{self, Answer, Models, Query};
+use crate::net::{Bounds, Fetcher, MAX_REDIRECTS, NODE_TIMEOUT};
+use crate::node::{ContainerId, NodeAddr, Reading, Source, parse_resources, parse_support};
+use crate::registry::{NodeId, Registry, ResourceReport};
+use crate::util::log_throttle::{LogThrottle, ONE_A_MINUTE};
+use crate::util::pool::{Done, Pool};
+
+/// Longest body. Three services of a real node have some 30 KiB.
+const MAX_BODY_BYTES: u64 = 64 * 1024;
+/// Time between two polls: a tenth less than 50 per second, so that the rate holds at the nodes too, whatever the network
+/// does to the time between. 10,000 nodes that come up together are polled within 220 s.
+const POLL_SPACING: Duration = Duration::from_millis(22);
+/// Maximum number of polls in flight. Nodes respond within 40 ms, so these are for 16 nodes that hang.
+const MAX_POLLS: usize = 16;
+/// Time until the next poll of a node older than 1.4.0.
+const NOT_FOUND_INTERVAL: Duration = Duration::from_secs(3600);
+/// Minimum time between two polls of a node that goes down and comes back.
+const MIN_INTERVAL: Duration = Duration::from_secs(60);
+/// A node with another request in flight is polled after this time.
+const BUSY_DELAY: Duration = Duration::from_secs(1);
+/// Waits after the first polls of a node that came up, while a container is missing: services often fail their first
+/// request. The second wait ends 120 s after the first poll.
+const RETRIES: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(90)];
+
+/// What a node is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// What its containers can run.
+    Resources,
+    /// Which of its containers support a model.
+    Support(Query),
+}
+
+/// One request to a node.
+#[derive(Debug)]
+pub(super) struct ResourceJob {
+    id: NodeId,
+    addr: NodeAddr,
+    source: Source,
+    /// The containers that the node runs, sorted.
+    runs: Vec<ContainerId>,
+    target: Target,
+}
+
+type Outcome = Result<Reading, ResourceReport>;
+pub(super) type ResourceDone = Done<ResourceJob, Outcome>;
+
+/// Sends one request, bounded as a probe is.
+fn fetch(fetcher: &Fetcher, job: &ResourceJob) -> Outcome {
+    let bounds = Bounds {
+        timeout: NODE_TIMEOUT,
+        max_body_bytes: MAX_BODY_BYTES,
+        max_redirects: match job.source {
+            Source::IpsFile => MAX_REDIRECTS,
+            Source::Explorer => 0,
+        },
+    };
+    let url = match &job.target {
+        Target::Resources => job.addr.resources_url(),
+        Target::Support(query) => job.addr.support_url(&query.id),
+    };
+    let answer = fetcher.get(&url, bounds).map_err(|error| match error.is_local() {
+        true => ResourceReport::LocalError(error.to_string()),
+        false => ResourceReport::Failed(error.to_string()),
+    })?;
+    if answer.status == 404 {
+        return Err(ResourceReport::NotFound);
+    }
+    let body = answer
+        .into_body()
+        .map_err(|error| ResourceReport::Failed(error.to_string()))?;
+    match job.target {
+        Target::Resources => parse_resources(&body, &job.runs),
+        Target::Support(_) => parse_support(&body, &job.runs),
+    }
+    .map_err(|error| ResourceReport::Failed(error.to_string()))
+}
+
+/// When a node is polled.
+#[derive(Debug)]
+struct Polling {
+    source: Source,
+    due: Instant,
+    last: Option<Instant>,
+    /// One request to a node at a time.
+    is_busy: bool,
+    /// Polls since the node came up, as long as a container was missing in each.
+    retries: usize,
+}
+
+/// The nodes to poll, pure.
+#[derive(Debug)]
+pub(super) struct PollQueue {
+    interval: Duration,
+    nodes: HashMap<NodeId, Polling>,
+    /// Listed nodes and Explorer nodes, which anyone can register.
+    due: [BTreeSet<(Instant, NodeId)>; 2],
+    next_slot: Instant,
+    in_flight: usize,
+}
+
+impl PollQueue {
+    fn new(interval: Duration, now: Instant) -> Self {
+        Self {
+            interval,
+            nodes: HashMap::new(),
+            due: Default::default(),
+            next_slot: now,
+            in_flight: 0,
+        }
+    }
+
+    /// A node has come up: it is polled soon.
+    fn up(&mut self, id: NodeId, source: Source, now: Instant) {
+        let polling = self.nodes.entry(id).or_insert(Polling {
+            source,
+            due: now,
+            last: None,
+            is_busy: false,
+            retries: 0,
+        });
+        self.due[polling.source as usize].remove(&(polling.due, id));
+        (polling.source, polling.retries) = (source, 0);
+        polling.due = polling.last.map_or(now, |last| now.max(last + MIN_INTERVAL));
+        if !polling.is_busy {
+            self.due[source as usize].insert((polling.due, id));
+        }
+    }
+
+    fn remove(&mut self, id: NodeId) {
+        if let Some(polling) = self.nodes.remove(&id) {
+            self.due[polling.source as usize].remove(&(polling.due, id));
+        }
+    }
+
+    fn enqueue(&mut self, id: NodeId, due: Instant) {
+        if let Some(polling) = self.nodes.get_mut(&id) {
+            self.due[polling.source as usize].remove(&(polling.due, id));
+            polling.due = due;
+            self.due[polling.source as usize].insert((due, id));
+        }
+    }
+
+    /// The node to poll now, or the time of the next look. Of the nodes that are due, listed nodes come first: many
+    /// Explorer nodes that hang would otherwise delay them.
+    fn turn(&mut self, now: Instant) -> Result<NodeId, Instant> {
+        loop {
+            let firsts = self.due.iter().filter_map(BTreeSet::first);
+            let Some((due, id)) = firsts.min_by_key(|(due, _)| now.max(*due)).copied() else {
+                return Err(now + self.interval);
+            };
+            let begin = due.max(self.next_slot);
+            if begin > now {
+                return Err(begin);
+            }
+            if self.in_flight >= MAX_POLLS {
+                return Err(now + self.interval);
+            }
+            match self.nodes.get(&id).is_some_and(|polling| polling.is_busy) {
+                true => self.enqueue(id, now + BUSY_DELAY),
+                false => return Ok(id),
+            }
+        }
+    }
+
+    /// Begins the poll that is due.
+    fn begin(&mut self, id: NodeId, now: Instant) {
+        if let Some(polling) = self.nodes.get_mut(&id) {
+            self.due[polling.source as usize].remove(&(polling.due, id));
+            (polling.is_busy, polling.last) = (true, Some(now));
+            self.in_flight += 1;
+            self.next_slot = now + POLL_SPACING;
+        }
+    }
+
+    /// Ends a poll. `is_missing`: it did not bring an entry of each container.
+    fn end(&mut self, id: NodeId, is_missing: bool, is_not_found: bool, now: Instant) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let Some(polling) = self.nodes.get_mut(&id) else {
+            return;
+        };
+        polling.is_busy = false;
+        let retry = RETRIES.get(polling.retries).filter(|_| is_missing && !is_not_found);
+        polling.retries = retry.map_or(RETRIES.len(), |_| polling.retries + 1);
+        let wait = match (retry, is_not_found) {
+            (Some(retry), _) => *retry,
+            (None, true) => self.interval.max(NOT_FOUND_INTERVAL),
+            (None, false) => self.interval,
+        };
+        self.enqueue(id, now + wait);
+    }
+
+    fn set_busy(&mut self, id: NodeId, is_busy: bool) {
+        if let Some(polling) = self.nodes.get_mut(&id) {
+            polling.is_busy = is_busy;
+        }
+    }
+
+    fn is_free(&self, id: NodeId) -> bool {
+        self.nodes.get(&id).is_some_and(|polling| !polling.is_busy)
+    }
+}
+
+/// The driver of resource polls and surveys; part of the poller's thread.
+#[derive(Debug)]
+pub(super) struct ResourcePoller {
+    queue: PollQueue,
+    pool: Pool<ResourceJob, Outcome>,
+    in_flight: usize,
+    models: Arc<Models>,
+    registry: Arc<Registry>,
+    metrics: Arc<Metrics>,
+    has_warned_of_room: bool,
+    local_error_lines: LogThrottle,
+}
+
+impl ResourcePoller {
+    pub(super) fn new(settings: &Settings, outputs: &Outputs, now: Instant) -> Option<(Self, Receiver<ResourceDone>)> {
+        let (interval, models) = settings.resources_interval.zip(outputs.models.clone())?;
+        let fetcher = outputs.fetcher.clone();
+        let run = move |job: &ResourceJob| fetch(&fetcher, job);
+        let (pool, results) = Pool::new("resources", MAX_POLLS + models::MAX_IN_FLIGHT, run, now);
+        let poller = Self {
+            queue: PollQueue::new(interval, now),
+            pool,
+            in_flight: 0,
+            models,
+            registry: Arc::clone(&outputs.registry),
+            metrics: Arc::clone(&outputs.metrics),
+            has_warned_of_room: false,
+            local_error_lines: LogThrottle::new(ONE_A_MINUTE),
+        };
+        Some((poller, results))
+    }
+
+    /// Receives when a survey begins a round.
+    pub(super) fn woken(poller: Option<&Self>) -> Receiver<()> {
+        poller.map_or_else(never, |poller| poller.models.woken().clone())
+    }
+
+    /// A node has come up.
+    pub(super) fn up(&mut self, id: NodeId, source: Source, now: Instant) {
+        self.registry.expect_resources(id);
+        self.queue.up(id, source, now);
+    }
+
+    /// A node is no longer listed.
+    pub(super) fn removed(&mut self, id: NodeId) {
+        self.queue.remove(id);
+    }
+
+    /// Does all that is due and returns when there is more to do.
+    pub(super) fn act(&mut self, by_addr: &HashMap<NodeAddr, NodeId>, now: Instant) -> Instant {
+        let next = self.poll(now).min(self.query(by_addr, now));
+        if let Err(error) = self.pool.resize(self.in_flight, now) {
+            self.local_error(&error, now);
+        }
+        next.min(self.pool.resize_at())
+    }
+
+    fn poll(&mut self, now: Instant) -> Instant {
+        loop {
+            match self.queue.turn(now) {
+                Err(until) => return until,
+                Ok(id) if self.send(id, Target::Resources, now) => self.queue.begin(id, now),
+                // It is down, and its next success makes it due.
+                Ok(id) => self.queue.enqueue(id, now + self.queue.interval),
+            }
+        }
+    }
+
+    fn query(&mut self, by_addr: &HashMap<NodeAddr, NodeId>, now: Instant) -> Instant {
+        let (registry, models) = (Arc::clone(&self.registry), Arc::clone(&self.models));
+        let candidates = OnceCell::new();
+        let all = || candidates.get_or_init(|| candidates_of(&registry)).iter();
+        models.plan(|| all().map(|(order, addr)| (*order, addr)), now);
+        loop {
+            let is_free = |addr: &NodeAddr| by_addr.get(addr).is_some_and(|id| self.queue.is_free(*id));
+            let query = match models.next(is_free, now) {
+                Ok(query) => query,
+                Err(until) => return until.unwrap_or(now + self.queue.interval),
+            };
+            let sent = by_addr
+                .get(&query.addr)
+                .copied()
+                .filter(|id| self.send(*id, Target::Support(query.clone()), now));
+            match sent {
+                Some(id) => self.queue.set_busy(id, true),
+                None => models.answered(&query, Source::Explorer, Answer::Local, now),
+            }
+        }
+    }
+
+    /// Queues a request. Returns false if the node is not available.
+    fn send(&mut self, id: NodeId, target: Target, now: Instant) -> bool {
+        let listed = self.registry.note(id, now, |record| (record.addr.clone(), record.rank));
+        let (Some((addr, rank)), Some(runs)) = (listed, self.registry.runs(id)) else {
+            return false;
+        };
+        let job = ResourceJob {
+            id,
+            addr,
+            source: rank.source(),
+            runs,
+            target,
+        };
+        let is_sent = self.pool.send(job);
+        self.in_flight += usize::from(is_sent);
+        is_sent
+    }
+
+    /// Applies the outcome of a request.
+    pub(super) fn report(&mut self, done: ResourceDone, now: Instant) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let job = done.job;
+        let outcome = done
+            .result
+            .unwrap_or_else(|| Err(ResourceReport::Failed("the request panicked".to_owned())));
+        self.log(&job, &outcome, now);
+        match job.target {
+            Target::Resources => {
+                let count = outcome.as_ref().map_or(0, |reading| reading.entries.len());
+                let is_not_found = outcome == Err(ResourceReport::NotFound);
+                self.queue.end(job.id, count < job.runs.len(), is_not_found, now);
+                let report = outcome.map_or_else(
+                    |failure| failure,
+                    |reading| ResourceReport::Entries(reading.entries, reading.left_out),
+                );
+                let is_kept = self.registry.set_resources(job.id, report);
+                if !is_kept && !std::mem::replace(&mut self.has_warned_of_room, true) {
+                    ::log::warn!("resources truncated: storage full, nodes that rank last lose their entries");
+                }
+            }
+            Target::Support(query) => {
+                self.queue.set_busy(job.id, false);
+                let answer = match outcome {
+                    Ok(reading) => Answer::Entries(reading.entries),
+                    Err(ResourceReport::LocalError(_)) => Answer::Local,
+                    Err(_) => Answer::Failed,
+                };
+                self.models.answered(&query, job.source, answer, now);
+            }
+        }
+    }
+
+    fn log(&mut self, job: &ResourceJob, outcome: &Outcome, now: Instant) {
+        let (label, result) = match outcome {
+            Ok(reading) => (ResourcesOutcome::Ok, reading.left_out.as_deref().unwrap_or("complete")),
+            Err(ResourceReport::Failed(reason)) => (ResourcesOutcome::Failed, reason.as_str()),
+            Err(ResourceReport::LocalError(reason)) => {
+                self.local_error(reason, now);
+                (ResourcesOutcome::Local, reason.as_str())
+            }
+            Err(_) => (ResourcesOutcome::NotFound, "status 404"),
+        };
+        self.metrics.resources_requests[label].add(1);
+        let model = match &job.target {
+            Target::Resources => "",
+            Target::Support(query) => &*query.id,
+        };
+        ::log::debug!(node:% = job.addr.as_listed(), model, result; "resources requested: result received");
+    }
+
+    fn local_error(&mut self, reason: &dyn std::fmt::Display, now: Instant) {
+        if let Some(suppressed) = self.local_error_lines.admit(now) {
+            ::log::error!(reason:% = reason, suppressed; "resource error: the cause is on this machine");
+        }
+    }
+}
+
+/// The available nodes with resources, each with its order.
+fn candidates_of(registry: &Registry) -> Vec<(u64, NodeAddr)> {
+    let mut candidates = Vec::new();
+    registry.visit_resources(&[], |node| candidates.push((node.order, node.addr.clone())));
+    candidates
+}
+
+impl Poller {
+    /// Applies the outcome of a request for resources.
+    pub(super) fn resources_done(&mut self, done: ResourceDone, now: Instant) {
+        if let Some(resources) = &mut self.resources {
+            resources.report(done, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
