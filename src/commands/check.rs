@@ -2,6 +2,7 @@
 //! It shows why a node is not listed.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use super::table::{self, Row};
 use crate::config::Config;
 use crate::lists;
 use crate::net::Fetcher;
-use crate::node::{ExplorerList, NodeAddr, NodeList, Rank, Source};
+use crate::node::{Attributes, ExplorerList, NodeAddr, NodeList, Rank, Source};
 use crate::poller::{Outcome, Probe, probe};
 use crate::registry::{PromisePolicy, Registry};
 use crate::status::Conflict;
@@ -47,8 +48,10 @@ struct List {
 }
 
 /// The states of the rows, in the order of the table: problems first.
-const STATES: [&str; 5] = [DOWN, UNKNOWN, SKIPPED, LIMITED, AVAILABLE];
+const STATES: [&str; 6] = [DOWN, UNKNOWN, SKIPPED, LIMITED, DRAINING, AVAILABLE];
 const DOWN: &str = "down";
+/// The node is available, but `drain` in ips.txt withholds it from clients.
+const DRAINING: &str = "draining";
 /// A local error prevented the probe.
 const UNKNOWN: &str = "unknown";
 /// A line or an entry that is not a valid node.
@@ -84,13 +87,21 @@ pub fn check(config: &Config, mut progress: impl FnMut(usize, usize)) -> io::Res
     report.nodes.extend(refused_entries(&named));
 
     let ranked = lists::merge(&file.nodes, &named.nodes, |host| fetcher.resolver().known(host));
+    let listed =
+        |(addr, (_, attributes)): (&NodeAddr, &(Rank, Attributes))| (addr.as_listed().to_owned(), attributes.clone());
+    let attributes: HashMap<String, Attributes> = ranked.iter().map(listed).collect();
     let ranked = ranked.into_iter().map(|(addr, (rank, _))| (addr, rank)).collect();
     let probes = descriptors::fit_limits(0, config.max_probes).probes;
     let weigh = |job: &str| config.weights.weight(job);
     #[expect(clippy::disallowed_methods, reason = "when the check begins")]
     let now = Instant::now();
     let registry = Registry::new(PromisePolicy::Off, config.refresh_interval, now);
-    let rows = probe_all(ranked, &fetcher, probes, weigh, &registry, &mut progress)?;
+    let mut rows = probe_all(ranked, &fetcher, probes, weigh, &registry, &mut progress)?;
+    for row in &mut rows {
+        if let Some(attributes) = attributes.get(&row.address) {
+            describe(row, attributes);
+        }
+    }
     report.nodes.extend(rows);
     let conflicts = registry.conflicts().into_iter().take(MAX_CONFLICTS);
     report.conflicts = conflicts.map(Conflict::from).collect();
@@ -215,6 +226,22 @@ fn of_probe(report: Done<(NodeAddr, Rank), Probe>, weight: impl Fn(&str) -> u32)
         row.containers = Some(ids.collect());
     }
     row
+}
+
+/// Adds the attributes of a node to its row.
+fn describe(row: &mut Row, attributes: &Attributes) {
+    if attributes.is_draining && row.state == AVAILABLE {
+        row.state = DRAINING.to_owned();
+    }
+    let details = [
+        attributes.name.as_deref().map(str::to_owned),
+        attributes.is_draining.then(|| "draining".to_owned()),
+        attributes.is_backup.then(|| "backup".to_owned()),
+        attributes.public.as_ref().map(|addr| format!("as={addr}")),
+        row.reason.take(),
+    ];
+    let details: Vec<String> = details.into_iter().flatten().collect();
+    row.reason = (!details.is_empty()).then(|| details.join("; "));
 }
 
 /// Ranks a row: by its state, then the busiest and the slowest node first.

@@ -98,9 +98,13 @@ fn explorer_node_at_the_as_address_is_the_listed_node() {
         .set("API_URL", explorer.url())
         .set("REFRESH_INTERVAL", 1)
         .start();
-    wait_available(&router, &fleet, 1..3);
-    explorer.wait_asked(explorer.asked() + 2, PATIENCE);
-    assert_eq!(fleet.asked(1), 0, "only the private address is probed");
+    // The Explorer's list may arrive before the file: then its node is probed until the file is read.
+    router.until("only the private address is probed", || {
+        available(&router) == addresses(&fleet, 1..3) && fleet.asked(0) > 0
+    });
+    let asked = fleet.asked(1);
+    fleet.wait_asked(0, fleet.asked(0) + 2, PATIENCE);
+    assert_eq!(fleet.asked(1), asked);
 }
 
 #[test]
@@ -120,4 +124,15 @@ fn typo_in_an_attribute_is_suggested() {
     ] {
         assert_eq!(router.count_lines(line), 1, "{line} in {:?}", router.log());
     }
+}
+
+#[test]
+fn check_shows_attributes() {
+    let fleet = Fleet::start(1);
+    let list = format!("{} drain backup as=203.0.113.7:4000 # rack 3\n", fleet.addr(0));
+    let launch = launch().ips(&list).arg("check");
+    let output = launch.run();
+    let text = output.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("rack 3; draining; backup; as=203.0.113.7:4000"), "{text}");
+    assert!(text.contains("0 of 1 nodes available"), "{text}");
 }
