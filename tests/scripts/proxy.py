@@ -1,6 +1,6 @@
-"""Two replicas behind HAProxy, nginx and Caddy, configured as README.md says: each client has its own limit through the
-proxy, strangers see neither metrics nor status, and none of 50 requests a second is lost while a replica is killed and
-while both are replaced. A proxy that is not installed is left out."""
+"""Runs two replicas behind HAProxy, nginx, Caddy and Envoy with the files of .packaging/examples. Each client has its own
+rate limit through the proxy, untrusted clients see neither metrics nor status, and none of 50 requests per second is lost
+while a replica is killed and while both are replaced. Skips a proxy that is not installed."""
 
 import http.client
 import os
@@ -46,23 +46,27 @@ class Replica:
 
 
 class Proxy:
-    """A proxy with its configuration: the block of README.md in its language, with the addresses of this machine."""
+    """A proxy with its file of .packaging/examples, which gets the addresses of this machine."""
 
-    def __init__(self, name, block, around, command, here="127.0.0.1"):
-        self.name, self.block, self.around, self.command, self.here = name, block, around, command, here
-        # Debian keeps servers there.
+    def __init__(self, name, example, around, command, listen=r"^(\s*(?:listen |bind )?):?4000\b", here="127.0.0.1:{}"):
+        self.name, self.example, self.around, self.command = name, example, around, command
+        self.listen, self.here = listen, here
+        # Debian keeps servers in /usr/sbin.
         self.program = shutil.which(command[0], path=os.environ["PATH"] + ":/usr/sbin")
 
-    def start(self, directory, listen, replicas):
-        readme = (ROOT / "README.md").read_text()
-        config = re.search(rf"```{self.block}\n(.*?)```", readme, re.DOTALL)[1]
-        places = {"10.0.0.11:4000": replicas[0].port, "10.0.0.12:4000": replicas[1].port}
+    def config(self, listen, replicas):
+        config = (ROOT / ".packaging/examples" / self.example).read_text()
+        # Envoy has address and port in two fields.
+        places = {r"10\.0\.0\.11(:|, port_value: )4000": replicas[0].port, r"10\.0\.0\.12(:|, port_value: )4000": replicas[1].port}
         for place, port in places.items():
-            assert config.count(place) == 1, place
-            config = config.replace(place, f"127.0.0.1:{port}")
-        config, listens = re.subn(r"^(\s*(?:listen |bind )?):?4000\b", rf"\g<1>{self.here}:{listen}", config, flags=re.M)
+            config, count = re.subn(place, rf"127.0.0.1\g<1>{port}", config)
+            assert count == 1, place
+        config, listens = re.subn(self.listen, rf"\g<1>{self.here.format(listen)}", config, flags=re.M)
         assert listens == 1, config
-        path = pathlib.Path(directory, self.name)
+        return config
+
+    def start(self, directory, config):
+        path = pathlib.Path(directory, self.name + pathlib.Path(self.example).suffix)
         path.write_text(self.around.format(config=config, directory=directory))
         command = [self.program, *(part.format(config=path) for part in self.command[1:])]
         log = open(pathlib.Path(directory, self.name + ".log"), "w")
@@ -71,10 +75,10 @@ class Proxy:
 
 
 PROXIES = [
-    Proxy("haproxy", "haproxy", "{config}", ["haproxy", "-f", "{config}"]),
+    Proxy("haproxy", "haproxy.cfg", "{config}", ["haproxy", "-f", "{config}"]),
     Proxy(
         "nginx",
-        "nginx",
+        "nginx.conf",
         "daemon off; pid {directory}/nginx.pid; error_log stderr; events {{}}\n"
         "http {{ access_log off; client_body_temp_path {directory}/a; proxy_temp_path {directory}/b;\n"
         "fastcgi_temp_path {directory}/c; uwsgi_temp_path {directory}/d; scgi_temp_path {directory}/e;\n{config} }}\n",
@@ -82,11 +86,19 @@ PROXIES = [
     ),
     Proxy(
         "caddy",
-        "caddyfile",
+        "Caddyfile",
         "{{\n admin off\n auto_https off\n}}\n{config}",
         ["caddy", "run", "--adapter", "caddyfile", "--config", "{config}"],
-        # An address without a scheme is served by TLS.
-        here="http://127.0.0.1",
+        # Caddy serves an address without a scheme by TLS.
+        here="http://127.0.0.1:{}",
+    ),
+    Proxy(
+        "envoy",
+        "envoy.yaml",
+        "{config}",
+        ["envoy", "--base-id", str(os.getpid()), "--log-level", "error", "-c", "{config}"],
+        listen=r"(address: )0\.0\.0\.0, port_value: 4000",
+        here="127.0.0.1, port_value: {}",
     ),
 ]
 
@@ -160,6 +172,40 @@ class Load:
             thread.join()
 
 
+def haproxy_limits_all_replicas(directory):
+    """The commented lines of haproxy.cfg: a client above the limit keeps its share, whatever else it sends."""
+    proxy = PROXIES[0]
+    replicas = [Replica(directory, RATELIMIT_REQS_PER_MIN="0") for _ in range(2)]
+    for replica in replicas:
+        wait_until("both replicas serve", lambda: answers(replica.port))
+    listen = free_port()
+    config = proxy.config(listen, replicas).replace("#limit ", "").replace("http_req_rate(60s)", "http_req_rate(6s)")
+    process = proxy.start(directory, config)
+    try:
+        wait_until("haproxy serves", lambda: answers(listen))
+        # A client that sends 15 requests in the time of 10 gets at least two thirds of them answered, for ever.
+        statuses = []
+        for _ in range(45):
+            statuses.append(get(listen, source="127.0.0.5"))
+            time.sleep(0.4)
+        granted = statuses.count(200)
+        print(f"one limit for all replicas: {granted} of {len(statuses)} granted at 1.5 times the limit")
+        assert 200 in statuses[-15:] and granted >= 26 and set(statuses) == {200, 429}, statuses
+        targets = ["//api/v1/ips?container=a", "/api/v1/%69ps?container=a", "/api/v1/ips/?container=a"] * 8
+        assert 429 in [get(listen, source="127.0.0.6", target=target) for target in targets]
+        connection = http.client.HTTPConnection("127.0.0.1", listen, source_address=("127.0.0.6", 0))
+        connection.request("GET", TARGET)
+        response = connection.getresponse()
+        body = response.read()
+        assert response.status == 429 and response.headers["Retry-After"] and b'{"error":' in body, (response.status, body)
+        assert get(listen, source="127.0.0.6", target="/api/v1/containers") == 200, "each endpoint has its own limit"
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
+        for replica in replicas:
+            replica.end(signal.SIGKILL)
+
+
 def each_client_has_its_own_limit(port):
     def granted(source):
         forged = ({"X-Forwarded-For": f"203.0.113.{i}"} for i in range(20))
@@ -171,7 +217,7 @@ def each_client_has_its_own_limit(port):
     assert all(2 * LIMIT <= count <= 2 * LIMIT + 2 for count in (first, second))
 
 
-def strangers_see_what_is_public(port):
+def untrusted_clients_see_what_is_public(port):
     for target in ("/health", "/openapi.json", "/api/v1/containers", "//api/v1/ips?container=hello-world", "/"):
         assert get(port, target=target) == 200, target
     spellings = ["//metrics", "/%6detrics", "/%73tatus", "/status?q=a", "/./metrics", "/api/../metrics"]
@@ -218,13 +264,13 @@ def behind(proxy, directory):
         listen = free_port()
         for replica in replicas:
             wait_until("both replicas serve", lambda: answers(replica.port))
-        process = proxy.start(directory, listen, replicas)
+        process = proxy.start(directory, proxy.config(listen, replicas))
         try:
             wait_until(f"{proxy.name} serves", lambda: answers(listen))
             if limit:
                 each_client_has_its_own_limit(listen)
             else:
-                strangers_see_what_is_public(listen)
+                untrusted_clients_see_what_is_public(listen)
                 nothing_is_lost(listen, replicas)
         finally:
             process.terminate()
@@ -241,6 +287,8 @@ def main():
         for proxy in filter(lambda proxy: proxy.program and proxy.name in (sys.argv[2:] or [proxy.name]), PROXIES):
             print(f"{proxy.name}:", flush=True)
             behind(proxy, directory)
+            if proxy.name == "haproxy":
+                haproxy_limits_all_replicas(directory)
         nodes.stdin.close()
         nodes.wait(PATIENCE_S)
 

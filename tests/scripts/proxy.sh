@@ -1,7 +1,8 @@
 #!/bin/sh
-# Two replicas behind HAProxy, nginx and Caddy, whichever are installed. Skipped without any, or without Python.
+# Two replicas behind HAProxy, nginx, Caddy and Envoy, whichever are installed. Skipped without any, or without Python.
 . "$(dirname "$0")/lib.sh"
 PATH=$PATH:/usr/sbin
-command -v haproxy > /dev/null || command -v nginx > /dev/null || command -v caddy > /dev/null || skip "no proxy"
+command -v haproxy > /dev/null || command -v nginx > /dev/null || command -v caddy > /dev/null ||
+    command -v envoy > /dev/null || skip "no proxy"
 command -v python3 > /dev/null || skip "no python3"
 python3 "$root/tests/scripts/proxy.py" "$root" "$@"
