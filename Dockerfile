@@ -1,7 +1,7 @@
 # Any Debian-based image with Rust and a C compiler.
 ARG BUILDER=rust:1.95-slim-bookworm
 FROM ${BUILDER} AS build
-# Set by the builder for each platform; by hand: --build-arg TARGETARCH=arm64
+# The builder sets it for each platform. By hand: --build-arg TARGETARCH=arm64
 ARG TARGETARCH
 WORKDIR /src
 ENV RUSTFLAGS="-C target-feature=+crt-static"
@@ -10,18 +10,18 @@ RUN case "${TARGETARCH:-$(uname -m)}" in \
       arm64|aarch64) echo aarch64-unknown-linux-gnu ;; \
       *) echo "no build for ${TARGETARCH}" >&2; exit 1 ;; \
     esac > /target
-# The dependencies are a layer of their own, which stays until Cargo.lock changes.
+# The dependencies are a separate layer, which is kept until Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src && echo '//! A stand-in.' | tee src/lib.rs > src/main.rs && echo 'fn main() {}' >> src/main.rs \
     && cargo build --locked --release --target "$(cat /target)"
 COPY src src
-# What --version tells: --build-arg GIT_COMMIT=$(git rev-parse --short=12 HEAD)
+# The commit that --version prints: --build-arg GIT_COMMIT=$(git rev-parse --short=12 HEAD)
 ARG GIT_COMMIT
-# Newer than the stand-ins above, whatever the clock of the checkout says.
+# Newer than the stand-ins above, whatever the time stamps of the checkout.
 RUN touch src/lib.rs src/main.rs \
     && GIT_COMMIT="${GIT_COMMIT:-}" cargo build --locked --release --target "$(cat /target)" \
     && cp "target/$(cat /target)/release/infernet-router" /infernet-router
-# The whole image; not every builder makes the working directory.
+# The content of the image. Some builders do not create the working directory.
 RUN mkdir -p /image/app && mv /infernet-router /image/
 
 FROM scratch
@@ -36,7 +36,7 @@ LABEL org.opencontainers.image.title="infernet-router" \
       org.opencontainers.image.source="${SOURCE}"
 COPY --from=build /image /
 WORKDIR /app
-# A number, since there is no /etc/passwd.
+# A number, because the image has no /etc/passwd.
 USER 65532:65532
 EXPOSE 4000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["/infernet-router", "health"]
