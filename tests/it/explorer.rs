@@ -314,7 +314,7 @@ fn credentials_of_api_url_are_sent_and_never_shown() {
     let fleet = Fleet::start(1);
     let url = format!("http://user:p%40ss%3Aword@{}/", fleet.addr(0));
     let router = launch().set("API_URL", url).set("RUST_LOG", "trace").start();
-    router.wait_line("serving on http://", PATIENCE);
+    router.wait_line("serving: accepting requests", PATIENCE);
     fleet.wait_asked(0, 1, PATIENCE);
     let head = fleet.last_head();
     assert!(head.starts_with("GET /api/nodes?minutes_past=60 "), "{head}");
