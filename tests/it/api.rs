@@ -61,7 +61,7 @@ fn nodes_with_all_containers_rank_least_busy_first() {
 }
 
 #[test]
-fn n_defaults_to_3_and_is_capped_at_1000() {
+fn n_defaults_to_3_up_to_1000() {
     let fleet = Fleet::start(1001);
     let router = launch().ips(fleet.list()).start();
     let all = |query: &str| {
@@ -477,7 +477,7 @@ fn unknown_paths_return_404_for_every_method() {
 }
 
 #[test]
-fn slash_at_the_end_of_a_path_is_ignored() {
+fn trailing_slash_of_path_is_ignored() {
     let (_fleet, router) = three();
     for (target, plain) in [
         ("/api/v1/ips/?container=a", "/api/v1/ips?container=a"),

@@ -89,7 +89,7 @@ fn clients_get_the_as_address_once() {
 }
 
 #[test]
-fn explorer_node_at_the_as_address_is_the_listed_node() {
+fn explorer_node_at_as_address_is_listed_node() {
     let fleet = Fleet::start(3);
     let [a, b] = [0, 1].map(|node| fleet.addr(node));
     let explorer = Explorer::start(Listing::Nodes(vec![b, fleet.addr(2)]));

@@ -24,7 +24,7 @@ fn explorer_nodes_appear_and_disappear() {
 }
 
 #[test]
-fn empty_list_is_accepted_at_the_tenth_in_a_row() {
+fn tenth_empty_list_in_a_row_is_accepted() {
     let fleet = Fleet::start(2);
     let explorer = Explorer::start(nodes(&fleet, 0..2));
     let router = launch()
@@ -59,7 +59,7 @@ fn empty_list_is_accepted_at_the_tenth_in_a_row() {
 }
 
 #[test]
-fn api_url_may_have_a_path_and_a_name() {
+fn api_url_may_have_path_and_name() {
     let fleet = Fleet::start(1);
     let explorer = Explorer::start(nodes(&fleet, 0..1));
     let url = format!("http://LocalHost:{}/v1//", explorer.addr().port());
@@ -69,7 +69,7 @@ fn api_url_may_have_a_path_and_a_name() {
 }
 
 #[test]
-fn entries_without_address_and_port_are_skipped_and_counted() {
+fn entries_without_address_and_port_are_counted() {
     let fleet = Fleet::start(3);
     let ip = |node: usize| fleet.addr(node).ip().to_string();
     let port = fleet.port();
@@ -141,7 +141,7 @@ fn one_address_has_at_most_64_ports() {
 }
 
 #[test]
-fn node_in_both_lists_stays_while_either_has_it() {
+fn node_is_kept_while_either_list_names_it() {
     let fleet = Fleet::start(2);
     let listed = format!("http://{}", fleet.addr(0));
     let explorer = Explorer::start(nodes(&fleet, 0..2));
@@ -255,7 +255,7 @@ fn hanging_explorer_delays_neither_startup_nor_probes() {
 }
 
 #[test]
-fn list_without_half_of_its_nodes_is_held_back() {
+fn list_without_half_its_nodes_is_deferred() {
     let fleet = Fleet::start(6);
     let explorer = Explorer::start(nodes(&fleet, 0..6));
     let router = launch()
@@ -286,7 +286,7 @@ fn list_without_half_of_its_nodes_is_held_back() {
 }
 
 #[test]
-fn explorer_node_at_a_listed_name_is_the_listed_node() {
+fn explorer_node_at_listed_name_is_that_node() {
     let fleet = Fleet::on_localhost();
     let explorer = Explorer::start(nodes(&fleet, 0..1));
     let name = format!("localhost:{}", fleet.port());
@@ -310,7 +310,7 @@ fn list_may_begin_with_a_byte_order_mark() {
 }
 
 #[test]
-fn credentials_of_api_url_are_sent_and_never_shown() {
+fn api_url_credentials_are_sent_and_never_shown() {
     let fleet = Fleet::start(1);
     let url = format!("http://user:p%40ss%3Aword@{}/", fleet.addr(0));
     let router = launch().set("API_URL", url).set("RUST_LOG", "trace").start();

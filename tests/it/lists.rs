@@ -15,7 +15,7 @@ use super::{addresses, available, launch, wait_available};
 const ONCE: &str = "86400";
 
 #[test]
-fn each_line_form_is_parsed_and_returned_as_listed() {
+fn each_line_form_is_returned_as_listed() {
     let fleet = Fleet::start(5);
     let [a, b, c, d, e] = [0, 1, 2, 3, 4].map(|node| fleet.addr(node).to_string());
     let list = format!(
@@ -127,7 +127,7 @@ fn write_slowly(router: &Router, fleet: &Fleet) -> bool {
 }
 
 #[test]
-fn list_that_keeps_changing_is_read_after_five_seconds() {
+fn constantly_changing_list_is_read_after_five_seconds() {
     let fleet = Fleet::start(2);
     let router = launch().ips(fleet.list_of(0..1)).start();
     assert_eq!(available(&router), addresses(&fleet, [0]));
@@ -403,7 +403,7 @@ fn duplicate_lines_are_reported_once_per_reload() {
 }
 
 #[test]
-fn node_info_may_have_a_mark_and_repeated_fields() {
+fn node_info_may_have_bom_and_repeated_fields() {
     let fleet = Fleet::start(2);
     let body = r#"{"version":"1","version":"2","chain":{},"chain":{},"containers":[{"id":"a","image":"x","image":"y"}],"pending":{}}"#;
     fleet.set(0, Behaviour::Body(body.into()));
@@ -422,7 +422,7 @@ fn failure_names_the_default_port() {
 }
 
 #[test]
-fn gauge_tells_whether_the_list_was_accepted() {
+fn gauge_reports_whether_list_was_accepted() {
     let router = launch().ips("127.0.0.1:1\n").start();
     let gauge = |value: u8| format!("\ninfernet_router_ips_file_ok {value}\n");
     let is = |value| router.get("/metrics").text().contains(&gauge(value));

@@ -165,7 +165,7 @@ fn journald_lines_have_a_priority() {
 }
 
 #[test]
-fn foreign_journal_stream_is_ignored() {
+fn other_journal_stream_is_ignored() {
     for stream in ["1:2", "", "x"] {
         let router = launch().set("JOURNAL_STREAM", stream).start();
         let line = router.wait_line("serving: accepting requests", PATIENCE);

@@ -51,7 +51,7 @@ fn hanging_nodes_take_no_turn_from_available_nodes() {
 }
 
 #[test]
-fn node_that_fails_every_other_probe_stays() {
+fn node_that_fails_alternate_probes_stays_available() {
     let fleet = Fleet::start(1);
     let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1).start();
     assert_eq!(available(&router), addresses(&fleet, [0]));
@@ -279,7 +279,7 @@ fn redirect_to_another_host_or_port_is_reported() {
 }
 
 #[test]
-fn node_without_any_route_is_down_with_the_cause() {
+fn node_without_route_is_down_with_cause() {
     let launch = launch().ips("192.0.2.1:4000\n").set("HOST", "0.0.0.0");
     let Some(launch) = launch.set("REFRESH_INTERVAL", "0.5").without_network() else {
         eprintln!("NOT TESTED: this user may not make a network");

@@ -174,7 +174,7 @@ fn levels(level: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_log_level_says_what_is_logged() {
+fn log_level_selects_the_lines() {
     assert_eq!(levels("off"), [""; 0]);
     assert_eq!(levels("error"), [""; 0]);
     assert_eq!(levels("warn"), ["WARN"]);

@@ -248,7 +248,7 @@ fn one_survey_serves_all_clients() {
 }
 
 #[test]
-fn client_gets_six_new_models_per_minute_and_kept_ones() {
+fn client_gets_six_new_models_per_minute() {
     let fleet = fleet(1);
     let router = asking(launch().ips(fleet.list())).start();
     wait_shown(&router, 1);

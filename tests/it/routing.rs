@@ -57,7 +57,7 @@ fn many_containers_at_a_deep_offset_are_rejected() {
 }
 
 #[test]
-fn explorer_address_with_many_ids_keeps_no_node_out() {
+fn many_ids_of_explorer_address_evict_none() {
     // Each fleet is another port of one address.
     let hostile: Vec<Fleet> = (0..40).map(|_| Fleet::start(1)).collect();
     for (port, fleet) in hostile.iter().enumerate() {

@@ -117,7 +117,7 @@ fn certificate_reason_is_logged_once() {
 }
 
 #[test]
-fn appended_root_is_loaded_and_unusable_file_keeps_roots() {
+fn changed_roots_are_loaded_unusable_file_is_ignored() {
     let (first, second) = (TlsNode::start(), TlsNode::start());
     let launch = launch().ips(format!("{}\n{}\n", first.url(), second.url()));
     let launch = launch

@@ -25,7 +25,7 @@ fn outlives(attack: &Attack, opened: usize) {
 }
 
 #[test]
-fn nine_hundred_idle_connections_from_one_address() {
+fn idle_connections_of_one_address_are_survived() {
     outlives(
         &Attack {
             name: "idle",
@@ -39,7 +39,7 @@ fn nine_hundred_idle_connections_from_one_address() {
 }
 
 #[test]
-fn nine_hundred_idle_connections_from_300_addresses() {
+fn idle_connections_of_300_addresses_are_survived() {
     outlives(
         &Attack {
             name: "idle, three each",
@@ -53,7 +53,7 @@ fn nine_hundred_idle_connections_from_300_addresses() {
 }
 
 #[test]
-fn two_hundred_heads_dripped_from_200_addresses() {
+fn dripped_heads_are_survived() {
     outlives(
         &Attack {
             name: "dripped heads",
@@ -68,7 +68,7 @@ fn two_hundred_heads_dripped_from_200_addresses() {
 }
 
 #[test]
-fn sixty_four_requests_with_a_body_that_never_comes() {
+fn missing_bodies_are_survived() {
     outlives(
         &Attack {
             name: "no body",
@@ -82,7 +82,7 @@ fn sixty_four_requests_with_a_body_that_never_comes() {
 }
 
 #[test]
-fn sixty_four_requests_whose_body_drips() {
+fn dripped_bodies_are_survived() {
     outlives(
         &Attack {
             name: "dripped bodies",
@@ -96,7 +96,7 @@ fn sixty_four_requests_whose_body_drips() {
 }
 
 #[test]
-fn six_hundred_resets() {
+fn connection_resets_are_survived() {
     outlives(
         &Attack {
             name: "resets",
@@ -110,7 +110,7 @@ fn six_hundred_resets() {
 }
 
 #[test]
-fn a_flood_of_bodies_that_nobody_reads() {
+fn flood_of_unread_bodies_is_survived() {
     outlives(
         &Attack {
             name: "flood of bodies",
@@ -124,7 +124,7 @@ fn a_flood_of_bodies_that_nobody_reads() {
 }
 
 #[test]
-fn ranges_that_overlap_and_hundreds_of_clients_that_ask_again_and_again() {
+fn overlapping_ranges_of_300_clients_are_survived() {
     let ranges: Vec<String> = (0..500).map(|n| format!("5-{n}")).collect();
     let lines = format!("Host: a\r\nRange: bytes=0-,{}\r\n\r\n", ranges.join(","));
     outlives(
@@ -140,7 +140,7 @@ fn ranges_that_overlap_and_hundreds_of_clients_that_ask_again_and_again() {
 }
 
 #[test]
-fn random_heads_from_a_seed() {
+fn random_heads_are_survived() {
     let (_fleet, router) = with_ten_nodes();
     let sent = under_attack(&router, || {
         random_heads(router.addr(), 1, 1_000_000, Duration::from_secs(5))
@@ -150,7 +150,7 @@ fn random_heads_from_a_seed() {
 }
 
 #[test]
-fn five_hundred_clients_that_ask_for_a_thousand_of_10_000_nodes_and_never_read() {
+fn large_unread_responses_are_survived() {
     let fleet = Fleet::start(10_000);
     let router: Router = launch().ips(fleet.list()).start();
     let last = format!("{IPS}&n=1&offset=9999");

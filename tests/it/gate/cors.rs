@@ -19,7 +19,7 @@ fn ask(router: &Router, head: &str, origin: &str) -> Answer {
 }
 
 #[test]
-fn a_listed_origin_may_read_every_answer_and_another_none() {
+fn only_listed_origin_may_read_every_response() {
     let (_fleet, router) = with_origins("https://app.example,http://localhost:3000");
     for (head, status) in [
         (format!("GET {IPS} HTTP/1.1"), 200),
@@ -50,7 +50,7 @@ fn a_listed_origin_may_read_every_answer_and_another_none() {
 }
 
 #[test]
-fn a_preflight_is_answered() {
+fn preflight_returns_204() {
     let (_fleet, router) = with_origins("https://app.example");
     let head = format!("OPTIONS {IPS} HTTP/1.1\r\nAccess-Control-Request-Method: GET");
     let answer = ask(&router, &head, "https://app.example");
@@ -87,7 +87,7 @@ fn preflight_for_a_private_network_is_allowed() {
 }
 
 #[test]
-fn with_a_star_any_origin_may_read_and_unset_none() {
+fn star_allows_any_origin_unset_allows_none() {
     let (_fleet, router) = with_origins("*");
     let mut connection = Connection::open(router.addr());
     connection.send("nonsense\r\n\r\n");

@@ -10,7 +10,7 @@ use crate::support::{Connection, Fleet, PATIENCE, Signal};
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "it measures how long something takes")]
-fn it_goes_on_serving_for_the_delay_while_health_says_that_it_ends() {
+fn during_shutdown_delay_serves_with_unhealthy_status() {
     let fleet = Fleet::start(3);
     let router = launch().ips(fleet.list()).set("SHUTDOWN_DELAY", 2).start();
     let mut kept = Connection::open(router.addr());
@@ -31,7 +31,7 @@ fn it_goes_on_serving_for_the_delay_while_health_says_that_it_ends() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn second_signal_during_delay_exits_immediately() {
     let router = launch().set("SHUTDOWN_DELAY", 300).start();
     assert_eq!(router.get("/health").status, 200);
     router.signal(Signal::TERM);

@@ -36,7 +36,7 @@ fn each_is_answered(router: &Router, count: usize, opening: &[u8], status: u16) 
 }
 
 #[test]
-fn a_body_announced_as_a_hundred_petabytes_is_refused() {
+fn content_length_of_100_petabytes_is_refused() {
     let (_fleet, router) = with_ten_nodes();
     under_attack(&router, || {
         each_is_answered(&router, 10, &head("Content-Length: 100000000000000000\r\n"), 413);
@@ -45,7 +45,7 @@ fn a_body_announced_as_a_hundred_petabytes_is_refused() {
 }
 
 #[test]
-fn six_bodies_announced_as_a_gigabyte_take_no_memory() {
+fn content_length_of_a_gigabyte_allocates_nothing() {
     let (_fleet, router) = with_ten_nodes();
     under_attack(&router, || {
         let post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n";
@@ -56,7 +56,7 @@ fn six_bodies_announced_as_a_gigabyte_take_no_memory() {
 }
 
 #[test]
-fn bodies_that_never_come_hold_no_worker() {
+fn missing_bodies_block_no_worker() {
     let (_fleet, router) = with_ten_nodes();
     under_attack(&router, || {
         each_is_answered(&router, 64, &head("Content-Length: 5000\r\n"), 413);
@@ -66,7 +66,7 @@ fn bodies_that_never_come_hold_no_worker() {
 }
 
 #[test]
-fn connections_that_send_nothing_cost_no_thread_and_are_closed() {
+fn silent_connections_use_no_thread_and_are_closed() {
     let (_fleet, router) = with_ten_nodes();
     under_attack(&router, || {
         let threads = router.threads();
@@ -79,7 +79,7 @@ fn connections_that_send_nothing_cost_no_thread_and_are_closed() {
 }
 
 #[test]
-fn a_head_that_never_ends_is_refused_after_8_kib() {
+fn endless_head_is_refused_after_8_kib() {
     let (_fleet, router) = with_ten_nodes();
     under_attack(&router, || {
         let mut endless = head(&"X: y\r\n".repeat(10));
@@ -96,7 +96,7 @@ fn a_head_that_never_ends_is_refused_after_8_kib() {
 }
 
 #[test]
-fn requests_sent_ahead_whose_answers_are_not_read_hold_no_worker_and_no_memory() {
+fn unread_pipelined_responses_block_no_worker() {
     let (_fleet, router) = with_ten_nodes();
     let pipelining = Attack {
         name: "pipelining",
@@ -127,7 +127,7 @@ fn http_2_0_leaks_nothing() {
 }
 
 #[test]
-fn three_thousand_resets_are_nothing() {
+fn three_thousand_resets_leave_nothing_open() {
     let (_fleet, router) = with_ten_nodes();
     under_attack(&router, || {
         for number in 0..3_000_u32 {
@@ -142,7 +142,7 @@ fn three_thousand_resets_are_nothing() {
 }
 
 #[test]
-fn twelve_kept_connections_opened_at_once_are_all_answered_while_all_are_held() {
+fn twelve_concurrent_kept_connections_are_all_answered() {
     let (_fleet, router) = with_ten_nodes();
     under_attack(&router, || {
         for _ in 0..20 {
@@ -156,7 +156,7 @@ fn twelve_kept_connections_opened_at_once_are_all_answered_while_all_are_held() 
 }
 
 #[test]
-fn heads_that_can_be_read_in_two_ways_reach_no_worker() {
+fn ambiguous_heads_are_refused_by_the_gate() {
     let (_fleet, router) = with_ten_nodes();
     under_attack(&router, || {
         for lines in [
@@ -171,7 +171,7 @@ fn heads_that_can_be_read_in_two_ways_reach_no_worker() {
 }
 
 #[test]
-fn a_client_is_who_it_is_whatever_it_says() {
+fn forged_gate_headers_are_ignored() {
     let (_fleet, router) = with_ten_nodes();
     // What a client writes in the gate's own language stays outside.
     let forged = head("Client: 127.77.0.1\r\nPersistence: close\r\n");

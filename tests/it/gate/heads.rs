@@ -25,7 +25,7 @@ fn get(lines: &str) -> String {
 }
 
 #[test]
-fn malformed_and_ambiguous_heads_are_answered_with_400_and_the_connection_ends() {
+fn malformed_or_ambiguous_head_returns_400_and_closes() {
     let (_fleet, router) = with_ten_nodes();
     for head in [
         format!("GET {IPS} HTTP/1.1\r\n\r\n"),
@@ -53,7 +53,7 @@ fn malformed_and_ambiguous_heads_are_answered_with_400_and_the_connection_ends()
 }
 
 #[test]
-fn a_head_that_ends_half_way_is_answered_with_400() {
+fn truncated_head_returns_400() {
     let (_fleet, router) = with_ten_nodes();
     let mut connection = Connection::open(router.addr());
     connection.send("GET / HTT");
@@ -62,7 +62,7 @@ fn a_head_that_ends_half_way_is_answered_with_400() {
 }
 
 #[test]
-fn versions_that_are_not_spoken_get_505() {
+fn unsupported_version_returns_505() {
     let (_fleet, router) = with_ten_nodes();
     refused(&router, "GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505);
     refused(&router, "GET / HTTP/1.x\r\nHost: a\r\n\r\n", 400);
@@ -73,7 +73,7 @@ fn versions_that_are_not_spoken_get_505() {
 }
 
 #[test]
-fn methods_without_a_body_that_bring_one_get_413() {
+fn body_on_bodyless_method_returns_413() {
     let (_fleet, router) = with_ten_nodes();
     for method in ["GET", "HEAD", "OPTIONS"] {
         for (lines, body) in [
@@ -91,7 +91,7 @@ fn methods_without_a_body_that_bring_one_get_413() {
 }
 
 #[test]
-fn other_methods_get_their_405_also_with_a_body() {
+fn other_methods_return_405_even_with_body() {
     let (_fleet, router) = with_ten_nodes();
     for lines in [
         "",
@@ -110,7 +110,7 @@ fn other_methods_get_their_405_also_with_a_body() {
 }
 
 #[test]
-fn the_answer_to_a_large_body_arrives_before_the_close() {
+fn response_to_large_body_arrives_before_close() {
     let (_fleet, router) = with_ten_nodes();
     for (method, status) in [("POST", 405), ("GET", 413)] {
         let mut connection = Connection::open(router.addr());
@@ -147,7 +147,7 @@ fn chunked_request_without_data_is_served_and_closed() {
 }
 
 #[test]
-fn a_content_length_of_zero_is_no_body() {
+fn content_length_of_zero_is_no_body() {
     let (_fleet, router) = with_ten_nodes();
     let mut connection = Connection::open(router.addr());
     connection.send(get("Content-Length: 0\r\n"));
@@ -156,7 +156,7 @@ fn a_content_length_of_zero_is_no_body() {
 }
 
 #[test]
-fn absolute_targets_and_http_1_0_work() {
+fn absolute_targets_and_http_1_0_are_served() {
     let (_fleet, router) = with_ten_nodes();
     let absolute = format!("GET http://router:4000{IPS} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     assert_eq!(request(router.addr(), absolute)[0].strings().len(), 3);
@@ -172,7 +172,7 @@ fn absolute_targets_and_http_1_0_work() {
 }
 
 #[test]
-fn a_head_is_read_whatever_its_pieces() {
+fn head_in_single_bytes_is_read() {
     let (_fleet, router) = with_ten_nodes();
     let mut connection = Connection::open(router.addr());
     for byte in get("").bytes() {

@@ -32,7 +32,7 @@ fn lines(table: &str, column: usize, sockets: &HashSet<String>) -> Vec<Vec<Strin
 }
 
 #[test]
-fn no_port_listens_but_the_public_one() {
+fn only_the_public_port_listens() {
     const LISTENS: &str = "0A";
     let (_fleet, router) = with_ten_nodes();
     let own = sockets(&router);
@@ -77,7 +77,7 @@ fn no_name_or_path_accepts_a_connection() {
 }
 
 #[test]
-fn nothing_is_written_to_the_disk() {
+fn serving_writes_no_file() {
     let (_fleet, router) = with_ten_nodes();
     let files: Vec<_> = fs::read_dir(router.directory())
         .expect("ours")

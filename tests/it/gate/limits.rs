@@ -7,7 +7,7 @@ use crate::support::http::{Ended, get_from};
 use crate::support::{Behaviour, Connection, Fleet, Router};
 
 /// The share of one client is then four.
-fn with_16_places() -> (Fleet, Router) {
+fn with_16_connections() -> (Fleet, Router) {
     let fleet = Fleet::start(10);
     let router = launch().ips(fleet.list()).set("MAX_CONNECTIONS", 16).start();
     router.until("it knows its nodes", || router.get(IPS).strings().len() == 3);
@@ -35,8 +35,8 @@ fn is_503(connection: &mut Connection) {
 }
 
 #[test]
-fn a_client_has_a_quarter_of_the_connections_and_gets_a_503_past_it() {
-    let (_fleet, router) = with_16_places();
+fn above_its_share_client_gets_503() {
+    let (_fleet, router) = with_16_connections();
     let mut held = kept(&router, 1, 4);
     // One that is idle would make room.
     held.iter_mut().for_each(|connection| connection.send("GET "));
@@ -57,7 +57,7 @@ fn a_client_has_a_quarter_of_the_connections_and_gets_a_503_past_it() {
 }
 
 #[test]
-fn a_trusted_proxy_may_hold_all_connections() {
+fn trusted_proxy_may_have_all_connections() {
     let fleet = Fleet::start(10);
     let router = launch()
         .ips(fleet.list())
@@ -71,8 +71,8 @@ fn a_trusted_proxy_may_hold_all_connections() {
 }
 
 #[test]
-fn at_the_cap_the_longest_wait_of_the_client_that_holds_most_makes_room() {
-    let (_fleet, router) = with_16_places();
+fn at_limit_evicts_longest_idle_of_largest_client() {
+    let (_fleet, router) = with_16_connections();
     let mut most = kept(&router, 9, 4);
     let mut others: Vec<Connection> = (1..=4).flat_map(|from| kept(&router, from, 3)).collect();
     // It has waited longest; asking makes it the one that has waited least.
@@ -86,7 +86,7 @@ fn at_the_cap_the_longest_wait_of_the_client_that_holds_most_makes_room() {
 }
 
 #[test]
-fn when_all_connections_are_being_answered_a_newcomer_gets_a_503() {
+fn with_all_connections_busy_new_client_gets_503() {
     let fleet = Fleet::start(10);
     let ids: Vec<String> = (0..256).map(|n| format!("{n:0>200}")).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
@@ -122,7 +122,7 @@ fn when_all_connections_are_being_answered_a_newcomer_gets_a_503() {
 }
 
 #[test]
-fn a_head_has_five_seconds_in_all_however_it_drips() {
+fn dripped_head_returns_408_after_five_seconds() {
     let (_fleet, router) = with_ten_nodes();
     let mut connection = Connection::open(router.addr());
     // A byte each 20 ms keeps any deadline for a single read away.
@@ -201,7 +201,7 @@ fn stopped_process_keeps_its_connections() {
 }
 
 #[test]
-fn a_head_of_8192_bytes_is_answered_and_one_of_8193_gets_431() {
+fn head_above_8192_bytes_returns_431() {
     let (_fleet, router) = with_ten_nodes();
     let head = |len: usize| {
         let rest = format!("GET {IPS} HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n").len();
@@ -218,7 +218,7 @@ fn a_head_of_8192_bytes_is_answered_and_one_of_8193_gets_431() {
 }
 
 #[test]
-fn a_hundred_headers_are_read_and_one_more_gets_431() {
+fn more_than_100_headers_return_431() {
     let (_fleet, router) = with_ten_nodes();
     let head = |headers: usize| {
         format!(
@@ -235,7 +235,7 @@ fn a_hundred_headers_are_read_and_one_more_gets_431() {
 }
 
 #[test]
-fn a_connection_has_a_thousand_requests_and_the_last_answer_says_so() {
+fn thousandth_response_announces_the_close() {
     let (_fleet, router) = with_ten_nodes();
     let mut connection = Connection::open(router.addr());
     for _ in 1..1_000 {
@@ -248,7 +248,7 @@ fn a_connection_has_a_thousand_requests_and_the_last_answer_says_so() {
 }
 
 #[test]
-fn pipelined_requests_are_answered_in_order_and_a_refusal_ends_them() {
+fn refusal_ends_pipelined_requests() {
     let (_fleet, router) = with_ten_nodes();
     let mut connection = Connection::open(router.addr());
     let mut ahead = String::new();
@@ -273,7 +273,7 @@ fn pipelined_requests_are_answered_in_order_and_a_refusal_ends_them() {
 }
 
 #[test]
-fn a_client_that_has_closed_its_half_is_answered() {
+fn half_closed_client_is_answered() {
     let (_fleet, router) = with_ten_nodes();
     let mut connection = Connection::open(router.addr());
     connection.send(attack::get(IPS).repeat(3));
@@ -283,8 +283,8 @@ fn a_client_that_has_closed_its_half_is_answered() {
 }
 
 #[test]
-fn a_client_at_its_share_gets_a_new_connection_for_its_own_that_is_idle_longest() {
-    let (_fleet, router) = with_16_places();
+fn at_share_limit_evicts_own_longest_idle() {
+    let (_fleet, router) = with_16_connections();
     let mut held = kept(&router, 1, 4);
     assert_eq!(held[0].get(IPS).status, 200);
     let mut other = kept(&router, 2, 1);
@@ -298,7 +298,7 @@ fn a_client_at_its_share_gets_a_new_connection_for_its_own_that_is_idle_longest(
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "it measures how long something takes")]
-fn a_kept_connection_may_say_nothing_for_as_long_as_is_set() {
+fn kept_connection_is_closed_after_idle_timeout() {
     let fleet = Fleet::start(1);
     let router = launch().ips(fleet.list()).set("IDLE_TIMEOUT", 1).start();
     let mut connection = Connection::open(router.addr());
@@ -310,7 +310,7 @@ fn a_kept_connection_may_say_nothing_for_as_long_as_is_set() {
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "it measures how long something takes")]
-fn a_reader_that_makes_progress_is_not_cut() {
+fn slow_reader_with_progress_gets_whole_response() {
     let fleet = Fleet::start(10);
     let ids: Vec<String> = (0..256).map(|n| format!("{n:0>200}")).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
@@ -335,7 +335,7 @@ fn a_reader_that_makes_progress_is_not_cut() {
 }
 
 #[test]
-fn a_request_through_a_proxy_that_is_not_trusted_sees_nothing_private_and_is_told_of_once() {
+fn untrusted_proxy_gets_404_and_one_warning() {
     let (_fleet, router) = with_ten_nodes();
     for target in ["/metrics", "/status", "/status.json"] {
         assert_eq!(router.get(target).status, 200, "{target}");

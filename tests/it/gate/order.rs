@@ -13,7 +13,7 @@ fn numbers(mut seed: u64) -> impl FnMut(usize) -> usize {
 }
 
 #[test]
-fn nine_hundred_requests_in_small_packets_are_answered_in_order() {
+fn requests_in_small_packets_are_answered_in_order() {
     let (_fleet, router) = with_ten_nodes();
     let mut number = numbers(1);
     for _ in 0..3 {
@@ -41,7 +41,7 @@ fn nine_hundred_requests_in_small_packets_are_answered_in_order() {
 }
 
 #[test]
-fn a_get_and_a_head_in_two_packets_on_110_connections_hold_nobody_up() {
+fn split_requests_on_110_connections_block_no_client() {
     let (_fleet, router) = with_ten_nodes();
     let head = "HEAD /health HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut held: Vec<Connection> = (0..110).map(|_| Connection::from(source(1), router.addr())).collect();
@@ -60,7 +60,7 @@ fn a_get_and_a_head_in_two_packets_on_110_connections_hold_nobody_up() {
 }
 
 #[test]
-fn long_answers_are_whole_though_the_client_has_closed_its_half() {
+fn half_closed_client_gets_complete_long_responses() {
     let (_fleet, router) = with_ten_nodes();
     for _ in 0..5 {
         let mut connection = Connection::open(router.addr());

@@ -6,7 +6,7 @@ use crate::support::attack::{Attack, Then};
 use crate::support::{Fleet, Honest, PATIENCE};
 
 #[test]
-fn too_few_descriptors_are_noticed_at_the_start_and_a_flood_beyond_them_is_outlived() {
+fn with_few_descriptors_warns_and_survives_flood() {
     let fleet = Fleet::start(10);
     let router = launch()
         .ips(fleet.list())
@@ -41,7 +41,7 @@ fn too_few_descriptors_are_noticed_at_the_start_and_a_flood_beyond_them_is_outli
 }
 
 #[test]
-fn a_soft_limit_below_a_sufficient_hard_one_is_raised_without_a_word() {
+fn soft_descriptor_limit_is_raised_without_warning() {
     let fleet = Fleet::start(10);
     let router = launch().ips(fleet.list()).ulimit("-S -n 200").start();
     router.until("it knows its nodes", || router.get(IPS).strings().len() == 3);

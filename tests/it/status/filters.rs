@@ -20,7 +20,7 @@ fn fleet_in_part() -> (Fleet, Router) {
 }
 
 #[test]
-fn problems_come_first_then_natural_address_order() {
+fn problems_rank_first_then_natural_address_order() {
     let (fleet, router) = fleet_in_part();
     let sorted = |filter: fn(&usize) -> bool| {
         let mut addresses: Vec<_> = (0..30).filter(filter).map(|index| fleet.addr(index)).collect();
