@@ -1,4 +1,4 @@
-//! What a crowd can do, each while an honest client is served and memory stays small.
+//! Attacks of many clients: the router serves an honest client meanwhile, and its memory stays below a limit.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use crate::support::{Fleet, Router};
 
 const MAX_RSS_KIB: u64 = 64 * 1024;
 
-/// Runs an attack until so many connections were open at once and so many of them were opened.
+/// Runs an attack until it has opened `opened` connections. Asserts that memory stays below the limit.
 #[track_caller]
 fn outlives(attack: &Attack, opened: usize) {
     let (fleet, router) = with_ten_nodes();
     under_attack(&router, || {
         let asked = fleet.asked_total();
-        let under_way = attack.start(router.addr());
-        router.until("enough connections were opened", || under_way.opened() >= opened);
-        let outcome = under_way.end();
+        let running = attack.start(router.addr());
+        router.until("enough connections were opened", || running.opened() >= opened);
+        let outcome = running.end();
         assert!(outcome.opened >= opened, "{outcome:?}");
         assert!(fleet.asked_total() >= asked);
     });
@@ -62,7 +62,7 @@ fn dripped_heads_are_survived() {
             opening: b"GET / HTTP/1.1\r\nX: ".to_vec(),
             then: Then::Drip(b"x"),
         },
-        // One more than are open at once: the first ones have had their 408.
+        // One more than are open concurrently: the router has sent 408 to the first ones.
         201,
     );
 }
@@ -154,7 +154,7 @@ fn large_unread_responses_are_survived() {
     let fleet = Fleet::start(10_000);
     let router: Router = launch().ips(fleet.list()).start();
     let last = format!("{IPS}&n=1&offset=9999");
-    router.until("it knows its nodes", || router.get(&last).strings().len() == 1);
+    router.until("all nodes are up", || router.get(&last).strings().len() == 1);
     let never = Attack {
         name: "never read",
         connections: 500,
@@ -162,11 +162,11 @@ fn large_unread_responses_are_survived() {
         opening: attack::get(&format!("{IPS}&n=1000")).repeat(3),
         then: Then::Silence,
     };
-    let under_way = never.start(router.addr());
-    router.until("all have asked", || under_way.opened() >= 500);
-    // A debug build is busy with them for longer than a request may wait; then others have their turn again.
-    router.until("others are answered", || router.get(IPS).status == 200);
-    under_way.end();
+    let running = never.start(router.addr());
+    router.until("all clients have sent requests", || running.opened() >= 500);
+    // A debug build needs longer for these requests than a request may wait. Other clients are served afterwards.
+    router.until("another client is answered", || router.get(IPS).status == 200);
+    running.end();
     assert!(router.peak_rss_kib() < MAX_RSS_KIB, "{} KiB", router.peak_rss_kib());
     assert_eq!(router.count_lines("panicked"), 0);
 }

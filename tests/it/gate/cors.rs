@@ -1,4 +1,4 @@
-//! What web pages of other origins may read.
+//! CORS: which responses a web page of another origin may read.
 
 use super::IPS;
 use crate::launch;
@@ -12,7 +12,7 @@ fn with_origins(origins: &str) -> (Fleet, Router) {
     (fleet, router)
 }
 
-fn ask(router: &Router, head: &str, origin: &str) -> Answer {
+fn request(router: &Router, head: &str, origin: &str) -> Answer {
     let mut connection = Connection::open(router.addr());
     connection.send(format!("{head}\r\nHost: a\r\nOrigin: {origin}\r\n\r\n"));
     connection.receive()
@@ -35,11 +35,11 @@ fn only_listed_origin_may_read_every_response() {
             ("http://localhost:3000", Some("http://localhost:3000")),
             ("https://evil.example", None),
         ] {
-            // Those two are about the limit, which the first one uses up.
+            // The request of the allowed origin has used up the rate limit.
             if allowed.is_none() && head.contains("/api/v1/ips") {
                 continue;
             }
-            let answer = ask(&router, &head, origin);
+            let answer = request(&router, &head, origin);
             assert_eq!(answer.status, status, "{head}");
             assert_eq!(answer.header("Access-Control-Allow-Origin"), allowed, "{head}");
             assert_eq!(answer.header("Vary"), Some("Origin"), "{head}");
@@ -53,7 +53,7 @@ fn only_listed_origin_may_read_every_response() {
 fn preflight_returns_204() {
     let (_fleet, router) = with_origins("https://app.example");
     let head = format!("OPTIONS {IPS} HTTP/1.1\r\nAccess-Control-Request-Method: GET");
-    let answer = ask(&router, &head, "https://app.example");
+    let answer = request(&router, &head, "https://app.example");
     assert_eq!(answer.status, 204);
     for (name, value) in [
         ("Access-Control-Allow-Origin", "https://app.example"),
@@ -69,11 +69,8 @@ fn preflight_returns_204() {
             .header("Access-Control-Max-Age")
             .is_some_and(|age| age.parse::<u32>().is_ok())
     );
-    let stranger = ask(&router, &head, "https://evil.example");
-    assert_eq!(
-        (stranger.status, stranger.header("Access-Control-Allow-Origin")),
-        (204, None)
-    );
+    let other = request(&router, &head, "https://evil.example");
+    assert_eq!((other.status, other.header("Access-Control-Allow-Origin")), (204, None));
 }
 
 #[test]
@@ -81,9 +78,9 @@ fn preflight_for_a_private_network_is_allowed() {
     const ALLOWED: &str = "Access-Control-Allow-Private-Network";
     let (_fleet, router) = with_origins("https://app.example");
     let head = format!("OPTIONS {IPS} HTTP/1.1\r\nAccess-Control-Request-Private-Network: true");
-    let answer = ask(&router, &head, "https://app.example");
+    let answer = request(&router, &head, "https://app.example");
     assert_eq!((answer.status, answer.header(ALLOWED)), (204, Some("true")));
-    assert_eq!(ask(&router, &head, "https://evil.example").header(ALLOWED), None);
+    assert_eq!(request(&router, &head, "https://evil.example").header(ALLOWED), None);
 }
 
 #[test]
@@ -100,7 +97,7 @@ fn star_allows_any_origin_unset_allows_none() {
     assert_eq!(router.get("/health").header("Access-Control-Allow-Origin"), Some("*"));
 
     let router = launch().start();
-    let answer = ask(&router, "GET /health HTTP/1.1", "https://app.example");
+    let answer = request(&router, "GET /health HTTP/1.1", "https://app.example");
     assert_eq!(
         (answer.header("Access-Control-Allow-Origin"), answer.header("Vary")),
         (None, None)

@@ -1,4 +1,4 @@
-//! `SHUTDOWN_DELAY`: a balancer takes the router out before it ends.
+//! `SHUTDOWN_DELAY`: a load balancer removes the router before the router exits.
 
 use std::time::{Duration, Instant};
 
@@ -9,25 +9,25 @@ use crate::launch;
 use crate::support::{Connection, Fleet, PATIENCE, Signal};
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "it measures how long something takes")]
+#[expect(clippy::disallowed_methods, reason = "measures a duration")]
 fn during_shutdown_delay_serves_with_unhealthy_status() {
     let fleet = Fleet::start(3);
     let router = launch().ips(fleet.list()).set("SHUTDOWN_DELAY", 2).start();
     let mut kept = Connection::open(router.addr());
     assert_eq!(kept.get("/health").status, 200);
-    let told = Instant::now();
+    let signaled = Instant::now();
     router.signal(Signal::TERM);
-    router.until("health says so", || router.get("/health").status == 503);
+    router.until("health returns 503", || router.get("/health").status == 503);
     for target in ["/health", "/"] {
         let health = router.get(target);
         assert_eq!((health.status, health.json()), (503, json!({"status": "ending"})));
     }
-    // New connections and those that are here are served, and stay.
+    // The router serves new and existing connections and keeps them open.
     assert_eq!(router.get(IPS).strings().len(), 3);
     let answer = kept.get(IPS);
     assert_eq!((answer.status, answer.header("Connection")), (200, None));
     assert_eq!(router.wait_exit(PATIENCE).code(), Some(0));
-    assert!(told.elapsed() >= Duration::from_secs(2));
+    assert!(signaled.elapsed() >= Duration::from_secs(2));
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn second_signal_during_delay_exits_immediately() {
     let router = launch().set("SHUTDOWN_DELAY", 300).start();
     assert_eq!(router.get("/health").status, 200);
     router.signal(Signal::TERM);
-    router.until("health says so", || router.get("/health").status == 503);
+    router.until("health returns 503", || router.get("/health").status == 503);
     router.signal(Signal::TERM);
     assert_eq!(router.wait_exit(PATIENCE).code(), Some(128 + 15));
 }

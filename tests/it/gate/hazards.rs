@@ -1,4 +1,4 @@
-//! What ends, stalls or swells bare tiny_http, each against the router while an honest client is served.
+//! Inputs that crash, block or exhaust bare tiny_http. The router survives each and serves an honest client meanwhile.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::support::attack::{self, Attack, FIRST_ATTACKER, Then, connect};
 use crate::support::http::Ended;
 use crate::support::{Connection, PATIENCE, Router};
 
-/// Whatever is done, it has less memory than this with ten nodes.
+/// Memory limit of a router with ten nodes.
 const MAX_RSS_KIB: u64 = 64 * 1024;
 
 fn head(lines: &str) -> Vec<u8> {
@@ -20,7 +20,7 @@ fn stayed_small(router: &Router) {
     assert!(router.peak_rss_kib() < MAX_RSS_KIB, "{} KiB", router.peak_rss_kib());
 }
 
-/// So many connections from one address with these first bytes, each of which is to be answered with that status.
+/// Opens `count` connections from one address and asserts that the response to `opening` has `status` on each.
 #[track_caller]
 fn each_is_answered(router: &Router, count: usize, opening: &[u8], status: u16) {
     let open = |_| {
@@ -173,7 +173,7 @@ fn ambiguous_heads_are_refused_by_the_gate() {
 #[test]
 fn forged_gate_headers_are_ignored() {
     let (_fleet, router) = with_ten_nodes();
-    // What a client writes in the gate's own language stays outside.
+    // The gate drops headers that it uses towards the workers itself.
     let forged = head("Client: 127.77.0.1\r\nPersistence: close\r\n");
     let mut connection = Connection::from(HONEST.into(), router.addr());
     connection.send(forged);

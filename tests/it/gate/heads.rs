@@ -1,4 +1,4 @@
-//! What a head may be, on the wire: each refusal has its status, is JSON, and ends the connection.
+//! Request heads: each refusal has its status, is JSON, and closes the connection.
 
 use super::{IPS, with_ten_nodes};
 use crate::support::http::{Ended, request};
@@ -7,17 +7,17 @@ use crate::support::{Connection, Router};
 #[track_caller]
 fn refused(router: &Router, bytes: impl AsRef<[u8]>, status: u16) {
     let bytes = bytes.as_ref();
-    let said = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned();
+    let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned();
     let mut connection = Connection::open(router.addr());
     connection.send(bytes);
     let answer = connection.receive();
-    assert_eq!(answer.status, status, "{said:?}: {answer:?}");
-    assert_eq!(answer.header("Connection"), Some("close"), "{said:?}");
-    assert_eq!(answer.header("Content-Type"), Some("application/json"), "{said:?}");
-    if !said.starts_with("HEAD") {
-        assert!(answer.json()["error"].is_string(), "{said:?}: {answer:?}");
+    assert_eq!(answer.status, status, "{shown:?}: {answer:?}");
+    assert_eq!(answer.header("Connection"), Some("close"), "{shown:?}");
+    assert_eq!(answer.header("Content-Type"), Some("application/json"), "{shown:?}");
+    if !shown.starts_with("HEAD") {
+        assert!(answer.json()["error"].is_string(), "{shown:?}: {answer:?}");
     }
-    assert_eq!(connection.try_receive(), Err(Ended::Closed), "{said:?}");
+    assert_eq!(connection.try_receive(), Err(Ended::Closed), "{shown:?}");
 }
 
 fn get(lines: &str) -> String {
@@ -44,10 +44,10 @@ fn malformed_or_ambiguous_head_returns_400_and_closes() {
         "GET relative HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
         "GET  / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
     ] {
-        // What follows a refusal is not another request.
+        // The router ignores bytes after a refused request.
         refused(&router, format!("{head}GET /health HTTP/1.1\r\nHost: a\r\n\r\n"), 400);
     }
-    // Also where no end of the head is in sight.
+    // Also without the end of the head.
     refused(&router, "\u{1}", 400);
     refused(&router, [0x16, 0x03, 0x01, 0x02, 0x00], 400);
 }
@@ -104,8 +104,8 @@ fn other_methods_return_405_even_with_body() {
         let answer = connection.receive();
         assert_eq!(answer.status, 405, "{lines:?}");
         assert_eq!(answer.header("Allow"), Some("GET, HEAD, OPTIONS"));
-        let stays = answer.header("Connection").is_none();
-        assert_eq!(stays, lines.is_empty(), "{lines:?}");
+        let is_kept = answer.header("Connection").is_none();
+        assert_eq!(is_kept, lines.is_empty(), "{lines:?}");
     }
 }
 
@@ -117,7 +117,7 @@ fn response_to_large_body_arrives_before_close() {
         connection.send(format!(
             "{method} {IPS} HTTP/1.1\r\nHost: a\r\nContent-Length: 33554432\r\n\r\n"
         ));
-        // All of it, or as much as is taken until the router has waited long enough.
+        // The router reads the body until a deadline, so the send may fail.
         let _ = connection.try_send(vec![b'x'; 33_554_432]);
         assert_eq!(connection.receive().status, status);
     }

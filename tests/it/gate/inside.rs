@@ -1,4 +1,4 @@
-//! Nobody but the gate can reach the inner server: by no port, path or name, once the router serves.
+//! Only the gate can reach the inner server: no port, path or name accepts a connection once the router serves.
 
 use std::collections::HashSet;
 use std::fs;
@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use super::{IPS, with_ten_nodes};
 use crate::support::Router;
 
-/// The inodes of its sockets.
+/// The inodes of the router's sockets.
 fn sockets(router: &Router) -> HashSet<String> {
-    let fds = fs::read_dir(format!("/proc/{}/fd", router.pid())).expect("it runs");
+    let fds = fs::read_dir(format!("/proc/{}/fd", router.pid())).expect("a running router");
     let links = fds.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
     let inode = |link: std::path::PathBuf| {
         let link = link.to_string_lossy().into_owned();
@@ -20,7 +20,7 @@ fn sockets(router: &Router) -> HashSet<String> {
     links.filter_map(inode).collect()
 }
 
-/// Lines of a table in /proc/net that are about one of these sockets, whose inode is in that column.
+/// Returns the lines of a table in /proc/net with the inode of one of the sockets in the given column.
 fn lines(table: &str, column: usize, sockets: &HashSet<String>) -> Vec<Vec<String>> {
     let table = fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default();
     let lines = table
@@ -51,21 +51,21 @@ fn only_the_public_port_listens() {
 fn no_name_or_path_accepts_a_connection() {
     let (_fleet, router) = with_ten_nodes();
     let own = lines("unix", 6, &sockets(&router));
-    assert!(!own.is_empty(), "the private connections are there");
+    assert!(!own.is_empty(), "no private connection");
     for line in &own {
         // __SO_ACCEPTCON
         assert_eq!(line[3], "00000000", "listens: {line:?}");
     }
-    // Not only its own: whatever in the host has the name of an inner server refuses.
+    // Each name of an inner server on this host refuses connections.
     let named = fs::read_to_string("/proc/net/unix").expect("there");
     let names = named
         .lines()
         .filter_map(|line| line.split_once('@').map(|(_, name)| name));
     let names: HashSet<&str> = names.filter(|name| name.starts_with("infernet-router")).collect();
-    assert!(!names.is_empty(), "the accepted ends show where they were accepted");
+    assert!(!names.is_empty(), "no accepted connection shows its name");
     for name in names {
         let addr = SocketAddr::from_abstract_name(name).expect("a name");
-        // One of a router that another test is starting at this moment may take it, and then throws all of it away.
+        // A router that another test is starting may accept a connection, and discards it.
         let is_own = own
             .iter()
             .any(|line| line.last().is_some_and(|last| last.ends_with(name)));
@@ -80,17 +80,17 @@ fn no_name_or_path_accepts_a_connection() {
 fn serving_writes_no_file() {
     let (_fleet, router) = with_ten_nodes();
     let files: Vec<_> = fs::read_dir(router.directory())
-        .expect("ours")
+        .expect("the directory of the test")
         .map(|file| file.expect("one").file_name())
         .collect();
     assert_eq!(files, ["ips.txt"]);
-    // The list is read now and then, for a moment.
-    router.until("no file stays open", || open_files(&router).is_empty());
+    // The router opens the list briefly from time to time.
+    router.until("no file is open", || open_files(&router).is_empty());
 }
 
-/// The files that it has open, but for devices.
+/// The open files of the router, without devices.
 fn open_files(router: &Router) -> Vec<PathBuf> {
-    let fds = fs::read_dir(format!("/proc/{}/fd", router.pid())).expect("it runs");
+    let fds = fs::read_dir(format!("/proc/{}/fd", router.pid())).expect("a running router");
     let files = fds.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
     files
         .filter(|path| path.is_absolute() && !path.starts_with("/dev"))

@@ -1,4 +1,4 @@
-//! Each limit of the gate: at it, past it, and what the client sees.
+//! Limits of the gate: at the limit, above it, and what the client receives.
 
 use super::{IPS, source, with_ten_nodes};
 use crate::launch;
@@ -6,15 +6,15 @@ use crate::support::attack::{self, Attack, Then};
 use crate::support::http::{Ended, get_from};
 use crate::support::{Behaviour, Connection, Fleet, Router};
 
-/// The share of one client is then four.
+/// A router with a limit of 16 connections: the share of one client is four.
 fn with_16_connections() -> (Fleet, Router) {
     let fleet = Fleet::start(10);
     let router = launch().ips(fleet.list()).set("MAX_CONNECTIONS", 16).start();
-    router.until("it knows its nodes", || router.get(IPS).strings().len() == 3);
+    router.until("all nodes are up", || router.get(IPS).strings().len() == 3);
     (fleet, router)
 }
 
-/// Connections from there that were answered and stay.
+/// Opens `count` connections from an address. Each has had one response and stays open.
 fn kept(router: &Router, from: u8, count: usize) -> Vec<Connection> {
     let open = |_| {
         let mut connection = Connection::from(source(from), router.addr());
@@ -38,17 +38,17 @@ fn is_503(connection: &mut Connection) {
 fn above_its_share_client_gets_503() {
     let (_fleet, router) = with_16_connections();
     let mut held = kept(&router, 1, 4);
-    // One that is idle would make room.
+    // The router would evict an idle connection.
     held.iter_mut().for_each(|connection| connection.send("GET "));
-    // Without a request: it is refused before it has sent one.
+    // The router refuses the connection before it has sent a request.
     is_503(&mut Connection::from(source(1), router.addr()));
     assert_eq!(get_from(source(2), router.addr(), IPS).status, 200);
     for connection in &mut held {
         connection.send(format!("{IPS} HTTP/1.1\r\nHost: a\r\n\r\nGET "));
-        assert_eq!(connection.receive().status, 200, "those that are here stay");
+        assert_eq!(connection.receive().status, 200, "existing connections are kept");
     }
     held.pop();
-    router.until("a place is free again", || {
+    router.until("a slot is free again", || {
         let mut connection = Connection::from(source(1), router.addr());
         connection.try_send(attack::get(IPS)).is_ok()
             && connection.try_receive().is_ok_and(|answer| answer.status == 200)
@@ -75,12 +75,12 @@ fn at_limit_evicts_longest_idle_of_largest_client() {
     let (_fleet, router) = with_16_connections();
     let mut most = kept(&router, 9, 4);
     let mut others: Vec<Connection> = (1..=4).flat_map(|from| kept(&router, from, 3)).collect();
-    // It has waited longest; asking makes it the one that has waited least.
+    // This connection is idle longest. A request makes it the most recent one.
     assert_eq!(most[0].get(IPS).status, 200);
-    let mut newcomer = kept(&router, 5, 1);
-    assert_eq!(most[1].try_receive(), Err(Ended::Closed), "closed to make room");
+    let mut new = kept(&router, 5, 1);
+    assert_eq!(most[1].try_receive(), Err(Ended::Closed), "evicted");
     most.remove(1);
-    for connection in most.iter_mut().chain(&mut others).chain(&mut newcomer) {
+    for connection in most.iter_mut().chain(&mut others).chain(&mut new) {
         assert_eq!(connection.get(IPS).status, 200);
     }
 }
@@ -100,9 +100,9 @@ fn with_all_connections_busy_new_client_gets_503() {
         then: Then::Flood(attack::get("/api/v1/containers")),
     };
     let readers = readers.start(router.addr());
-    router.until("no place is left and none can be made", || {
+    router.until("no connection can be evicted", || {
         let mut connection = Connection::from(source(1), router.addr());
-        // It may be closed to make room for another one of the readers.
+        // The router may evict this connection for one of the readers.
         let sent = connection.try_send(attack::get("/health"));
         match sent.map(|()| connection.try_receive()) {
             Ok(Ok(answer)) if answer.status == 503 => {
@@ -113,7 +113,7 @@ fn with_all_connections_busy_new_client_gets_503() {
         }
     });
     readers.end();
-    router.until("there is room again", || {
+    router.until("a new client is answered", || {
         let mut connection = Connection::from(source(1), router.addr());
         let sent = connection.try_send(attack::get("/health"));
         sent.is_ok() && connection.try_receive().is_ok_and(|answer| answer.status == 200)
@@ -125,7 +125,7 @@ fn with_all_connections_busy_new_client_gets_503() {
 fn dripped_head_returns_408_after_five_seconds() {
     let (_fleet, router) = with_ten_nodes();
     let mut connection = Connection::open(router.addr());
-    // A byte each 20 ms keeps any deadline for a single read away.
+    // One byte each 20 ms would reset a deadline per read.
     crate::support::process::until(crate::support::PATIENCE, || {
         let _ = connection.try_send("x");
         let mut waits = [rustix::event::PollFd::new(
@@ -152,7 +152,7 @@ fn silent_connection_is_closed_without_a_response() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "it measures how long something takes")]
+#[expect(clippy::disallowed_methods, reason = "measures a duration")]
 fn empty_line_after_a_request_is_no_request() {
     let (_fleet, router) = with_ten_nodes();
     let request = [attack::get("/health"), b"\r\n".to_vec()].concat();
@@ -170,7 +170,10 @@ fn empty_line_after_a_request_is_no_request() {
     assert_eq!(kept.try_receive(), Err(Ended::Closed));
     assert_eq!(router.wait_exit(crate::support::PATIENCE).code(), Some(0));
     let took = begin.elapsed();
-    assert!(took < std::time::Duration::from_secs(3), "not waited for: {took:?}");
+    assert!(
+        took < std::time::Duration::from_secs(3),
+        "shutdown waited for the connection: {took:?}"
+    );
 }
 
 #[test]
@@ -180,7 +183,7 @@ fn stopped_process_keeps_its_connections() {
         .map(|from| Connection::from(source(from), router.addr()))
         .collect();
     begun.iter_mut().for_each(|connection| connection.send("GET "));
-    router.until("they have arrived", || {
+    router.until("all connections have arrived", || {
         router
             .get("/metrics")
             .text()
@@ -190,7 +193,7 @@ fn stopped_process_keeps_its_connections() {
     for connection in &mut begun {
         connection.send(format!("{IPS} HTTP/1.1\r\nHost: a\r\n\r\n"));
     }
-    // Longer than any deadline of theirs.
+    // Longer than each deadline of a connection.
     let is_over = std::cell::Cell::new(false);
     crate::support::process::until(std::time::Duration::from_secs(6), || is_over.get());
     router.signal(crate::support::Signal::CONT);
@@ -288,16 +291,16 @@ fn at_share_limit_evicts_own_longest_idle() {
     let mut held = kept(&router, 1, 4);
     assert_eq!(held[0].get(IPS).status, 200);
     let mut other = kept(&router, 2, 1);
-    let mut newcomer = kept(&router, 1, 1);
+    let mut new = kept(&router, 1, 1);
     assert_eq!(held[1].try_receive(), Err(Ended::Closed), "idle longest");
     held.remove(1);
-    for connection in held.iter_mut().chain(&mut other).chain(&mut newcomer) {
+    for connection in held.iter_mut().chain(&mut other).chain(&mut new) {
         assert_eq!(connection.get(IPS).status, 200);
     }
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "it measures how long something takes")]
+#[expect(clippy::disallowed_methods, reason = "measures a duration")]
 fn kept_connection_is_closed_after_idle_timeout() {
     let fleet = Fleet::start(1);
     let router = launch().ips(fleet.list()).set("IDLE_TIMEOUT", 1).start();
@@ -309,24 +312,26 @@ fn kept_connection_is_closed_after_idle_timeout() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "it measures how long something takes")]
+#[expect(clippy::disallowed_methods, reason = "measures a duration")]
 fn slow_reader_with_progress_gets_whole_response() {
     let fleet = Fleet::start(10);
     let ids: Vec<String> = (0..256).map(|n| format!("{n:0>200}")).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     fleet.set_all(Behaviour::up(1, &ids));
     let router = launch().ips(fleet.list()).set("RATELIMIT_REQS_PER_MIN", 0).start();
-    router.until("it knows them", || router.get("/api/v1/containers").body.len() > 50_000);
+    router.until("all nodes are up", || {
+        router.get("/api/v1/containers").body.len() > 50_000
+    });
     let whole = router.get("/api/v1/containers").body.len() * 60;
     let mut stream = std::net::TcpStream::connect(router.addr()).expect("a connection");
     std::io::Write::write_all(&mut stream, &attack::get("/api/v1/containers").repeat(60)).expect("sent");
     stream.shutdown(std::net::Shutdown::Write).expect("shut");
-    // A quarter of a megabyte a second: what the sockets hold lasts for more than the 10 s.
+    // At 256 KiB/s, the data in the socket buffers lasts longer than the 10 s.
     let (begin, mut got, mut buffer) = (std::time::Instant::now(), 0, vec![0; 16 * 1024]);
     let is_slow = |got: usize| begin.elapsed().as_secs_f64() < got as f64 / 262_144.0;
     loop {
         crate::support::process::until(crate::support::PATIENCE, || !is_slow(got));
-        match std::io::Read::read(&mut stream, &mut buffer).expect("it goes on") {
+        match std::io::Read::read(&mut stream, &mut buffer).expect("more data") {
             0 => break,
             more => got += more,
         }
@@ -374,7 +379,7 @@ fn forwarded_header_identifies_the_client() {
     let contradicting = [("Forwarded", "for=198.51.100.1"), ("X-Forwarded-For", "198.51.100.9")];
     assert_eq!(status("/metrics", &contradicting), 404);
     assert_eq!(status(IPS, &contradicting), 200, "charged to the proxy");
-    assert_eq!(status(IPS, &[]), 429, "which has one limit");
+    assert_eq!(status(IPS, &[]), 429, "the proxy has one limit");
 }
 
 #[test]

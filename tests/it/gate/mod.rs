@@ -1,4 +1,4 @@
-//! The front door: what arrives from the network can't stop, stall or swell the router.
+//! The gate: no input from the network crashes, blocks or exhausts the router.
 
 mod attacks;
 mod cors;
@@ -19,65 +19,64 @@ use crate::support::{Fleet, Honest, PATIENCE, Router};
 
 const IPS: &str = "/api/v1/ips?container=hello-world";
 
-/// Where the honest client sits; no attacker does.
+/// Address of the honest client. No attacker uses it.
 const HONEST: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 1);
 
-/// An address of this machine that nobody else uses.
+/// A loopback address that no other client uses.
 fn source(last: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(127, 55, 0, last))
 }
 
-/// A router that knows ten nodes, which live as long as the fleet.
+/// A router with ten nodes, which serve until the fleet is dropped.
 fn with_ten_nodes() -> (Fleet, Router) {
     let fleet = Fleet::start(10);
     let router = launch().ips(fleet.list()).start();
-    router.until("it knows its nodes", || router.get(IPS).strings().len() == 3);
+    router.until("all nodes are up", || router.get(IPS).strings().len() == 3);
     (fleet, router)
 }
 
-/// What a router is made of when nobody does anything.
+/// Threads and descriptors of an idle router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Made {
+struct Usage {
     threads: u64,
     descriptors: usize,
 }
 
-impl Made {
-    /// Once connections and probes of the beginning are gone.
+impl Usage {
+    /// The lowest values of 20 samples, without connections and probes of the start.
     fn of(router: &Router) -> Self {
-        let now = || Made {
+        let now = || Usage {
             threads: router.threads(),
             descriptors: router.descriptors(),
         };
         let mut least = now();
-        let mut looks = 0;
-        router.until("its beginning is over", || {
-            let made = now();
-            least = Made {
-                threads: least.threads.min(made.threads),
-                descriptors: least.descriptors.min(made.descriptors),
+        let mut samples = 0;
+        router.until("startup is finished", || {
+            let usage = now();
+            least = Usage {
+                threads: least.threads.min(usage.threads),
+                descriptors: least.descriptors.min(usage.descriptors),
             };
-            looks += 1;
-            looks > 20
+            samples += 1;
+            samples > 20
         });
         least
     }
 
-    /// Waits until the router is made of no more than that again.
+    /// Waits until the router has no more threads and descriptors than this.
     #[track_caller]
     fn wait_back(self, router: &Router) {
-        router.until("threads and descriptors are what they were", || {
+        router.until("threads and descriptors are back at their count before", || {
             router.threads() <= self.threads && router.descriptors() <= self.descriptors
         });
     }
 }
 
-/// While an honest client asks, does something bad, waits until the honest one has asked often enough, and checks that
-/// all its requests were answered, that the router serves on with the threads and descriptors that it had, and that
-/// nothing panicked.
+/// Runs an attack while an honest client sends requests. Asserts that the router answered all requests of the honest
+/// client, returned to its threads and descriptors from before, and did not panic.
 #[track_caller]
 fn under_attack<T>(router: &Router, attack: impl FnOnce() -> T) -> T {
-    let before = Made::of(router);
+    let before = Usage::of(router);
     let honest = Honest::start(HONEST, router.addr(), IPS);
     let outcome = attack();
     answered(honest.end());
@@ -97,6 +96,6 @@ fn answered(seen: Seen) {
         seen.answered
     );
     assert!(seen.answered > 0);
-    // Which only a hang reaches.
+    // Only a hang takes this long.
     assert!(seen.quantile(1.0) < PATIENCE);
 }

@@ -1,9 +1,9 @@
-//! Each answer to its own client, whole and in order, whatever the packets.
+//! Each client gets its responses complete and in order, for any split into packets.
 
 use super::{IPS, source, with_ten_nodes};
 use crate::support::{Connection, attack};
 
-/// Numbers that look random and are the same each time (SplitMix64).
+/// Pseudo-random numbers from a seed (SplitMix64).
 fn numbers(mut seed: u64) -> impl FnMut(usize) -> usize {
     move |below| {
         seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);

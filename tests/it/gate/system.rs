@@ -1,4 +1,4 @@
-//! What the system has too little of.
+//! Low descriptor limits.
 
 use super::{HONEST, IPS, answered};
 use crate::launch;
@@ -20,7 +20,7 @@ fn with_few_descriptors_warns_and_survives_flood() {
         "{warning}"
     );
     assert!(warning.contains("probes=44 max_probes=128"), "{warning}");
-    router.until("it knows its nodes", || router.get(IPS).strings().len() == 3);
+    router.until("all nodes are up", || router.get(IPS).strings().len() == 3);
     let flood = Attack {
         name: "beyond the descriptors",
         connections: 900,
@@ -29,7 +29,7 @@ fn with_few_descriptors_warns_and_survives_flood() {
         then: Then::Silence,
     };
     let flood = flood.start(router.addr());
-    // Probes go on in the midst of it.
+    // Probes continue during the flood.
     fleet.wait_asked_total(fleet.asked_total() + 100, PATIENCE);
     flood.end();
     let honest = Honest::start(HONEST, router.addr(), IPS);
@@ -44,12 +44,12 @@ fn with_few_descriptors_warns_and_survives_flood() {
 fn soft_descriptor_limit_is_raised_without_warning() {
     let fleet = Fleet::start(10);
     let router = launch().ips(fleet.list()).ulimit("-S -n 200").start();
-    router.until("it knows its nodes", || router.get(IPS).strings().len() == 3);
+    router.until("all nodes are up", || router.get(IPS).strings().len() == 3);
     assert_eq!(router.count_lines("descriptor limit"), 0);
-    let limits = std::fs::read_to_string(format!("/proc/{}/limits", router.pid())).expect("it runs");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", router.pid())).expect("a running router");
     let files = limits
         .lines()
         .find(|line| line.starts_with("Max open files"))
-        .expect("there");
+        .expect("the line");
     assert_eq!(files.split_whitespace().nth(3), Some("752"), "{files}");
 }

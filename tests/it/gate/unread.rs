@@ -11,10 +11,10 @@ use crate::support::attack::{self, FIRST_ATTACKER, connect};
 use crate::support::{Fleet, PATIENCE, Router};
 
 const CONNECTIONS: usize = 32;
-/// What the kernel holds for one connection at most, if its client has begun to read.
+/// Most bytes that the kernel holds for one connection if its client has begun to read.
 const MAX_KERNEL_BYTES: usize = 80 * 1024;
 
-/// Response bytes that the kernel still has to deliver: for connections that are open, and for closed ones.
+/// Response bytes in the send queues of the kernel: of open connections, and of closed ones.
 fn undelivered(router: &Router) -> (usize, usize) {
     const LISTENS: &str = "0A";
     let table = std::fs::read_to_string("/proc/net/tcp").expect("a table");
@@ -34,12 +34,12 @@ fn undelivered(router: &Router) -> (usize, usize) {
     (open, closed)
 }
 
-/// A connection that has sent these bytes and never reads.
+/// Opens a connection that sends the bytes and never reads.
 fn never_reads(router: &Router, number: usize, bytes: &[u8]) -> TcpStream {
     let from = Ipv4Addr::from(u32::from(FIRST_ATTACKER) + number as u32 % 6);
     let mut stream = connect(from, router.addr(), PATIENCE).expect("a connection");
     sockopt::set_socket_recv_buffer_size(&stream, 1).expect("set");
-    // The router may have refused or evicted it.
+    // The router may have refused or evicted the connection.
     let _ = stream.write_all(bytes);
     stream
 }
@@ -58,7 +58,7 @@ fn evicted_readers_leave_nothing_in_the_kernel() {
         }
         hoard.push(stream);
     }
-    router.until("others are served", || {
+    router.until("another client is served", || {
         crate::support::http::get_from(super::source(9), router.addr(), "/health").status == 200
     });
     router.until("closed connections hold nothing", || {
@@ -73,7 +73,7 @@ fn half_closed_client_gets_a_long_last_response() {
     let (_fleet, router) = with_ten_nodes();
     let mut stream = never_reads(&router, 0, b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n");
     stream.shutdown(Shutdown::Write).expect("shut");
-    router.until("the response is on its way", || undelivered(&router).0 > 0);
+    router.until("the kernel has response bytes", || undelivered(&router).0 > 0);
     assert_eq!(router.get(IPS).status, 200);
     let mut got = Vec::new();
     std::io::Read::read_to_end(&mut stream, &mut got).expect("no reset");
