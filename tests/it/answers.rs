@@ -1,9 +1,9 @@
-//! How the router treats the responses of nodes.
+//! Responses of nodes: accepted, failed and oversized ones.
 
 use super::support::{Behaviour, Fleet, PATIENCE};
 use super::{addresses, available, launch, line};
 
-/// A node with this `/info`.
+/// Returns the behaviour of a node with this `/info`.
 fn reports(body: &str) -> Behaviour {
     Behaviour::Body(body.into())
 }

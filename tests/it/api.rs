@@ -263,7 +263,9 @@ fn containers_are_sorted_counted_and_described() {
         {"id": "long", "count": 1, "description": "ß".repeat(1024)},
         {"id": "plain", "count": 1},
     ]);
-    router.until("all four are there", || router.get(CONTAINERS).json() == wanted);
+    router.until("all four containers are listed", || {
+        router.get(CONTAINERS).json() == wanted
+    });
 }
 
 #[test]
@@ -338,9 +340,11 @@ fn description_leaves_with_its_node() {
     assert_eq!(row(), json!({"id": "hello-world", "count": 2, "description": "first"}));
     fleet.set(0, info(json!([{"id": "other"}])));
     let wanted = json!({"id": "hello-world", "count": 1, "description": "second"});
-    router.until("the second one's counts", || row() == wanted);
+    router.until("the description of the second node applies", || row() == wanted);
     fleet.set(1, info(json!([])));
-    router.until("no node runs it", || row() == json!({"id": "other", "count": 1}));
+    router.until("no node has the description", || {
+        row() == json!({"id": "other", "count": 1})
+    });
     assert_eq!(available(&router), [""; 0]);
 }
 

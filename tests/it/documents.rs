@@ -31,7 +31,7 @@ fn documents() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Names of the router's metrics in a text.
+/// Returns the names of the router's metrics in a text.
 fn metric_names(text: &str) -> BTreeSet<&str> {
     let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
     let names = text

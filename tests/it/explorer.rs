@@ -1,4 +1,4 @@
-//! The Node Explorer: what it lists, what it may not list, and all the ways in which it fails.
+//! The Node Explorer: accepted entries, refused entries, and failures.
 
 use serde_json::json;
 
@@ -35,7 +35,7 @@ fn tenth_empty_list_in_a_row_is_accepted() {
     assert_eq!(available(&router), both);
     let line =
         "reason=\"lists 0 nodes, 2 of 2 are missing; accepted at the tenth such list in a row or after one hour\"";
-    // Two accidents of different shapes: each sequence begins with a warning.
+    // Two different sequences of failures: each begins with a warning.
     for (warnings, odd) in [(1, r#"{"data":[]}"#), (2, r#"{"data":[{"ip":"169.254.169.254"},7]}"#)] {
         explorer.set(Listing::Body(odd.into()));
         explorer.wait_asked(explorer.asked() + 4, PATIENCE);
@@ -89,12 +89,12 @@ fn entries_without_address_and_port_are_counted() {
         "127.0.0.1:4000",
         "odd",
     ]});
-    // Half a character, and a number that no float holds.
+    // Half a surrogate pair, and a number that overflows a float.
     let odd = format!(r#"{{"ip":"\ud800","port":{port}}},{{"ip":"{}","port":1e400}}"#, ip(0));
     let explorer = Explorer::start(Listing::Body(data.to_string().replace(r#""odd""#, &odd)));
     let router = launch().set("API_URL", explorer.url()).start();
     wait_available(&router, &fleet, 0..3);
-    // Something may serve there.
+    // A server may listen there.
     router.wait_line("node down:…node=\"127.9.9.9:4000\"", PATIENCE);
     router.wait_line("nodes=4 skipped=10 refused=0", PATIENCE);
 }
@@ -157,8 +157,8 @@ fn node_is_kept_while_either_list_names_it() {
     assert_eq!(available(&router), [plain[1].clone(), listed]);
     explorer.set(nodes(&fleet, 0..2));
     explorer.wait_asked(explorer.asked() + 2, PATIENCE);
-    router.write_ips("# nobody\n");
-    router.until("it is as the Explorer has it", || available(&router) == plain);
+    router.write_ips("# empty\n");
+    router.until("the Explorer's spelling applies", || available(&router) == plain);
     assert_eq!(router.count_lines("node removed:"), 0, "{:?}", router.log());
     assert_eq!(router.count_lines("node up:"), 2);
 }
@@ -245,7 +245,7 @@ fn hanging_explorer_delays_neither_startup_nor_probes() {
     let line = "reason=\"timeout: no complete response";
     let before = fleet.asked(0);
     router.wait_line(line, PATIENCE);
-    // 35 rounds go into the seven seconds that are left; two would be a delay.
+    // The remaining seven seconds have 35 rounds. Two would be a delay.
     assert!(fleet.asked(0) > before + 2, "{before}, {}", fleet.asked(0));
     explorer.set(nodes(&fleet, 1..2));
     wait_available(&router, &fleet, 0..2);
@@ -272,7 +272,7 @@ fn list_without_half_its_nodes_is_deferred() {
         "reason=\"lists 3 nodes, 3 of 6 are missing; accepted at the tenth such list in a row or after one hour\"";
     explorer.set(nodes(&fleet, 0..3));
     router.wait_line(line, PATIENCE);
-    // A second Explorer behind the same URL disagrees: no node comes and goes.
+    // A second Explorer at the same URL lists other nodes: no node appears or disappears.
     router.signal(Signal::HUP);
     explorer.wait_asked(explorer.asked() + 2, PATIENCE);
     assert_eq!(available(&router), addresses(&fleet, 0..6));

@@ -47,7 +47,7 @@ fn burst_above_limit_returns_429_with_headers() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "waits for as long as it was told")]
+#[expect(clippy::disallowed_methods, reason = "waits for the time in Retry-After")]
 fn request_after_retry_after_is_granted() {
     let router = launch().set("RATELIMIT_REQS_PER_MIN", 60).start();
     let mut refused = router.get(IPS);
@@ -204,10 +204,10 @@ impl Proxied {
 #[test]
 fn forged_x_forwarded_for_is_ignored() {
     let proxied = Proxied::start();
-    let stranger = IpAddr::from([127, 0, 0, 8]);
-    assert!(proxied.is_new(stranger, &["192.0.2.1"]));
+    let untrusted = IpAddr::from([127, 0, 0, 8]);
+    assert!(proxied.is_new(untrusted, &["192.0.2.1"]));
     for forged in ["192.0.2.2", "127.0.0.9", "", "10.0.0.1, 192.0.2.3", "nonsense"] {
-        assert!(!proxied.is_new(stranger, &[forged]), "{forged}");
+        assert!(!proxied.is_new(untrusted, &[forged]), "{forged}");
     }
     // The client that the header names has not paid.
     assert!(proxied.is_new(PROXY, &["192.0.2.1"]));

@@ -1,4 +1,4 @@
-//! ips.txt: all its forms, and what happens to it while the router runs.
+//! ips.txt: all forms of lines, and changes of the file while the router runs.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -11,7 +11,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use super::support::{Behaviour, Explorer, Fleet, HungDisk, Listing, PATIENCE, Router, Signal};
 use super::{addresses, available, launch, wait_available};
 
-/// So long that nobody is asked a second time.
+/// Interval in which the router probes each node once.
 const ONCE: &str = "86400";
 
 #[test]
@@ -89,7 +89,7 @@ fn reload_keeps_the_state_of_remaining_nodes() {
 #[test]
 fn half_written_list_is_not_loaded() {
     let fleet = Fleet::start(2);
-    // A machine that is too busy to write for nearly a second makes a list that stays the same for so long: once more.
+    // On a busy machine the list may remain unchanged for nearly a second: the test repeats.
     let written_in_time = (0..20).find_map(|_| {
         let router = launch().ips(fleet.list()).start();
         assert_eq!(available(&router), addresses(&fleet, 0..2));
@@ -106,11 +106,11 @@ fn loaded(nodes: impl std::fmt::Display) -> String {
     format!("list loaded: file changed, file=\"ips.txt\" nodes={nodes}")
 }
 
-/// Lines of [`write_slowly`] before those of the fleet: some two seconds of writing. After five the list is read anyway.
+/// Lines of [`write_slowly`] before the lines of the fleet: about two seconds. The router reads after five anyway.
 const SLOW_LINES: u16 = 20;
 
-/// Writes a list as a script does that takes some 100 ms for each line. The router looks at the file in between. Returns
-/// false if the list remained unchanged for nearly the second after which it is read, or took nearly five seconds.
+/// Writes a list like a script that needs about 100 ms for each line. The router checks the file meanwhile. Returns
+/// false if the list remained unchanged for nearly one second, after which the router reads it, or took nearly five.
 #[expect(clippy::disallowed_methods, reason = "a list that is written too slowly is read")]
 fn write_slowly(router: &Router, fleet: &Fleet) -> bool {
     let lines = (1..=SLOW_LINES).map(|port| format!("127.9.9.9:{port}\n"));
@@ -132,7 +132,7 @@ fn constantly_changing_list_is_read_after_five_seconds() {
     let router = launch().ips(fleet.list_of(0..1)).start();
     assert_eq!(available(&router), addresses(&fleet, [0]));
     let (list, mut changes) = (fleet.list(), 0);
-    router.until("the list is read although it keeps changing", || {
+    router.until("the changing list is read", || {
         changes += 1;
         router.write_ips(format!("{list}# {changes}\n"));
         available(&router) == addresses(&fleet, 0..2)
@@ -160,7 +160,7 @@ fn list_of_comments_is_an_empty_list() {
     let fleet = Fleet::start(1);
     let router = launch().ips(fleet.list()).start();
     assert_eq!(available(&router), addresses(&fleet, [0]));
-    router.write_ips("# nobody\n");
+    router.write_ips("# empty\n");
     wait_available(&router, &fleet, []);
     router.wait_line(&loaded(0), PATIENCE);
 }
@@ -187,18 +187,18 @@ fn without_list_and_explorer_warns_and_serves() {
         assert_eq!(available(router), [""; 0]);
         assert_eq!(router.count_lines(line), 1, "{:?}", router.log());
     }
-    // It may come later.
+    // The line may appear later.
     let fleet = Fleet::start(1);
     fs::create_dir(elsewhere.directory().join("nodes")).expect("made");
     fs::write(elsewhere.directory().join("nodes/list.txt"), fleet.list()).expect("written");
     wait_available(&elsewhere, &fleet, [0]);
 }
 
-/// Waits until this problem was reported, and until the router has had the time to report it again.
+/// Waits until the router has reported this problem and has had time to report it again.
 fn wait_problem(router: &Router, fleet: &Fleet, problem: &str) {
     let line = format!("list rejected: last loaded list stays in effect, file=\"ips.txt\" reason=\"{problem}");
     router.wait_line(&line, PATIENCE);
-    // Two more rounds of a second.
+    // Two more reads, one per second.
     fleet.wait_asked(0, fleet.asked(0) + 2, PATIENCE);
     assert_eq!(router.count_lines(&line), 1, "{problem}");
     assert_eq!(available(router), addresses(fleet, [0]), "{problem}");
@@ -223,7 +223,7 @@ fn unreadable_list_is_reported_once_and_changes_nothing() {
     // As Windows writes "Unicode".
     router.write_ips(b"\xff\xfe1\x002\x00\n\x00");
     wait_problem(&router, &fleet, "expected text in UTF-8, not a binary file or UTF-16");
-    // The shell empties a file before the tool behind `>` has written anything.
+    // The shell empties the target of `>` before the tool writes.
     router.write_ips("");
     wait_problem(&router, &fleet, "empty, as a failed tool leaves it");
     router.write_ips("<!doctype html>\n<title>502 Bad Gateway</title>\n");
@@ -241,7 +241,7 @@ fn unreadable_list_reports_the_uid() {
     let launch = launch().ips("127.0.0.1:1\n");
     let path = launch.directory().join("ips.txt");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o000);
-    fs::set_permissions(&path, mode).expect("ours");
+    fs::set_permissions(&path, mode).expect("a file of the test");
     if fs::read(&path).is_ok() {
         eprintln!("skipped: root may read everything");
         return;
@@ -254,7 +254,7 @@ fn unreadable_list_reports_the_uid() {
     );
 }
 
-/// Makes a FIFO that nobody writes.
+/// Creates a FIFO without a writer.
 fn make_fifo(path: &Path) {
     let mode = Mode::RUSR | Mode::WUSR;
     mknodat(CWD, path, FileType::Fifo, mode, 0).expect("the directory is ours");
@@ -328,7 +328,7 @@ fn trailing_slash_is_dropped_and_password_masked() {
 
 #[test]
 fn nodes_above_100_000_are_reported_without_memory() {
-    // 1,000,001 lines; nothing listens there.
+    // 1,000,001 lines, with addresses that refuse connections.
     let line = |n: u32| format!("127.{}.{}.{}:9\n", 100 + (n >> 16), n >> 8 & 255, n & 255);
     let list: String = (0..1_000_001).map(line).collect();
     let router = launch().ips(list).start();
@@ -347,8 +347,8 @@ fn replaced_file_that_alone_is_mounted_is_reported() {
     let launch = launch().set("REFRESH_INTERVAL", 1);
     let path = launch.directory().join("mounted");
     fs::write(&path, fleet.list()).expect("the directory is ours");
-    let file = fs::File::open(&path).expect("it is there");
-    // Names the file itself, as a mount of it does, whatever becomes of its entry in the directory.
+    let file = fs::File::open(&path).expect("the file");
+    // Refers to the file itself, like a mount, even after its directory entry is replaced.
     let mounted = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
     let router = launch.set("IPS_FILE", &mounted).start();
     assert_eq!(available(&router), addresses(&fleet, [0]));
@@ -368,7 +368,7 @@ fn changed_symlink_is_followed() {
         .file("..2/ips.txt", fleet.list_of(1..2));
     let directory = launch.directory().to_owned();
     let link = |to: &str, name: &str| symlink(to, directory.join(name)).expect("the directory is ours");
-    // As Kubernetes mounts a ConfigMap, and as it changes it.
+    // As Kubernetes mounts and updates a ConfigMap.
     link("..1", "..data");
     link("..data/ips.txt", "ips.txt");
     let router = launch.start();
@@ -428,8 +428,8 @@ fn gauge_reports_whether_list_was_accepted() {
     let is = |value| router.get("/metrics").text().contains(&gauge(value));
     router.until("the list is accepted", || is(1));
     router.write_ips("<html>\n");
-    router.until("an error page is not", || is(0));
+    router.until("an error page is rejected", || is(0));
     router.write_ips("# none\n");
-    router.until("an empty list is", || is(1));
+    router.until("an empty list is accepted", || is(1));
     assert!(!router.get("/metrics").text().contains("infernet_router_explorer_ok"));
 }

@@ -21,10 +21,10 @@ fn dropped(router: &Router) -> u64 {
             .parse()
             .ok()
     };
-    metrics.text().lines().find_map(value).expect("it is always there")
+    metrics.text().lines().find_map(value).expect("a sample")
 }
 
-/// A router with a line for each of many probes, and its fleet.
+/// Starts a router that logs a line for each of many probes, and its fleet.
 fn talkative() -> (Router, Fleet) {
     let fleet = Fleet::start(50);
     let launch = launch().ips(fleet.list()).set("RUST_LOG", "debug");
@@ -51,11 +51,11 @@ fn second_signal_terminates_despite_stalled_log_reader() {
     let (router, _fleet) = talkative();
     router.stall_log(true);
     router.until("lines are dropped", || dropped(&router) > 0);
-    // One that is in the middle of a request is waited for.
+    // The shutdown waits for a request in flight.
     let mut half = super::support::Connection::open(router.addr());
     half.send("GET /health HTTP/1.1\r\nHo");
     router.signal(Signal::TERM);
-    router.until("it takes no new connection", || {
+    router.until("new connections are refused", || {
         std::net::TcpStream::connect_timeout(&router.addr(), PATIENCE).is_err()
     });
     router.signal(Signal::INT);
@@ -78,7 +78,7 @@ fn dropped_lines_are_counted_and_reported() {
         count.is_some_and(|count| (1..=dropped(&router)).contains(&count)),
         "{warning}"
     );
-    // All lines are whole, before it and behind it.
+    // All lines before and after the report are complete.
     router.wait_line_after(router.log_len(), "probe finished:", PATIENCE);
     for line in router.log() {
         assert!(line.starts_with("20") && line.contains(" [infernet_router"), "{line:?}");
@@ -94,19 +94,19 @@ fn changing_fleet_logs_one_line_per_second() {
     let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1).start();
     let last = format!("/api/v1/ips?container=hello-world&n=1&offset={}", NODES - 1);
     let all_are_up = || router.get(&last).strings().len() == 1;
-    router.until("all are up", all_are_up);
+    router.until("all nodes are up", all_are_up);
     assert!(router.count_lines("node up:") <= 1_010, "the burst");
     let (mark, begin) = (router.log_len(), Instant::now());
     for _ in 0..3 {
         fleet.set_range(0..500, Behaviour::Status(500));
-        router.until("five hundred are down", || {
+        router.until("five hundred nodes are down", || {
             let metrics = router.get("/metrics");
             metrics
                 .text()
                 .contains("nodes{source=\"ips_file\",state=\"down\"} 500\n")
         });
         fleet.set_range(0..500, Behaviour::up(0, &["hello-world"]));
-        router.until("all are up", all_are_up);
+        router.until("all nodes are up", all_are_up);
     }
     let lines = router.log_len() - mark;
     assert!(
@@ -192,8 +192,8 @@ fn log_file_at_its_size_limit_drops_lines() {
         .spawn()
         .expect("the binary is there");
     let mut port = String::new();
-    let stdout = child.stdout.take().expect("it is piped");
-    BufReader::new(stdout).read_line(&mut port).expect("it is text");
+    let stdout = child.stdout.take().expect("a pipe");
+    BufReader::new(stdout).read_line(&mut port).expect("UTF-8");
     let addr = SocketAddr::from(([127, 0, 0, 1], port.trim_end().parse().expect("a port")));
     let is_dropping = || {
         let metrics = http::get(addr, "/metrics");

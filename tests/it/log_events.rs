@@ -8,10 +8,10 @@ const DOCUMENT: &str = include_str!("../../.packaging/docs/log-events.md");
 const MACROS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "log"];
 /// A message that the caller passes.
 const PASSED: &str = "{event}";
-/// How the messages start that reach the log in other ways than as literals of a macro.
+/// Starts of messages that reach the log in other ways than as literals of a macro.
 const OTHER_EVENTS: [&str; 2] = ["node ", "log lines "];
 
-/// The files below a folder that are not only tests.
+/// Returns the files below a folder, without files of tests.
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).expect("the sources are there");
     let paths = entries.map(|entry| entry.expect("an entry").path());
@@ -25,7 +25,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The text up to the parenthesis that closes the one before it.
+/// Returns the text up to the matching closing parenthesis.
 fn body(text: &str) -> &str {
     let (mut depth, mut in_text, mut is_escaped) = (1, false, false);
     for (at, byte) in text.bytes().enumerate() {
@@ -44,7 +44,7 @@ fn body(text: &str) -> &str {
     panic!("an open parenthesis: {}", &text[..80]);
 }
 
-/// The constant start of the message, which stands after the key-values.
+/// Returns the constant start of the message, which follows the key-values.
 fn event(body: &str) -> &str {
     let message = body.rfind("; \"").map_or(body, |at| &body[at..]);
     let message = body.rfind(";\n").map_or(message, |at| &body[at..]);
@@ -58,7 +58,7 @@ fn is_constant(event: &str) -> bool {
     !event.is_empty() && event.bytes().all(is_plain)
 }
 
-/// The events in one source.
+/// Returns the events in one source file.
 fn events_in(code: &str) -> Vec<String> {
     let calls = MACROS.map(|name| {
         code.split(&format!("log::{name}!("))

@@ -1,4 +1,4 @@
-//! A machine that has little to give: threads, address space.
+//! Low limits of threads and address space.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::support::{Behaviour, Fleet, Launch, PATIENCE, Signal};
 use super::{addresses, available, launch, line, wait_available};
 
-/// What the contract gives it to end.
+/// Longest shutdown (contract).
 const END: Duration = Duration::from_secs(5);
-/// Nodes that hang beside one that doesn't, which is listed first.
+/// Number of hanging nodes. One responding node is listed first.
 const HANGING: usize = 60;
 
 fn fleet(hanging: usize) -> Fleet {
@@ -18,8 +18,8 @@ fn fleet(hanging: usize) -> Fleet {
     fleet
 }
 
-/// A launch under a user of its own that may have so many threads; none where that can't be had, with a word of it.
-/// `number` keeps the users of two tests apart.
+/// Returns a launch under a separate user with a limit of threads, or `None` with a message if that is impossible.
+/// `number` makes the users of two tests different.
 fn with_threads(launch: Launch, threads: usize, number: u32) -> Option<Launch> {
     let has = |program: &str| {
         ["/usr/bin", "/bin"]
@@ -30,7 +30,7 @@ fn with_threads(launch: Launch, threads: usize, number: u32) -> Option<Launch> {
         eprintln!("skipped: a limit on threads wants root, setpriv and prlimit");
         return None;
     }
-    // The user can't read what only we can.
+    // Files that only the user of the tests can read are unreadable for this user.
     let directory = launch.directory();
     fs::copy(env!("CARGO_BIN_EXE_infernet-router"), directory.join("router")).expect("the directory is ours");
     fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).expect("the directory is ours");
@@ -86,10 +86,10 @@ fn unneeded_threads_exit() {
     let fleet = fleet(HANGING);
     let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 2).start();
     fleet.wait_asked_total(1 + HANGING as u64, PATIENCE);
-    router.until("there is a thread for each", || router.threads() > HANGING as u64);
+    router.until("each hanging node has a thread", || router.threads() > HANGING as u64);
     fleet.set_all(Behaviour::up(0, &["hello-world"]));
-    router.until("they have ended", || router.threads() < HANGING as u64 / 2);
-    // Each was asked once more when it had hung.
+    router.until("unneeded threads have exited", || router.threads() < HANGING as u64 / 2);
+    // The router probed each hanging node once more.
     wait_available(&router, &fleet, 0..fleet.len());
 }
 

@@ -27,12 +27,12 @@ use std::net::SocketAddr;
 
 use support::{Fleet, Launch, Router};
 
-/// The router that these tests are about.
+/// Returns a launch of the tested binary.
 fn launch() -> Launch {
     Launch::of(env!("CARGO_BIN_EXE_infernet-router"))
 }
 
-/// The addresses of all available nodes that run `hello-world`, sorted.
+/// Returns the addresses of all available nodes with `hello-world`, sorted.
 #[track_caller]
 fn available(router: &Router) -> Vec<String> {
     let mut addresses = router.get("/api/v1/ips?container=hello-world&n=1000").strings();
@@ -40,7 +40,7 @@ fn available(router: &Router) -> Vec<String> {
     addresses
 }
 
-/// Addresses of a fleet as the router gives them, sorted.
+/// Returns addresses of a fleet as in responses, sorted.
 fn addresses(fleet: &Fleet, nodes: impl IntoIterator<Item = usize>) -> Vec<String> {
     let mut addresses: Vec<_> = nodes.into_iter().map(|node| fleet.addr(node).to_string()).collect();
     addresses.sort_unstable();
@@ -54,7 +54,7 @@ fn wait_available(router: &Router, fleet: &Fleet, nodes: impl IntoIterator<Item 
     router.until(&format!("{wanted:?} are available"), || available(router) == wanted);
 }
 
-/// A line of the log about a node.
+/// Returns the pattern of a log line about a node.
 fn line(event: &str, node: SocketAddr, then: &str) -> String {
     format!("{event}:…node=\"{node}\"…{then}")
 }

@@ -1,4 +1,4 @@
-//! How the router polls nodes that respond, lie, drip, hang and die.
+//! Polling of nodes that respond, misreport, drip, hang and fail.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -15,7 +15,7 @@ fn probes_in_flight_stay_below_max_probes() {
     wait_available(&router, &fleet, 0..60);
     fleet.wait_asked_total(300, PATIENCE);
     assert_eq!(fleet.most_open(), 8);
-    // 60 nodes at 30 ms each need 225 ms of eight.
+    // 60 nodes with 30 ms each need 225 ms of eight probes.
     router.wait_line("pool too small:…nodes=60…max_probes=8 interval_s=0.2", PATIENCE);
 }
 
@@ -40,7 +40,7 @@ fn hanging_nodes_take_no_turn_from_available_nodes() {
         .start();
     wait_available(&router, &fleet, 0..4);
     let before = fleet.asked_each();
-    // Meanwhile the three places for the others are taken for three seconds each time.
+    // Hanging nodes occupy the other three slots for three seconds each time.
     fleet.wait_asked_total(fleet.asked_total() + 60, PATIENCE);
     let after = fleet.asked_each();
     for node in 0..4 {
@@ -76,7 +76,7 @@ fn two_failures_take_down_one_success_restores() {
     router.wait_line(&line("node suspect", addr, "status 503"), PATIENCE);
     assert_eq!(router.count_lines("node down:"), 0);
     router.wait_line(&line("node down", addr, "status 503"), PATIENCE);
-    // The second one is the recheck: the next round is two seconds further.
+    // The second failure is the recheck: the next round is two seconds later.
     assert_eq!(fleet.asked(0), before + 2);
     assert_eq!(available(&router), addresses(&fleet, [1]));
     assert_eq!(router.get("/api/v1/containers").json()[0]["count"], 1);
@@ -149,7 +149,7 @@ fn only_429_shows_limited_until_another_response() {
     );
 }
 
-/// A doubt of this fleet lasts for three intervals, and the first answers of its tests come well within.
+/// A suspected mass failure of this fleet lasts three intervals. The tests get their first responses much earlier.
 const DOUBT_INTERVAL: u32 = 4;
 
 #[test]
@@ -160,7 +160,7 @@ fn mass_failure_keeps_nodes_and_ranks_responding_first() {
         .set("REFRESH_INTERVAL", DOUBT_INTERVAL)
         .start();
     wait_available(&router, &fleet, 0..6);
-    // One is busy, so that it would come last.
+    // One node is busy, so that it would rank last.
     fleet.set(5, Behaviour::up(1_000, &["hello-world"]));
     fleet.wait_asked(5, fleet.asked(5) + 2, PATIENCE);
     fleet.set_range(0..5, Behaviour::Status(500));
@@ -170,14 +170,14 @@ fn mass_failure_keeps_nodes_and_ranks_responding_first() {
         addresses(&fleet, 0..6),
         "nodes that were down are back"
     );
-    router.until("five are doubted", || nodes(&router, "doubted") == 5);
+    router.until("five nodes are doubted", || nodes(&router, "doubted") == 5);
     assert_eq!(
         router.get("/api/v1/ips?container=hello-world&n=1").strings(),
         addresses(&fleet, [5])
     );
-    // What answers ends the doubt for itself.
+    // A responding node is no longer doubted.
     fleet.set(0, Behaviour::up(0, &["hello-world"]));
-    router.until("one is not doubted any more", || nodes(&router, "up") == 2);
+    router.until("one doubted node is up", || nodes(&router, "up") == 2);
     router.wait_line("mass failure ended: nodes that failed again are down", PATIENCE);
     assert_eq!(available(&router), addresses(&fleet, [0, 5]));
     assert_eq!(
@@ -196,13 +196,13 @@ fn short_uplink_loss_takes_no_node_down() {
     wait_available(&router, &fleet, 0..6);
     fleet.refuse();
     router.wait_line("mass failure suspected:", PATIENCE);
-    router.until("all are doubted", || nodes(&router, "doubted") == 6);
+    router.until("all nodes are doubted", || nodes(&router, "doubted") == 6);
     assert_eq!(available(&router), addresses(&fleet, 0..6));
     fleet.listen();
-    router.until("all are up", || nodes(&router, "up") == 6);
+    router.until("all nodes are up", || nodes(&router, "up") == 6);
     router.wait_line("mass failure ended: all nodes respond again", PATIENCE);
     assert_eq!(available(&router), addresses(&fleet, 0..6));
-    // Half of them and more have been back, so it is doubted again.
+    // At least half of the nodes have responded, so a new mass failure is suspected.
     let mark = router.log_len();
     fleet.refuse();
     router.wait_line_after(mark, "mass failure suspected:", PATIENCE);
@@ -221,14 +221,14 @@ fn three_nodes_that_fail_together_go_down() {
     wait_available(&router, &fleet, 0..3);
     fleet.refuse();
     wait_available(&router, &fleet, 0..0);
-    // The registry changes before the log tells of it.
+    // The registry changes before the log line.
     for node in 0..3 {
         router.wait_line(&line("node down", fleet.addr(node), ""), PATIENCE);
     }
     assert_eq!(router.count_lines("mass failure"), 0);
 }
 
-/// How many nodes of ips.txt are in this state, by `/metrics`.
+/// Returns the number of nodes of ips.txt in a state, from `/metrics`.
 #[track_caller]
 fn nodes(router: &Router, state: &str) -> usize {
     let metrics = router.get("/metrics");
@@ -246,7 +246,7 @@ fn three_redirects_on_one_host_warn_once() {
     assert_eq!(available(&router), addresses(&fleet, [0]));
     router.wait_line(&line("node down", fleet.addr(1), "more than 3 redirects"), PATIENCE);
     let told = format!("http://{}/v1/info", fleet.addr(0));
-    // Two rounds of four requests and more.
+    // At least two rounds of four requests.
     fleet.wait_asked(0, fleet.asked(0) + 9, PATIENCE);
     assert_eq!(
         router.count_lines(&line("node redirects", fleet.addr(0), &told)),
@@ -260,7 +260,7 @@ fn three_redirects_on_one_host_warn_once() {
 #[test]
 fn redirect_to_another_host_or_port_is_reported() {
     let fleet = Fleet::start(3);
-    // On the same addresses, at another port.
+    // The same addresses with another port.
     let elsewhere = Fleet::start(3);
     let cases = [
         (format!("http://{}/info", fleet.addr(2)), "another host"),
@@ -274,7 +274,9 @@ fn redirect_to_another_host_or_port_is_reported() {
         let told = format!("status 302: redirect to …{location}…not followed: {why}");
         router.wait_line(&told, PATIENCE);
     }
-    router.until("it is lost", || available(&router) == addresses(&fleet, [0]));
+    router.until("the other nodes are unavailable", || {
+        available(&router) == addresses(&fleet, [0])
+    });
     assert_eq!((fleet.asked(2), elsewhere.accepted()), (0, 0));
 }
 
@@ -377,7 +379,7 @@ fn first_response_has_slow_nodes_without_hanging_ones() {
 fn early_client_waits_for_the_first_list() {
     let fleet = Fleet::start(2);
     fleet.set(1, Behaviour::Wait);
-    // A machine that is too busy to connect within the 1.5 s before serving begins: once more.
+    // A busy machine may not connect within the 1.5 s before serving begins: the test repeats.
     let (router, mut client) = (0..20)
         .find_map(|_| before_serving(&fleet))
         .expect("20 clients all came too late");
@@ -385,14 +387,14 @@ fn early_client_waits_for_the_first_list() {
     assert_eq!(router.get("/health").status, 200);
 }
 
-/// A router and a client that has asked it before it served, or None where the client came too late.
+/// Starts a router and a client that sends its request before serving begins. Returns `None` if the client is too late.
 fn before_serving(fleet: &Fleet) -> Option<(Router, Connection)> {
-    // An address that nobody else serves on, so that its port is found before the log names it.
+    // No other process uses this address, so the test finds its port before the log contains it.
     let [_, a, b, c] = std::process::id().to_be_bytes();
     let host = Ipv4Addr::new(127, 128 + a % 64, b, c);
     let router = launch().ips(fleet.list()).set("HOST", host).start();
     let mut port = None;
-    router.until("it listens", || {
+    router.until("the router listens", || {
         port = listening_port(host);
         port.is_some()
     });
@@ -401,9 +403,9 @@ fn before_serving(fleet: &Fleet) -> Option<(Router, Connection)> {
     (router.count_lines("serving: ") == 0).then_some((router, client))
 }
 
-/// The port of a socket that listens on this address.
+/// Returns the port of a socket that listens on the address.
 fn listening_port(host: Ipv4Addr) -> Option<u16> {
-    // As the kernel writes it: the bytes as a number of this machine.
+    // The kernel prints the bytes as a number in native byte order.
     let prefix = format!("{:08X}:", u32::from_ne_bytes(host.octets()));
     let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux has it");
     table.lines().find_map(|line| {

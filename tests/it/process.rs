@@ -1,4 +1,4 @@
-//! Signals, shutdown, and a log that cannot be forged.
+//! Signals, shutdown, and protection of the log against forged lines.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,10 +10,10 @@ use super::{addresses, available, launch, wait_available};
 
 /// Longest shutdown (contract).
 const END: Duration = Duration::from_secs(5);
-/// What a pipe holds by default: pipe(7).
+/// Default capacity of a pipe: pipe(7).
 const PIPE_BYTES: usize = 65_536;
 
-/// Nodes that keep probes busy in each way that takes all their time.
+/// Nodes that block a probe until its timeout, in each way.
 fn hanging() -> Fleet {
     let fleet = Fleet::start(5);
     let ways = [
@@ -28,7 +28,7 @@ fn hanging() -> Fleet {
     fleet
 }
 
-/// Asks it to end, and checks that it does.
+/// Sends a signal and asserts that the router exits in time.
 #[track_caller]
 fn ends(router: &Router, signal: Signal) {
     router.signal(signal);
@@ -60,7 +60,7 @@ fn hanging_peers_do_not_delay_shutdown() {
         let launch = launch().ips(fleet.list()).set("API_URL", explorer.url());
         let router = launch.set("REFRESH_INTERVAL", "0.1").start();
         assert_eq!(available(&router), addresses(&fleet, [4]));
-        // One that has asked, one that has not, one in the middle of it.
+        // One connection with a complete request, one without a request, one with a partial request.
         let mut idle = Connection::open(router.addr());
         assert_eq!(idle.get("/health").status, 200);
         let mut silent = Connection::open(router.addr());
@@ -70,7 +70,7 @@ fn hanging_peers_do_not_delay_shutdown() {
         fleet.wait_asked(0, asked + 1, PATIENCE);
         ends(&router, signal);
         assert_eq!(idle.wait_closed(), b"");
-        // The connection may have got a 408 before.
+        // The router may have sent 408 on this connection.
         silent.wait_closed();
     }
 }
@@ -92,7 +92,7 @@ fn sighup_reloads_the_list_immediately() {
         );
         wait_available(&router, &fleet, 0..nodes);
     }
-    // A list that did not change as well.
+    // Also for an unchanged list.
     let mark = router.log_len();
     router.signal(Signal::HUP);
     router.wait_line_after(mark, "list loaded: file changed, file=\"ips.txt\" nodes=2", PATIENCE);
@@ -128,7 +128,7 @@ fn request_in_flight_is_answered_at_shutdown() {
     let mut half = Connection::open(addr);
     half.send("GET /health HTTP/1.1\r\nHo");
     router.signal(Signal::TERM);
-    router.until("it takes no new connection", || {
+    router.until("new connections are refused", || {
         TcpStream::connect_timeout(&addr, PATIENCE).is_err()
     });
     half.send("st: router\r\n\r\n");
@@ -156,13 +156,13 @@ fn second_signal_terminates_immediately() {
     }
 }
 
-/// Levels of the lines that a router logs that meets one bad line and two nodes.
+/// Returns the levels of the log lines of a router with one invalid line and two nodes.
 fn levels(level: &str) -> Vec<String> {
     let fleet = Fleet::start(2);
     fleet.set(1, Behaviour::Status(500));
     let list = format!("?\n{}", fleet.list());
     let router = launch().ips(list).set("RUST_LOG", level).start();
-    // Its first probes, and the recheck of one.
+    // The first probes, and one recheck.
     fleet.wait_asked_total(3, PATIENCE);
     router.signal(Signal::TERM);
     assert_eq!(router.wait_exit(PATIENCE).code(), Some(0));
@@ -234,7 +234,7 @@ fn closed_log_reader_stops_nothing() {
     let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1).start();
     assert_eq!(available(&router), addresses(&fleet, 0..2));
     router.close_log();
-    // Each flip is a line, and by the second one there is no pipe.
+    // Each change is a line. The pipe is closed by the second line.
     for _ in 0..2 {
         fleet.set(0, Behaviour::Status(500));
         wait_available(&router, &fleet, [1]);

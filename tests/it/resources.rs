@@ -1,4 +1,4 @@
-//! `/api/v1/resources`: what nodes report of their containers, and which of them support a model.
+//! `/api/v1/resources`: the resources that nodes report, and the nodes that support a model.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -56,7 +56,7 @@ fn total(router: &Router) -> usize {
 
 /// The keys of an object in the order of the text.
 fn keys(text: &str) -> Vec<String> {
-    let at = |key: &String| text.find(&format!("\"{key}\":{{")).expect("it is there");
+    let at = |key: &String| text.find(&format!("\"{key}\":{{")).expect("the key");
     let object: serde_json::Map<String, Value> = serde_json::from_str(text).expect("an object");
     let mut keys: Vec<String> = object.keys().cloned().collect();
     keys.sort_by_key(at);
@@ -355,7 +355,7 @@ fn retry_after_is_the_later_of_both_limits() {
     assert_eq!(refused.header("Retry-After"), Some("60"), "{refused:?}");
 }
 
-/// Responses with 200 so far.
+/// Returns the number of responses with 200 so far.
 #[track_caller]
 fn answered(router: &Router) -> u64 {
     let sample = "infernet_router_requests_total{endpoint=\"/api/v1/resources\",status=\"200\"} ";
@@ -376,7 +376,7 @@ fn waiting_for_a_survey_delays_no_other_client() {
     wait_shown(&router, 4);
     let before = answered(&router);
     let head = format!("GET {PATH}?model_id=a HTTP/1.1\r\nHost: a\r\n\r\n");
-    // More clients than may wait: the last ones get an immediate response with what is known.
+    // More clients than may wait: the last ones get an immediate response with the known entries.
     let sources = (1..=150_u8).map(|client| IpAddr::from([127, 7, 7, client]));
     let mut waiting: Vec<Connection> = sources.map(|source| Connection::from(source, router.addr())).collect();
     waiting.iter_mut().for_each(|connection| connection.send(&head));
@@ -412,7 +412,7 @@ fn router_exits_in_time_while_nodes_hang() {
     let fleet = fleet(20);
     fleet.set_resources(0..20, &Behaviour::Hang, &Behaviour::Hang);
     let router = asking(launch().ips(fleet.list())).start();
-    router.until("some are asked", || fleet.resource_asks().len() >= 8);
+    router.until("eight queries are in flight", || fleet.resource_asks().len() >= 8);
     router.signal(super::support::Signal::TERM);
     assert_eq!(router.wait_exit(Duration::from_secs(10)).code(), Some(0));
 }
@@ -431,7 +431,7 @@ fn status_shows_resources_of_each_node() {
             .collect()
     };
     let is_known = |text: &String| !text.is_empty() && text != "not polled yet";
-    router.until("all were asked", || {
+    router.until("all nodes were queried", || {
         let texts = resources();
         texts.len() == 3 && texts.iter().all(is_known)
     });

@@ -1,4 +1,4 @@
-//! Routing under clients and nodes that would bend it.
+//! Routing with clients and nodes that try to distort it.
 
 use super::support::{Behaviour, Explorer, Fleet, Listing};
 use super::{launch, wait_available};

@@ -120,7 +120,7 @@ fn minimum_and_maximum_are_accepted() {
     assert_eq!(most.count_lines("REFRESH_INTERVAL"), 0);
 }
 
-/// The limit that applies.
+/// Returns the limit in effect.
 fn limit(environment: Option<&str>, dotenv: &str) -> String {
     let launch = launch().unset("RATELIMIT_REQS_PER_MIN").file(".env", dotenv);
     let router = match environment {
@@ -171,7 +171,7 @@ fn invalid_log_level_is_a_warning() {
 #[test]
 fn unavailable_address_exits_with_1() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let addr = taken.local_addr().expect("it is bound");
+    let addr = taken.local_addr().expect("a bound socket");
     let ended = with("PORT", &addr.port().to_string());
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains(&format!("can't serve on {addr}")), "{ended:?}");
@@ -209,7 +209,7 @@ fn help_lists_every_setting() {
             assert!(ended.stdout.contains(setting.name), "{}", setting.name);
         }
     }
-    // The commit behind it, where the build was error one.
+    // The commit follows, if the build had one.
     let version = concat!("infernet-router ", env!("CARGO_PKG_VERSION"));
     for argument in ["--version", "-V"] {
         let ended = launch().arg(argument).set("PORT", "http").run();
@@ -284,8 +284,8 @@ fn print_port_prints_the_bound_port() {
         .spawn()
         .expect("the binary is there");
     let mut line = String::new();
-    let stdout = child.stdout.take().expect("it is piped");
-    BufReader::new(stdout).read_line(&mut line).expect("it is text");
+    let stdout = child.stdout.take().expect("a pipe");
+    BufReader::new(stdout).read_line(&mut line).expect("UTF-8");
     let port: u16 = line.trim_end().parse().expect("a port and nothing else");
     let answer = http::get(SocketAddr::from(([127, 0, 0, 1], port)), "/health");
     let ended = child.kill().and_then(|()| child.wait());

@@ -1,4 +1,4 @@
-//! Nodes behind https, and on IPv6.
+//! Nodes with https, and on IPv6.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -21,7 +21,7 @@ fn https_node_with_listed_root_is_available() {
     let router = launch.set("SSL_CERT_FILE", "roots.pem").start();
     let mut wanted = [node.url(), by_name];
     wanted.sort_unstable();
-    router.until("both are available", || {
+    router.until("both nodes are available", || {
         let mut nodes = runs_tls(&router);
         nodes.sort_unstable();
         nodes == wanted
@@ -76,7 +76,7 @@ fn untrusted_issuer_costs_one_handshake_per_probe() {
     );
 }
 
-/// A router that trusts what the node wants to be trusted.
+/// Starts a router that trusts the authority of the node.
 fn trusting(node: &TlsNode) -> Router {
     let launch = launch().ips(node.url()).file("roots.pem", node.ca_pem());
     launch
@@ -125,13 +125,13 @@ fn changed_roots_are_loaded_unusable_file_is_ignored() {
         .set("SSL_CERT_FILE", "roots.pem");
     let file = launch.directory().join("roots.pem");
     let router = launch.set("REFRESH_INTERVAL", "0.5").start();
-    router.until("the first is available", || runs_tls(&router) == [first.url()]);
+    router.until("the first node is available", || runs_tls(&router) == [first.url()]);
     std::fs::write(&file, format!("{}{}", first.ca_pem(), second.ca_pem())).expect("the directory is ours");
-    router.until("both are available", || runs_tls(&router).len() == 2);
+    router.until("both nodes are available", || runs_tls(&router).len() == 2);
     std::fs::write(&file, "no certificate").expect("the directory is ours");
     router.wait_line("roots rejected: last accepted roots stay in effect", PATIENCE);
     let responded = first.answered();
-    router.until("it was probed again", || first.answered() >= responded + 2);
+    router.until("the first node was probed again", || first.answered() >= responded + 2);
     assert_eq!(runs_tls(&router).len(), 2);
     assert_eq!(router.count_lines("roots rejected"), 1, "{:?}", router.log());
 }
@@ -149,7 +149,7 @@ fn sighup_reloads_roots() {
     std::fs::write(&file, second.ca_pem()).expect("the directory is ours");
     router.signal(Signal::HUP);
     router.wait_line("roots loaded: SSL_CERT_FILE read again", PATIENCE);
-    router.until("it is available", || runs_tls(&router) == [second.url()]);
+    router.until("the node is available", || runs_tls(&router) == [second.url()]);
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn status_reports_expiry_of_certificates() {
         .file("roots.pem", roots)
         .set("SSL_CERT_FILE", "roots.pem")
         .start();
-    router.until("both are available", || runs_tls(&router).len() == 2);
+    router.until("both nodes are available", || runs_tls(&router).len() == 2);
     let report = router.get("/status.json").json();
     assert_eq!(report["totals"]["expiring_certificates"], 1, "{report}");
     let expires = |node: usize| {
@@ -189,7 +189,7 @@ fn certificate_that_expires_takes_node_down_despite_tickets() {
     for seconds in [4, 16, 64] {
         let node = TlsNode::start_with(&["127.0.0.1"], Leaf::ExpiresIn(Duration::from_secs(seconds)));
         let router = trusting(&node);
-        router.until("it has been probed", || node.answered() + node.failed() > 0);
+        router.until("the node has been probed", || node.answered() + node.failed() > 0);
         let expired = format!(
             "node down:…node=\"{}\"…certificate rejected: it has expired",
             node.url()
@@ -207,7 +207,7 @@ fn certificate_that_expires_takes_node_down_despite_tickets() {
 fn listed_self_signed_certificate_is_trusted() {
     let node = TlsNode::start_with(&["127.0.0.1"], Leaf::SelfSigned);
     let router = trusting(&node);
-    router.until("it is available", || runs_tls(&router) == [node.url()]);
+    router.until("the node is available", || runs_tls(&router) == [node.url()]);
 }
 
 #[test]
@@ -217,7 +217,9 @@ fn redirect_to_https_of_same_host_is_followed() {
     plain.set(0, Behaviour::Redirect(format!("{}/info", node.url())));
     let launch = launch().ips(plain.list()).file("roots.pem", node.ca_pem());
     let router = launch.set("SSL_CERT_FILE", "roots.pem").start();
-    router.until("it is available", || runs_tls(&router) == [plain.addr(0).to_string()]);
+    router.until("the node is available", || {
+        runs_tls(&router) == [plain.addr(0).to_string()]
+    });
     let told = format!("node redirects:…{}/info", node.url());
     router.wait_line(&told, PATIENCE);
 }
@@ -265,12 +267,12 @@ fn ipv6_nodes_of_both_lists_are_probed() {
         return;
     };
     let explorer = Explorer::start(Listing::Nodes(vec![named.addr(), listed.addr()]));
-    // In a spelling of its own, which is what clients get.
+    // Clients get the address in its listed spelling.
     let line = format!("http://[0:0:0:0:0:0:0:1]:{}", listed.addr().port());
     let router = launch().ips(&line).set("API_URL", explorer.url()).start();
     let mut wanted = [line, named.addr().to_string()];
     wanted.sort_unstable();
-    router.until("both are available", || {
+    router.until("both nodes are available", || {
         let mut nodes = router.get("/api/v1/ips?container=v6").strings();
         nodes.sort_unstable();
         nodes == wanted

@@ -1,4 +1,4 @@
-//! Clients that don't behave: many connections that do one thing wrong each, held and opened again by one thread.
+//! Misbehaving clients: one thread holds many connections of one kind and reopens closed ones.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -11,63 +11,63 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
-/// Attackers have these addresses and the ones that follow.
+/// Address of the first attacker. The others have the next addresses.
 pub const FIRST_ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 66, 0, 1);
 
-/// A connection that isn't made in this time is tried again later.
+/// Timeout of a connect. The attacker retries later.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Between two looks at all connections.
+/// Pause between two passes over all connections.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Between two bytes of those that drip, and two of those that are read slowly.
+/// Pause between two bytes that a connection drips or reads slowly.
 const DRIP: Duration = Duration::from_secs(1);
 
-/// Written at one go by those who write as fast as they can.
+/// Bytes per write of a flood.
 const FLOOD_BYTES: usize = 64 * 1024;
 
-/// What an attacker sends after its opening.
+/// Behaviour of an attacker after its opening bytes.
 #[derive(Clone, Debug)]
 pub enum Then {
-    /// Nothing; it stays and reads nothing.
+    /// Sends and reads nothing, and keeps the connection open.
     Silence,
-    /// These bytes, one a second, over and over.
+    /// Sends these bytes repeatedly, one per second.
     Drip(&'static [u8]),
-    /// These bytes over and over, as fast as they are taken. It reads nothing.
+    /// Sends these bytes repeatedly, as fast as the router accepts them. Reads nothing.
     Flood(Vec<u8>),
-    /// Nothing; it reads a byte a second, through a receive buffer as small as there is.
+    /// Sends nothing, and reads one byte per second with the smallest receive buffer.
     ReadSlowly,
-    /// A reset at once.
+    /// Resets the connection immediately.
     Reset,
-    /// It reads its answer and comes back at once.
+    /// Reads the response and reconnects immediately.
     Read,
 }
 
-/// One kind of misbehaviour.
+/// One kind of attack.
 #[derive(Clone, Debug)]
 pub struct Attack {
     pub name: &'static str,
-    /// Held at once; opened again when the router closes them.
+    /// Number of concurrent connections. The attacker reopens closed ones.
     pub connections: usize,
-    /// Addresses that they come from, in turn.
+    /// Number of source addresses, used in turn.
     pub sources: u32,
     pub opening: Vec<u8>,
     pub then: Then,
 }
 
-/// An attack that goes on until it is ended.
+/// A running attack.
 pub struct UnderWay {
     stop: Sender<()>,
     opened: Arc<AtomicUsize>,
     thread: JoinHandle<Outcome>,
 }
 
-/// How an attack went.
+/// Result of an attack.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Outcome {
     pub opened: usize,
     pub closed_by_router: usize,
-    /// The most that were open at once.
+    /// Highest number of concurrent connections.
     pub most: usize,
 }
 
@@ -102,20 +102,20 @@ impl Attack {
         }
     }
 
-    /// Looks at each connection once, and opens those that are gone.
+    /// Advances each connection once and reopens closed ones.
     fn turn(&self, bots: &mut [Option<Bot>], addr: SocketAddr, outcome: &mut Outcome) {
-        for (number, place) in bots.iter_mut().enumerate() {
-            let keeps = match place {
+        for (number, slot) in bots.iter_mut().enumerate() {
+            let keeps = match slot {
                 Some(bot) => self.go_on(bot, Instant::now()),
                 None => {
-                    *place = self.open(number, addr);
-                    outcome.opened += usize::from(place.is_some());
+                    *slot = self.open(number, addr);
+                    outcome.opened += usize::from(slot.is_some());
                     continue;
                 }
             };
             if !keeps {
                 outcome.closed_by_router += 1;
-                *place = None;
+                *slot = None;
             }
         }
         outcome.most = outcome.most.max(bots.iter().flatten().count());
@@ -136,7 +136,7 @@ impl Attack {
         Some(Bot { stream, sent: 0, next })
     }
 
-    /// False when the connection is over.
+    /// Returns false if the connection is closed.
     fn go_on(&self, bot: &mut Bot, now: Instant) -> bool {
         if has_hung_up(&bot.stream) {
             return false;
@@ -168,7 +168,7 @@ impl Attack {
 }
 
 impl UnderWay {
-    /// Connections that it has opened so far.
+    /// Returns the number of connections opened so far.
     pub fn opened(&self) -> usize {
         self.opened.load(Ordering::Relaxed)
     }
@@ -176,11 +176,11 @@ impl UnderWay {
     #[track_caller]
     pub fn end(self) -> Outcome {
         drop(self.stop);
-        self.thread.join().expect("it does not panic")
+        self.thread.join().expect("no panic")
     }
 }
 
-/// A connection from that address, made in that time.
+/// Connects from a source address within a timeout.
 pub fn connect(from: Ipv4Addr, addr: SocketAddr, within: Duration) -> io::Result<TcpStream> {
     let socket = net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // Linux bounds a connect by the send timeout.
@@ -203,12 +203,12 @@ fn is_alive(done: io::Result<usize>) -> bool {
     }
 }
 
-/// A request for that target, on a connection that stays.
+/// Returns a keep-alive request for the target.
 pub fn get(target: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes()
 }
 
-/// Random heads from a seed: each nearly one, with some bytes changed. The sequence is the same each time.
+/// Random heads from a seed: valid heads with some changed bytes. A seed always gives the same sequence.
 pub struct RandomHeads(u64);
 
 impl RandomHeads {
@@ -256,7 +256,7 @@ impl RandomHeads {
     }
 }
 
-/// Sends random heads, each on a connection of its own that is ended at once or read to the end. Returns how many.
+/// Sends random heads, each on a separate connection that it drops or reads to the end. Returns their number.
 pub fn random_heads(addr: SocketAddr, seed: u64, most: usize, within: Duration) -> usize {
     let (mut heads, end) = (RandomHeads::new(seed), Instant::now() + within);
     let mut sent = 0;

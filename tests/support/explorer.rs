@@ -7,31 +7,31 @@ use serde_json::json;
 
 use super::fleet::{Behaviour, Fleet};
 
-/// What the Explorer does when it is asked.
+/// Behaviour of the Explorer for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listing {
     /// Lists these nodes in the documented shape.
     Nodes(Vec<SocketAddr>),
-    /// Status 200, as JSON, with that body.
+    /// Status 200 as JSON, with this body.
     Body(String),
-    /// That status, as JSON, with that body.
+    /// This status as JSON, with this body.
     Status(u16, String),
-    /// Status 200 and a web page, as a wrong `API_URL` gives.
+    /// Status 200 and a web page, as from a wrong `API_URL`.
     Html,
     Hang,
     Drip,
     Endless,
     Reset,
-    /// Nothing listens.
+    /// The port refuses connections.
     Refuse,
     Redirect(String),
-    /// Keeps the request; it is answered as the next listing says.
+    /// Delays the response until the next change of the listing.
     Wait,
 }
 
-/// A service that lives until this is dropped, on 127.0.0.1.
+/// A service on 127.0.0.1 that runs until it is dropped.
 pub struct Explorer {
-    /// A fleet of one "node" with other targets.
+    /// A fleet of one "node" with the targets of an Explorer.
     service: Fleet,
 }
 
@@ -49,12 +49,12 @@ impl Explorer {
         self.service.addr(0)
     }
 
-    /// What `API_URL` is set to.
+    /// The value for `API_URL`.
     pub fn url(&self) -> String {
         format!("http://{}", self.addr())
     }
 
-    /// From the next request on, it does that.
+    /// Sets the behaviour from the next request on.
     pub fn set(&self, listing: Listing) {
         let behaviour = match listing {
             Listing::Refuse => return self.service.refuse(),
@@ -81,7 +81,7 @@ impl Explorer {
         self.service.listen();
     }
 
-    /// How many requests it was sent.
+    /// Returns the number of requests so far.
     pub fn asked(&self) -> u64 {
         self.service.asked(0)
     }
@@ -92,12 +92,12 @@ impl Explorer {
         head.split(' ').nth(1).unwrap_or_default().to_owned()
     }
 
-    /// The head of the last request, as it came.
+    /// Returns the head of the last request.
     pub fn last_head(&self) -> String {
         self.service.last_head()
     }
 
-    /// Waits until it was asked so many times in all.
+    /// Waits until the Explorer has received `count` requests since its start.
     #[track_caller]
     pub fn wait_asked(&self, count: u64, within: Duration) {
         self.service.wait_asked(0, count, within);

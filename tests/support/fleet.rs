@@ -1,7 +1,6 @@
-//! A stand-in fleet: up to 100,000 nodes on one listener and one thread, each told what to do.
+//! A stand-in fleet: up to 100,000 nodes on one listener and one thread, each with a separate behaviour.
 //!
-//! All of 127.0.0.0/8 is loopback, so the local address of an accepted connection says which node is
-//! asked.
+//! All of 127.0.0.0/8 is loopback, so the local address of an accepted connection identifies the node.
 
 mod event_loop;
 mod plan;
@@ -19,20 +18,20 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub(super) use plan::up;
 use plan::{Node, Plan, Shared, State, bound, port_of};
 
-/// The address of node 0; the others follow it.
+/// The address of node 0. The other nodes have the next addresses.
 const FIRST_NODE: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 1);
 
-/// The most nodes one fleet stands for.
+/// Maximum number of nodes of a fleet.
 const MAX_NODES: usize = 100_000;
 
-/// What a node does when it is asked.
+/// Behaviour of a node for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Behaviour {
-    /// A healthy node with that many pending off-chain jobs.
+    /// A healthy node with this number of pending off-chain jobs.
     Up { pending: u64, containers: Vec<String> },
     /// Status 200, as JSON, with any body.
     Body(Vec<u8>),
-    /// That status, with a JSON error as its body.
+    /// This status, with a JSON error as its body.
     Status(u16),
     /// Any status, type and body.
     Answer {
@@ -40,35 +39,35 @@ pub enum Behaviour {
         content_type: &'static str,
         body: Vec<u8>,
     },
-    /// These bytes for an answer, then the connection is closed.
+    /// Sends these bytes as the response, then closes the connection.
     Raw(Vec<u8>),
-    /// Takes the request and never answers.
+    /// Reads the request and never responds.
     Hang,
-    /// Sends a head that promises a body, and no body.
+    /// Sends a header section that announces a body, and no body.
     HangAfterHead,
-    /// Sends a head, then a byte of the body each 100 ms, forever.
+    /// Sends a header section, then a byte of the body each 100 ms, forever.
     Drip,
-    /// Sends a byte of the head each 100 ms, forever.
+    /// Sends a byte of the header section each 100 ms, forever.
     DripHead,
-    /// Answers after that time, as it did when it was last `Up`.
+    /// Responds after this time, as when the node was last `Up`.
     Slow(Duration),
-    /// Keeps the request; when the node is told to do something else, it is answered so.
+    /// Delays the response until the next change of the behaviour, which then applies.
     Wait,
-    /// A body that never ends, as fast as it is read.
+    /// Sends an endless body, as fast as the router reads.
     Endless,
-    /// A head that never ends, as fast as it is read.
+    /// Sends an endless header section, as fast as the router reads.
     EndlessHead,
-    /// Resets the connection when it is asked.
+    /// Resets the connection after the request.
     Reset,
-    /// 302 to that location, whatever the target.
+    /// 302 to this location, for any target.
     Redirect(String),
-    /// 302 to that location so many times, whatever the target, then as it was when last `Up`, and so on.
+    /// 302 to this location, N times for any target, then one response as when last `Up`, repeatedly.
     RedirectTimes(u32, String),
-    /// 100 (Continue) again and again, as fast as it is read.
+    /// 100 (Continue) repeatedly, as fast as the router reads.
     EndlessContinue,
-    /// 500 for the 1st, 3rd, 5th request since it was set; otherwise as it was when last `Up`.
+    /// 500 for the 1st, 3rd, 5th request with this behaviour, otherwise as when last `Up`.
     FailEveryOther,
-    /// Closes the connection when it is asked, without a byte.
+    /// Closes the connection after the request, without a response.
     CloseAtOnce,
 }
 
@@ -79,19 +78,19 @@ impl Behaviour {
     }
 }
 
-/// Stand-in nodes that live until this is dropped.
+/// Stand-in nodes that run until the fleet is dropped.
 pub struct Fleet {
     shared: Arc<Shared>,
     port: u16,
-    /// Keeps the port ours while the fleet refuses connections.
+    /// Reserves the port while the fleet refuses connections.
     _reserve: OwnedFd,
-    /// Bound and never listening: its port refuses connections, and nobody else can take it.
+    /// Bound and never listening: its port refuses connections, and no other process can bind it.
     refusing: OwnedFd,
     event_loop: Option<JoinHandle<()>>,
 }
 
 impl Fleet {
-    /// Starts `nodes` nodes that are up, with nothing pending and the container `hello-world`.
+    /// Starts `nodes` healthy nodes with no pending job and the container `hello-world`.
     pub fn start(nodes: usize) -> Self {
         Self::serve(FIRST_NODE, nodes, |target| target == "/info")
     }
@@ -101,12 +100,12 @@ impl Fleet {
         Self::serve(FIRST_NODE, nodes, |target| target == "/node-7/info")
     }
 
-    /// One node on 127.0.0.1, for host names.
+    /// Starts one node on 127.0.0.1, for host names.
     pub fn on_localhost() -> Self {
         Self::serve(Ipv4Addr::LOCALHOST, 1, |target| target == "/info")
     }
 
-    /// Starts a fleet of any address that answers 404 to what is not among its targets.
+    /// Starts a fleet on any address that responds 404 to other targets than its own.
     pub(super) fn serve(first: Ipv4Addr, nodes: usize, serves: fn(&str) -> bool) -> Self {
         assert!(nodes <= MAX_NODES, "a fleet has at most {MAX_NODES} nodes");
         raise_descriptor_limit();
@@ -138,27 +137,27 @@ impl Fleet {
         self.state().nodes.len()
     }
 
-    /// The address of a node.
+    /// Returns the address of a node.
     pub fn addr(&self, node: usize) -> SocketAddr {
         self.with_port(node, self.port)
     }
 
-    /// An address of that node where nothing listens.
+    /// Returns an address of the node that refuses connections.
     pub fn refusing_addr(&self, node: usize) -> SocketAddr {
         self.with_port(node, port_of(&self.refusing))
     }
 
-    /// The text of an ips.txt that names all nodes.
+    /// Returns an ips.txt with all nodes.
     pub fn list(&self) -> String {
         self.list_of(0..self.len())
     }
 
-    /// The text of an ips.txt that names some nodes.
+    /// Returns an ips.txt with some nodes.
     pub fn list_of(&self, nodes: Range<usize>) -> String {
         nodes.map(|node| format!("{}\n", self.addr(node))).collect()
     }
 
-    /// From the next request on, the node does that.
+    /// Sets the behaviour of a node from the next request on.
     pub fn set(&self, node: usize, behaviour: Behaviour) {
         self.set_range(node..node + 1, behaviour);
     }
@@ -167,7 +166,7 @@ impl Fleet {
         self.set_range(0..self.len(), behaviour);
     }
 
-    /// The answer is prepared once and shared by all of them.
+    /// Sets the behaviour of a range of nodes. They share one prepared response.
     pub fn set_range(&self, nodes: Range<usize>, behaviour: Behaviour) {
         let mut state = self.state();
         let mut plans: HashMap<*const u8, Arc<Plan>> = HashMap::new();
@@ -182,7 +181,7 @@ impl Fleet {
         self.shared.wake();
     }
 
-    /// Gives each node a behaviour of its own.
+    /// Sets a separate behaviour for each node.
     pub fn set_each(&self, behaviour_of: impl Fn(usize) -> Behaviour) {
         let mut state = self.state();
         for (i, node) in state.nodes.iter_mut().enumerate() {
@@ -192,8 +191,8 @@ impl Fleet {
         self.shared.wake();
     }
 
-    /// What these nodes answer to `/resources`, without and with a `model_id`; before that it is 404. None of these
-    /// requests counts in `asked` and its like.
+    /// Sets the responses of these nodes to `/resources`, without and with a `model_id`. The default is 404. `asked`
+    /// and similar counts do not include these requests.
     pub fn set_resources(&self, nodes: Range<usize>, plain: &Behaviour, support: &Behaviour) {
         let plans = [plain, support].map(|behaviour| Arc::new(Plan::of(behaviour, &Arc::default())));
         for node in &mut self.state().nodes[nodes] {
@@ -202,12 +201,12 @@ impl Fleet {
         self.shared.wake();
     }
 
-    /// Requests of `/resources` so far: node, target and time, in order.
+    /// Returns the requests of `/resources` so far: node, target and time, in order.
     pub fn resource_asks(&self) -> Vec<(usize, String, Instant)> {
         self.state().resource_asks.clone()
     }
 
-    /// The whole fleet refuses connections, from when this returns until `listen`.
+    /// Makes the whole fleet refuse connections until `listen`.
     pub fn refuse(&self) {
         self.set_listening(false);
     }
@@ -216,45 +215,45 @@ impl Fleet {
         self.set_listening(true);
     }
 
-    /// How many requests that node was sent.
+    /// Returns the number of requests to a node.
     pub fn asked(&self, node: usize) -> u64 {
         self.state().nodes[node].asked.into()
     }
 
-    /// How many requests each node was sent.
+    /// Returns the number of requests to each node.
     pub fn asked_each(&self) -> Vec<u64> {
         self.state().nodes.iter().map(|n| n.asked.into()).collect()
     }
 
-    /// How many requests all nodes were sent.
+    /// Returns the number of requests to all nodes.
     pub fn asked_total(&self) -> u64 {
         self.state().asked
     }
 
-    /// Records who is asked when, from now on; what was recorded is forgotten.
+    /// Records the node and time of each request from now on. Discards the previous record.
     pub fn record(&self) {
         self.state().record = Some(Vec::new());
     }
 
-    /// When that node was asked, since `record`.
+    /// Returns the times of requests to a node since `record`.
     pub fn asks(&self, node: usize) -> Vec<Instant> {
         let of_node = |(n, at)| (n == node).then_some(at);
         self.recorded().into_iter().filter_map(of_node).collect()
     }
 
-    /// Who was asked when, in order, since `record`.
+    /// Returns node and time of each request since `record`, in order.
     pub fn recorded(&self) -> Vec<(usize, Instant)> {
         let state = self.state();
         let record = state.record.as_ref().expect("`record` was called before");
         record.iter().map(|&(n, at)| (n as usize, at)).collect()
     }
 
-    /// Connections that are open now.
+    /// Returns the number of open connections.
     pub fn open(&self) -> usize {
         self.state().open
     }
 
-    /// The most connections that were open at once since the start or `forget_most_open`.
+    /// Returns the peak of concurrent connections since the start or `forget_most_open`.
     pub fn most_open(&self) -> usize {
         self.state().most_open
     }
@@ -264,17 +263,17 @@ impl Fleet {
         state.most_open = state.open;
     }
 
-    /// Connections taken so far, with or without a request.
+    /// Returns the number of accepted connections, with or without a request.
     pub fn accepted(&self) -> u64 {
         self.state().accepted
     }
 
-    /// The head of the last request, as it came.
+    /// Returns the head of the last request.
     pub fn last_head(&self) -> String {
         String::from_utf8_lossy(&self.state().last_head).into_owned()
     }
 
-    /// Waits until that node was asked so many times in all.
+    /// Waits until a node has received `count` requests since its start.
     #[track_caller]
     pub fn wait_asked(&self, node: usize, count: u64, within: Duration) {
         let done = self.wait(within, |state| u64::from(state.nodes[node].asked) >= count);
@@ -285,7 +284,7 @@ impl Fleet {
         );
     }
 
-    /// Waits until the nodes were sent so many requests in all.
+    /// Waits until the nodes have received `count` requests in total.
     #[track_caller]
     pub fn wait_asked_total(&self, count: u64, within: Duration) {
         let done = self.wait(within, |state| state.asked >= count);
@@ -296,7 +295,7 @@ impl Fleet {
         );
     }
 
-    /// Waits until exactly so many connections are open.
+    /// Waits until exactly `count` connections are open.
     #[track_caller]
     pub fn wait_open(&self, count: usize, within: Duration) {
         let done = self.wait(within, |state| state.open == count);
@@ -337,7 +336,7 @@ impl Drop for Fleet {
     fn drop(&mut self) {
         self.state().stopping = true;
         self.shared.wake();
-        let event_loop = self.event_loop.take().expect("it is joined only here");
+        let event_loop = self.event_loop.take().expect("joined only here");
         // A second panic while a test unwinds would hide the first.
         assert!(
             event_loop.join().is_ok() || std::thread::panicking(),
@@ -346,14 +345,14 @@ impl Drop for Fleet {
     }
 }
 
-/// A probe of each node at once needs a descriptor here too. Only the soft limit: what a router
-/// started from here inherits is then what its own `ulimit` could give it.
+/// Raises the soft descriptor limit: concurrent probes of all nodes need descriptors here too. A router that inherits
+/// the limits could raise its soft limit itself.
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
         maximum: limit.maximum,
     };
-    // Refused is fine: few tests need many descriptors, and those say so when they run out.
+    // An error is harmless: few tests need many descriptors, and these tests report when they run out.
     let _ = setrlimit(Resource::Nofile, raised);
 }

@@ -1,4 +1,4 @@
-//! A client that behaves, and what it gets while others don't.
+//! A well-behaved client, and the responses that it gets during attacks.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -8,25 +8,25 @@ use std::time::{Duration, Instant};
 
 use super::attack::connect;
 
-/// How often it asks.
+/// Time between two requests.
 const EVERY: Duration = Duration::from_millis(50);
 
-/// An answer that takes longer is none.
+/// Timeout of a response.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Asks 20 times a second, each time on a new connection, until it is told to end.
+/// Sends 20 requests per second, each on a new connection, until `end`.
 pub struct Honest {
     stop: Sender<()>,
     thread: JoinHandle<Seen>,
 }
 
-/// What it got.
+/// The results of an honest client.
 #[derive(Debug, Default)]
 pub struct Seen {
     pub answered: usize,
-    /// Those of them that named no node.
+    /// Number of responses without a node.
     pub empty: usize,
-    /// What it got instead of an answer with status 200.
+    /// What the client got instead of a response with status 200.
     pub unanswered: Vec<String>,
     latencies: Vec<Duration>,
 }
@@ -41,7 +41,7 @@ impl Honest {
             loop {
                 seen.ask(from, addr, &request);
                 next += EVERY;
-                // A stop in the first moment finds one request answered at least.
+                // The client sends at least one request, even if it is stopped immediately.
                 match stopped.recv_timeout(next.saturating_duration_since(Instant::now())) {
                     Err(RecvTimeoutError::Timeout) => {}
                     _ => return seen,
@@ -58,7 +58,7 @@ impl Honest {
     #[track_caller]
     pub fn end(self) -> Seen {
         drop(self.stop);
-        let mut seen = self.thread.join().expect("it does not panic");
+        let mut seen = self.thread.join().expect("no panic");
         seen.latencies.sort_unstable();
         seen
     }
@@ -78,7 +78,7 @@ impl Seen {
         }
     }
 
-    /// The latency that this part of the answers stayed below.
+    /// Returns the latency at a quantile.
     pub fn quantile(&self, part: f64) -> Duration {
         let at = (self.latencies.len() as f64 * part) as usize;
         let last = self.latencies.len().saturating_sub(1);
@@ -92,7 +92,7 @@ fn answer(from: Ipv4Addr, addr: SocketAddr, request: &str) -> io::Result<String>
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     match stream.read_to_string(&mut answer) {
-        // All of an answer may be here before a reset.
+        // The whole response may have arrived before a reset.
         Err(error) if error.kind() != ErrorKind::ConnectionReset || answer.is_empty() => Err(error),
         _ => Ok(answer),
     }

@@ -1,5 +1,4 @@
-//! A small, strict HTTP/1.1 client. What it can't make sense of, and what does not come in time,
-//! is a panic that says so.
+//! A small, strict HTTP/1.1 client. It panics with a reason on an invalid or late response.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
@@ -8,22 +7,22 @@ use std::time::{Duration, Instant};
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use serde_json::Value;
 
-/// Longest wait for one answer, unless a test sets another.
+/// Default timeout of one response.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Most header lines of an answer.
+/// Maximum number of header lines of a response.
 const MAX_HEADERS: usize = 64;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
-    /// In the order they came, spelled as they came.
+    /// In their order and spelling on the wire.
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
 
 impl Answer {
-    /// The value of a header, in any case; a header that comes twice is a panic.
+    /// Returns the value of a header, case-insensitively. Panics if the header occurs twice.
     #[track_caller]
     pub fn header(&self, name: &str) -> Option<&str> {
         let values = self.all(name);
@@ -31,7 +30,7 @@ impl Answer {
         values.first().copied()
     }
 
-    /// All values of a header, in any case.
+    /// Returns all values of a header, case-insensitively.
     pub fn all(&self, name: &str) -> Vec<&str> {
         self.headers
             .iter()
@@ -63,18 +62,18 @@ impl Answer {
     }
 }
 
-/// Why no answer came.
+/// Reason for a missing response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// The server closed the connection between two answers.
+    /// The server closed the connection between two responses.
     Closed,
     /// The server reset the connection, after these bytes.
     Reset(Vec<u8>),
-    /// The server closed the connection within an answer, after these bytes.
+    /// The server closed the connection within a response, after these bytes.
     CutShort(Vec<u8>),
 }
 
-/// `GET` on a connection of its own.
+/// `GET` on a separate connection.
 #[track_caller]
 pub fn get(addr: SocketAddr, target: &str) -> Answer {
     Connection::open(addr).close_with("GET", target, &[])
@@ -92,13 +91,13 @@ pub fn get_from(source: IpAddr, addr: SocketAddr, target: &str) -> Answer {
     Connection::from(source, addr).close_with("GET", target, &[])
 }
 
-/// Any method, on a connection of its own.
+/// Any method, on a separate connection.
 #[track_caller]
 pub fn call(addr: SocketAddr, method: &str, target: &str) -> Answer {
     Connection::open(addr).close_with(method, target, &[])
 }
 
-/// Sends these bytes, and returns all answers until the server closes the connection.
+/// Sends the bytes and returns all responses until the server closes the connection.
 #[track_caller]
 pub fn request(addr: SocketAddr, bytes: impl AsRef<[u8]>) -> Vec<Answer> {
     let mut connection = Connection::open(addr);
@@ -110,9 +109,9 @@ pub fn request(addr: SocketAddr, bytes: impl AsRef<[u8]>) -> Vec<Answer> {
 pub struct Connection {
     stream: TcpStream,
     deadline: Duration,
-    /// Sent, and not answered yet: says whether an answer is one to HEAD.
+    /// Bytes of requests without a response: they show which responses are to HEAD.
     unanswered: Vec<u8>,
-    /// Received, and not part of an answer that was returned.
+    /// Received bytes after the last returned response.
     received: Vec<u8>,
 }
 
@@ -157,7 +156,7 @@ impl Connection {
         }
     }
 
-    /// The longest wait for one answer from now on.
+    /// Sets the timeout of each further response.
     pub fn set_deadline(&mut self, deadline: Duration) {
         self.deadline = deadline;
     }
@@ -170,7 +169,7 @@ impl Connection {
         &self.stream
     }
 
-    /// Sends these bytes and does not wait for an answer.
+    /// Sends the bytes without waiting for a response.
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         if let Err(error) = self.try_send(bytes) {
@@ -178,7 +177,7 @@ impl Connection {
         }
     }
 
-    /// Sends these bytes to a server that may have closed the connection.
+    /// Sends the bytes to a server that may have closed the connection.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         self.unanswered.extend_from_slice(bytes.as_ref());
         self.stream.write_all(bytes.as_ref())
@@ -191,7 +190,7 @@ impl Connection {
         self.receive()
     }
 
-    /// The last request on this connection.
+    /// Sends the last request on this connection.
     #[track_caller]
     pub fn close_with(mut self, method: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
         let headers: String = headers.iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
@@ -208,7 +207,7 @@ impl Connection {
         }
     }
 
-    /// All answers until the server closes the connection.
+    /// Returns all responses until the server closes the connection.
     #[track_caller]
     pub fn receive_all(&mut self) -> Vec<Answer> {
         let mut answers = Vec::new();
@@ -221,7 +220,7 @@ impl Connection {
         }
     }
 
-    /// The next answer, from a server that may close the connection instead.
+    /// Returns the next response, from a server that may close the connection instead.
     #[track_caller]
     pub fn try_receive(&mut self) -> Result<Answer, Ended> {
         let until = Instant::now() + self.deadline;
@@ -245,7 +244,7 @@ impl Connection {
         Ok(answer)
     }
 
-    /// Waits until the server closes or resets the connection; returns what it sent before.
+    /// Waits until the server closes or resets the connection. Returns the bytes before that.
     #[track_caller]
     pub fn wait_closed(&mut self) -> Vec<u8> {
         let until = Instant::now() + self.deadline;
@@ -253,13 +252,13 @@ impl Connection {
         std::mem::take(&mut self.received)
     }
 
-    /// Says that no more requests will come; answers still can.
+    /// Shuts down the sending half. Responses can still arrive.
     pub fn finish_sending(&self) {
-        // The server may be gone already, which is for the next receive to find.
+        // The server may have closed the connection: the next receive reports it.
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// Ends the connection by a reset.
+    /// Resets the connection.
     pub fn reset(self) {
         sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).expect("a socket can linger");
     }
@@ -317,7 +316,7 @@ impl Connection {
     fn read_exactly(&mut self, count: usize, until: Instant) -> Result<Vec<u8>, Ended> {
         while self.received.len() < count {
             self.read_more(until).map_err(|ended| match ended {
-                // Here it is within an answer, even when nothing more of that has come.
+                // The response has begun, even without a further byte.
                 Ended::Closed => Ended::CutShort(Vec::new()),
                 ended => ended,
             })?;
@@ -330,7 +329,7 @@ impl Connection {
     fn read_more(&mut self, until: Instant) -> Result<(), Ended> {
         let mut buffer = [0; 16 * 1024];
         let left = until.saturating_duration_since(Instant::now());
-        // A zero timeout would mean none.
+        // A zero timeout would mean no timeout.
         let left = left.max(Duration::from_millis(1));
         self.stream
             .set_read_timeout(Some(left))
@@ -372,7 +371,7 @@ fn parse_head(bytes: &[u8]) -> Option<Head> {
     Some((status, headers.collect(), length))
 }
 
-/// Takes the first request off, with its body; true when it was HEAD. No request: false.
+/// Removes the first request with its body. Returns true if it was HEAD, false without a request.
 fn take_request(sent: &mut Vec<u8>) -> bool {
     let Some(end) = sent.windows(4).position(|w| w == b"\r\n\r\n") else {
         return false;

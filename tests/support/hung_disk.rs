@@ -1,4 +1,4 @@
-//! A file system that answers nothing, as a network disk whose server is gone.
+//! A file system that never responds, as a network disk without its server.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tempfile::TempDir;
 
-/// A mount of FUSE whose server never reads a request; gone with this.
+/// A FUSE mount without a server that reads requests. Unmounted on drop.
 pub struct HungDisk {
-    /// Closing it ends all that waits for the disk.
+    /// Closing this aborts all waits for the disk.
     server: Option<File>,
     path: PathBuf,
     _directory: TempDir,
 }
 
 impl HungDisk {
-    /// None where this user may not mount.
+    /// Returns `None` if this user may not mount.
     pub fn mount() -> Option<Self> {
         let directory = tempfile::tempdir().expect("a temporary directory is available");
         let path = directory.path().join("hung");
@@ -40,7 +40,7 @@ impl HungDisk {
 
 impl Drop for HungDisk {
     fn drop(&mut self) {
-        // First, or to unmount it would wait as well.
+        // Close first: the unmount would wait otherwise.
         self.server = None;
         unmount(&self.path, UnmountFlags::DETACH).expect("it is mounted");
     }

@@ -1,4 +1,4 @@
-//! How the real binary is started: in an empty directory, with nothing but the settings that a test gives.
+//! Starts the real binary in an empty directory, with only the settings of the test.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::{PATIENCE, Router};
 
-/// How a router is to be started.
+/// The command line, settings and files of a router to start.
 pub struct Launch {
     binary: PathBuf,
     settings: BTreeMap<String, String>,
@@ -20,10 +20,10 @@ pub struct Launch {
     own_network: bool,
 }
 
-/// What a process that ended by itself has left.
+/// Output and exit status of a finished process.
 #[derive(Debug)]
 pub struct Ended {
-    /// None: a signal ended it.
+    /// `None` if a signal killed the process.
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
@@ -36,7 +36,7 @@ impl Launch {
             ("HOST", "127.0.0.1"),
             ("PORT", "0"),
             ("RATELIMIT_REQS_PER_MIN", "0"),
-            // Where nodes are counted or hang, one question at a time is enough.
+            // Tests that count requests or hang nodes expect probes only.
             ("RESOURCES_INTERVAL", "0"),
         ];
         let settings = defaults.map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -51,7 +51,7 @@ impl Launch {
         }
     }
 
-    /// The binary that was built beside the running example or bench.
+    /// The binary next to the running example or bench.
     pub fn beside_this_program() -> Self {
         let this = std::env::current_exe().expect("Linux knows the path of this program");
         let candidates = this.ancestors().skip(1).map(|dir| dir.join("infernet-router"));
@@ -65,7 +65,7 @@ impl Launch {
         self
     }
 
-    /// Takes a setting away that `of` has made, so that `.env` or the default counts.
+    /// Removes a setting of `of`, so that `.env` or the default applies.
     pub fn unset(mut self, name: &str) -> Self {
         self.settings.remove(name);
         self
@@ -86,18 +86,18 @@ impl Launch {
         self.file("ips.txt", list)
     }
 
-    /// Runs it under `ulimit`, such as `-n 200`.
+    /// Runs the router under `ulimit`, such as `-n 200`.
     pub fn ulimit(self, limit: &str) -> Self {
         self.shell(&format!("ulimit {limit}"))
     }
 
-    /// Runs a line of shell before it, in the same process.
+    /// Runs a line of shell before the router, in the same process.
     pub fn shell(mut self, line: &str) -> Self {
         self.shell_lines.push(format!("{line} && "));
         self
     }
 
-    /// Runs it in a root with nothing but the binary and the files given here, by this `chroot` program.
+    /// Runs the router by this `chroot` program, in a root with only the binary and the files of the launch.
     pub fn in_empty_root(mut self, chroot: impl Into<PathBuf>) -> Self {
         let inside = self.directory.path().join("infernet-router");
         fs::copy(&self.binary, inside).expect("the directory is ours");
@@ -105,14 +105,14 @@ impl Launch {
         self
     }
 
-    /// Runs it in a network of its own, which has nothing but a loopback device that is off. None where this user may not.
+    /// Runs the router in a separate network with only a disabled loopback device. Returns `None` if this user may not.
     pub fn without_network(mut self) -> Option<Self> {
         let may = Command::new("unshare").args(["--net", "true"]).status();
         self.own_network = true;
         may.is_ok_and(|status| status.success()).then_some(self)
     }
 
-    /// An argument, such as `--help`.
+    /// Adds an argument, such as `--help`.
     pub fn arg(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
         self
@@ -140,7 +140,7 @@ impl Launch {
         }
     }
 
-    /// Runs what is to end by itself; panics when it doesn't.
+    /// Runs a command that exits automatically. Panics on timeout.
     #[track_caller]
     pub fn run(self) -> Ended {
         let child = self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -148,13 +148,13 @@ impl Launch {
         let stdout = child.stdout.take().expect("stdout is piped");
         let router = Router::of(child, self.directory);
         let code = router.wait_exit(PATIENCE).code();
-        // All of it fits into the pipe.
-        let stdout = std::io::read_to_string(stdout).expect("it is text");
+        // The whole output fits into the pipe.
+        let stdout = std::io::read_to_string(stdout).expect("UTF-8");
         let stderr = router.log().join("\n");
         Ended { code, stdout, stderr }
     }
 
-    /// The binary with its settings and arguments, for output that goes elsewhere.
+    /// Returns the command with its settings and arguments, for other handling of its output.
     pub fn command(&self) -> Command {
         let mut command = if let Some(chroot) = &self.chroot {
             let mut command = Command::new(chroot);

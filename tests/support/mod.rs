@@ -1,5 +1,5 @@
-//! Stand-ins for everything around the router, and handles on the router itself. They are shared by
-//! the tests, the benches and the examples, so no target uses all of it.
+//! Stand-ins for everything around the router, and handles of the router itself. Tests, benches and examples share
+//! them, so no target uses all of them.
 #![allow(
     dead_code,
     missing_docs,

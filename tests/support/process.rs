@@ -1,4 +1,4 @@
-//! The real binary as a child process: watched through its log and `/proc`, and gone with its handle.
+//! The real binary as a child process: observed through its log and `/proc`, killed when its handle is dropped.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -20,13 +20,13 @@ use super::http::{self, Answer};
 /// Log lines that a failed wait shows.
 const TAIL_LINES: usize = 25;
 
-/// Between two looks at a condition that nothing announces.
+/// Interval of checks of a condition.
 const POLL: Duration = Duration::from_millis(5);
 
 /// A tick of `/proc/PID/stat`; `USER_HZ` is 100 on every Linux that Rust builds for.
 const CPU_TICK: Duration = Duration::from_millis(10);
 
-/// A running router; killed when this is dropped.
+/// A running router, killed on drop.
 pub struct Router {
     pid: Pid,
     directory: TempDir,
@@ -35,7 +35,7 @@ pub struct Router {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What the threads beside a router have seen of it.
+/// What the threads that observe a router have recorded.
 #[derive(Default)]
 struct Watch {
     seen: Mutex<Seen>,
@@ -46,11 +46,11 @@ struct Watch {
 struct Seen {
     log: Vec<String>,
     log_ended: bool,
-    /// Nobody reads the log after its next line.
+    /// The log reader closes the pipe after the next line.
     log_closes: bool,
-    /// Nobody reads the log for now, after its next line.
+    /// The log reader pauses after the next line.
     log_stalls: bool,
-    /// Some as soon as the process id is no longer ours.
+    /// `Some` once the process is reaped: its id may be reused.
     exit: Option<ExitStatus>,
 }
 
@@ -77,7 +77,7 @@ impl Router {
         }
     }
 
-    /// Where it serves; waits until it does.
+    /// Returns the served address, as soon as the router serves.
     #[track_caller]
     pub fn addr(&self) -> SocketAddr {
         if let Some(addr) = self.addr.get() {
@@ -101,17 +101,17 @@ impl Router {
         self.directory.path()
     }
 
-    /// Writes ips.txt anew, in place.
+    /// Overwrites ips.txt in place.
     pub fn write_ips(&self, list: impl AsRef<[u8]>) {
         fs::write(self.directory().join("ips.txt"), list).expect("the directory is ours");
     }
 
-    /// The log so far.
+    /// Returns the log so far.
     pub fn log(&self) -> Vec<String> {
         self.watch.lock().log.clone()
     }
 
-    /// Hands on each line of the log, from the first to the end of the router.
+    /// Sends each line of the log, from the first until the router exits.
     pub fn follow(&self, mut take: impl FnMut(&str)) {
         let mut taken = 0;
         loop {
@@ -125,49 +125,49 @@ impl Router {
         }
     }
 
-    /// How many lines the log has: a mark for `wait_line_after`.
+    /// Returns the number of log lines: a mark for `wait_line_after`.
     pub fn log_len(&self) -> usize {
         self.watch.lock().log.len()
     }
 
-    /// Closes our end of its stderr with the next line that it writes.
+    /// Closes the test's end of the router's stderr at the next line.
     pub fn close_log(&self) {
         self.watch.lock().log_closes = true;
     }
 
-    /// Stops reading its stderr with the next line that it writes, or goes on.
+    /// Stops reading the router's stderr at the next line, or continues.
     pub fn stall_log(&self, stalls: bool) {
         self.watch.lock().log_stalls = stalls;
         self.watch.changed.notify_all();
     }
 
-    /// Waits until it has ended, whether or not its log was read.
+    /// Waits until the router has exited, even if the log is not read completely.
     #[track_caller]
     pub fn wait_gone(&self, within: Duration) -> ExitStatus {
         let exit = self.watch.wait(within, |seen| seen.exit.is_some()).exit;
         exit.unwrap_or_else(|| panic!("still runs after {within:?}; {}", self.tail()))
     }
 
-    /// Waits until our end of its stderr is closed.
+    /// Waits until the test's end of the router's stderr is closed.
     #[track_caller]
     pub fn wait_log_closed(&self) {
         let seen = self.watch.wait(PATIENCE, |seen| seen.log_ended);
         assert!(seen.log_ended, "it has written nothing for {PATIENCE:?}");
     }
 
-    /// Number of log lines that contain `part`. An ellipsis in it stands for any text.
+    /// Returns the number of log lines that contain `part`. An ellipsis in `part` matches any text.
     pub fn count_lines(&self, part: &str) -> usize {
         let seen = self.watch.lock();
         seen.log.iter().filter(|line| contains(line, part)).count()
     }
 
-    /// Waits for a line that contains `part`, among all lines. An ellipsis in it stands for any text.
+    /// Waits for a line that contains `part`, among all lines. An ellipsis in `part` matches any text.
     #[track_caller]
     pub fn wait_line(&self, part: &str, within: Duration) -> String {
         self.wait_line_after(0, part, within)
     }
 
-    /// Waits for a line that contains that, among those after the first `mark`.
+    /// Waits for a line that contains `part`, after the first `mark` lines.
     #[track_caller]
     pub fn wait_line_after(&self, mark: usize, part: &str, within: Duration) -> String {
         let found = |seen: &Seen| {
@@ -183,7 +183,7 @@ impl Router {
         line
     }
 
-    /// Waits until the condition holds; panics after 30 s, saying what was awaited.
+    /// Waits until the condition holds. Panics with `what` after 30 s.
     #[track_caller]
     pub fn until(&self, what: &str, condition: impl FnMut() -> bool) {
         if !until(PATIENCE, condition) {
@@ -195,7 +195,7 @@ impl Router {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Sends a signal; to a router that has ended, none.
+    /// Sends a signal, unless the router has exited.
     pub fn signal(&self, signal: Signal) {
         let seen = self.watch.lock();
         if seen.exit.is_none() {
@@ -207,7 +207,7 @@ impl Router {
         self.watch.lock().exit.is_none()
     }
 
-    /// Waits until it has ended, and all its log is there.
+    /// Waits until the router has exited and its whole log is read.
     #[track_caller]
     pub fn wait_exit(&self, within: Duration) -> ExitStatus {
         let seen = self.watch.wait(within, |seen| seen.exit.is_some() && seen.log_ended);
@@ -219,12 +219,12 @@ impl Router {
         exit
     }
 
-    /// Resident memory now.
+    /// Returns the current resident memory.
     pub fn rss_kib(&self) -> u64 {
         self.status("VmRSS:")
     }
 
-    /// The most resident memory so far.
+    /// Returns the peak of resident memory.
     pub fn peak_rss_kib(&self) -> u64 {
         self.status("VmHWM:")
     }
@@ -234,14 +234,14 @@ impl Router {
     }
 
     pub fn descriptors(&self) -> usize {
-        let entries = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs");
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("a running router");
         entries.count()
     }
 
-    /// Processor time so far, user and system, in steps of 10 ms.
+    /// Returns the processor time so far, user and system, in steps of 10 ms.
     pub fn cpu_time(&self) -> Duration {
         let stat = self.proc("stat");
-        // The name in brackets may hold anything; utime and stime are fields 14 and 15.
+        // The name in brackets may contain any text. utime and stime are fields 14 and 15.
         let (_, fields) = stat.rsplit_once(')').expect("stat names the program");
         let ticks = fields.split_whitespace().skip(11).take(2);
         let ticks: u32 = ticks.map(|t| t.parse::<u32>().expect("a number")).sum();
@@ -256,7 +256,7 @@ impl Router {
     }
 
     fn proc(&self, file: &str) -> String {
-        fs::read_to_string(format!("/proc/{}/{file}", self.pid())).expect("it runs")
+        fs::read_to_string(format!("/proc/{}/{file}", self.pid())).expect("a running router")
     }
 
     fn tail(&self) -> String {
@@ -278,7 +278,7 @@ impl Drop for Router {
         self.signal(Signal::KILL);
         self.stall_log(false);
         for thread in self.threads.drain(..) {
-            // Its panic has been printed, and a second one while a test unwinds would abort.
+            // The thread has printed its panic. A second panic during unwinding would abort.
             let _ = thread.join();
         }
     }
@@ -295,7 +295,7 @@ impl Watch {
     }
 
     fn collect_log(&self, stderr: ChildStderr) {
-        // Gone with this loop, whatever else the router has to say.
+        // The pipe is closed at the end of this loop, even if the router writes more.
         let lines = BufReader::new(stderr).split(b'\n').map_while(Result::ok);
         for line in lines {
             let line = String::from_utf8_lossy(&line).into_owned();
@@ -314,18 +314,18 @@ impl Watch {
         self.changed.notify_all();
     }
 
-    /// Reaps under the lock, so that a signal can't reach another process that got the same id.
+    /// Reaps under the lock, so that no signal reaches another process with a reused id.
     fn wait_for(&self, mut child: Child) {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         while waitid(WaitId::Pid(Pid::from_child(&child)), options).is_err() {}
         let mut seen = self.lock();
-        seen.exit = Some(child.wait().expect("it has ended and is not reaped"));
+        seen.exit = Some(child.wait().expect("an exited process that is not reaped"));
         drop(seen);
         self.changed.notify_all();
     }
 }
 
-/// Looks every few milliseconds whether the condition holds; false when it does not in time.
+/// Checks the condition every few milliseconds. Returns false on timeout.
 pub fn until(within: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + within;
     loop {
@@ -339,7 +339,7 @@ pub fn until(within: Duration, mut condition: impl FnMut() -> bool) -> bool {
     }
 }
 
-/// Whether the pieces of `part` between ellipses are in the line, in this order.
+/// Returns whether the line contains the pieces of `part` between ellipses, in this order.
 fn contains(line: &str, part: &str) -> bool {
     let mut rest = Some(line);
     for piece in part.split('…') {

@@ -1,4 +1,4 @@
-//! An address where a connect hangs, as behind a firewall that drops everything.
+//! An address where a connect hangs, as with a firewall that drops all packets.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
@@ -7,10 +7,10 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 
-/// Connections that are tried until the backlog is full; the kernel lets one or two in.
+/// Maximum number of connects to fill the backlog. The kernel accepts one or two.
 const FILLERS: usize = 8;
 
-/// A listener that never accepts and whose backlog is full.
+/// A listener with a full backlog that never accepts.
 pub struct Silent {
     addr: SocketAddr,
     /// Sockets that keep the backlog full, and the listener.
@@ -22,8 +22,8 @@ impl Silent {
     pub fn start() -> Self {
         let listener = socket();
         net::bind(&listener, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port is free");
-        net::listen(&listener, 0).expect("it is bound");
-        let addr = net::getsockname(&listener).expect("it is bound");
+        net::listen(&listener, 0).expect("a bound socket");
+        let addr = net::getsockname(&listener).expect("a bound socket");
         let addr = SocketAddr::try_from(addr).expect("an IPv4 address");
         let mut sockets = vec![listener];
         for _ in 0..FILLERS {
@@ -33,7 +33,7 @@ impl Silent {
             sockets.push(filler);
         }
         let another = TcpStream::connect_timeout(&addr, Duration::from_millis(100));
-        assert!(another.is_err(), "a full backlog lets nobody in");
+        assert!(another.is_err(), "a full backlog accepts no connection");
         Self {
             addr,
             _sockets: sockets,

@@ -1,4 +1,4 @@
-//! A pseudo-terminal: what the router sees of a person at a keyboard.
+//! A pseudo-terminal, as for a router that a person runs.
 
 use std::fs::{File, OpenOptions};
 

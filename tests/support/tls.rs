@@ -1,4 +1,4 @@
-//! A stand-in node that speaks https, with a certificate authority of its own.
+//! A stand-in node that serves https, with a separate certificate authority.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -17,13 +17,13 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::fleet;
 
-/// One client may keep the others waiting for so long.
+/// Maximum time that one client delays the others.
 const CLIENT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Longest request head that is read.
+/// Maximum length of a request head.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// What certificate a node has.
+/// Kind of certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leaf {
     /// Signed by the authority.
@@ -32,9 +32,9 @@ pub enum Leaf {
     Expired,
     /// Signed by the authority, valid for this long from now on.
     ExpiresIn(Duration),
-    /// Signed by the authority, for clients alone.
+    /// Signed by the authority, for clients only.
     ClientOnly,
-    /// Signed by the authority, with the name as its common name alone.
+    /// Signed by the authority, with the name only as its common name.
     CommonNameOnly,
     /// Signed by itself, as a leaf; the authority to trust is itself.
     SelfSigned,
@@ -42,7 +42,7 @@ pub enum Leaf {
     SelfSignedAuthority,
 }
 
-/// A node on 127.0.0.1 that is up, with the container `tls`, until this is dropped.
+/// A healthy node on 127.0.0.1 with the container `tls`, which runs until it is dropped.
 pub struct TlsNode {
     addr: SocketAddr,
     ca_pem: String,
@@ -58,17 +58,17 @@ struct Counts {
 }
 
 impl TlsNode {
-    /// Its certificate is valid for 127.0.0.1 and localhost.
+    /// Starts a node with a certificate for 127.0.0.1 and localhost.
     pub fn start() -> Self {
         Self::start_as(&["127.0.0.1", "localhost"])
     }
 
-    /// Its certificate is valid for these names or addresses.
+    /// Starts a node with a certificate for these names or addresses.
     pub fn start_as(names: &[&str]) -> Self {
         Self::start_with(names, Leaf::Signed)
     }
 
-    /// Its certificate is of that kind, for these names or addresses.
+    /// Starts a node with a certificate of this kind, for these names or addresses.
     pub fn start_with(names: &[&str], leaf: Leaf) -> Self {
         let (config, ca_pem) = server_config(names, leaf);
         let config = Arc::new(config);
@@ -94,12 +94,12 @@ impl TlsNode {
         self.addr
     }
 
-    /// Its line in ips.txt.
+    /// Returns the node's line in ips.txt.
     pub fn url(&self) -> String {
         format!("https://{}", self.addr)
     }
 
-    /// The authority that a client has to trust.
+    /// Returns the authority that a client has to trust.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
@@ -109,12 +109,12 @@ impl TlsNode {
         std::fs::write(path, &self.ca_pem).expect("the test may write there");
     }
 
-    /// How many requests were answered.
+    /// Returns the number of answered requests.
     pub fn answered(&self) -> u64 {
         self.counts.answered.load(Ordering::Relaxed)
     }
 
-    /// How many connections ended without: the client trusted nobody, or gave up.
+    /// Returns the number of connections without a response: the client did not trust the node, or timed out.
     pub fn failed(&self) -> u64 {
         self.counts.failed.load(Ordering::Relaxed)
     }
@@ -122,16 +122,16 @@ impl TlsNode {
 
 impl Drop for TlsNode {
     fn drop(&mut self) {
-        // On Linux this ends an accept that waits, with an error.
-        shutdown(&self.listener, Shutdown::Both).expect("it listens");
+        // On Linux this aborts a waiting accept with an error.
+        shutdown(&self.listener, Shutdown::Both).expect("a listening socket");
         if let Some(server) = self.server.take() {
-            // Its panic has been printed, and a second one while a test unwinds would abort.
+            // The thread has printed its panic. A second panic during unwinding would abort.
             let _ = server.join();
         }
     }
 }
 
-/// One client after the other, until the listener is shut down.
+/// Serves one client after another until the listener is shut down.
 fn serve(listener: &TcpListener, config: &Arc<ServerConfig>, counts: &Counts) {
     while let Ok((stream, _)) = listener.accept() {
         let count = match answer(stream, Arc::clone(config)) {
@@ -175,7 +175,7 @@ fn authority() -> CertifiedIssuer<'static, KeyPair> {
     CertifiedIssuer::self_signed(params, new_key()).expect("the parameters are complete")
 }
 
-/// The configuration, and the authority to trust.
+/// Returns the configuration, and the authority to trust.
 fn server_config(names: &[&str], leaf: Leaf) -> (ServerConfig, String) {
     let key = new_key();
     let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();

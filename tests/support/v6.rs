@@ -1,4 +1,4 @@
-//! A stand-in node on ::1, where the machine has it.
+//! A stand-in node on ::1, if the machine has IPv6.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
@@ -8,7 +8,7 @@ use rustix::net::{Shutdown, shutdown};
 
 use super::fleet;
 
-/// A node that is up, with the container `v6`, until this is dropped.
+/// A healthy node with the container `v6`, which runs until it is dropped.
 pub struct V6Node {
     addr: SocketAddr,
     listener: TcpListener,
@@ -16,12 +16,12 @@ pub struct V6Node {
 }
 
 impl V6Node {
-    /// None where there is no IPv6.
+    /// Returns `None` without IPv6.
     pub fn start() -> Option<Self> {
         Self::start_at(Ipv6Addr::LOCALHOST.into())
     }
 
-    /// One that answers whatever it is asked with the first bytes; a client that speaks TLS too.
+    /// Starts a node that responds to the first bytes of any client, also of one that speaks TLS.
     pub fn start_at(addr: IpAddr) -> Option<Self> {
         let listener = TcpListener::bind((addr, 0)).ok()?;
         let addr = listener.local_addr().expect("the listener is bound");
@@ -44,16 +44,16 @@ impl V6Node {
 
 impl Drop for V6Node {
     fn drop(&mut self) {
-        // On Linux this ends an accept that waits, with an error.
-        shutdown(&self.listener, Shutdown::Both).expect("it listens");
+        // On Linux this aborts a waiting accept with an error.
+        shutdown(&self.listener, Shutdown::Both).expect("a listening socket");
         if let Some(server) = self.server.take() {
-            // Its panic has been printed, and a second one while a test unwinds would abort.
+            // The thread has printed its panic. A second panic during unwinding would abort.
             let _ = server.join();
         }
     }
 }
 
-/// The router's heads fit into one segment.
+/// A request head of the router fits into one segment.
 fn answer(listener: &TcpListener) -> io::Result<()> {
     let (mut stream, _) = listener.accept()?;
     let _ = stream.read(&mut [0; 4096]);

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{launch, run, text};
 use crate::support::{Behaviour, Explorer, Fleet, HungDisk, Listing, terminal};
 
-/// Exit codes, as scripts go by them.
+/// Exit codes that scripts rely on.
 const SOME_AVAILABLE: Option<i32> = Some(0);
 const NONE_AVAILABLE: Option<i32> = Some(1);
 const BAD_SETTINGS: Option<i32> = Some(2);
@@ -177,7 +177,7 @@ fn option_c_selects_the_directory() {
     let line = text(&output.stdout)
         .lines()
         .find(|line| line.starts_with("PENDING_WEIGHTS"));
-    let words: Vec<_> = line.expect("it is there").split_whitespace().collect();
+    let words: Vec<_> = line.expect("the line").split_whitespace().collect();
     assert_eq!(words, ["PENDING_WEIGHTS", ".env", "offchain=3"]);
     for arguments in [&["-C", "/nonexistent", "check"][..], &["-C"], &["-C", ""]] {
         let output = run(&launch(), arguments);
@@ -237,7 +237,7 @@ fn progress_is_shown_on_a_terminal_only() {
     );
 }
 
-/// What was written to a terminal whose other end is closed: Linux then ends reading with an error.
+/// Reads the text on a terminal after the program's end is closed: Linux then reports an error after the last byte.
 fn read_terminal(mut terminal: File) -> String {
     let mut shown = Vec::new();
     let mut buffer = [0; 4096];

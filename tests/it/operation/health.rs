@@ -66,7 +66,7 @@ fn unknown_port_is_an_error() {
 fn web_server_with_status_200_is_not_healthy() {
     for body in ["", "ok", r#"{"status":"ending"}"#] {
         let server = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let port = server.local_addr().expect("it is bound").port();
+        let port = server.local_addr().expect("a bound socket").port();
         let launch = launch().set("PORT", port);
         let output = std::thread::scope(|scope| {
             let health = scope.spawn(|| run(&launch, &["health"]));

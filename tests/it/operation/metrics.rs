@@ -74,7 +74,9 @@ fn nodes_and_probes_are_counted_by_label() {
     let explorer = Explorer::start(Listing::Nodes(vec![fleet.addr(4), fleet.addr(0)]));
     let router = serving(calm().ips(fleet.list_of(0..4)).set("API_URL", explorer.url()));
     // The failed node is probed once more.
-    router.until("all probes have ended", || probes(&metrics(&router), "failed") == 2.0);
+    router.until("all probes have finished", || {
+        probes(&metrics(&router), "failed") == 2.0
+    });
     let text = metrics(&router);
     assert_eq!(
         (nodes(&text, "ips_file", "up"), nodes(&text, "ips_file", "down")),
@@ -310,8 +312,8 @@ fn clients_outside_metrics_from_get_404() {
         assert!(status == 200 || answer.body == nowhere.body);
     }
     for method in ["HEAD", "OPTIONS", "POST"] {
-        let stranger = Connection::from([127, 0, 0, 8].into(), router.addr());
-        assert_eq!(stranger.close_with(method, "/metrics", &[]).status, 404, "{method}");
+        let untrusted = Connection::from([127, 0, 0, 8].into(), router.addr());
+        assert_eq!(untrusted.close_with(method, "/metrics", &[]).status, 404, "{method}");
     }
 }
 
@@ -327,14 +329,14 @@ fn client_address_decides_through_trusted_proxy() {
             .close_with("GET", "/metrics", &[("X-Forwarded-For", chain)])
             .status
     };
-    let (proxy, stranger) = ([127, 0, 0, 3], [127, 0, 0, 2]);
+    let (proxy, untrusted) = ([127, 0, 0, 3], [127, 0, 0, 2]);
     assert_eq!(forwarded(proxy, "192.0.2.7"), 200);
     assert_eq!(
         forwarded(proxy, "192.0.2.7, 203.0.113.1"),
         404,
         "what the client itself claims"
     );
-    assert_eq!(forwarded(stranger, "192.0.2.7"), 404, "a forged header");
+    assert_eq!(forwarded(untrusted, "192.0.2.7"), 404, "a forged header");
     let own = http::get_from(proxy.into(), router.addr(), "/metrics");
     assert_eq!(own.status, 404, "the proxy itself");
 }

@@ -1,4 +1,4 @@
-//! What operators have: `check`, `health`, `/metrics`, `/openapi.json` and `.env.example`.
+//! Interfaces for operators: `check`, `health`, `/metrics`, `/openapi.json` and `.env.example`.
 
 mod check;
 mod env_example;
@@ -11,14 +11,14 @@ use std::process::Output;
 use crate::launch;
 use crate::support::{Launch, PATIENCE, Router};
 
-/// Starts it and waits until it serves.
+/// Starts a router and waits until it serves.
 fn serving(launch: Launch) -> Router {
     let router = launch.start();
     router.wait_line("serving: accepting requests", PATIENCE);
     router
 }
 
-/// Runs a command of the binary to its end.
+/// Runs a command of the binary until it exits.
 fn run(launch: &Launch, arguments: &[&str]) -> Output {
     launch.command().args(arguments).output().expect("the binary is there")
 }

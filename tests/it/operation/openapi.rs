@@ -166,8 +166,8 @@ fn every_path_rejects_as_documented() {
         }
     }
     for method in ["GET", "HEAD", "OPTIONS"] {
-        let stranger = Connection::from([127, 0, 0, 2].into(), router.addr());
-        let hidden = stranger.close_with(method, "/metrics", &[]);
+        let untrusted = Connection::from([127, 0, 0, 2].into(), router.addr());
+        let hidden = untrusted.close_with(method, "/metrics", &[]);
         assert_eq!(hidden.status, 404);
         check(&document, "/metrics", method, &hidden);
     }

@@ -1,4 +1,4 @@
-//! `infernet-router status`, and what `check` says of images.
+//! `infernet-router status`, and image conflicts in `check`.
 
 use std::process::Output;
 
@@ -12,7 +12,7 @@ fn run(launch: &Launch, arguments: &[&str]) -> Output {
     launch.command().args(arguments).output().expect("the binary is there")
 }
 
-/// Asks a router with the settings that it serves with.
+/// Runs `status` with the settings of a serving router.
 fn status(router: &Router, arguments: &[&str]) -> Output {
     let arguments = [&["status"], arguments].concat();
     run(&launch().set("PORT", router.addr().port()), &arguments)

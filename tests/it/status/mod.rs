@@ -137,8 +137,8 @@ fn status_is_hidden_outside_metrics_from() {
     let router = launch().set("METRICS_FROM", "192.0.2.1").start();
     for path in ["/status", "/status.json"] {
         for method in ["GET", "HEAD", "OPTIONS", "POST"] {
-            let stranger = Connection::from([127, 0, 0, 2].into(), router.addr());
-            assert_eq!(stranger.close_with(method, path, &[]).status, 404, "{method} {path}");
+            let untrusted = Connection::from([127, 0, 0, 2].into(), router.addr());
+            assert_eq!(untrusted.close_with(method, path, &[]).status, 404, "{method} {path}");
         }
     }
     // A trusted proxy names a client elsewhere; an untrusted proxy names any client.

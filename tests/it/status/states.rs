@@ -1,4 +1,4 @@
-//! Each state of a node, reached as the world reaches it.
+//! Each state of a node, reached by the behaviour of nodes.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::{launch, wait_available};
 fn node_is_new_until_first_response() {
     let fleet = Fleet::start(12);
     fleet.set_all(Behaviour::Hang);
-    // Three of them hang at a time, for 3 s each.
+    // Three probes hang at a time, for 3 s each.
     let router = launch().ips(fleet.list()).set("MAX_PROBES", 4).start();
     let known = report(&router, "?state=new");
     let new = known["nodes"][0].clone();
@@ -27,7 +27,9 @@ fn small_pool_is_reported() {
     let fleet = Fleet::start(12);
     fleet.set_all(Behaviour::Hang);
     let router = quick().ips(fleet.list()).set("MAX_PROBES", 4).start();
-    router.until("it is told", || report(&router, "")["pool_too_small"] == true);
+    router.until("the small pool is reported", || {
+        report(&router, "")["pool_too_small"] == true
+    });
     assert!(
         router
             .get("/status")
@@ -41,10 +43,10 @@ fn failures_show_suspect_then_down_with_reason() {
     let fleet = Fleet::start(2);
     let router = quick().ips(fleet.list()).start();
     wait_available(&router, &fleet, [0, 1]);
-    // Suspect again and again, so that no look comes too late.
+    // The node is suspect repeatedly, so that no check is too late.
     fleet.set(0, Behaviour::FailEveryOther);
     let mut known = Value::Null;
-    router.until("it is suspect", || {
+    router.until("the node is suspect", || {
         known = node(&router, &fleet, 0);
         known["state"] == "suspect"
     });
@@ -85,7 +87,9 @@ fn mass_failure_is_reported_with_its_start() {
     let router = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 5).start();
     wait_available(&router, &fleet, 0..6);
     fleet.set_range(1..6, Behaviour::Status(500));
-    router.until("it is doubted", || report(&router, "")["totals"]["doubted"] == 5);
+    router.until("five nodes are doubted", || {
+        report(&router, "")["totals"]["doubted"] == 5
+    });
     let told = report(&router, "?state=doubted&n=1");
     assert!(
         told["doubt"]["active"] == true && is_time(&told["doubt"]["since"]),
@@ -98,7 +102,7 @@ fn mass_failure_is_reported_with_its_start() {
         (&json!("status 500"), &json!(["hello-world"]))
     );
     assert!(router.get("/status").text().contains("Mass failure suspected"));
-    router.until("it is over", || report(&router, "")["totals"]["down"] == 5);
+    router.until("five nodes are down", || report(&router, "")["totals"]["down"] == 5);
     assert_eq!(report(&router, "")["doubt"], json!({"active": false, "since": null}));
 }
 

@@ -1,7 +1,7 @@
-//! The one thread that answers for all nodes of a fleet.
+//! The thread that responds for all nodes of a fleet.
 //!
-//! A usual request costs it seven system calls and no allocation that outlives it, so that a
-//! measurement of the router beside it measures the router.
+//! A typical request costs seven system calls and no lasting allocation, so that a measurement on the same machine
+//! measures the router.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -15,16 +15,16 @@ use rustix::net::{self, RecvFlags, SendFlags, SocketFlags, sockopt};
 
 use super::plan::{Act, Bytes, Shared, Then, bound, failure, local_addr};
 
-/// Connections that may wait to be accepted; the kernel cuts it at `somaxconn`.
+/// Length of the accept queue. The kernel limits it to `somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// Longest request head; the router's are a few hundred bytes.
+/// Maximum length of a request head. A head of the router has a few hundred bytes.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// Between two bytes of a node that drips.
+/// Pause between two bytes of a node that drips.
 const DRIP: Duration = Duration::from_millis(100);
 
-/// From running out of descriptors to the next attempt.
+/// Pause before the next accept after running out of descriptors.
 const RETRY: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 50_000_000,
@@ -74,7 +74,7 @@ struct EventLoop<'a> {
     port: u16,
     epoll: OwnedFd,
     listener: Option<OwnedFd>,
-    /// Out of descriptors: accepting goes on after `RETRY`.
+    /// Out of descriptors: accepting continues after `RETRY`.
     paused: bool,
     connections: HashMap<u64, Connection>,
     next_id: u64,
@@ -98,13 +98,13 @@ enum Phase {
     },
     SendAt(Bytes),
     Dripping(u8),
-    /// Asked a node that waits for the test.
+    /// Has sent a request to a node that waits for the test.
     Waiting(Target),
     Held,
     Reset,
 }
 
-/// What a request asks for.
+/// The target of a request.
 #[derive(Clone, Copy)]
 enum Target {
     /// What the fleet serves.
@@ -145,17 +145,17 @@ impl<'a> EventLoop<'a> {
         Some(left.try_into().expect("timers are less than years ahead"))
     }
 
-    /// Does what the handle wants; false when that is to stop.
+    /// Carries out the commands of the handle. Returns false on the command to stop.
     fn obey(&mut self) -> bool {
         let mut count = [0; 8];
-        // Nothing to read is fine: several wishes may have come as one.
+        // An empty read is valid: several commands may have arrived as one.
         let _ = rustix::io::read(&self.shared.wake, &mut count);
         let mut state = self.shared.lock();
         if state.stopping {
             return false;
         }
         if state.wants_listening != state.is_listening {
-            // Closing it also resets what it has not accepted.
+            // Closing the listener also resets connections that it has not accepted.
             self.listener = state.wants_listening.then(|| listen(&self.epoll, self.port));
             self.paused = false;
             state.is_listening = state.wants_listening;
@@ -212,7 +212,7 @@ impl<'a> EventLoop<'a> {
     }
 
     fn resume(&mut self, id: u64) {
-        // It may have ended since the event or the timer was made.
+        // The connection may have closed since the event or the timer was created.
         if let Some(connection) = self.connections.remove(&id) {
             self.go_on(id, connection);
         }
@@ -224,7 +224,7 @@ impl<'a> EventLoop<'a> {
             self.connections.insert(id, connection);
             return;
         }
-        // Closed before it is counted as closed, so that who waits for the count can rely on it.
+        // Close before counting, so that a thread that waits for the count sees a closed connection.
         drop(connection);
         let mut state = self.shared.lock();
         state.open -= 1;
@@ -274,7 +274,7 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Does all that can be done without waiting.
+    /// Makes all progress that is possible without waiting.
     fn advance(&mut self, id: u64, connection: &mut Connection) -> Fate {
         loop {
             match &mut connection.phase {
@@ -299,7 +299,7 @@ impl<'a> EventLoop<'a> {
                     Then::Repeat(filler) => {
                         *bytes = Arc::clone(filler);
                         *sent = 0;
-                        // The others have their turn before the next piece.
+                        // Other connections have their turn before the next piece.
                         return Fate::Stays;
                     }
                 },
@@ -329,7 +329,7 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Notices when the client gives up; what else it sends is read for nothing.
+    /// Notices when the client closes the connection. Discards its further bytes.
     fn listen_to(&mut self, connection: &Connection) -> Fate {
         match net::recv(&connection.socket, &mut self.buffer[..], RecvFlags::empty()) {
             Err(Errno::AGAIN) => Fate::Stays,
@@ -407,7 +407,7 @@ fn listen(epoll: &OwnedFd, port: u16) -> OwnedFd {
     listener
 }
 
-/// The target of a GET; empty where it is something else.
+/// Returns the target of a GET, or an empty text for another method.
 fn target_of(head: &[u8]) -> &str {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
     let target = line

@@ -1,4 +1,4 @@
-//! What a fleet's handle and its event loop share: counts, and each node's answer ready to be sent.
+//! State that a fleet's handle and its event loop share: counts, and each node's prepared response.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
@@ -13,7 +13,7 @@ use super::Behaviour;
 
 pub(super) type Bytes = Arc<[u8]>;
 
-/// What an endless answer repeats; large, so that it costs its reader more than us.
+/// The repeated part of an endless response: large, so that it costs the reader more than the fleet.
 const FILLER_BYTES: usize = 64 * 1024;
 
 pub(super) struct Shared {
@@ -46,7 +46,7 @@ impl Shared {
         rustix::io::write(&self.wake, &1_u64.to_ne_bytes()).expect("the counter is far from full");
     }
 
-    /// A notification costs a system call, so there is none while nobody waits.
+    /// Wakes waiting threads, if there are any: each notification costs a system call.
     pub fn notify(&self, state: &State) {
         if state.waiters > 0 {
             self.changed.notify_all();
@@ -63,7 +63,7 @@ pub(super) struct State {
     pub most_open: usize,
     pub last_head: Vec<u8>,
     pub record: Option<Vec<(u32, Instant)>>,
-    /// Requests of `/resources`, which count for themselves: node, target and time.
+    /// Requests of `/resources`, counted separately: node, target and time.
     pub resource_asks: Vec<(usize, String, Instant)>,
     pub waiters: usize,
     pub wants_listening: bool,
@@ -74,7 +74,7 @@ pub(super) struct State {
 #[derive(Clone)]
 pub(super) struct Node {
     pub plan: Arc<Plan>,
-    /// What `/resources` answers, without and with a `model_id`; none: 404.
+    /// Responses to `/resources`, without and with a `model_id`. `None`: 404.
     pub resources: Option<[Arc<Plan>; 2]>,
     pub asked: u32,
     asked_before_plan: u32,
@@ -95,7 +95,7 @@ impl Node {
         self.asked_before_plan = self.asked;
     }
 
-    /// Which request of the present plan the latest is, from 1.
+    /// Number of the latest request within the current plan, from 1.
     pub fn ask_of_plan(&self) -> u32 {
         self.asked - self.asked_before_plan
     }
@@ -103,7 +103,7 @@ impl Node {
 
 pub(super) struct Plan {
     pub act: Act,
-    /// Other targets than the fleet's own get 404 instead.
+    /// Whether other targets than the fleet's get 404.
     pub only_own_targets: bool,
     pub last_up: Bytes,
 }
@@ -112,7 +112,7 @@ pub(super) struct Plan {
 pub(super) enum Act {
     Send(Bytes, Then),
     SendAfter(Duration, Bytes),
-    /// `first` so many times, then `last` once, and so on.
+    /// `first` N times, then `last` once, repeatedly.
     Cycle {
         first: Bytes,
         times: u32,
@@ -122,7 +122,7 @@ pub(super) enum Act {
     Wait,
 }
 
-/// What follows when all bytes are sent.
+/// What follows after the last byte.
 #[derive(Clone)]
 pub(super) enum Then {
     Close,
@@ -183,7 +183,7 @@ impl Plan {
     }
 }
 
-/// What infernet-node 1.4.0 answers.
+/// The response of infernet-node 1.4.0.
 pub fn up(pending: u64, containers: &[String]) -> Vec<u8> {
     let container = |id: &String| {
         json!({
@@ -237,7 +237,7 @@ fn filler(unit: &[u8]) -> Bytes {
     unit.repeat(FILLER_BYTES / unit.len()).into()
 }
 
-/// A socket that has a port on all addresses, and does not listen. Several may share it.
+/// Returns a socket that is bound to a port on all addresses and does not listen. Several sockets may share the port.
 pub(super) fn bound(port: u16) -> OwnedFd {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).expect("a socket is available");
