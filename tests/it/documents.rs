@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 
 use infernet_router::config::{SETTINGS, Setting};
 
-use crate::launch;
-use crate::support::PATIENCE;
-
 const README: &str = include_str!("../../README.md");
 const SETTINGS_DOCUMENT: &str = include_str!("../../.packaging/docs/settings.md");
 const METRICS_DOCUMENT: &str = include_str!("../../.packaging/docs/metrics.md");
+/// Type, name and help of each metric: the program serves these.
+const METRIC_FAMILIES: &str = include_str!("../../src/metrics/families.txt");
 const MAKEFILE: &str = include_str!("../../Makefile");
 const COMPOSE: &str = include_str!("../../docker-compose.yaml");
 const KUBERNETES: &str = include_str!("../../.packaging/examples/kubernetes.yaml");
@@ -126,25 +125,9 @@ fn relative_links_lead_to_files() {
 
 #[test]
 fn metrics_document_has_every_metric() {
-    let router = launch().start();
-    router.wait_line("serving", PATIENCE);
-    // Counters with labels appear with their first event.
-    assert_eq!(router.get("/api/v1/ips?container=a").status, 200);
-    let response = router.get("/metrics");
-    let types = response.text().lines().filter_map(|line| line.strip_prefix("# TYPE "));
-    let served: BTreeSet<&str> = types.filter_map(|line| line.split(' ').next()).collect();
-    let served: BTreeSet<&str> = served
-        .into_iter()
-        .filter(|name| name.starts_with("infernet_"))
-        .collect();
-    // Without an Explorer, the router omits its metrics.
-    let documented = metric_names(METRICS_DOCUMENT);
-    assert!(served.is_subset(&documented), "{:?}", served.difference(&documented));
-    let absent: Vec<_> = documented
-        .difference(&served)
-        .filter(|name| !name.contains("explorer"))
-        .collect();
-    assert!(absent.is_empty(), "{absent:?}");
+    let served = metric_names(METRIC_FAMILIES);
+    assert!(served.len() >= 20, "{served:?}");
+    assert_eq!(metric_names(METRICS_DOCUMENT), served);
 }
 
 #[test]
