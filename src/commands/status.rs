@@ -99,6 +99,7 @@ impl ServedStatus {
         let weighted = |(kind, jobs): (&String, &u64)| jobs.saturating_mul(weight(kind));
         let pending = node.pending.as_ref();
         let state = match node.state {
+            NodeState::Up if node.draining => "draining",
             NodeState::Up => "available",
             state => state.name(),
         };

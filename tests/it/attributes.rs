@@ -42,6 +42,9 @@ fn draining_node_is_probed_and_not_returned() {
     );
     let count = router.get("/api/v1/containers").json()[0]["count"].clone();
     assert_eq!(count, 1);
+    let table = launch().set("PORT", router.addr().port()).arg("status").run().stdout;
+    let row = table.lines().find(|line| line.starts_with(&a)).expect("a row");
+    assert!(row.contains(" draining "), "{table}");
     // The node keeps its state: no probe is needed.
     fleet.set(0, Behaviour::Hang);
     router.write_ips(format!("{a}\n{b} drain\n"));
