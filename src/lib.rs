@@ -2,11 +2,11 @@
 //!
 //! `.packaging/docs/design.md` has a diagram of these flows.
 //!
-//! **A request.** client → `gate` (no room: 503; header section late: 408; too long: 414, 431; body with data: 413; malformed:
-//! 400; HTTP/2: 505) → method, path, query and a ticket over a private, already open connection → tiny_http → worker, which
-//! finds the rest of the request under the ticket: route (404, 405) → `limiter` (429) → query (400) → `registry`: select,
+//! **A request.** client → `gate` (connection limit: 503; header section late: 408; too long: 414, 431; body with data: 413;
+//! malformed: 400; HTTP/2: 505) → method, path, query and a ticket over a private, already open connection → tiny_http →
+//! worker, which finds the rest of the request under the ticket: route (404, 405) → `limiter` (429) → query (400) → `registry`: select,
 //! promise → JSON → the response and its ticket on a bounded queue, and an eventfd → `gate` writes the response under a
-//! deadline. A request that workers lose gets 502.
+//! deadline. A request that the workers lose gets 502.
 //!
 //! **A list.** `lists` reads `ips.txt` when it changes and polls the Node Explorer → the last good list of each source
 //! (`util::polled`) → merge → bounded channel → `poller` adds and removes nodes.
@@ -22,8 +22,8 @@
 //! **Resources.** `poller` selects an available node whose resources are due → a separate pool: one `GET /resources` under one
 //! deadline → the node's entries in `registry` → `/api/v1/resources`.
 //!
-//! **A survey.** A request with a `model_id` starts a survey in `models`, or shares one (429 above the budget) → `poller` sends
-//! its queries to the nodes through the same pool → `models` stores the answers. Meanwhile the worker defers the request, and
+//! **A survey.** A request with a `model_id` starts a survey in `models`, or joins one (429 above the budget) → `poller` sends
+//! its queries to the nodes through the same pool → `models` stores the responses. Meanwhile the worker defers the request, and
 //! the gate repeats it, so that no other request waits.
 //!
 //! **The status.** `status` reads the records of `registry` in slices, and the last state of the lists → `/status`,
@@ -44,7 +44,7 @@
 //! - The gate and its workers have their threads before the first probe is sent. Idle probe threads exit, all but one.
 //! - No queue, pool, table or buffer without a named limit.
 //! - Untrusted text is never logged or returned unescaped or at unbounded length.
-//! - No thread outlives [`Router`], except what can't be interrupted: lookups of host names, a read on a hung disk, stuck
+//! - No thread outlives [`Router`], except what cannot be interrupted: lookups of host names, a read on a hung disk, stuck
 //!   workers, and tiny_http's own threads, which exit within 5 s. The log and the signals have threads of the process. A panic
 //!   in a request is its 500, and a panic in a probe a failed probe.
 //! - tiny_http sees no byte that a client chose, except method, path and query that the gate has validated.
@@ -92,24 +92,24 @@ use status::Reporter;
 use util::descriptors;
 use util::threads::{self, Alarm, Joined};
 
-/// Serving begins after this time at the latest, whatever the nodes do.
-/// Clients give up after 3 s, some of them before: one that connects during the start is still answered.
+/// Maximum time from the start until serving begins, whatever the nodes do.
+/// Clients time out after 3 s, some earlier: a client that connects during the start still gets a response.
 const STARTUP_GRACE: Duration = Duration::from_millis(1_500);
 /// A shutdown takes at most this long after `SHUTDOWN_DELAY`: supervisors kill after 10 s by default.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Threads without which there is no router: the workers' seven, gate, poller, lists, a resource poll, a probe, a look-up, and some to
-/// spare, since tiny_http's begin at their own time and panic where there is no room.
+/// Threads that the router needs: seven of the workers, gate, poller, lists, a resource poll, a probe and a lookup. The
+/// rest is spare, because tiny_http starts its threads later and panics if that fails.
 const START_THREADS: usize = 16;
-/// News of the lists that the poller has not taken yet. Lists that come faster than it takes them over wait where they are
-/// made, so that it is never busy with old ones.
+/// List updates that the poller has not received yet. Lists that arrive faster than the poller applies them wait at
+/// their source, so that the poller never applies outdated lists.
 const MAX_UPDATES: usize = 1;
 
-/// Why the router can't start.
+/// Why the router cannot start.
 #[derive(Debug)]
 pub enum StartError {
-    /// The address can't be bound.
+    /// The address cannot be bound.
     Bind(SocketAddr, io::Error),
-    /// The system has no room for a thread or a socket.
+    /// The system refuses a thread or a socket.
     System(io::Error),
 }
 
@@ -130,7 +130,7 @@ impl From<io::Error> for StartError {
     }
 }
 
-/// A router at work; dropping it ends it: requests under way are answered, probes are cut short, threads are joined.
+/// A running router. Dropping it responds to requests in flight, aborts probes and joins the threads.
 pub struct Router {
     serving: Option<Serving>,
     service: Arc<Service>,
@@ -138,19 +138,20 @@ pub struct Router {
     addr: SocketAddr,
     is_ready: Receiver<()>,
     is_broken: Receiver<String>,
-    /// The list's watcher, and that of `SSL_CERT_FILE`.
+    /// The watchers of the list and of `SSL_CERT_FILE`.
     reread: Vec<Sender<()>>,
     fetcher: Fetcher,
-    /// Closing it tells the threads to end.
+    /// Closing it stops the threads.
     stop: Option<Sender<()>>,
     _threads: Vec<Joined>,
 }
 
 impl Router {
-    /// Binds the port, takes all that serving needs, and begins to ask the nodes. Clients wait in the backlog until [`Router::serve`].
+    /// Binds the port, allocates all that serving needs, and starts to probe. Clients wait in the backlog until
+    /// [`Router::serve`].
     ///
     /// # Errors
-    /// When the port is taken or the system lacks something.
+    /// The port is in use, or the system lacks a resource.
     #[expect(clippy::disallowed_methods, reason = "where its clocks begin")]
     pub fn start(config: Config) -> Result<Self, StartError> {
         let now = Instant::now();
@@ -163,7 +164,7 @@ impl Router {
         let registry = Arc::new(Registry::new(policy(&config), config.refresh_interval, now));
         let lists = Lists::new(&config);
         let (alarm, is_broken) = Alarm::new();
-        // What is declared last is dropped first: where the start fails, the threads are told to end before the joins.
+        // `stop` is declared last and dropped first: if the start fails, the threads stop before the joins.
         let mut threads = Vec::new();
         let (stop, stopped) = bounded(0);
 
@@ -229,7 +230,7 @@ impl Router {
             );
             threads.push(follow?);
         }
-        // Last: probes begin with the first list, and must not take the threads that others still need.
+        // Last: probes begin with the first list, and must not take threads that the rest still needs.
         let (reread, rereads) = bounded(1);
         let mut reread = vec![reread];
         if let Some(path) = &config.ssl_cert_file {
@@ -254,36 +255,36 @@ impl Router {
         })
     }
 
-    /// The address that is bound.
+    /// The bound address.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Closes when every node has answered or failed to.
+    /// Closes when every node has responded or failed.
     pub fn ready(&self) -> &Receiver<()> {
         &self.is_ready
     }
 
-    /// How long serving waits at most for [`Router::ready`].
+    /// The maximum time to wait for [`Router::ready`] before serving.
     pub fn startup_grace(&self) -> Duration {
         STARTUP_GRACE
     }
 
-    /// Reads the list of nodes now, changed or not.
+    /// Reloads the list of nodes now, changed or not.
     pub fn reread_list(&self) {
-        // Where it is full, the list is about to be read.
+        // If the channel is full, a reload is due already.
         for watcher in &self.reread {
             let _ = watcher.try_send(());
         }
     }
 
-    /// Receives the name of a thread without which the router can't go on, when one has ended: a defect. What is left
-    /// to do is to end the process, so that it is started again.
+    /// Receives the name of a vital thread that has exited, which is a defect. The process must then exit, so that the
+    /// supervisor restarts it.
     pub fn broken(&self) -> &Receiver<String> {
         &self.is_broken
     }
 
-    /// Begins to serve clients. A second call does nothing.
+    /// Starts to serve clients. A second call does nothing.
     pub fn serve(&mut self) {
         if self.serving.as_mut().is_some_and(Serving::begin) {
             let url = format!("http://{}", self.addr);
@@ -292,12 +293,12 @@ impl Router {
         }
     }
 
-    /// How long to go on serving after [`Router::announce_end`].
+    /// How long to continue serving after [`Router::announce_end`].
     pub fn shutdown_delay(&self) -> Duration {
         self.shutdown_delay
     }
 
-    /// From now on `/health` and `/` answer 503, so that balancers send their clients elsewhere; all else goes on.
+    /// Makes `/health` and `/` return 503, so that balancers send their clients elsewhere. All else continues.
     pub fn announce_end(&self) {
         self.service.announce_end();
     }
@@ -313,8 +314,8 @@ impl fmt::Debug for Router {
 
 impl Drop for Router {
     fn drop(&mut self) {
-        // The threads are told first and joined last: a connect can't be cut short, and takes up to 3 s as the clients
-        // may, so both have to pass at the same time to be over within 5 s.
+        // Notifies the threads first and joins them last. A connect cannot be interrupted and takes up to 3 s, as the
+        // clients may. Both must run concurrently to finish within 5 s.
         self.stop = None;
         self.fetcher.shutdown();
         self.serving = None;

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn draining_node_is_not_returned_and_keeps_its_state() {
+    fn draining_node_is_omitted_and_keeps_its_state() {
         let rig = rig("a:1\nb:1 drain");
         assert_eq!(rig.all(), ["a:1"]);
         assert_eq!(

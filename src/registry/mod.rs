@@ -1,13 +1,13 @@
-//! The `Mutex`-guarded registry: what the probes found, who was promised what since, and the order of nodes.
+//! The `Mutex`-guarded registry: probe results, the promises made since, and the orders of nodes.
 //!
-//! **The rule**: soonest done first. Each node has a time at which it should be through with its work. An answer that
-//! names it first (a promise) moves that time by one job; a count sets it anew. How long a job takes there is learned
-//! from the node's own counts (`speed`). The node that would finish one more job soonest comes first. That is an
-//! absolute time, so only a promise on a node or a report of it changes its place: the orders never go stale.
+//! **The rule**: earliest expected completion first. Each node has a time at which it should finish its work. A
+//! response that names it first (a promise) moves that time by one job. A count sets it again. The duration of a job is
+//! learned from the node's counts (`speed`). The node that would finish one more job first ranks first. That is an
+//! absolute time, so only a promise on a node or its report changes its position: the orders never go stale.
 //!
-//! Only the poller writes what nodes are; only an answer adds a promise. The lock is held for microseconds: a reader
-//! copies the orders it needs (a pointer each), chooses without the lock, and takes it once more to make its promise.
-//! A promise and a report move the node in the order of each container that it runs; nodes have 256 at most.
+//! Only the poller writes what nodes are. Only a response adds a promise. The lock is held for microseconds: a reader
+//! copies the orders it needs (a pointer each), selects without the lock, and locks once more to make its promise.
+//! A promise and a report move the node in the order of each container that it runs, at most 256.
 //! No socket, no thread, no clock here: `now` is an argument.
 
 mod attributes;
@@ -45,7 +45,7 @@ pub use standing::{NodeView, Runners};
 pub use state::Withdrawn;
 use state::{Asking, State};
 
-/// How often an answer is chosen again because its first node changed meanwhile; then it is given as it is.
+/// How often a response is selected if its first node changes meanwhile. The last selection is returned as it is.
 const MAX_ATTEMPTS: usize = 4;
 /// Containers summarised, and nodes whose records are read, under one hold of the lock: some microseconds.
 const READ_AT_ONCE: usize = 256;
@@ -56,24 +56,24 @@ pub type NodeId = Key;
 /// How nodes are ordered.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum PromisePolicy {
-    /// `PROMISES=on`: soonest done first.
+    /// `PROMISES=on`: earliest expected completion first.
     On {
-        /// How many weighted pending jobs a promise counts as; 0 counts as 1.
+        /// The number of weighted pending jobs that a promise is charged as; 0 is treated as 1.
         weight: u32,
-        /// `MAX_SPEEDUP`: how many times the typical speed a node of ips.txt may count as. None: as fast as a quarter
-        /// of all nodes are.
+        /// `MAX_SPEEDUP`: the maximum speed of a listed node, relative to the typical speed. `None`: the speed that a
+        /// quarter of all nodes reach.
         max_speedup: Option<f64>,
     },
     /// `PROMISES=off`: order by weighted pending jobs alone.
     Off,
 }
 
-/// What one answer does besides being read.
+/// What one response does besides being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// A GET: the first address of a first page is a promise.
     Route,
-    /// A HEAD: looks, and promises nothing.
+    /// A HEAD: promises nothing.
     Look,
 }
 
@@ -84,7 +84,7 @@ const MAX_COUNTED_PENDING: u64 = 1_000_000;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     nodes: [[usize; NodeState::ALL.len()]; 2],
-    /// Those of `nodes` that are draining.
+    /// Draining nodes, a part of `nodes`.
     draining: [[usize; NodeState::ALL.len()]; 2],
     /// Available nodes.
     pub available: usize,
@@ -130,32 +130,32 @@ impl Totals {
     }
 }
 
-/// What the order of nodes goes by, for one node.
+/// What determines the position of one node.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Standing {
     /// Promises that no probe has counted yet.
     pub promises: u64,
-    /// Jobs a second that the node counts as, each with the weight of a promise; none with `PROMISES=off`.
+    /// Assumed jobs per second, each with the weight of a promise; `None` with `PROMISES=off`.
     pub speed: Option<f64>,
-    /// Whether the node has a record of its own; without one it counts as a typical node.
+    /// Whether the node has a record. Without one it is treated as a typical node.
     pub is_learned: bool,
-    /// Time from now until it should be through with what it has; none with `PROMISES=off`.
+    /// Time from now until the node should finish its work; `None` with `PROMISES=off`.
     pub finish: Option<Duration>,
 }
 
-/// What is known of all nodes.
+/// All nodes and what is known of them.
 #[derive(Debug)]
 pub struct Registry {
     policy: PromisePolicy,
     began: Instant,
-    /// Which cell a subnet is counted in and which of equal nodes comes first can't be foretold.
+    /// Makes the cell of a subnet and the order of equal nodes unpredictable.
     keys: RandomState,
     state: Mutex<State>,
 }
 
 impl Registry {
-    /// An empty registry. `interval` is the time between two probes of a node: before anything is learned, a job is
-    /// taken to last as long.
+    /// Creates an empty registry. `interval` is the time between two probes of a node: before anything is learned, a
+    /// job is assumed to take as long.
     pub fn new(policy: PromisePolicy, interval: Duration, now: Instant) -> Self {
         Self {
             policy,
@@ -190,7 +190,7 @@ impl Registry {
         self.lock().relist(id, addr, rank)
     }
 
-    /// Begins a round: what is typical is learned from the records, and equal nodes will be put in another order.
+    /// Begins a round: learns from the records what is typical, and draws another order of equal nodes.
     pub fn begin_round(&self) {
         let (mut listed, mut explorer) = (Vec::new(), Vec::new());
         // The lock is released between the parts and while they are sorted.
@@ -206,14 +206,14 @@ impl Registry {
         self.lock().begin_round(speed);
     }
 
-    /// Notes that a probe is about to be sent to a node and returns its number. Promises made from now on are not in
-    /// what that probe will report.
+    /// Records that a probe is about to be sent to a node, and returns its number. That probe will not report promises
+    /// made from now on.
     pub fn begin_probe(&self, id: NodeId, now: Instant) -> u32 {
         self.lock().begin_probe(id, self.time(now))
     }
 
-    /// Takes over what probe number `probe` found: the node is available, runs these containers, and has this much
-    /// weighted work pending. Returns how many containers the full catalogue had no room for.
+    /// Applies the report of probe number `probe`: the node is available, runs these containers, and has this much
+    /// weighted work pending. Returns how many containers the full catalogue omitted.
     pub fn up(&self, id: NodeId, probe: u32, running: &[Running], pending: u64, now: Instant) -> usize {
         let mut state = self.lock();
         let report = NodeReport {
@@ -235,13 +235,13 @@ impl Registry {
         self.lock().record(id).map(NodeRecord::health)
     }
 
-    /// Sets the health of a node. A node that becomes unavailable keeps its promises until it reports again; returns what
-    /// [`Registry::put_back`] needs. Only [`Registry::up`] and [`Registry::put_back`] make a node available.
+    /// Sets the health of a node. A node that becomes unavailable keeps its promises until it reports again. Returns
+    /// what [`Registry::put_back`] needs. Only [`Registry::up`] and [`Registry::put_back`] make a node available.
     pub fn set_health(&self, id: NodeId, health: Health, now: Instant) -> Option<Withdrawn> {
         self.lock().set_health(id, health, now)
     }
 
-    /// Makes a node that was taken down available again, as a doubted one.
+    /// Makes a node that was marked down available again, as [`Health::Doubted`].
     pub fn put_back(&self, id: NodeId, withdrawn: &Withdrawn, now: Instant) {
         self.lock().put_back(id, withdrawn, now);
     }
@@ -259,12 +259,12 @@ impl Registry {
         {}
     }
 
-    /// The nodes of a page that run all of `containers`, soonest done first. The first address of a first page is
-    /// promised, unless this is only a look. Pages behind the first continue the order of the client's last first page:
-    /// the promise that it made is undone in what they see.
+    /// Returns the nodes of a page that run all of `containers`, earliest expected completion first. Promises the first
+    /// address of a first page, unless `purpose` is a look. Later pages continue the order of the client's last first
+    /// page: they ignore the promise that it made.
     ///
     /// # Errors
-    /// If many containers and a large offset take too many searches.
+    /// Many containers and a large offset take too many searches.
     pub fn answer<'a>(
         &self,
         containers: impl Iterator<Item = &'a str> + Clone,
@@ -303,7 +303,7 @@ impl Registry {
         Ok(Vec::new())
     }
 
-    /// What the order goes by, for one node.
+    /// What determines the position of one node.
     pub fn standing(&self, id: NodeId, now: Instant) -> Option<Standing> {
         self.lock().standing(id, self.time(now))
     }

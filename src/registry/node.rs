@@ -12,10 +12,10 @@ use super::speed::{Count, FleetSpeed, Time, Work};
 use super::state::Withdrawn;
 use crate::node::Running;
 
-/// What the registry knows of all nodes together, and its settings.
+/// What the registry knows of the whole fleet, and its settings.
 #[derive(Debug)]
 pub(super) struct Fleet {
-    /// Weighted pending jobs that one promise counts as; at least 1.
+    /// Weighted pending jobs that one promise is charged as; at least 1.
     pub(super) weight: u32,
     /// `MAX_SPEEDUP`.
     pub(super) max_speedup: Option<f64>,
@@ -26,7 +26,7 @@ pub(super) struct Fleet {
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) record: NodeRecord,
-    /// Nodes that had left before it was inserted.
+    /// Number of nodes removed before this one was inserted.
     pub(super) removal_epoch: u64,
     /// Number of probes sent to it, and of the last one that reported.
     pub(super) last_sent: u32,
@@ -35,7 +35,7 @@ pub(super) struct Node {
     pub(super) pending: u64,
     pub(super) work: Work,
     pub(super) promises: Option<Box<Promises>>,
-    /// Present while the node is available; then it stands there in the order of each container that it runs.
+    /// Present while the node is available: its place in the order of each container that it runs.
     pub(super) place: Option<Place>,
     /// Present while the node is draining, but would be available.
     pub(super) withheld: Option<Withdrawn>,
@@ -54,7 +54,7 @@ pub(super) struct NodeReport<'a> {
     pub(super) running: &'a [Running],
     /// Weighted.
     pub(super) pending: u64,
-    /// Which of equal nodes comes first.
+    /// The order among equal nodes.
     pub(super) tie: u32,
 }
 
@@ -94,7 +94,7 @@ impl Node {
         self.record.class() | key.min(MAX_KEY)
     }
 
-    /// The key of another moment, moved to the class in which the node is now.
+    /// Moves the key of another moment to the current class of the node.
     pub(super) fn reclassed(&self, key: u64) -> u64 {
         self.in_class(key & MAX_KEY)
     }

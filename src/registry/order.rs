@@ -1,19 +1,19 @@
-//! The nodes that run one container, sorted by place (`node` and `speed` make the keys): a list that is cheap to change
-//! and free to copy.
+//! The nodes that run one container, sorted by [`Place`] (`node` and `speed` make the keys): cheap to change, free to
+//! copy.
 //!
 //! Chunks of a few hundred places behind `Arc`s: a change moves at most one chunk, a copy for a reader is one pointer,
-//! and only what a reader still holds is copied on the next change.
+//! and the next change copies only chunks that a reader still holds.
 
 use std::sync::Arc;
 
 /// Longest chunk, in places of 16 bytes: 8 KiB are moved or copied at most by one change.
 const MAX_CHUNK: usize = 512;
 
-/// Where a node stands: by its key, then by a number drawn anew with each round, then by its own number.
+/// The position of a node: by its key, then by a number redrawn in each round, then by its own number.
 /// A node has the same place in the order of each container that it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
-    /// When it would be through with one job more, in nanoseconds; its weighted pending jobs with `PROMISES=off`.
+    /// When the node would finish one more job, in nanoseconds; with `PROMISES=off` its weighted pending jobs.
     pub(crate) key: u64,
     pub(crate) tie: u32,
     pub(crate) node: u32,
@@ -40,7 +40,7 @@ impl Order {
         Cursor::new(self).seek(place)
     }
 
-    /// Adds a place; one that is there already stays as it is.
+    /// Adds a place, unless it is present already.
     pub(crate) fn insert(&mut self, place: Place) {
         let chunks = Arc::make_mut(&mut self.chunks);
         if chunks.is_empty() {
@@ -58,7 +58,7 @@ impl Order {
         }
     }
 
-    /// Takes a place out; one that is not there is no mistake.
+    /// Removes a place, if it is present.
     pub(crate) fn remove(&mut self, place: Place) {
         let chunks = Arc::make_mut(&mut self.chunks);
         let at = chunk_of(chunks, place);
@@ -94,10 +94,10 @@ fn merge_with_next(chunks: &mut Vec<Arc<Vec<Place>>>, at: usize) {
     }
 }
 
-/// Looks places up in rising order, never going back: what makes an intersection of orders linear.
+/// Finds places in rising order without going back, so that an intersection of orders is linear.
 pub(crate) struct Cursor<'a> {
     chunks: &'a [Arc<Vec<Place>>],
-    /// First index of the first chunk that may still hold what is sought.
+    /// First index of the first chunk that may still contain the next place.
     index: usize,
 }
 
@@ -127,7 +127,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// How many places are below `place`: looked for near the beginning first, where it is in orders that share most nodes.
+/// Counts the places below `place`. Searches near the beginning first, where it is if orders share most nodes.
 fn count_below(places: &[Place], place: Place) -> usize {
     let mut end = 1;
     while places.get(end).is_some_and(|other| *other < place) {

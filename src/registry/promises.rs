@@ -1,5 +1,5 @@
-//! Counts promises: a response names a node first, so one job is expected there until a probe sent later counts it. A
-//! promise ends with the report of such a probe or with its node. A node that goes down keeps its promises until it
+//! Counts promises: a response names a node first, so one job is expected there until a probe sent later counts it.
+//! The report of such a probe, or the removal of the node, ends the promise. A node that goes down keeps its promises until it
 //! reports again.
 //!
 //! [`Promises`] counts them for one node. [`ClientPromises`] stores the last promise of each client, so that later pages
@@ -7,7 +7,7 @@
 //!
 //! A subnet moves the shared order of a node by its cap at most (`Work::cap`). The cap bounds what unused promises do to
 //! a *busy* node. They still lower the share of an *idle* one: with three idle nodes and the default rate limit, one
-//! address that sends no job lowers the share of one node from 0.29 to 0.12 of the answers that others get.
+//! address that sends no job lowers the share of one node from 0.29 to 0.12 of the responses to others.
 
 use std::collections::HashMap;
 use std::mem;
@@ -50,7 +50,7 @@ impl Cell {
 pub(super) struct Promises {
     /// Made before the probe in progress was sent: its report ends them. Saturates.
     before: [u16; CELLS],
-    /// Made after probe number `since` was sent: only a later one can count them. Saturates.
+    /// Made after probe number `since` was sent: only a later probe can count them. Saturates.
     after: [u16; CELLS],
     since: u32,
 }
@@ -117,7 +117,7 @@ pub(super) struct ClientPromise {
     pub(super) node: NodeId,
     /// The number of the last probe sent to the node when it was made.
     pub(super) last_sent: u32,
-    /// The place of the node in the shared order before it.
+    /// The place of the node in the shared order before the promise.
     pub(super) old_place: Place,
     /// Whether it was above the cap of the client's subnet.
     pub(super) is_extra: bool,

@@ -66,7 +66,7 @@ impl NodeRecord {
         }
     }
 
-    /// Why the state is a problem; empty if it is none.
+    /// Why the state is a problem; empty if it is not.
     pub fn reason(&self) -> &str {
         match self.state().is_problem() {
             true => &self.last_failure,

@@ -12,14 +12,14 @@ use crate::node::{ContainerId, Entries, NodeAddr};
 
 /// Polls in a row in which a container may be missing while its last entry is kept: intermittent failures are normal.
 const MAX_MISSES: u8 = 3;
-/// All entries together. Above it, the nodes that rank last lose theirs.
+/// All entries together. Above it, the nodes that rank last lose their entries.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Memory of an entry beside its text.
 const ENTRY_OVERHEAD: usize = 128;
 /// Nodes that are read under one hold of the lock.
 const NODES_AT_ONCE: usize = 64;
 
-/// What a poll of a node's resources brought.
+/// The result of a poll of a node's resources.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResourceReport {
     /// Entries of containers that the node runs, and why another one was omitted.
@@ -28,7 +28,7 @@ pub enum ResourceReport {
     NotFound,
     /// The poll failed for this reason.
     Failed(String),
-    /// A local error with its reason, which says nothing about the node.
+    /// A local error with its reason. The state of the node remains unknown.
     LocalError(String),
 }
 
@@ -195,7 +195,7 @@ impl State {
         !is_full
     }
 
-    /// Drops the entries of a node for lack of room.
+    /// Drops the entries of a node because the storage is full.
     fn drop_resources(&mut self, id: NodeId) {
         if let Some(resources) = self.nodes.get_mut(id).and_then(|node| node.resources.as_mut()) {
             self.holders.bytes -= resources.bytes();

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::order::{Cursor, Order, Place};
 
-/// Maximum number of addresses in one response; a larger `n` is treated as this.
+/// Maximum number of addresses in one response; a larger `n` is reduced to it.
 pub const MAX_PAGE: u32 = 1_000;
 /// Maximum number of searches in orders for one response: one to two milliseconds. One container needs none, two need
 /// one for each node of the shorter order, 64 need 63. A pair of containers that 100,000 nodes run stays below it.
@@ -15,10 +15,10 @@ const MIN_COMPARED: usize = 256;
 /// Nodes whose private keys are read under one hold of the lock: some microseconds.
 const KEYS_AT_ONCE: usize = 64;
 
-/// Which part of the order is wanted.
+/// The part of the order to return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Maximum number of addresses; above [`MAX_PAGE`] it is treated as that.
+    /// Maximum number of addresses, reduced to [`MAX_PAGE`].
     pub n: u32,
     /// Number of addresses to skip.
     pub offset: u32,
@@ -46,7 +46,7 @@ impl fmt::Display for TooDeep {
 
 impl std::error::Error for TooDeep {}
 
-/// A node that a client sees at another place, because the client's own last promise is undone for it.
+/// A node that a client sees in another place, because its view ignores its last promise.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Adjusted {
     pub(super) actual: Place,
@@ -77,7 +77,7 @@ pub(super) struct View {
     pub(super) adjusted: Option<Adjusted>,
     /// Whether the client's subnet has promises above its cap on any node.
     pub(super) is_private: bool,
-    /// Number of nodes that had left the registry when this was copied.
+    /// Number of nodes removed from the registry before this copy.
     pub(super) removal_epoch: u64,
 }
 
@@ -85,7 +85,7 @@ pub(super) struct View {
 /// `private` returns the private keys of some places; it is called only if the view is private.
 ///
 /// # Errors
-/// If that takes too many searches.
+/// The page takes too many searches.
 pub(super) fn select(
     view: &View,
     page: Page,
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn above_the_search_limit_the_page_is_too_deep() {
+    fn page_above_search_limit_is_too_deep() {
         let nodes = MAX_SEARCHES / 63 + 2;
         let page = Page {
             n: 1,

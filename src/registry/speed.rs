@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Slowest and fastest typical speed that is accepted, in jobs per second: a job of eleven days, or of a microsecond.
 const MIN_SPEED: f64 = 1e-6;
 const MAX_SPEED: f64 = 1e6;
-/// Seconds after which a record counts for 1/e. Long enough to distinguish speeds from noise. A slow node that gets no
+/// Seconds after which a record weighs 1/e. Long enough to distinguish speeds from noise. A slow node that gets no
 /// jobs is retried with one job after this time.
 const MEMORY: f64 = 600.0;
 /// Factor that bounds one count and the slowest speed, relative to the typical node. It keeps one restart (1,000 to 0
@@ -21,7 +21,7 @@ const MAX_SQUARED_MISS: f64 = 100.0;
 /// Jobs at the typical speed that each record begins with, if counts miss by one job squared for each job done. Noisier
 /// counts need a longer record before a node is treated as special. Values from 20 to 60 perform nearly the same.
 const PRIOR_JOBS: f64 = 40.0;
-/// Listed nodes with a record from which on only listed nodes determine what is typical: enough for a median. Anybody
+/// Listed nodes with a record from which on only listed nodes determine what is typical: enough for a median. Anyone
 /// may register many nodes at the Explorer.
 const MIN_LISTED: usize = 4;
 /// Bounds of the promises that one subnet may add to the shared order of a node between two counts. The lower bound
@@ -117,7 +117,7 @@ impl FleetSpeed {
         })
     }
 
-    /// The slowest and the fastest speed that a node may count as. `max_speedup` is the setting `MAX_SPEEDUP`.
+    /// The slowest and the fastest speed that a node is assumed to have. `max_speedup` is the setting `MAX_SPEEDUP`.
     pub(super) fn bounds(&self, is_listed: bool, max_speedup: Option<f64>) -> (f64, f64) {
         let fastest = match max_speedup {
             Some(times) if is_listed => self.typical * times,
@@ -131,9 +131,9 @@ impl FleetSpeed {
 /// What one node has to do, and how fast it does it.
 #[derive(Clone, Debug)]
 pub(super) struct Work {
-    /// When it should have finished all that it has.
+    /// When the node should have finished its work.
     finish: Time,
-    /// Jobs per second that it counts as.
+    /// Jobs per second that it is assumed to do.
     speed: f64,
     record: Record,
     /// Its last count, and when the probe that brought it was sent; `None` before the first.
@@ -214,7 +214,7 @@ impl Work {
         self.counted = Some(self.sent);
     }
 
-    /// Sets the finish time anew from the last count and the promises made after its probe was sent.
+    /// Sets the finish time from the last count and the promises made after its probe was sent.
     pub(super) fn resume(&mut self, after: u64, now: Time) {
         self.finish = now.after((self.count + after as f64) / self.speed);
     }

@@ -1,4 +1,4 @@
-//! How single nodes stand, for `/status`.
+//! Reports the state of single nodes, for `/status`.
 
 use std::time::Instant;
 
@@ -8,8 +8,8 @@ use super::state::State;
 use super::{NodeId, NodeRecord, Registry, Standing};
 use crate::node::ContainerId;
 
-/// Nodes, and ids of their containers, that are read under one hold of the lock: no more than an answer of 1,000
-/// addresses holds it for.
+/// Nodes, and ids of their containers, that are read under one hold of the lock: no longer than a
+/// response of 1,000 addresses holds it.
 const NODES_AT_ONCE: usize = 64;
 const IDS_AT_ONCE: usize = 512;
 
@@ -18,7 +18,7 @@ const IDS_AT_ONCE: usize = 512;
 pub struct NodeView {
     /// What the probes found.
     pub record: NodeRecord,
-    /// What its position in the orders follows from.
+    /// What determines its position in the orders.
     pub standing: Standing,
     /// The containers that it runs, sorted.
     pub containers: Vec<ContainerId>,
@@ -43,14 +43,14 @@ impl Runners {
         Self(runs)
     }
 
-    /// Whether this node is one of them. Meant for nodes that are still in the registry.
+    /// Whether this node runs it. Meant for nodes that are still in the registry.
     pub fn contains(&self, id: NodeId) -> bool {
         self.0.get(id.index() as usize).copied().unwrap_or_default()
     }
 }
 
 impl Registry {
-    /// The records of these nodes; `None` for a node that has left. The lock is released between the slices.
+    /// The records of these nodes; `None` for a removed node. The lock is released between the slices.
     pub fn views(&self, ids: &[NodeId], now: Instant) -> Vec<Option<NodeView>> {
         let (now, mut views) = (self.time(now), Vec::with_capacity(ids.len()));
         while views.len() < ids.len() {

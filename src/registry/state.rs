@@ -20,7 +20,7 @@ pub(super) struct State {
     is_on: bool,
     fleet: Fleet,
     pub(super) nodes: Arena<Node>,
-    /// Nodes that left; a view that is older than the last may name one of them.
+    /// Number of removed nodes. A view older than the last removal may name a removed node.
     removal_epoch: u64,
     round: u64,
     pub(super) catalogue: Catalogue,
@@ -35,12 +35,12 @@ pub(super) struct State {
     pub(super) aliases: usize,
 }
 
-/// Who asks.
+/// The client of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asking {
     /// The cell in which the promises of the client's subnet are counted.
     pub(super) cell: Cell,
-    /// The client, if its last promise is undone in what it sees.
+    /// The client, if its view ignores its last promise.
     pub(super) undoing_for: Option<Client>,
 }
 
@@ -100,7 +100,7 @@ impl State {
         (from < self.nodes.places()).then(|| self.nodes.from(from).take(most).flatten().filter_map(record).collect())
     }
 
-    /// Begins a round. Without any record the last fleet speed stays.
+    /// Begins a round. Without any record the last fleet speed is kept.
     pub(super) fn begin_round(&mut self, speed: Option<FleetSpeed>) {
         self.round += 1;
         self.fleet.speed = speed.unwrap_or(self.fleet.speed);
@@ -185,7 +185,7 @@ impl State {
         Some(&mut self.nodes.get_mut(id)?.record)
     }
 
-    /// Takes over a report and returns how many of its containers the full catalogue had no room for.
+    /// Applies a report and returns how many of its containers the full catalogue omitted.
     pub(super) fn up(&mut self, id: NodeId, report: NodeReport<'_>, time: Time, now: Instant) -> usize {
         let Some(node) = self.nodes.get_mut(id) else {
             return 0;
@@ -212,7 +212,7 @@ impl State {
         }
     }
 
-    /// The cells of one node that had promises above the cap, and those that have, as bits.
+    /// Updates `crowded` by the cells of one node with promises above the cap, before and now, as bits.
     fn recount_crowded(&mut self, before: u64, now: u64) {
         if before != now {
             for (cell, nodes) in self.crowded.iter_mut().enumerate() {
@@ -223,7 +223,7 @@ impl State {
     }
 
     /// Gives a node its place in the orders of exactly these containers, or keeps them for later while the node is
-    /// draining. Returns those for which the full catalogue had no room.
+    /// draining. Returns the containers that the full catalogue omitted.
     pub(super) fn enter(&mut self, id: NodeId, tie: u32, containers: &[Running]) -> Vec<ContainerId> {
         let mut omitted = Vec::new();
         let Some(node) = self.nodes.get_mut(id) else {
@@ -286,7 +286,7 @@ impl State {
         }
     }
 
-    /// Sets the health of a node. A node that becomes unavailable leaves all orders; returns what it had there.
+    /// Sets the health of a node. A node that becomes unavailable leaves all orders. Returns what it had there.
     /// Only [`State::up`] and [`State::put_back`] make a node available.
     pub(super) fn set_health(&mut self, id: NodeId, health: Health, now: Instant) -> Option<Withdrawn> {
         let node = self.nodes.get_mut(id)?;
@@ -321,7 +321,7 @@ impl State {
         Some(Withdrawn { tie, running })
     }
 
-    /// Makes a node that was taken down available again, as a doubted one.
+    /// Makes a node that was marked down available again, as [`Health::Doubted`].
     pub(super) fn put_back(&mut self, id: NodeId, withdrawn: &Withdrawn, now: Instant) {
         if let Some(node) = self
             .nodes
@@ -348,7 +348,7 @@ impl State {
         })
     }
 
-    /// The open promise that is undone in what a client sees, with its node.
+    /// The open promise that the client's view ignores, with its node.
     fn undone(&self, asking: Asking) -> Option<(ClientPromise, &Node)> {
         let promise = self.clients.last_promise(asking.undoing_for?)?;
         let node = self.nodes.get(promise.node)?;
@@ -384,13 +384,13 @@ impl State {
         places.iter().map(seen).collect()
     }
 
-    /// Whether the client still sees this node there.
+    /// Whether the client still sees this node in this place.
     pub(super) fn is_seen(&self, seen: Seen, asking: Asking) -> bool {
         let node = self.nodes.key_at(seen.place.node).and_then(|key| self.nodes.get(key));
         node.is_some_and(|node| node.place == Some(seen.place)) && self.seen(&[seen.place], asking) == [seen]
     }
 
-    /// The nodes at the places of a view, without those that left since; another one may have their number now.
+    /// The nodes at the places of a view, without removed nodes. Another node may have the number of a removed one.
     pub(super) fn still_there(&self, selected: &[Seen], removal_epoch: u64) -> Vec<NodeId> {
         let key = |seen: &Seen| {
             let key = self.nodes.key_at(seen.place.node)?;
@@ -426,7 +426,7 @@ impl State {
         }
     }
 
-    /// Moves a node to where it is due now, and returns where it was.
+    /// Moves a node to its current place, and returns the old one.
     pub(super) fn update_key(&mut self, id: NodeId) -> Option<Place> {
         let node = self.nodes.get_mut(id)?;
         let key = node.key(self.is_on);
@@ -454,7 +454,7 @@ impl State {
         self.nodes.get(id)?.place
     }
 
-    /// What the node's place goes by, made anew.
+    /// The key of the node's place, computed again.
     pub(super) fn key(&self, id: NodeId) -> Option<u64> {
         Some(self.nodes.get(id)?.key(self.is_on))
     }

@@ -82,14 +82,14 @@ fn count_is_learned_as_the_rule_defines() {
     assert_close(work.record.miss, 1.0);
     assert_close(work.speed(), (7.0 + 10.0) / (16.0 + 10.0 / 0.5));
     assert_eq!(work.finish(), Time(17 * SECOND).after(4.0 / work.speed()));
-    // Ten minutes later all of it counts for 1/e.
+    // Ten minutes later all of it weighs 1/e.
     work.probe_sent(Time(616 * SECOND));
     count(&mut work, &fleet, 0.0, (0, 0), Time(616 * SECOND));
     assert_close(work.record.done, 7.0 / 1_f64.exp() + 3.0);
 }
 
 #[test]
-fn one_count_moves_a_record_by_eight_typical_nodes() {
+fn one_count_moves_record_by_eight_typical_nodes() {
     for pending in [0.0, 1e19] {
         let fleet = fleet_of(1.0, 1.0);
         let mut work = Work::new(&fleet);
@@ -156,7 +156,7 @@ fn noise_comes_from_medians() {
 }
 
 #[test]
-fn cap_is_half_an_interval_of_work_within_bounds() {
+fn cap_is_half_interval_of_work_within_bounds() {
     for (speed, cap) in [(0.1, 8), (0.6, 9), (2.0, 30), (4.2, 63), (100.0, 64)] {
         assert_eq!(Work::new(&fleet_of(speed, speed)).cap(INTERVAL), cap);
     }
@@ -164,7 +164,7 @@ fn cap_is_half_an_interval_of_work_within_bounds() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// The clock goes on, or back.
+    /// The clock moves forward or back.
     Clock(i64),
     Promise,
     Sent,
@@ -191,7 +191,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
-    fn speeds_stay_in_bounds_and_promises_never_lower_keys(
+    fn speeds_stay_bounded_and_promises_never_lower_keys(
         steps in prop::collection::vec(step(), 0..300),
         interval_ms in 100..86_400_000_u64,
         max_speedup in prop::option::of(1.0..=64.0),

@@ -63,7 +63,7 @@ fn above_the_limit_only_listed_nodes_add_ids() {
     assert_eq!(nodes_of(&registry, "popular"), 40);
     assert_eq!(up(&registry, nodes[1], &ids("new", 0..3)), 3);
     assert_eq!(nodes_of(&registry, "popular"), 39);
-    // 250 of the Explorer's are gone, but no more than 10,000 may be there for a new one.
+    // 250 Explorer ids are evicted, but a new one needs fewer than 10,000 ids.
     assert_eq!(up(&registry, nodes[1], &ids("new", 0..3)), 3);
     assert_eq!(up(&registry, listed, &ids("listed", 0..10)), 0);
     assert_eq!(up(&registry, nodes[1], &ids("new", 0..3)), 0);
@@ -110,7 +110,7 @@ fn address_with_the_largest_share_gives_up_ids() {
 }
 
 #[test]
-fn long_texts_of_one_address_keep_no_other_out() {
+fn long_texts_of_one_address_evict_no_others() {
     let registry = empty();
     for port in 0..40 {
         let id = of_one_address(&registry, 0, 4_000 + port);
@@ -122,7 +122,7 @@ fn long_texts_of_one_address_keep_no_other_out() {
 }
 
 #[test]
-fn ids_of_several_addresses_or_listed_nodes_are_not_evicted() {
+fn shared_and_listed_ids_are_not_evicted() {
     let registry = empty();
     let nodes: Vec<NodeId> = (0..40).map(|port| of_one_address(&registry, 0, 4_000 + port)).collect();
     let id = |node: usize| ids("rare", node * 250..(node + 1) * 250);
@@ -153,7 +153,7 @@ fn listed_nodes_add_a_hundred_thousand_ids() {
 }
 
 #[test]
-fn removed_ids_leave_room() {
+fn removed_ids_free_their_space() {
     let (registry, nodes) = full();
     down(&registry, nodes[0]);
     assert_eq!(registry.containers().len(), MAX_CONTAINERS - 250);

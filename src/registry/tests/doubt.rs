@@ -26,7 +26,7 @@ fn promise_keeps_doubted_node_last() {
     fleet.up(1, 5);
     assert_eq!(fleet.send(client(2)), 1);
     assert_eq!(fleet.ask(client(2), page(0, 9), Purpose::Look), [1, 0]);
-    // What a client saw before the doubt is no way in front of it.
+    // The client's own view before the failure does not rank the node first.
     fleet.up(0, 0);
     assert_eq!(fleet.send(client(3)), 0);
     fleet.set_health(0, Health::Doubted);
@@ -50,7 +50,7 @@ fn node_put_back_ranks_last_with_its_containers() {
     fleet.registry.put_back(fleet.ids[0], &withdrawn, fleet.now);
     assert_eq!((fleet.registry.totals().available, fleet.registry.containers()), before);
     assert_eq!(fleet.ask(client(1), page(0, 9), Purpose::Look), [1, 0]);
-    // One that is back already stays where it is, and one that left stays away.
+    // A recovered node keeps its position, and a removed node remains removed.
     fleet.up(0, 0);
     fleet.registry.put_back(fleet.ids[0], &withdrawn, fleet.now);
     assert_eq!(fleet.ask(client(1), page(0, 9), Purpose::Look), [0, 1]);

@@ -41,7 +41,7 @@ fn page(offset: u32, n: u32) -> Page {
     Page { n, offset }
 }
 
-/// A client whose subnet no other one has.
+/// A client in a separate subnet.
 fn client(number: u32) -> Client {
     Client::V4(number << 8)
 }
@@ -102,7 +102,7 @@ impl Fleet {
         answer.expect("one container").iter().map(number).collect()
     }
 
-    /// Asks for one address and returns its node.
+    /// Requests one address and returns its node.
     fn send(&self, client: Client) -> usize {
         self.ask(client, page(0, 1), Purpose::Route)[0]
     }
@@ -122,7 +122,7 @@ impl Fleet {
             .promises
     }
 
-    /// Intervals until a node should be through with its work: jobs that it has, before anything is learned.
+    /// Intervals until a node should finish its work: its jobs, before anything is learned.
     fn jobs(&self, node: usize) -> u64 {
         let standing = self.registry.standing(self.ids[node], self.now).expect("it is listed");
         let finish = standing.finish.expect("promises are on");
@@ -151,7 +151,7 @@ fn reused_slot_is_not_in_an_older_view() {
 fn faster_node_ranks_before_one_with_less_work() {
     let mut fleet = Fleet::new(&[0; 4]);
     let mut pending = [0; 4];
-    // Each gets 60 jobs an interval, of which the first two nodes are through with 60 and the others with 15.
+    // Each gets 60 jobs per interval. The first two nodes finish 60 of them, the others 15.
     for _ in 0..40 {
         for asking in 0..60 {
             for node in 0..4 {

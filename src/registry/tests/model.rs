@@ -1,4 +1,4 @@
-//! The whole registry against a naive one that sorts all nodes for each answer.
+//! Compares the registry with a naive model that sorts all nodes for each response.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -34,7 +34,7 @@ enum Step {
     BeginProbe {
         node: usize,
     },
-    /// Of the probe that is under way, if one is.
+    /// Of the probe in progress, if any.
     Report {
         node: usize,
         runs: Vec<(usize, Option<u8>)>,
@@ -44,7 +44,7 @@ enum Step {
         node: usize,
     },
     Round,
-    /// The clock goes on, or back.
+    /// The clock moves forward or back.
     Clock {
         seconds: i64,
     },
@@ -109,7 +109,7 @@ struct ModelNode {
     runs: Option<BTreeMap<&'static str, Option<String>>>,
 }
 
-/// Node, its last probe, and the key that it had when a client was promised it last.
+/// Node, its last probe, and its key at the client's last promise.
 #[derive(Clone, Copy, Debug)]
 struct ModelPromise {
     id: NodeId,
@@ -298,7 +298,7 @@ fn take(step: Step, model: &mut Model, registry: &Registry, now: &mut Instant) -
     Ok(())
 }
 
-/// Each order is the naive sort of the places of its nodes, and each place is what the node's work says.
+/// Each order is the naive sort of the places of its nodes, and each place follows from the node's work.
 fn check_orders(model: &Model, registry: &Registry) -> Result<(), TestCaseError> {
     let state = registry.lock();
     for id in CONTAINERS {
@@ -322,7 +322,7 @@ fn check_orders(model: &Model, registry: &Registry) -> Result<(), TestCaseError>
 
 proptest! {
     #[test]
-    fn answers_as_a_registry_that_sorts_all_nodes_each_time(steps in prop::collection::vec(step(), 0..250)) {
+    fn registry_equals_naive_model_that_sorts_all_nodes(steps in prop::collection::vec(step(), 0..250)) {
         let mut now = start();
         let policy = PromisePolicy::On { weight: WEIGHT, max_speedup: None };
         let registry = Registry::new(policy, INTERVAL, now);

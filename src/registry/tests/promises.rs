@@ -1,4 +1,4 @@
-//! What a promise changes, for whom, and for how long.
+//! What a promise changes, for which clients, and for how long.
 
 use proptest::prelude::*;
 
@@ -32,7 +32,7 @@ proptest! {
             seen.extend(fleet.ask(client(1), page(seen.len() as u32, size), Purpose::Route));
         }
         prop_assert_eq!(&seen[..], &order[..seen.len()]);
-        // A look at a page behind the first sees the same, and the next first page what was promised.
+        // A HEAD of a later page sees the same, and the next first page sees the promises.
         prop_assert_eq!(fleet.ask(client(1), page(1, 99), Purpose::Look), &order[1..]);
         let next = fleet.ask(client(2), page(0, 99), Purpose::Look);
         prop_assert_eq!(fleet.ask(client(1), page(0, 99), Purpose::Route), next);
@@ -43,7 +43,7 @@ proptest! {
         steps in prop::collection::vec((0..4_u8, 0..9_u64), 0..200),
     ) {
         let fleet = Fleet::new(&[0]);
-        // Promises made before the probe under way was sent, and since.
+        // Promises made before the probe in progress was sent, and since.
         let (mut before, mut after) = (0, 0);
         let mut under_way = None;
         for (asking, (what, jobs)) in steps.into_iter().enumerate() {
@@ -57,7 +57,7 @@ proptest! {
                 (3, Some(probe)) => {
                     fleet.report(0, probe, jobs);
                     (before, under_way) = (0, None);
-                    // What the probe could not know of counts beside what it reports; nobody did a job, since no time passes.
+                    // Later promises add to the reported jobs. No job is done, because no time passes.
                     prop_assert_eq!(fleet.jobs(0), jobs + after);
                 }
                 _ if before + after < 32 => {
@@ -164,7 +164,7 @@ fn report_ends_promises_above_the_cap() {
     let probe = fleet.begin_probe(0);
     fleet.send_all(20);
     fleet.report(0, probe, 0);
-    // Ten promises were made after the probe was sent: eight count for all, two only for the subnet.
+    // Ten promises were made after the probe was sent: eight affect all clients, two only the subnet.
     assert_eq!((fleet.promises(0), fleet.jobs(0)), (CAP, CAP));
     fleet.up(1, 9);
     assert_eq!(fleet.ask(client(1), page(0, 2), Purpose::Look), [0, 1]);
@@ -184,7 +184,7 @@ fn removed_node_ends_its_promises_above_the_cap() {
 }
 
 #[test]
-fn doubted_node_ranks_last_for_a_subnet_above_its_cap() {
+fn doubted_node_ranks_last_for_subnet_above_cap() {
     let fleet = Fleet::new(&[0, 0]);
     fleet.set_health(1, Health::Doubted);
     (0..1_000).for_each(|number| assert_eq!(fleet.send(of_subnet(number)), 0));

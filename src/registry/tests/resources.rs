@@ -127,7 +127,7 @@ fn readers_follow_the_ranks() {
 }
 
 #[test]
-fn above_the_limit_the_last_ranks_lose_their_entries() {
+fn above_limit_last_ranks_lose_their_entries() {
     const MIB: usize = 1 << 20;
     let (registry, nodes) = fleet(3);
     // 48 MiB for the last node, then as much for the first one.
@@ -135,7 +135,7 @@ fn above_the_limit_the_last_ranks_lose_their_entries() {
     assert!(!set(&registry, nodes[0], entries(&RUNS, 24 * MIB)));
     assert_eq!(known(&registry).len(), 1);
     assert!(state(&registry, nodes[2]).contains("no room"));
-    // The second node has no room: the first one ranks before it.
+    // The second node exceeds the limit: the first one ranks before it.
     assert!(!set(&registry, nodes[1], entries(&RUNS, 24 * MIB)));
     assert!(set(&registry, nodes[1], entries(&["a"], 15 * MIB)));
     assert_eq!(known(&registry).len(), 2);
