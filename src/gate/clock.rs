@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// The event loop never takes this long between two events, unless the process does not run.
 const MAX_LAG: Duration = Duration::from_millis(500);
 
-/// A clock that stands still while the process is stopped (SIGSTOP, a paused VM): deadlines would otherwise be over before
+/// A clock that stops while the process is stopped (SIGSTOP, a paused VM): deadlines would otherwise be over before
 /// what arrived in the meantime is read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {

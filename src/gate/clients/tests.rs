@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::connection::{HEAD_TIMEOUT, LINGER_TIMEOUT, MIN_WAIT, MIN_WRITE, WRITE_TIMEOUT};
 use super::*;
 
-/// The share of one client is then four.
+/// The share of one client is four.
 const MAX_CONNECTIONS: usize = 16;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 const BUSY: &str = "The router is busy";
@@ -15,13 +15,13 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]";
 /// More than the sockets between the gate and a client hold.
 const LONG: usize = 20 * 1024 * 1024;
 
-/// Longer than anything may take before it makes room.
+/// Longer than any connection is protected from eviction.
 const PATIENT: Duration = Duration::from_secs(2);
 
-/// Where a test wants a connection to stand.
+/// The stage to which a test brings a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
-    /// Accepted, and silent.
+    /// Accepted and silent.
     Reading,
     Waiting,
     Inside,
@@ -74,7 +74,7 @@ fn ip(last: u8) -> IpAddr {
 }
 
 impl Rig {
-    /// A connection from there, and its key unless it was rejected. By then the last one has had its time.
+    /// A connection of this peer, and its key unless it was rejected. Earlier connections may be evicted by then.
     fn admit(&mut self, peer: IpAddr) -> (TcpStream, Option<Key>) {
         let before: Vec<Key> = self.keys();
         let client = TcpStream::connect(self.listener.local_addr().expect("bound")).expect("a connection");
@@ -91,26 +91,26 @@ impl Rig {
         (client, key.expect("it is taken in"))
     }
 
-    /// A connection from there that was brought to that stage.
+    /// A connection of this peer at this stage.
     fn admitted_at(&mut self, peer: IpAddr, at: At) -> (TcpStream, Key) {
         let (client, key) = self.admitted(peer);
         self.bring(key, at);
         (client, key)
     }
 
-    /// All that have a place.
+    /// All connections with a slot.
     fn keys(&self) -> Vec<Key> {
         let all = self.clients.sockets.iter();
         let held = all.filter(|(_, socket)| socket.holder != Holder::Nobody);
         held.map(|(key, _)| key).collect()
     }
 
-    /// Lets a connection that was just accepted or is idle come so far, by what happens on the way there.
+    /// Brings a new or idle connection to this stage, by the events on the way there.
     #[track_caller]
     fn bring(&mut self, key: Key, at: At) {
         let request = match at {
             At::Reading => return,
-            // There may be more than it says.
+            // More bytes than announced may follow.
             At::Lingering => &b"POST /a HTTP/1.1\r\nHost: b\r\nContent-Length: 5\r\n\r\n"[..],
             _ => GET,
         };
@@ -127,7 +127,7 @@ impl Rig {
         self.clients.pump(key, Event::Responded(number, response), self.now);
     }
 
-    /// Sends the next waiting request inside, which is one of this connection, and returns its number.
+    /// Forwards the next waiting request, which belongs to this connection, and returns its number.
     #[track_caller]
     fn forward(&mut self, key: Key) -> u32 {
         let (client, request) = self.clients.next_waiting(self.now).expect("it waits");
@@ -148,7 +148,7 @@ impl Rig {
     }
 }
 
-/// All that the client is sent until the connection ends, however it does.
+/// All bytes that the client receives until the connection closes or fails.
 fn all(mut client: TcpStream) -> String {
     let mut got = Vec::new();
     let _ = client.read_to_end(&mut got);
@@ -163,7 +163,7 @@ fn is_prepared_503(answer: &str, why: &str) -> bool {
 }
 
 #[test]
-fn a_client_has_a_quarter_of_the_connections_and_a_503_past_it() {
+fn client_above_quarter_of_connections_gets_503() {
     let mut rig = rig();
     let held: Vec<_> = (0..4).map(|_| rig.admitted(ip(1))).collect();
     let (fifth, key) = rig.admit(ip(1));
@@ -171,19 +171,19 @@ fn a_client_has_a_quarter_of_the_connections_and_a_503_past_it() {
     assert!(is_prepared_503(&all(fifth), SHARE));
     assert_eq!(rig.refused(Refused::Share), 1);
     rig.admitted(ip(2));
-    // A place that is given back is one to take.
+    // A released slot is free again.
     rig.clients.close(held[0].1, None);
     rig.admitted(ip(1));
     assert_eq!(rig.admit(ip(1)).1, None);
 }
 
 #[test]
-fn at_its_share_a_clients_own_connection_that_was_answered_longest_ago_gives_way() {
+fn at_share_limit_evicts_longest_idle() {
     let mut rig = rig();
     let busy = rig.admitted_at(ip(1), At::Inside);
     let idle = [At::Idle, At::Idle, At::Lingering].map(|at| rig.admitted_at(ip(1), at));
     let other = rig.admitted_at(ip(2), At::Idle);
-    // It is answered once more, and so idle least.
+    // It gets another response, and so is idle for the shortest time.
     rig.bring(idle[0].1, At::Idle);
     let _new: Vec<_> = (0..3).map(|_| rig.admitted_at(ip(1), At::Inside)).collect();
     assert!([busy.1, other.1].into_iter().all(|key| rig.is_there(key)));
@@ -194,7 +194,7 @@ fn at_its_share_a_clients_own_connection_that_was_answered_longest_ago_gives_way
 }
 
 #[test]
-fn the_one_that_is_idle_longest_goes_first() {
+fn longest_idle_connection_is_evicted_first() {
     let mut rig = rig();
     let idle: Vec<_> = (0..4).map(|_| rig.admitted_at(ip(1), At::Idle)).collect();
     rig.bring(idle[0].1, At::Idle);
@@ -206,7 +206,7 @@ fn the_one_that_is_idle_longest_goes_first() {
 }
 
 #[test]
-fn a_share_is_that_of_an_ipv6_network_and_of_an_ipv4_address_however_it_is_written() {
+fn share_covers_ipv6_network_or_any_ipv4_form() {
     let mut rig = rig();
     let addr = |addr: &str| addr.parse::<IpAddr>().expect("an address");
     let held: Vec<_> = (1..=4).map(|n| rig.admitted(addr(&format!("2001:db8::{n}")))).collect();
@@ -218,7 +218,7 @@ fn a_share_is_that_of_an_ipv6_network_and_of_an_ipv4_address_however_it_is_writt
 }
 
 #[test]
-fn a_trusted_proxy_has_no_share() {
+fn trusted_proxy_has_no_share() {
     let mut rig = rig();
     let proxy: IpAddr = "10.0.0.1".parse().expect("an address");
     let held: Vec<_> = (0..MAX_CONNECTIONS).map(|_| rig.admitted(proxy)).collect();
@@ -227,10 +227,10 @@ fn a_trusted_proxy_has_no_share() {
 }
 
 #[test]
-fn at_the_cap_the_longest_wait_of_the_client_that_holds_most_makes_room() {
+fn at_cap_evicts_longest_wait_of_largest_client() {
     let mut rig = rig();
     let mut held = Vec::new();
-    // The oldest connection of all is one of two of its client; 9 has four, the most.
+    // The oldest connection belongs to a client with two. Client 9 has the most, four.
     for last in [1, 9, 9, 9, 9, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5] {
         held.push(rig.admitted(ip(last)));
     }
@@ -241,7 +241,7 @@ fn at_the_cap_the_longest_wait_of_the_client_that_holds_most_makes_room() {
 }
 
 #[test]
-fn requests_that_are_being_answered_make_no_room_and_a_503_is_left_for_when_all_are() {
+fn requests_in_flight_are_not_evicted() {
     let mut rig = rig();
     let mut held: Vec<_> = (0..15_u8).map(|n| rig.admitted_at(ip(n / 4), At::Inside)).collect();
     held.push(rig.admitted(ip(3)));
@@ -255,7 +255,7 @@ fn requests_that_are_being_answered_make_no_room_and_a_503_is_left_for_when_all_
 }
 
 #[test]
-fn a_head_has_a_moment_and_an_answer_a_second_before_they_make_room_for_a_client_that_holds_as_many() {
+fn recent_stage_is_not_evicted_for_equal_client() {
     for (at, least) in [
         (At::Reading, MIN_WAIT),
         (At::Lingering, MIN_WAIT),
@@ -275,7 +275,7 @@ fn a_head_has_a_moment_and_an_answer_a_second_before_they_make_room_for_a_client
 }
 
 #[test]
-fn a_request_that_waits_for_a_worker_gives_way_to_one_of_a_client_that_holds_less() {
+fn waiting_request_is_evicted_for_smaller_client() {
     let mut rig = rig();
     let head = b"HEAD /a HTTP/1.1\r\nHost: b\r\n\r\n";
     let mut held: Vec<_> = (0..11_u8).map(|n| rig.admitted_at(ip(n / 4), At::Inside)).collect();
@@ -301,7 +301,7 @@ fn a_request_that_waits_for_a_worker_gives_way_to_one_of_a_client_that_holds_les
 }
 
 #[test]
-fn nobody_makes_room_for_a_client_that_holds_more() {
+fn client_with_more_connections_evicts_none() {
     let mut rig = rig();
     let at = |n| if n == 2 { At::Reading } else { At::Inside };
     let held: Vec<_> = [1, 1, 1, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5]
@@ -315,7 +315,7 @@ fn nobody_makes_room_for_a_client_that_holds_more() {
 }
 
 #[test]
-fn a_client_that_would_still_hold_as_many_as_the_newcomer_makes_room_at_once() {
+fn client_still_equal_after_eviction_is_evicted_immediately() {
     for at in [At::Reading, At::Lingering, At::Writing] {
         let mut rig = rig();
         let _held: Vec<_> = (0..15_u8).map(|n| rig.admitted_at(ip(n / 2), At::Inside)).collect();
@@ -323,7 +323,7 @@ fn a_client_that_would_still_hold_as_many_as_the_newcomer_makes_room_at_once() {
         rig.clients.close(key, None);
         let (_client, key) = rig.admitted_at(ip(6), at);
         rig.now -= MIN_WAIT;
-        // One that holds one already would then hold more.
+        // A client that has one already would then have more.
         let (_one, one) = rig.admitted_at(ip(100), at);
         assert!(!rig.is_there(key), "{at:?}");
         rig.now -= MIN_WAIT;
@@ -333,7 +333,7 @@ fn a_client_that_would_still_hold_as_many_as_the_newcomer_makes_room_at_once() {
 }
 
 #[test]
-fn a_proxys_connections_make_room_when_nobody_elses_do() {
+fn proxy_connections_are_evicted_last() {
     let mut rig = rig();
     let proxy: IpAddr = "10.0.0.1".parse().expect("an address");
     let held: Vec<_> = (0..15).map(|_| rig.admitted(proxy)).collect();
@@ -345,7 +345,7 @@ fn a_proxys_connections_make_room_when_nobody_elses_do() {
 }
 
 #[test]
-fn a_newcomer_at_the_cap_looks_at_so_many_and_the_next_one_at_others() {
+fn eviction_scan_continues_after_last_position() {
     let mut arena = Arena::default();
     let keys: Vec<Key> = (0..5).map(|n| arena.insert(n)).collect();
     arena.remove(keys[3]);
@@ -359,7 +359,7 @@ fn a_newcomer_at_the_cap_looks_at_so_many_and_the_next_one_at_others() {
 }
 
 #[test]
-fn those_rejected_linger_beyond_the_cap_up_to_a_bound() {
+fn rejected_connections_linger_up_to_a_limit() {
     let mut rig = rig();
     let _held: Vec<_> = (0..4).map(|_| rig.admitted(ip(1))).collect();
     let refused: Vec<_> = (0..MAX_REJECTED + 3).map(|_| rig.admit(ip(1)).0).collect();
@@ -371,7 +371,7 @@ fn those_rejected_linger_beyond_the_cap_up_to_a_bound() {
     rig.now += LINGER_TIMEOUT;
     rig.clients.expire(rig.now);
     assert_eq!(rig.clients.rejected, 0);
-    // The cap is what it was.
+    // The cap remains the same.
     let _more: Vec<_> = (4..16).map(|n| rig.admitted(ip(n))).collect();
     assert_eq!(rig.refused(Refused::MadeRoom), 0);
 }
@@ -427,7 +427,7 @@ fn empty_lines_leave_a_connection_idle() {
 }
 
 #[test]
-fn at_a_quarter_of_the_connections_no_more_is_deferred() {
+fn at_quarter_of_connections_defers_no_more() {
     let mut rig = rig();
     for n in 0..MAX_CONNECTIONS as u8 / 4 {
         assert!(rig.clients.may_defer());
@@ -452,7 +452,7 @@ fn reader_without_progress_is_evicted_first() {
     };
     let (_stuck, stuck) = half(&mut rig, 1);
     let (mut steady, reading) = half(&mut rig, 2);
-    // It has more to read than the other one, which began earlier, but it has just read some.
+    // It has more unread bytes than the older one, but has just read some.
     let mut buffer = vec![0; 4096];
     rig.now += MIN_WRITE;
     let _ = steady.read(&mut buffer).expect("there is more");
@@ -463,10 +463,10 @@ fn reader_without_progress_is_evicted_first() {
 }
 
 #[test]
-fn a_reader_that_has_stopped_is_cut_off() {
+fn reader_that_has_stopped_is_disconnected() {
     let mut rig = rig();
     let (_client, key) = rig.admitted_at(ip(1), At::Writing);
-    // What the kernel has taken is not progress.
+    // Bytes that only the kernel accepts are not progress.
     rig.expire_after(WRITE_TIMEOUT - Duration::from_millis(2));
     assert!(rig.is_there(key));
     rig.expire_after(WRITE_TIMEOUT + Duration::from_millis(2));
@@ -475,10 +475,10 @@ fn a_reader_that_has_stopped_is_cut_off() {
 }
 
 #[test]
-fn the_reader_that_holds_most_unread_is_cut_off_when_too_much_is_unsent() {
+fn above_unsent_limit_evicts_reader_with_most_unread() {
     let mut rig = rig();
     let (mut client, first) = rig.admitted_at(ip(1), At::Writing);
-    // It has taken some, and so holds less than the next one.
+    // It has read some, and so has less unread data than the next one.
     let (mut buffer, before) = (vec![0; LONG / 2], rig.clients.unsent());
     while rig.clients.unsent() > before - LONG / 4 {
         let _ = client.read(&mut buffer).expect("there is more");
@@ -498,7 +498,7 @@ fn the_reader_that_holds_most_unread_is_cut_off_when_too_much_is_unsent() {
 }
 
 #[test]
-fn an_answer_that_is_taken_in_pieces_is_all_there() {
+fn response_read_in_pieces_is_complete() {
     let mut rig = rig();
     let (mut client, key) = rig.admitted_at(ip(1), At::Inside);
     let body: Vec<u8> = (0..LONG).map(|n| n as u8).collect();
@@ -515,7 +515,7 @@ fn an_answer_that_is_taken_in_pieces_is_all_there() {
 }
 
 #[test]
-fn what_comes_behind_the_last_request_takes_nothing_of_its_answer() {
+fn bytes_after_last_request_leave_response_complete() {
     let mut rig = rig();
     rustix::net::sockopt::set_socket_send_buffer_size(&rig.listener, super::super::SEND_BUFFER_BYTES).expect("set");
     let (mut client, key) = rig.admitted(ip(1));

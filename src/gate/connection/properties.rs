@@ -1,5 +1,5 @@
-//! Whatever the client, the workers and the clock do, in whatever order: each request is answered once, in order, by its
-//! own answer, a HEAD without a body, and the connection ends as announced.
+//! Whatever the client, the workers and the clock do, in any order: each request gets one response, its own, in order, a
+//! HEAD without a body, and the connection closes as announced.
 
 use std::net::Ipv4Addr;
 use std::time::SystemTime;
@@ -9,13 +9,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::CorsOrigins;
 
-/// What a client asks, with what becomes of the connection.
+/// A request of a client, with its effect on the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ask {
     Get,
     Head,
     Options,
-    /// The empty lines before it are left over from the request before.
+    /// Empty lines remain from the request before.
     AfterEmptyLines,
     Old,
     OldKept,
@@ -27,26 +27,26 @@ enum Ask {
     Malformed,
 }
 
-/// What happens, sensible or not: events that the kernel told before something else changed come too.
+/// An event, expected or not, including outdated events of the kernel.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// The client sends so many bytes more.
+    /// The client sends this many more bytes.
     Send(usize),
-    /// It will send no more, of what it has not sent either.
+    /// The client sends no more, not even the rest of a request.
     End,
-    /// The kernel says that there is something to read, of which the gate reads so much.
+    /// The kernel reports that data is readable. The gate reads at most this many bytes.
     Readable(usize),
-    /// The kernel has room for so many bytes of an answer.
+    /// The kernel accepts this many bytes of a response.
     Writable(usize),
     Dispatch,
     Answer,
-    /// The workers put the answer off, with or without room for one more that waits.
+    /// The workers defer the request. True: it may wait.
     Defer(bool),
-    /// An answer to another request.
+    /// A response to another request.
     WrongAnswer(u32),
     Fail,
     WrongFailure(u32),
-    /// So many milliseconds pass.
+    /// This many milliseconds pass.
     Pass(u64),
     Drain,
 }
@@ -71,7 +71,7 @@ fn asks() -> impl Strategy<Value = Vec<Ask>> {
     prop::collection::vec(prop_oneof![6 => kept, 1 => any], 0..7)
 }
 
-/// Steps of which none is anybody's fault, so that all requests have to be answered.
+/// Steps without errors, so that all requests must get a response.
 fn calm_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (1..90_usize).prop_map(Step::Send),
@@ -127,14 +127,14 @@ impl Ask {
     }
 }
 
-/// What a worker says to a request, and what a client has to see of it.
+/// The response of a worker, as the client must receive it.
 fn answer(target: &str, persistence: &str, cors: &str, is_head: bool) -> String {
     let body = if is_head { "" } else { target };
     let len = target.len();
     format!("HTTP/1.1 200 OK\r\n{cors}Content-Length: {len}\r\nX: {persistence}\r\n\r\n{body}")
 }
 
-/// Drives a connection as the gate does, with a client, a worker and a kernel that the test plays.
+/// Drives a connection as the gate does. The test plays the client, the worker and the kernel.
 struct World {
     connection: Connection,
     now: Instant,
@@ -142,7 +142,7 @@ struct World {
     /// Sent by the client and not read yet.
     in_socket: Vec<u8>,
     has_ended: bool,
-    /// Bytes for which the kernel has room.
+    /// Bytes that the kernel accepts.
     space: usize,
     got: Vec<u8>,
     queued: bool,
@@ -295,7 +295,7 @@ impl World {
         }
     }
 
-    /// Everybody does what is left to do, the kernel telling only what the connection wants to be told.
+    /// Completes all remaining steps. The kernel reports only the events of interest.
     fn finish(&mut self) {
         self.step(Step::Send(usize::MAX));
         while self.closed.is_none() {
@@ -317,7 +317,7 @@ impl World {
     }
 }
 
-/// What a client has to see if nobody does anything wrong, answer for answer; the last one may be a refusal.
+/// The responses that a client must receive without errors. The last one may be a refusal.
 fn expected(asks: &[Ask], cors: &CorsOrigins) -> (Vec<String>, bool) {
     let mut answers = Vec::new();
     for (number, ask) in asks.iter().enumerate() {
@@ -338,7 +338,7 @@ fn cors() -> impl Strategy<Value = CorsOrigins> {
 }
 
 proptest! {
-    // A counterexample is printed; without this a file would be left beside the sources too.
+    // A counterexample is only printed. By default proptest also writes it beside the sources.
     #![proptest_config(ProptestConfig {
         failure_persistence: None,
         cases: ProptestConfig::default().cases.max(2_000),
@@ -346,7 +346,7 @@ proptest! {
     })]
 
     #[test]
-    fn each_request_is_answered_once_in_order_and_the_connection_ends_as_announced(
+    fn each_request_gets_one_response_in_order(
         asks in asks(), steps in prop::collection::vec(calm_step(), 0..80), cors in cors(),
     ) {
         let mut world = World::new(&asks, cors.clone());
@@ -367,14 +367,14 @@ proptest! {
     }
 
     #[test]
-    fn whatever_goes_wrong_the_answers_are_those_asked_for_in_order_and_a_refusal_is_the_last(
+    fn after_errors_responses_stay_in_order_refusal_last(
         asks in asks(), steps in prop::collection::vec(rough_step(), 0..80), cors in cors(),
     ) {
         let mut world = World::new(&asks, cors.clone());
         steps.into_iter().for_each(|step| world.step(step));
         world.finish();
         let mut got = &*String::from_utf8_lossy(&world.got).into_owned();
-        // The last request of a connection that drains is answered with another line.
+        // The last response of a draining connection has another line.
         let (answers, _) = expected(&asks, &cors);
         let mut at = 0;
         while let Some(answer) = answers.get(at) {
@@ -389,21 +389,21 @@ proptest! {
             answer.starts_with(got) || closing.starts_with(got)
         });
         let is_refusal = got.contains("\r\nConnection: close\r\n") && got.matches("HTTP/1.1").count() == 1;
-        // A client that does not read may have been cut off within a refusal.
+        // A client that does not read may be disconnected within a refusal.
         let is_cut_refusal = world.closed.is_some() && !got.contains(" 200 ") && got.matches("HTTP/1.1").count() <= 1;
         prop_assert!(got.is_empty() || cut || is_refusal || is_cut_refusal, "{got:?} instead of {:?}", answers.get(at));
         prop_assert!(!got.contains("/wrong"));
     }
 
     #[test]
-    fn a_head_that_is_refused_has_no_body(
+    fn refused_head_request_has_no_body(
         steps in prop::collection::vec(rough_step(), 0..40), cors in cors(),
     ) {
         let mut world = World::new(&[Ask::Head; 3], cors);
         steps.into_iter().for_each(|step| world.step(step));
         world.finish();
         let got = String::from_utf8_lossy(&world.got).into_owned();
-        // What ends before its method is complete, a 400 or a 408, may be anything.
+        // A head that breaks off within its method (400 or 408) may have any method.
         prop_assert!(!got.contains("HTTP/1.1 50") || !got.contains('{'), "{got:?}");
     }
 }

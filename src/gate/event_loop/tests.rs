@@ -24,11 +24,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]";
 const GET: &[u8] = b"GET /a HTTP/1.1\r\nHost: b\r\nX: y\r\n\r\n";
 
-/// What the closure that spawns workers goes by.
+/// The settings of the closure that spawns workers.
 #[derive(Default)]
 struct Script {
     fails: AtomicBool,
-    /// Pools that were told to stop.
+    /// Pools that were stopped.
     stopped: AtomicUsize,
 }
 
@@ -36,7 +36,7 @@ struct Script {
 struct Worker {
     stream: UnixStream,
     exchange: Arc<Exchange>,
-    /// Received, and not taken yet.
+    /// Received and not taken yet.
     input: String,
 }
 
@@ -154,7 +154,7 @@ impl Drop for Rig {
 }
 
 impl Rig {
-    /// Handles what has come until the condition holds.
+    /// Handles events until the condition holds.
     #[expect(clippy::disallowed_methods, reason = "a deadline that only a hang reaches")]
     #[track_caller]
     fn until(&mut self, what: &str, mut done: impl FnMut(&mut EventLoop) -> bool) {
@@ -212,7 +212,7 @@ impl Rig {
         client
     }
 
-    /// A client whose request is inside, or waits for a place there.
+    /// A client with a request that is inside or waits for a ticket.
     fn ask(&mut self) -> TcpStream {
         let mut client = self.connect();
         client.write_all(GET).expect("sent");
@@ -224,7 +224,7 @@ impl Rig {
         client
     }
 
-    /// The next request that comes to this worker.
+    /// The next request of this worker.
     #[track_caller]
     fn next_request(&mut self, worker: &mut Worker) -> Taken {
         let mut next = None;
@@ -235,7 +235,7 @@ impl Rig {
         next.expect("waited for")
     }
 
-    /// What the client is sent until it has that many bytes' worth of it, or the connection ends.
+    /// The first bytes that the client receives, at most this many, or until the connection closes.
     #[track_caller]
     fn read(&mut self, client: &mut TcpStream, is_all: impl Fn(&str) -> bool) -> String {
         let mut got = String::new();
@@ -305,7 +305,7 @@ fn only_method_and_target_travel_and_response_returns() {
 }
 
 #[test]
-fn half_closed_client_is_answered() {
+fn half_closed_client_gets_its_response() {
     let mut rig = rig();
     let mut worker = rig.worker();
     let mut client = rig.ask();
@@ -349,7 +349,7 @@ fn slow_response_delays_no_other() {
 }
 
 #[test]
-fn lost_workers_cost_their_requests_a_502_and_are_replaced() {
+fn lost_workers_return_502_and_are_replaced() {
     let mut rig = rig();
     let worker = rig.worker();
     let (mut one, mut other) = (rig.ask(), rig.ask());
@@ -383,7 +383,7 @@ fn stuck_worker_returns_502_at_response_timeout() {
     let mut rig = rig();
     let mut worker = rig.worker();
     let mut client = rig.ask();
-    // Others that are answered meanwhile change nothing.
+    // Responses to other requests change nothing.
     rig.tick_after(RESPONSE_TIMEOUT / 2);
     worker.take_one();
     let mut other = rig.ask();
@@ -414,7 +414,7 @@ fn request_that_waits_for_others_is_not_overdue() {
 }
 
 #[test]
-fn request_without_a_ticket_waits_a_second_and_gets_503() {
+fn request_without_ticket_gets_503_after_a_second() {
     let mut rig = rig();
     let _worker = rig.worker();
     let inside: Vec<TcpStream> = (0..MAX_IN_FLIGHT).map(|_| rig.ask()).collect();
@@ -432,7 +432,7 @@ fn request_without_a_ticket_waits_a_second_and_gets_503() {
 }
 
 #[test]
-fn waiting_request_goes_inside_when_a_ticket_is_free() {
+fn waiting_request_is_forwarded_with_free_ticket() {
     let mut rig = rig();
     let mut worker = rig.worker();
     let mut inside: Vec<TcpStream> = (0..=MAX_IN_FLIGHT).map(|_| rig.ask()).collect();
@@ -446,7 +446,7 @@ fn waiting_request_goes_inside_when_a_ticket_is_free() {
 }
 
 #[test]
-fn pool_that_does_not_start_is_retried_and_requests_get_503() {
+fn failed_pool_start_is_retried_and_returns_503() {
     let mut rig = rig();
     drop(rig.worker());
     rig.script.fails.store(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! What holds for any bytes.
+//! Properties of the parser for any bytes.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -103,11 +103,11 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    // A counterexample is printed; without this a file would be left beside the sources too.
+    // A counterexample is only printed. By default proptest also writes it beside the sources.
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: ProptestConfig::default().cases.max(2_000), ..ProptestConfig::default() })]
 
     #[test]
-    fn the_verdict_is_the_same_for_any_cutting(bytes in bytes(), cuts in prop::collection::vec(any::<Index>(), 0..8)) {
+    fn verdict_is_the_same_for_any_split(bytes in bytes(), cuts in prop::collection::vec(any::<Index>(), 0..8)) {
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
         cuts.sort_unstable();
         let verdict = judge(&bytes);
@@ -117,7 +117,7 @@ proptest! {
     }
 
     #[test]
-    fn the_verdict_on_a_head_does_not_depend_on_what_follows(bytes in bytes(), more in bytes()) {
+    fn head_verdict_is_independent_of_following_bytes(bytes in bytes(), more in bytes()) {
         match judge(&bytes) {
             Ok(None) => {}
             verdict => prop_assert_eq!(judge(&[bytes, more].concat()), verdict),
@@ -125,7 +125,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_handed_on_reads_as_the_same_method_and_target(bytes in bytes()) {
+    fn forwarded_head_has_same_method_and_target(bytes in bytes()) {
         let Ok(Some((len, request))) = judge(&bytes) else {
             return Ok(());
         };

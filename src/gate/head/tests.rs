@@ -1,11 +1,11 @@
 use super::*;
 
-/// What becomes of bytes that are all here: the head's length and its request, or none while it isn't complete.
+/// Parses bytes that arrive together: the head's length and its request, `None` if incomplete.
 pub(super) fn judge(bytes: &[u8]) -> Result<Option<(usize, Request)>, Refusal> {
     judge_in_pieces(bytes, &[])
 }
 
-/// The same for bytes that arrive cut at these places, which are in order.
+/// Parses bytes that arrive split at these sorted positions.
 pub(super) fn judge_in_pieces(bytes: &[u8], cuts: &[usize]) -> Result<Option<(usize, Request)>, Refusal> {
     let mut scanner = Scanner::default();
     for end in cuts.iter().chain([&bytes.len()]) {
@@ -34,7 +34,7 @@ fn refused(head: impl AsRef<[u8]>) -> Refusal {
     }
 }
 
-/// A GET of HTTP/1.1 with these header lines, none of which is Host.
+/// A GET of HTTP/1.1 with these header lines besides Host.
 fn get(lines: &str) -> String {
     format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n")
 }
@@ -50,7 +50,7 @@ fn malformed(head: impl AsRef<[u8]>, what: &'static str) {
 }
 
 #[test]
-fn a_usual_request_is_method_target_and_what_becomes_of_the_connection() {
+fn usual_request_has_method_target_and_persistence() {
     let request = accepted("GET /api/v1/ips?container=a&n=1 HTTP/1.1\r\nHost: r:4000\r\nAccept: */*\r\n\r\n");
     let expected = Request {
         method: "GET".to_owned(),
@@ -62,7 +62,7 @@ fn a_usual_request_is_method_target_and_what_becomes_of_the_connection() {
 }
 
 #[test]
-fn a_head_ends_at_its_empty_line_and_not_before() {
+fn head_ends_at_its_empty_line() {
     let head = get("");
     for end in 0..head.len() {
         assert_eq!(judge(&head.as_bytes()[..end]), Ok(None), "{end}");
@@ -80,7 +80,7 @@ fn empty_lines_before_a_request_are_skipped() {
 }
 
 #[test]
-fn a_head_of_8192_bytes_is_read_and_one_of_8193_is_too_long() {
+fn head_above_8192_bytes_is_too_long() {
     let padded = |len: usize| {
         let rest = get("X: \r\n").len();
         get(&format!("X: {}\r\n", "x".repeat(len - rest)))
@@ -99,13 +99,13 @@ fn a_head_of_8192_bytes_is_read_and_one_of_8193_is_too_long() {
 }
 
 #[test]
-fn a_hundred_headers_are_read_and_one_more_is_too_many() {
+fn more_than_100_headers_are_too_many() {
     accepted(get(&"X: y\r\n".repeat(99)));
     assert_eq!(refused(get(&"X: y\r\n".repeat(100))), Refusal::TooLong);
 }
 
 #[test]
-fn http_1_0_needs_no_host_and_closes_unless_it_asks_otherwise() {
+fn http_1_0_needs_no_host_and_closes_by_default() {
     assert_eq!(accepted("GET / HTTP/1.0\r\n\r\n").persistence, Persistence::Close);
     let kept = accepted("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n");
     assert_eq!(kept.persistence, Persistence::KeepAlive);
@@ -114,7 +114,7 @@ fn http_1_0_needs_no_host_and_closes_unless_it_asks_otherwise() {
 }
 
 #[test]
-fn http_1_1_persists_unless_any_connection_header_says_close() {
+fn http_1_1_persists_without_connection_close() {
     for (lines, persistence) in [
         ("Connection: keep-alive\r\n", Persistence::Persist),
         ("Connection: closed\r\n", Persistence::Persist),
@@ -127,7 +127,7 @@ fn http_1_1_persists_unless_any_connection_header_says_close() {
 }
 
 #[test]
-fn a_higher_minor_version_is_served_and_another_major_one_is_not() {
+fn higher_minor_version_is_served_other_major_refused() {
     for version in ["HTTP/1.2", "HTTP/1.9"] {
         let request = accepted(format!("GET / {version}\r\nHost: a\r\n\r\n"));
         assert_eq!(request.persistence, Persistence::Persist, "{version}");
@@ -141,7 +141,7 @@ fn a_higher_minor_version_is_served_and_another_major_one_is_not() {
 }
 
 #[test]
-fn what_is_no_version_is_malformed() {
+fn invalid_version_is_malformed() {
     for version in [
         "HTTP/1.x",
         "HTTP/1",
@@ -159,7 +159,7 @@ fn what_is_no_version_is_malformed() {
 }
 
 #[test]
-fn the_path_is_read_in_its_plainest_form_and_the_query_as_it_stands() {
+fn path_is_normalized_and_query_is_not() {
     for (target, read) in [
         ("/api/v1/%69ps", "/api/v1/ips"),
         ("//api///v1/ips", "/api/v1/ips"),
@@ -178,7 +178,7 @@ fn the_path_is_read_in_its_plainest_form_and_the_query_as_it_stands() {
 }
 
 #[test]
-fn http_1_1_has_one_host_of_host_bytes() {
+fn http_1_1_needs_one_valid_host() {
     malformed("GET / HTTP/1.1\r\n\r\n", "no Host header");
     malformed(get("Host: a\r\n"), "two Host headers");
     malformed("GET / HTTP/1.0\r\nHost: a\r\nhost: b\r\n\r\n", "two Host headers");
@@ -219,7 +219,7 @@ fn http_1_1_has_one_host_of_host_bytes() {
 }
 
 #[test]
-fn a_body_on_a_method_that_has_none_is_refused() {
+fn body_on_method_without_body_is_refused() {
     for method in ["GET", "HEAD", "OPTIONS"] {
         for (lines, body) in [
             ("Content-Length: 1", ""),
@@ -234,7 +234,7 @@ fn a_body_on_a_method_that_has_none_is_refused() {
 }
 
 #[test]
-fn other_methods_go_on_to_their_405_and_the_connection_ends() {
+fn other_methods_close_only_with_a_body() {
     let request = accepted("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
     assert_eq!(request.persistence, Persistence::Close);
     let request = accepted("PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, Chunked\r\n\r\n");
@@ -260,7 +260,7 @@ fn chunked_body_without_data_is_served_and_closes() {
 }
 
 #[test]
-fn a_length_of_zero_is_no_body() {
+fn zero_length_is_no_body() {
     for length in ["0", "000"] {
         let request = accepted(get(&format!("Content-Length: {length}\r\n")));
         assert_eq!(request.persistence, Persistence::Persist);
@@ -268,7 +268,7 @@ fn a_length_of_zero_is_no_body() {
 }
 
 #[test]
-fn a_length_that_can_be_read_in_two_ways_is_malformed() {
+fn ambiguous_length_is_malformed() {
     for length in [
         "",
         "-1",
@@ -290,7 +290,7 @@ fn a_length_that_can_be_read_in_two_ways_is_malformed() {
 }
 
 #[test]
-fn an_encoding_that_does_not_end_in_chunked_is_malformed() {
+fn encoding_without_final_chunked_is_malformed() {
     for encoding in ["", "identity", "chunked, gzip", "chunked;q=1", "xchunked"] {
         malformed(get(&format!("Transfer-Encoding: {encoding}\r\n")), "Transfer-Encoding");
     }
@@ -301,7 +301,7 @@ fn an_encoding_that_does_not_end_in_chunked_is_malformed() {
 }
 
 #[test]
-fn a_line_ends_in_cr_and_lf_and_both_stand_nowhere_else() {
+fn cr_and_lf_occur_only_at_line_ends() {
     malformed("GET / HTTP/1.1\nHost: a\n\n", "LF without CR");
     malformed("GET / HTTP/1.1\r\nHost: a\n\r\n", "LF without CR");
     malformed("\nGET / HTTP/1.1\r\n", "LF without CR");
@@ -311,7 +311,7 @@ fn a_line_ends_in_cr_and_lf_and_both_stand_nowhere_else() {
 }
 
 #[test]
-fn control_bytes_are_refused_wherever_they_stand() {
+fn control_bytes_are_refused_everywhere() {
     for byte in (0..=31).chain([127]).filter(|byte| !b"\t\r\n".contains(byte)) {
         for head in [
             "GE?T / HTTP/1.1\r\n",
@@ -326,7 +326,7 @@ fn control_bytes_are_refused_wherever_they_stand() {
 }
 
 #[test]
-fn header_lines_have_a_name_a_colon_and_no_fold() {
+fn header_line_without_name_or_folded_is_malformed() {
     malformed(get("A : b\r\n"), "header name");
     malformed(get("A: b\r\n c\r\n"), "header name");
     malformed(get("A: b\r\n\tc\r\n"), "header name");
@@ -339,7 +339,7 @@ fn header_lines_have_a_name_a_colon_and_no_fold() {
 }
 
 #[test]
-fn a_request_line_has_three_parts_with_one_space_between() {
+fn request_line_needs_three_parts_and_single_spaces() {
     for line in [
         "GET",
         "GET /",
@@ -371,7 +371,7 @@ fn a_request_line_has_three_parts_with_one_space_between() {
 }
 
 #[test]
-fn an_absolute_target_is_the_path_it_has() {
+fn absolute_target_is_reduced_to_its_path() {
     for (target, origin) in [
         ("http://a/b?c=d", "/b?c=d"),
         ("HTTPS://a:1/b", "/b"),
@@ -406,7 +406,7 @@ fn an_absolute_target_is_the_path_it_has() {
 }
 
 #[test]
-fn options_may_ask_of_the_whole_server_and_connect_of_nothing() {
+fn options_of_server_and_connect_have_asterisk_target() {
     assert_eq!(accepted("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").target, "*");
     assert_eq!(accepted("OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n").target, "*");
     assert_eq!(accepted("OPTIONS http://a/ HTTP/1.1\r\nHost: a\r\n\r\n").target, "/");
@@ -414,13 +414,13 @@ fn options_may_ask_of_the_whole_server_and_connect_of_nothing() {
 }
 
 #[test]
-fn bytes_above_ascii_are_encoded_on_their_way_inside() {
+fn forwarded_bytes_above_ascii_are_percent_encoded() {
     let request = accepted("GET /api/v1/ips?container=h\u{e4} HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(request.target, "/api/v1/ips?container=h%C3%A4");
 }
 
 #[test]
-fn all_lines_of_x_forwarded_for_are_one_list() {
+fn x_forwarded_for_lines_form_one_list() {
     let request = accepted(get(
         "X-Forwarded-For: 192.0.2.1\r\nA: b\r\nx-forwarded-for: 192.0.2.2, c\r\n",
     ));
@@ -442,7 +442,7 @@ fn all_lines_of_x_forwarded_for_are_one_list() {
 }
 
 #[test]
-fn each_refusal_says_what_it_is() {
+fn each_refusal_states_its_reason() {
     for (refusal, status, says) in [
         (Refusal::Malformed("this"), 400, "Malformed request: this"),
         (Refusal::Late, 408, "not complete in time"),

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn waiting_head_request_gets_no_body_whatever_was_read_since() {
+fn waiting_head_request_gets_no_body() {
     let mut rig = rig();
     let mut worker = rig.worker();
     let mut client = rig.connect();
@@ -31,7 +31,7 @@ fn waiting_head_request_gets_no_body_whatever_was_read_since() {
     assert_eq!(rig.read(&mut client, |got| got.ends_with("\r\n\r\n")).as_bytes(), head);
 }
 
-/// A client whose second request is cut, and comes whole in the batch that brings the response to the first.
+/// A client with a split second request, completed in the batch of the first response.
 fn cut_in_the_batch_of_a_response(rig: &mut Rig, worker: &mut Worker, rest: &[u8]) -> TcpStream {
     let mut client = rig.connect();
     client
@@ -104,7 +104,7 @@ fn long_response_continues_though_the_client_half_closes() {
 }
 
 #[test]
-fn pipelined_requests_are_answered_though_the_client_half_closes() {
+fn pipelined_requests_of_half_closed_client_get_responses() {
     let mut rig = rig();
     let mut worker = rig.worker();
     let mut client = rig.connect();
@@ -120,7 +120,7 @@ fn pipelined_requests_are_answered_though_the_client_half_closes() {
 }
 
 #[test]
-fn deferred_request_is_repeated_until_it_must_not_wait() {
+fn deferred_request_is_repeated_until_its_deadline() {
     let mut rig = rig();
     let mut worker = rig.worker();
     let mut client = rig.ask();
