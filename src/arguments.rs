@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use infernet_router::closest;
 use infernet_router::config::SETTINGS;
 
-/// What the arguments ask for.
+/// What the arguments request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     Serve(PortReport),

@@ -2,51 +2,53 @@
 //!
 //! `.packaging/docs/design.md` has a diagram of these flows.
 //!
-//! **A request.** client → `gate` (connection limit: 503; header section late: 408; too long: 414, 431; body with data: 413;
-//! malformed: 400; HTTP/2: 505) → method, path, query and a ticket over a private, already open connection → tiny_http →
-//! worker, which finds the rest of the request under the ticket: route (404, 405) → `limiter` (429) → query (400) → `registry`: select,
-//! promise → JSON → the response and its ticket on a bounded queue, and an eventfd → `gate` writes the response under a
-//! deadline. A request that the workers lose gets 502.
+//! **A request.** client → `gate` (connection limit: 503; header section late: 408; too long: 414, 431; body with data:
+//! 413; malformed: 400; HTTP/2: 505) → method, path, query and a ticket over a private, already open connection →
+//! tiny_http → worker, which finds the rest of the request under the ticket: route (404, 405) → `limiter` (429) → query
+//! (400) → `registry`: select, promise → JSON → the response and its ticket on a bounded queue, and an eventfd → `gate`
+//! writes the response under a deadline. A request that the workers lose gets 502.
 //!
 //! **A list.** `lists` reads `ips.txt` when it changes and polls the Node Explorer → the last good list of each source
 //! (`util::polled`) → merge → bounded channel → `poller` adds and removes nodes.
 //!
-//! **A probe.** `poller` selects the due node, spread evenly over the interval: available nodes before those that are down,
-//! with rechecks and new nodes between → bounded channel → a `probe` thread: one `GET /info` under one deadline (`net`) →
-//! bounded channel → `poller`: `health::observe` gives the new health, `mass_failure` judges whether the cause is local →
-//! the node's record in `registry` → log.
+//! **A probe.** `poller` selects the due node, spread evenly over the interval: available nodes before those that are
+//! down, with rechecks and new nodes between → bounded channel → a `probe` thread: one `GET /info` under one deadline
+//! (`net`) → bounded channel → `poller`: `health::observe` gives the new health, `mass_failure` judges whether the
+//! cause is local → the node's record in `registry` → log.
 //!
 //! **A promise.** A response that names a node first adds one expected job to that node (`registry::promises`,
-//! `registry::speed`), so the next client gets another node. A report of a probe that was sent later replaces the promise.
+//! `registry::speed`), so the next client gets another node. A report of a probe that was sent later replaces the
+//! promise.
 //!
-//! **Resources.** `poller` selects an available node whose resources are due → a separate pool: one `GET /resources` under one
-//! deadline → the node's entries in `registry` → `/api/v1/resources`.
+//! **Resources.** `poller` selects an available node whose resources are due → a separate pool: one `GET /resources`
+//! under one deadline → the node's entries in `registry` → `/api/v1/resources`.
 //!
-//! **A survey.** A request with a `model_id` starts a survey in `models`, or joins one (429 above the budget) → `poller` sends
-//! its queries to the nodes through the same pool → `models` stores the responses. Meanwhile the worker defers the request, and
-//! the gate repeats it, so that no other request waits.
+//! **A survey.** A request with a `model_id` starts a survey in `models`, or joins one (429 above the budget) →
+//! `poller` sends its queries to the nodes through the same pool → `models` stores the responses. Meanwhile the worker
+//! defers the request, and the gate repeats it, so that no other request waits.
 //!
 //! **The status.** `status` reads the records of `registry` in slices, and the last state of the lists → `/status`,
 //! `/status.json` and the command `status`, which has the same types.
 //!
 //! **Invariants**
 //! - `config`, `node`, `limiter` and `registry` open no socket, start no thread and read no clock.
-//! - Only the poller writes what nodes are. Only a response adds a promise. The registry's lock is held for microseconds (a
-//!   report of a node with 256 containers takes some hundred), never across I/O, a log line or a sort of all nodes.
+//! - Only the poller writes what nodes are. Only a response adds a promise. The registry's lock is held for
+//!   microseconds (a report of a node with 256 containers takes some hundred), never across I/O, a log line or a sort
+//!   of all nodes.
 //! - The first page of `/ips` for one container costs the same with 10 nodes as with 100,000. A later page costs a walk
 //!   over the nodes before it. Containers that rarely meet cost a walk over the nodes of the rarest, outside the lock,
 //!   repeated at most four times while other responses change the order.
-//! - A client connection has at most one request in flight, by construction: its stages are private, carry their data, and
-//!   change in one pure function. The epoll interest is computed from the stage in one place.
+//! - A client connection has at most one request in flight, by construction: its stages are private, carry their data,
+//!   and change in one pure function. The epoll interest is computed from the stage in one place.
 //! - When a vital thread (gate, poller, lists) exits, the process exits.
-//! - Nothing that blocks (the log, a list on a network disk, a resolver, the start of workers) runs on the event loop or the
-//!   poller. The exit waits for the log for half a second.
+//! - Nothing that blocks (the log, a list on a network disk, a resolver, the start of workers) runs on the event loop
+//!   or the poller. The exit waits for the log for half a second.
 //! - The gate and its workers have their threads before the first probe is sent. Idle probe threads exit, all but one.
 //! - No queue, pool, table or buffer without a named limit.
 //! - Untrusted text is never logged or returned unescaped or at unbounded length.
-//! - No thread outlives [`Router`], except what cannot be interrupted: lookups of host names, a read on a hung disk, stuck
-//!   workers, and tiny_http's own threads, which exit within 5 s. The log and the signals have threads of the process. A panic
-//!   in a request is its 500, and a panic in a probe a failed probe.
+//! - No thread outlives [`Router`], except what cannot be interrupted: lookups of host names, a read on a hung disk,
+//!   stuck workers, and tiny_http's own threads, which exit within 5 s. The log and the signals have threads of the
+//!   process. A panic in a request is its 500, and a panic in a probe a failed probe.
 //! - tiny_http sees no byte that a client chose, except method, path and query that the gate has validated.
 
 #[cfg(not(target_os = "linux"))]

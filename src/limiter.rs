@@ -1,8 +1,8 @@
 //! Decides whether a client may send a request now: one token bucket per client, in a bounded table.
 //! Pure: `now` is an argument. Who the client is and what the response contains is decided elsewhere.
 //!
-//! A refused client remains refused until its wait is over, however many other clients there are. A bucket that still has a token
-//! may be evicted when the table is full.
+//! A refused client remains refused until its wait is over, however many other clients there are. A bucket that still
+//! has a token may be evicted when the table is full.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
@@ -16,20 +16,20 @@ const MAX_CLIENTS: usize = 65_536;
 
 /// Buckets that new IPv4 clients share once the table is full: one per /8.
 const V4_GROUPS: usize = 256;
-/// Buckets that new IPv6 clients share, by a hash of their /32: some registries assign /32s to anyone, so one bucket for each would
-/// not be bounded.
+/// Buckets that new IPv6 clients share, by a hash of their /32: some registries assign /32s to anyone, so one bucket
+/// for each would not be bounded.
 const V6_GROUPS: usize = 512;
 
-/// Full buckets evicted with each request: more than the one bucket that a request adds, so that the table shrinks after a flood,
-/// and few, so that no request takes long.
+/// Full buckets evicted with each request: more than the one bucket that a request adds, so that the table shrinks
+/// after a flood, and few, so that no request takes long.
 const EVICTED_AT_ONCE: usize = 2;
 
-/// Units of one token. A bucket of N tokens per minute regains N units per microsecond, so whole numbers lose nothing, whatever N
-/// is.
+/// Units of one token. A bucket of N tokens per minute regains N units per microsecond, so whole numbers lose nothing,
+/// whatever N is.
 const TOKEN: Units = 60_000_000;
 
-/// Debts and instants: an instant is the units that flowed since the start. 2^128 of them last for more years than `Duration` can
-/// express, at any N.
+/// Debts and instants: an instant is the units that flowed since the start. 2^128 of them last for more years than
+/// `Duration` can express, at any N.
 type Units = u128;
 
 /// The outcome of a request for a token, and the state of the bucket after it.
@@ -131,7 +131,8 @@ impl Limiter {
         self.latest = self.latest.max(self.quota.units(micros));
     }
 
-    /// A new client owes what its group owes: a group above the limit would otherwise be forgiven as soon as the table has room.
+    /// A new client owes what its group owes: a group above the limit would otherwise be forgiven as soon as the table
+    /// has room.
     fn full_at_of(&self, client: Client) -> Units {
         let own = self.full_at.get(&client).copied();
         own.unwrap_or_else(|| self.groups[self.group_of(client)])
@@ -162,8 +163,8 @@ impl Limiter {
         }
     }
 
-    /// Returns whether the table has room for one more client, after evicting the fullest bucket if necessary. A bucket without a
-    /// token is never evicted: its client is above the limit and would be forgiven.
+    /// Returns whether the table has room for one more client, after evicting the fullest bucket if necessary. A bucket
+    /// without a token is never evicted: its client is above the limit and would be forgiven.
     fn make_room(&mut self) -> bool {
         if self.full_at.len() < self.max_clients {
             return true;

@@ -69,8 +69,8 @@ fn with_files(command: impl FnOnce(Config) -> ExitCode) -> ExitCode {
     })
 }
 
-/// Reports where the command looked if the working directory has neither `.env` nor the list. An absolute path of the list
-/// is not looked up: its disk may hang.
+/// Reports where the command looked if the working directory has neither `.env` nor the list. An absolute path of the
+/// list is not looked up: its disk may hang.
 fn report_missing_files(ips_file: &Path) {
     if ips_file.is_absolute() || Path::new(".env").exists() || ips_file.exists() {
         return;

@@ -31,7 +31,7 @@ pub(crate) enum Body {
     Count,
 }
 
-/// How long a response may be deferred after the request was read: the client gives up after 3 s.
+/// How long a response may be deferred after the request was read: the client times out after 3 s.
 pub(crate) const MAX_DEFERRAL: Duration = Duration::from_secs(2);
 
 /// Whether a response may be deferred until more is known.
@@ -45,7 +45,7 @@ pub(crate) enum Deferral {
     Over,
 }
 
-/// In place of the status of a response that is deferred.
+/// Replaces the status of a deferred response.
 const DEFERRED: u16 = 0;
 
 /// One response.
@@ -108,7 +108,8 @@ impl Response {
         let mut head = String::with_capacity(320);
         // Writing to a String can't fail.
         let _ = write!(head, "HTTP/1.1 {} {}\r\n", self.status, phrase(self.status));
-        // httpdate panics at a time that the format cannot express. Such a clock is not reliable (RFC 9110, section 6.6.1).
+        // httpdate panics at a time that the format cannot express. Such a clock is not reliable (RFC 9110, section
+        // 6.6.1).
         if now
             .duration_since(SystemTime::UNIX_EPOCH)
             .is_ok_and(|since| since < YEAR_10000)
@@ -152,8 +153,8 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    /// Writes the items of a page between two brackets. Ends before 1 MiB: a client continues at `offset` plus the items that it
-    /// received. An item must be shorter than that.
+    /// Writes the items of a page between two brackets. Ends before 1 MiB: a client continues at `offset` plus the
+    /// items that it received. An item must be shorter than that.
     pub(crate) fn new<T>(
         [open, close]: [u8; 2],
         items: impl Iterator<Item = T>,

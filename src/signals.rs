@@ -1,4 +1,4 @@
-//! Signals of the process: what they ask for, and the thread that waits for them.
+//! Signals of the process: what they request, and the thread that waits for them.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
@@ -16,7 +16,7 @@ pub(crate) struct Caught {
     was_terminal: bool,
 }
 
-/// What signals ask for. A closed channel means that the signals thread has exited.
+/// What signals request. A closed channel means that the signals thread has exited.
 pub(crate) struct Requests {
     /// The name of the signal, once. A second one terminates the process.
     pub(crate) shutdown: Receiver<&'static str>,

@@ -62,8 +62,8 @@ impl Limits {
         Some(decision)
     }
 
-    /// Returns whether `RATELIMIT_EXEMPT` contains the client. A trusted proxy is not exempt for a client that it does not
-    /// name: a client could otherwise get the proxy's exemption by a forged header.
+    /// Returns whether `RATELIMIT_EXEMPT` contains the client. A trusted proxy is not exempt for a client that it does
+    /// not name: a client could otherwise get the proxy's exemption by a forged header.
     fn exempts(&self, asked: Asked<'_>) -> bool {
         let is_in = |blocks: &[IpNet]| client::is_in(blocks, asked.client);
         is_in(&self.exempt) && (asked.is_client_known || !is_in(&self.trusted_proxies))

@@ -31,7 +31,8 @@ pub(super) fn support(
     pager.into_listing()
 }
 
-/// Collects the nodes of a page, and counts all nodes. A node is copied under the registry's lock and written without it.
+/// Collects the nodes of a page, and counts all nodes. A node is copied under the registry's lock and written without
+/// it.
 struct Pager<'a> {
     containers: &'a [String],
     page: Page,
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn body_ends_before_a_mebibyte_and_continues_by_offset() {
+    fn body_ends_before_mebibyte_and_continues_by_offset() {
         let text = format!("{{\"x\":\"{}\"}}", "y".repeat(16_000));
         let entries = [("a", text.as_str())];
         let nodes: Vec<Node<'_>> = (1..=200).map(|number| (number, &["a"][..], &entries[..])).collect();

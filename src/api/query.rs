@@ -22,7 +22,8 @@ const MAX_DIGITS: usize = 20;
 const MAX_MODEL_ID_BYTES: usize = 256;
 /// Characters of a model id besides ASCII letters and digits. Nodes insert the id into URLs without escaping it.
 const MODEL_ID_MARKS: &[u8] = b"._-/:,@=+~";
-/// Longest `container` or `q` of `/status` in bytes: any address or id fits, and the page's links, which repeat it, stay short.
+/// Longest `container` or `q` of `/status` in bytes: any address or id fits, and the page's links, which repeat it,
+/// stay short.
 const MAX_FILTER_BYTES: usize = 256;
 /// Characters of an invalid value that its error repeats.
 const MAX_SHOWN: usize = 64;
@@ -112,7 +113,7 @@ pub(super) fn resources(query: &str) -> Result<Query, QueryError> {
     })
 }
 
-/// Parses the query of `/status`. An empty value counts as absent, as forms send it.
+/// Parses the query of `/status`. An empty value is treated as absent, as forms send it.
 pub(super) fn status(query: &str) -> Result<StatusQuery, QueryError> {
     let params = Params::parse(query)?;
     let page = params.page(status::DEFAULT_N)?;

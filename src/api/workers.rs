@@ -1,7 +1,8 @@
 //! The tiny_http worker pool. The only file that knows tiny_http.
 //!
-//! tiny_http listens on an abstract socket with a random name. The socket is shut permanently once the gate's connection is
-//! queued, and its backlog has room for only that one: if another process takes the slot, another listener is tried.
+//! tiny_http listens on an abstract socket with a random name. The socket is shut permanently once the gate's
+//! connection is queued, and its backlog has room for only that one: if another process takes the slot, another
+//! listener is tried.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -40,8 +41,8 @@ pub(crate) fn spawn(service: &Arc<Service>) -> io::Result<WorkerPool> {
         .map_err(|_| io::Error::other("tiny_http did not start"))?
         .map_err(io::Error::other)?;
     // Never dropped: tiny_http's `drop` wakes its accept thread through a path name, and panics if the listener has
-    // none. This one has none, and its accept thread exited when the listener was shut. Each lost pool leaves a queue of
-    // some hundred bytes behind.
+    // none. This one has none, and its accept thread exited when the listener was shut. Each lost pool leaves a queue
+    // of some hundred bytes behind.
     let server: &'static Server = Box::leak(Box::new(server));
     let closing = Arc::new(AtomicBool::new(false));
     let is_closing = Arc::clone(&closing);
@@ -115,7 +116,7 @@ fn private_listener() -> io::Result<(UnixListener, UnixStream)> {
         let listener = socket(SocketFlags::empty())?;
         let addr = SocketAddrUnix::new_abstract_name(random_name().as_bytes())?;
         rustix::net::bind(&listener, &addr)?;
-        // The kernel queues one more than it is told.
+        // The kernel queues one more than the backlog.
         rustix::net::listen(&listener, 0)?;
         let connection = socket(SocketFlags::NONBLOCK)?;
         let connected = rustix::net::connect(&connection, &addr);

@@ -60,8 +60,8 @@ const SKIPPED: &str = "skipped";
 const LIMITED: &str = "limited";
 const AVAILABLE: &str = "available";
 
-/// Reads the lists and probes every node once, at most `MAX_PROBES` concurrently. Calls `progress` with the number of probed
-/// nodes and of all nodes.
+/// Reads the lists and probes every node once, at most `MAX_PROBES` concurrently. Calls `progress` with the number of
+/// probed nodes and of all nodes.
 ///
 /// # Errors
 /// The system can't start a thread.

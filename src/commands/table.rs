@@ -101,7 +101,7 @@ fn push_row(text: &mut String, row: &[String; HEADINGS.len()], containers: &str,
     let mut line = String::new();
     for (cell, width) in row.iter().zip(widths) {
         match cell.chars().count() > *width {
-            // A long address has a line of its own.
+            // A long address has a separate line.
             true => line = format!("{cell}\n{:width$}  ", ""),
             false => line.extend([&format!("{cell:width$}"), "  "]),
         }

@@ -1,6 +1,7 @@
 //! Parses `.env` in the working directory into names and values, with an error for each invalid line.
 //!
-//! The usual library is not used: it always expands `$NAME` in values, and an apostrophe in a comment makes it join lines.
+//! The usual library is not used: it always expands `$NAME` in values, and an apostrophe in a comment makes it join
+//! lines.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,8 +20,8 @@ pub(super) fn read_dotenv() -> Result<Vec<u8>, String> {
     })
 }
 
-/// Returns the values and the errors. Of several values the last one that is not empty counts, as with docker. Error messages
-/// contain the line number and not the text, which may be a secret.
+/// Returns the values and the errors. Of several values the last one that is not empty counts, as with docker. Error
+/// messages contain the line number and not the text, which may be a secret.
 pub(super) fn parse_dotenv(bytes: &[u8]) -> (HashMap<String, String>, Vec<String>) {
     let (mut values, mut errors) = (HashMap::new(), Vec::new());
     let Ok(text) = std::str::from_utf8(bytes) else {
@@ -44,8 +45,8 @@ pub(super) fn parse_dotenv(bytes: &[u8]) -> (HashMap<String, String>, Vec<String
     (values, errors)
 }
 
-/// Parses a line like a shell assignment, except that `$` is literal. A value without quotes extends to the end of the line or
-/// to a `#` after a blank.
+/// Parses a line like a shell assignment, except that `$` is literal. A value without quotes extends to the end of the
+/// line or to a `#` after a blank.
 fn parse_line(line: &str) -> Option<(&str, String)> {
     let line = line
         .strip_prefix("export")

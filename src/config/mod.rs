@@ -85,7 +85,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the settings from `lookup`. An empty value counts as unset.
+    /// Reads the settings from `lookup`. An empty value is treated as unset.
     ///
     /// # Errors
     /// All invalid settings.

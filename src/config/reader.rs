@@ -174,7 +174,7 @@ fn is_quoted(text: &str) -> bool {
     inner('"').or_else(|| inner('\'')).is_some()
 }
 
-/// Whether the value counts as unset.
+/// Whether the value is treated as unset.
 pub(super) fn is_blank(value: &OsStr) -> bool {
     value.to_str().is_some_and(|text| text.trim().is_empty())
 }

@@ -1,5 +1,5 @@
-//! The table of settings: names, defaults, forms, examples and meanings. Parsers, error messages, `--help`, `.env.example`
-//! and the documented table come from it.
+//! The table of settings: names, defaults, forms, examples and meanings. Parsers, error messages, `--help`,
+//! `.env.example` and the documented table come from it.
 
 /// One setting.
 #[derive(Debug)]

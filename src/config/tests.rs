@@ -57,7 +57,7 @@ fn unset_settings_have_documented_defaults() {
 fn explicit_default_changes_nothing() {
     let unset = format!("{:?}", config(&[]).expect("the defaults are valid"));
     for Setting { name, default, .. } in SETTINGS {
-        // The only difference that is meant: an explicit value silences the warning.
+        // The only intended difference: an explicit value silences the warning.
         let set = Config {
             is_metrics_from_set: false,
             ..accepted(name, default)
@@ -455,7 +455,7 @@ fn changed_settings_are_listed_with_their_value() {
 }
 
 #[test]
-fn example_of_each_setting_is_valid_and_no_default() {
+fn example_of_each_setting_differs_from_default() {
     for Setting { name, example, .. } in SETTINGS {
         let changed = accepted(name, example).changed;
         assert_eq!(changed, [(*name, (*example).to_owned())]);

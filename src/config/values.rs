@@ -11,8 +11,8 @@ use crate::node::Url;
 
 /// The blocks of `loopback`.
 const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
-/// The blocks that `private` adds to `loopback`. Link-local addresses are not among them: on a shared network segment they
-/// belong to untrusted peers.
+/// The blocks that `private` adds to `loopback`. Link-local addresses are not among them: on a shared network segment
+/// they belong to untrusted peers.
 const PRIVATE: [&str; 4] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
 /// Largest weight in `PENDING_WEIGHTS`. Sums of weighted jobs then saturate late.
 const MAX_WEIGHT: u32 = 1_000;

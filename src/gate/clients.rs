@@ -150,7 +150,8 @@ impl Clients {
             self.register(socket);
             return;
         };
-        // The connection remains for a moment, so that the client can read the 503, which a new socket takes in one write.
+        // The connection remains for a moment, so that the client can read the 503, which a new socket takes in one
+        // write.
         socket.holder = Holder::Nobody;
         let key = self.register(socket);
         self.pump(key, Event::Rejected(refusal), now);
@@ -261,8 +262,8 @@ impl Clients {
         }
     }
 
-    /// Updates the events that epoll reports of a connection, if it lacks one or has reported an unwanted one. An unwanted
-    /// event that never occurs costs nothing.
+    /// Updates the events that epoll reports of a connection, if it lacks one or has reported an unwanted one. An
+    /// unwanted event that never occurs costs nothing.
     fn listen(&mut self, key: Key, unwanted: EventFlags) {
         let Some(socket) = self.sockets.get_mut(key) else {
             return;

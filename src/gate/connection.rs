@@ -109,8 +109,8 @@ impl Connection {
         }
     }
 
-    /// How long the connection must be in its stage before it can be evicted for a client with as many connections. `None`
-    /// while its request is with the workers.
+    /// How long the connection must be in its stage before it can be evicted for a client with as many connections.
+    /// `None` while its request is with the workers.
     pub(super) fn gives_way_after(&self) -> Option<Duration> {
         match self.stage {
             Stage::Lingering(_) | Stage::Closing if self.may_hold_unread() => Some(MIN_WRITE),
@@ -360,8 +360,8 @@ impl Connection {
         Action::Send
     }
 
-    /// Refuses a request, after which the connection closes. The refusal of a HEAD has no body, even if its header section is
-    /// incomplete.
+    /// Refuses a request, after which the connection closes. The refusal of a HEAD has no body, even if its header
+    /// section is incomplete.
     fn refuse(&mut self, refusal: Refusal, now: Instant) -> Action {
         let (is_head, cors) = match self.take_in_flight() {
             Some(in_flight) => (in_flight.is_head(), in_flight.context.cors),

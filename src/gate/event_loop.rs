@@ -29,8 +29,8 @@ const TICK: Duration = Duration::from_millis(100);
 const MAX_ACCEPTS: usize = 64;
 /// Failed pools whose threads still run. Only a defect makes workers stuck, and new ones would get stuck too.
 const MAX_FAILED: usize = 4;
-/// After the shutdown has begun, idle connections may send one more request for this time: a proxy may be about to use one.
-/// Connections with their last response are kept as long, so that no reset overtakes it.
+/// After the shutdown has begun, idle connections may send one more request for this time: a proxy may be about to use
+/// one. Connections with their last response are kept as long, so that no reset overtakes it.
 const DRAIN_IDLE: Duration = Duration::from_millis(500);
 /// After the shutdown has begun, requests in flight have this time.
 const DRAIN_ALL: Duration = Duration::from_secs(3);
@@ -224,8 +224,8 @@ impl EventLoop {
         });
     }
 
-    /// Gives up the workers: the requests in flight are lost. The next tick starts another pool, so that a pool that fails
-    /// again and again does not block the clients.
+    /// Discards the workers: the requests in flight are lost. The next tick starts another pool, so that a pool that
+    /// fails again and again does not block the clients.
     fn fail(&mut self, reason: &str, now: Instant) {
         let Some(mut pool) = self.pool.take() else {
             return;

@@ -1,5 +1,5 @@
-//! Requests on their way to a worker and back. tiny_http brings the worker a method, a target and a ticket. The rest of the
-//! request waits here under the ticket, and the outcome comes back here.
+//! Requests on their way to a worker and back. tiny_http brings the worker a method, a target and a ticket. The rest of
+//! the request waits here under the ticket, and the outcome comes back here.
 
 use std::io;
 use std::net::IpAddr;

@@ -67,8 +67,8 @@ impl Identity {
     }
 }
 
-/// Reads the hops from the right up to the first address that is not a trusted proxy. A hop that is not an address ends the
-/// search at the last valid one: a client can forge only what is left of the entries of trusted proxies.
+/// Reads the hops from the right up to the first address that is not a trusted proxy. A hop that is not an address ends
+/// the search at the last valid one: a client can forge only what is left of the entries of trusted proxies.
 fn walk(peer: IpAddr, hops: Vec<Option<IpAddr>>, trusted: &[IpNet]) -> Identity {
     let (mut client, mut is_known) = (peer, false);
     let mut hops = hops.into_iter().rev();

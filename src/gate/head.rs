@@ -72,8 +72,8 @@ pub(crate) struct Request {
     pub(crate) proxies: ProxyFields,
 }
 
-/// Parses and judges a complete header section and the `body` that follows as far as it has arrived. `None` if the verdict
-/// depends on bytes of the body that are still missing.
+/// Parses and judges a complete header section and the `body` that follows as far as it has arrived. `None` if the
+/// verdict depends on bytes of the body that are still missing.
 ///
 /// # Errors
 /// The refusal for the client. The connection closes after it.
@@ -125,8 +125,8 @@ pub(crate) fn parse(head: &[u8], body: &[u8]) -> Result<Option<Request>, Refusal
     }))
 }
 
-/// Whether a chunked body consists of only the last chunk, which has no data (RFC 9112, section 7.1). Proxies send it for a
-/// request of HTTP/2 whose end comes separately.
+/// Whether a chunked body consists of only the last chunk, which has no data (RFC 9112, section 7.1). Proxies send it
+/// for a request of HTTP/2 whose end comes separately.
 fn is_last_chunk(body: &[u8]) -> Result<Option<bool>, Refusal> {
     let digits = body.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     match body.get(digits) {
@@ -143,8 +143,8 @@ pub(super) fn without_empty_lines(head: &[u8]) -> &[u8] {
     &head[begin.unwrap_or(head.len())..]
 }
 
-/// `HTTP/1.` and a digit (RFC 9112, section 2.3). A higher minor version is served as 1.1. Another major version, with or
-/// without a minor one, is refused.
+/// `HTTP/1.` and a digit (RFC 9112, section 2.3). A higher minor version is served as 1.1. Another major version, with
+/// or without a minor one, is refused.
 fn minor_version(version: &[u8]) -> Result<u8, Refusal> {
     match version.strip_prefix(b"HTTP/") {
         Some([b'1', b'.', minor @ b'0'..=b'9']) => Ok(minor - b'0'),

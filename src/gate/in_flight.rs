@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::exchange::Context;
 use crate::response::Persistence;
 
-/// A request that the workers are to answer.
+/// A request that waits for the response of a worker.
 #[derive(Debug)]
 pub(super) struct InFlight {
     /// Method and target, such as `GET /health`.

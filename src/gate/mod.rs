@@ -1,13 +1,14 @@
-//! The public port: accepts connections, bounds them in number, time and size, and passes valid requests to the workers.
+//! The public port: accepts connections, bounds them in number, time and size, and passes valid requests to the
+//! workers.
 //!
-//! One request can stop bare tiny_http (upstream PR 290, closed), which has no limits or deadlines (upstream issue 143, open
-//! since 2018). Hence the gate owns the public port. One thread with epoll owns all client connections. tiny_http gets only a
-//! validated method, path and query, with a ticket, over a private connection. When upstream gets limits and deadlines, the
-//! gate can be removed.
+//! One request can stop bare tiny_http (upstream PR 290, closed), which has no limits or deadlines (upstream issue 143,
+//! open since 2018). Hence the gate owns the public port. One thread with epoll owns all client connections. tiny_http
+//! gets only a validated method, path and query, with a ticket, over a private connection. When upstream gets limits
+//! and deadlines, the gate can be removed.
 //!
 //! `event_loop` waits for events. It passes events of clients to `clients`, which owns the sockets and drives each
-//! `connection`, a pure state machine over `head`, `forwarded`, `cors` and `refusal`. It passes requests to `worker_pool`,
-//! whose workers take their context from `exchange` and return the response there.
+//! `connection`, a pure state machine over `head`, `forwarded`, `cors` and `refusal`. It passes requests to
+//! `worker_pool`, whose workers take their context from `exchange` and return the response there.
 
 mod clients;
 mod clock;
@@ -40,8 +41,8 @@ use event_loop::EventLoop;
 pub(crate) use exchange::{Context, Exchange, Outcome};
 pub(crate) use worker_pool::{Spawn, WorkerPool};
 
-/// Connections in the kernel's queue. Clients above the limit connect a second later. A shutdown accepts at most these, since
-/// a flood has no end.
+/// Connections in the kernel's queue. Clients above the limit connect a second later. A shutdown accepts at most these,
+/// since a flood has no end.
 const BACKLOG: usize = 4096;
 /// The send buffer in the kernel of each new connection, and the size of one write: the kernel checks its limit
 /// only between writes. It doubles the value. 512 connections that do not read hold some 6 MiB there.
@@ -72,7 +73,8 @@ pub(crate) struct Gate {
     addr: SocketAddr,
 }
 
-/// A prepared gate, which serves after [`Serving::begin`]. Dropping it completes the requests in flight and closes the port.
+/// A prepared gate, which serves after [`Serving::begin`]. Dropping it completes the requests in flight and closes the
+/// port.
 #[derive(Debug)]
 pub(crate) struct Serving {
     /// Dropped without use, it stops a thread that has not begun.

@@ -5,7 +5,8 @@ use std::fmt;
 use crate::metrics::Refused;
 use crate::response::Response;
 
-/// Longest header section, request line included, as nginx has it. Real ones are a few hundred bytes; 64 container ids fit.
+/// Longest header section, request line included, as nginx has it. Real ones are a few hundred bytes; 64 container ids
+/// fit.
 pub(crate) const MAX_HEAD_BYTES: usize = 8 * 1024;
 /// Most header lines, as HAProxy has it.
 pub(crate) const MAX_HEADERS: usize = 100;

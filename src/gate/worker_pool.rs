@@ -75,8 +75,8 @@ impl WorkerPool {
         self.threads.push(thread);
     }
 
-    /// Waits for the outcome of a first request. tiny_http starts its threads in its own time, and whatever else needs threads
-    /// has to start after them.
+    /// Waits for the outcome of a first request. tiny_http starts its threads in its own time, and whatever else needs
+    /// threads has to start after them.
     ///
     /// # Errors
     /// There is none in time.
@@ -172,8 +172,8 @@ impl WorkerPool {
         }
     }
 
-    /// Whether one request has been the oldest for [`RESPONSE_TIMEOUT`]. tiny_http hands requests to the workers in order, so
-    /// a worker has had it for about as long.
+    /// Whether one request has been the oldest for [`RESPONSE_TIMEOUT`]. tiny_http hands requests to the workers in
+    /// order, so a worker has had it for about as long.
     pub(super) fn is_stuck(&mut self, now: Instant) -> bool {
         let oldest = self.in_flight.iter().flatten().map(|sent| sent.order).min();
         match (oldest, self.oldest) {

@@ -73,7 +73,7 @@ fn largest_burst_is_a_billion() {
     let (mut limiter, start) = limiter(1_000_000_000);
     let first = limiter.try_take(A, start);
     assert_eq!((first.remaining, first.full_in), (999_999_999, MICROSECOND));
-    // All tokens but one are spent, as after 999,999,999 requests within a microsecond.
+    // All tokens except one are spent, as after 999,999,999 requests within a microsecond.
     let own = limiter.full_at[&A];
     limiter.by_fullness.remove(&(own, A));
     limiter.insert(A, 999_999_999 * TOKEN);
@@ -225,7 +225,7 @@ fn bucket_is_evicted_once_it_has_a_token() {
 }
 
 #[test]
-fn new_clients_share_a_bucket_when_all_are_empty() {
+fn new_clients_share_bucket_when_all_are_empty() {
     let (mut limiter, start) = small_table(2, 3);
     let over = [1, 2, 3].map(Client::V4);
     for client in over {
@@ -247,7 +247,7 @@ fn new_clients_share_a_bucket_when_all_are_empty() {
 }
 
 #[test]
-fn room_does_not_forgive_a_group_above_limit() {
+fn free_slot_does_not_reset_group_above_limit() {
     let (mut limiter, start) = small_table(2, 1);
     exhaust(&mut limiter, Client::V4(1), start);
     let (one, other) = (Client::V4(0x0a00_0001), Client::V4(0x0a00_0002));

@@ -21,7 +21,7 @@ const MAX_EXPLORER_BYTES: u64 = 16 * 1024 * 1024;
 /// The shortest time between two polls, whatever the interval.
 const MIN_EXPLORER_INTERVAL: Duration = Duration::from_secs(1);
 /// A shrunken list is accepted when it is the tenth in a row or one hour old: a database that is being restored, or a
-/// second Explorer behind the same URL, should cost no fleet its nodes.
+/// second Explorer behind the same URL, must not remove the nodes of a fleet.
 const SHRUNKEN_LISTS: u32 = 10;
 const SHRUNKEN_TIME: Duration = Duration::from_secs(3600);
 /// Below this number of nodes only an empty list is shrunken: one node of three is not worth an hour.
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn shrunken_list_is_accepted_at_the_tenth_or_after_one_hour() {
+    fn shrunken_list_accepted_at_tenth_or_after_hour() {
         let (now, accepted) = (now(), list(0..20));
         let mut shrink = Shrink::default();
         let mut judge = |nodes: Result<u8, &str>, seconds: u64| {

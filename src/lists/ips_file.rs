@@ -76,8 +76,8 @@ pub(crate) fn read(path: &Path) -> Result<NodeList, String> {
     watched_file::read_once(path, MAX_FILE_BYTES, parse)
 }
 
-/// After a list with nodes, a list without any is accepted only if it is empty on purpose: a file with only comments and
-/// blank lines. A shell empties a file long before the tool behind `>` has written a list, an error page, or nothing.
+/// After a list with nodes, a list without any is accepted only if it is empty on purpose: a file with only comments
+/// and blank lines. A shell empties a file at `>`, long before the tool has written a list, an error page, or nothing.
 fn parse(bytes: &[u8], last: Option<&NodeList>) -> Result<NodeList, String> {
     let list = node::parse_list(bytes).map_err(|error| error.to_string())?;
     if !list.nodes.is_empty() || last.is_none_or(|last| last.nodes.is_empty()) {
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn list_without_nodes_after_one_with_nodes_needs_a_purpose() {
+    fn empty_list_after_nonempty_must_look_intended() {
         let nodes = |text: &str, last: &str| {
             let last = node::parse_list(last.as_bytes()).expect("a list");
             parse(text.as_bytes(), Some(&last)).map(|list| list.nodes.len())

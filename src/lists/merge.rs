@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::node::{Attributes, ListedNode, NodeAddr, Rank};
 
-/// Returns the nodes of both lists. A node in both is a listed node. An Explorer node is also a listed node if its address
-/// and port are those of a listed host name, or those that clients get by `as=`. `known` returns the addresses that a name
-/// last resolved to.
+/// Returns the nodes of both lists. A node in both is a listed node. An Explorer node is also a listed node if its
+/// address and port are those of a listed host name, or those that clients get by `as=`. `known` returns the addresses
+/// that a name last resolved to.
 pub(crate) fn merge(
     listed: &[ListedNode],
     explorer: &[NodeAddr],
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn explorer_node_at_a_listed_name_is_the_listed_node() {
+    fn explorer_node_at_listed_name_is_listed_node() {
         let explorer = ["1.1.1.1:1", "[2600::1]:1", "1.1.1.1:2"];
         let name = row("name.example:1", true);
         assert_eq!(merged("name.example:1", &explorer), [name, row("1.1.1.1:2", false)]);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn explorer_node_at_an_as_address_is_the_listed_node() {
+    fn explorer_node_at_as_address_is_listed_node() {
         let explorer = ["1.1.1.1:1", "2.2.2.2:2"];
         for listed in ["10.0.0.1:9 as=1.1.1.1:1", "10.0.0.1:9 as=name.example:1"] {
             assert_eq!(

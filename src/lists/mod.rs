@@ -1,5 +1,5 @@
-//! The two lists of nodes: `ips.txt` as it changes, and one bounded `GET` to the Explorer per interval. Reports a rejected
-//! list once and keeps the last accepted one. The poller decides what a new list means for the nodes.
+//! The two lists of nodes: `ips.txt` as it changes, and one bounded `GET` to the Explorer per interval. Reports a
+//! rejected list once and keeps the last accepted one. The poller decides what a new list means for the nodes.
 
 mod explorer;
 mod ips_file;
@@ -51,6 +51,6 @@ pub(crate) enum Update {
     Listed(Arc<NodeList>),
     /// The Explorer's list was accepted.
     Explorer(Arc<ExplorerList>),
-    /// The Explorer's list was not accepted. The last one stays in effect.
+    /// The Explorer's list was not accepted. The last list stays in effect.
     ExplorerFailed,
 }

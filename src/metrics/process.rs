@@ -2,7 +2,8 @@
 
 use std::fs;
 
-/// Names as Prometheus clients have them: <https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>.
+/// Names as Prometheus clients have them:
+/// <https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Process {
     pub(super) resident_bytes: Option<u64>,

@@ -77,7 +77,7 @@ impl Metrics {
     }
 }
 
-/// States by their label; a suspect node counts as `up`, a new one as `down`.
+/// States by their label; a suspect node is counted as `up`, a new one as `down`.
 const STATES: [(&str, &[NodeState]); 4] = [
     ("up", &[NodeState::Up, NodeState::Suspect]),
     ("down", &[NodeState::Down, NodeState::New]),

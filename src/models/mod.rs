@@ -1,7 +1,7 @@
-//! Answers which nodes support a model: one survey per model id, shared by all clients that request it.
+//! Finds the nodes that support a model: one survey per model id, shared by all clients that request it.
 //!
-//! Opens no socket and starts no thread. Its driver plans the new rounds, sends the queries and reports their answers. No lock
-//! is held while nodes are walked, so a worker never waits for long.
+//! Opens no socket and starts no thread. Its driver plans the new rounds, sends the queries and reports the responses.
+//! No lock is held while nodes are walked, so a worker never waits for long.
 
 mod new_ids;
 mod queries;
@@ -25,7 +25,7 @@ use surveys::Surveys;
 pub(crate) enum Step {
     /// A response with what is known: nothing more will come for now.
     Ready,
-    /// A deferral: more answers may arrive within 2 s.
+    /// A deferral: more responses may arrive within 2 s.
     Later,
     /// A refusal: the budget for new ids is used up for this time.
     Refused(Duration),
@@ -45,7 +45,7 @@ pub(crate) enum Answer {
     Entries(Entries),
     /// The node failed.
     Failed,
-    /// A local error, which says nothing about the node.
+    /// A local error. The state of the node remains unknown.
     Local,
 }
 
@@ -111,8 +111,8 @@ impl Models {
         self.lock().answers(id, now)
     }
 
-    /// Selects the nodes that each new round queries: of `nodes`, each with its order, those that finish earliest. Walks the
-    /// nodes without a lock.
+    /// Selects the nodes that each new round queries: of `nodes`, each with its order, those that finish earliest.
+    /// Walks the nodes without a lock.
     pub(crate) fn plan<'a, I>(&self, nodes: impl Fn() -> I, now: Instant)
     where
         I: Iterator<Item = (u64, &'a NodeAddr)>,

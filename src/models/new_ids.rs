@@ -9,8 +9,8 @@ use crate::client::Client;
 pub(super) const WINDOW: Duration = Duration::from_secs(60);
 /// New ids in a window. 20 queries per id fill the rate of all queries.
 pub(super) const MAX: usize = 30;
-/// New ids of one subnet in a window: more than the models that one client tries out, and five subnets are needed to use up
-/// all.
+/// New ids of one subnet in a window: more than the models that one client tries out, and five subnets are needed to
+/// use up all.
 pub(super) const MAX_OF_SUBNET: usize = 6;
 /// Reserved for subnets without a new id in the window, so that a few busy subnets cannot use up the budget.
 pub(super) const RESERVED: usize = 10;

@@ -1,4 +1,4 @@
-//! The surveys: what nodes answered for each model id, and the rounds that query more of them.
+//! The surveys: the responses of nodes for each model id, and the rounds that query more nodes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::response::MAX_DEFERRAL;
 pub(super) const MAX_IDS: usize = 256;
 /// Entries, and ids that no client requests, are kept this long: the models of a node rarely change.
 pub(super) const KEPT: Duration = Duration::from_secs(600);
-/// A node that failed may answer soon.
+/// A node that failed may respond soon.
 pub(super) const FAILURE_KEPT: Duration = Duration::from_secs(120);
-/// Nodes queried while a client waits; a repeated request queries others. At the rate of all queries, 20 fit into the 2 s that a
-/// client waits: the rest is for clients that join late.
+/// Nodes queried while a client waits; a repeated request queries others. At the rate of all queries, 20 fit into the 2
+/// s that a client waits: the rest is for clients that join late.
 pub(super) const MAX_QUEUED: usize = 32;
 /// After a round that left no node to query, no round begins for this long. Then there may be new nodes.
 pub(super) const COMPLETE_FOR: Duration = Duration::from_secs(5);
@@ -26,10 +26,10 @@ pub(super) const COMPLETE_FOR: Duration = Duration::from_secs(5);
 pub(super) const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// The part of [`MAX_BYTES`] for Explorer nodes, which anyone can register.
 pub(super) const MAX_EXPLORER_BYTES: usize = MAX_BYTES / 2;
-/// Memory of an answer and of an entry besides its text.
+/// Memory of a response and of an entry besides its text.
 const OVERHEAD: usize = 96;
 
-/// What a node answered.
+/// The response of a node.
 #[derive(Debug)]
 pub(super) struct Known {
     at: Instant,
@@ -53,7 +53,7 @@ struct Round {
 #[derive(Debug)]
 pub(super) struct Unplanned {
     pub(super) id: Arc<str>,
-    /// The nodes that have answered.
+    /// The nodes that have responded.
     known: HashSet<NodeAddr>,
     /// The nodes that must not be queried because of their own rate.
     exhausted: HashSet<NodeAddr>,
@@ -144,8 +144,8 @@ impl Surveys {
             .collect()
     }
 
-    /// Returns rounds without a plan: only if a query may be sent now, and as many as may be sent, because each plan is a walk of
-    /// all nodes.
+    /// Returns rounds without a plan: only if a query may be sent now, and as many as may be sent, because each plan is
+    /// a walk of all nodes.
     pub(super) fn unplanned(&self, now: Instant) -> Vec<Unplanned> {
         if self.queries.next_at(now).is_some() || self.queries.is_full() {
             return Vec::new();
@@ -261,7 +261,7 @@ impl Surveys {
         }
     }
 
-    /// Evicts other surveys until there is room for an answer; returns false if there is none.
+    /// Evicts other surveys until a response fits. Returns false if it cannot fit.
     fn make_room(&mut self, known: &Known, id: &str) -> bool {
         let is_explorer = |known: &Known| known.source == Source::Explorer;
         if is_explorer(known) && self.bytes(is_explorer) + known.bytes() > MAX_EXPLORER_BYTES {
@@ -275,7 +275,7 @@ impl Surveys {
         true
     }
 
-    /// Counted when an answer arrives, at most ten times per second: ten minutes of answers are 6,000.
+    /// Counted when a response arrives, at most ten times per second: ten minutes of responses are 6,000.
     pub(super) fn bytes(&self, counts: impl Fn(&Known) -> bool) -> usize {
         let known = self.by_id.values().flat_map(|survey| survey.known.values());
         known.filter(|known| counts(known)).map(Known::bytes).sum()
@@ -289,7 +289,8 @@ impl Survey {
 }
 
 impl Unplanned {
-    /// Returns the nodes to query, those with the lowest order first, and whether these are all of which nothing is known.
+    /// Returns the nodes to query, those with the lowest order first, and whether these are all of which nothing is
+    /// known.
     pub(super) fn select<'a>(&self, nodes: impl Iterator<Item = (u64, &'a NodeAddr)>) -> (Vec<NodeAddr>, bool) {
         let mut open: Vec<(u64, &NodeAddr)> = nodes.filter(|(_, addr)| !self.known.contains(addr)).collect();
         let count = open.len();

@@ -12,7 +12,7 @@ fn addr(number: usize) -> NodeAddr {
     NodeAddr::parse(&format!("192.0.2.1:{number}")).expect("an address")
 }
 
-/// A client whose subnet no other number has.
+/// A client in a separate subnet for each number.
 fn client(number: u32) -> Client {
     Client::V4(number << 8)
 }
@@ -22,7 +22,7 @@ fn entries(text: &str) -> Answer {
     Answer::Entries(vec![(id, text.into())])
 }
 
-/// Surveys of so many nodes, whose order is their number.
+/// Surveys of this many nodes, ordered by number.
 struct Fleet {
     surveys: Surveys,
     nodes: Vec<NodeAddr>,
@@ -50,7 +50,7 @@ impl Fleet {
         self.surveys.next(|_| true, now).ok()
     }
 
-    /// Sends what may be sent now, each answered immediately.
+    /// Sends the permitted queries. Each gets its response immediately.
     fn send(&mut self, now: Instant, answer: &Answer) -> Vec<(String, NodeAddr)> {
         let mut sent = Vec::new();
         while let Some(query) = self.next(now) {
@@ -76,7 +76,7 @@ fn survey_queries_each_node_once_for_all_clients() {
     assert!(!fleet.surveys.is_in_progress("m"));
     assert_eq!(fleet.request("m", 1, now), Step::Ready);
     assert_eq!(fleet.known("m", now), 3);
-    // There may be new nodes by then.
+    // New nodes may exist by then.
     let later = now + COMPLETE_FOR;
     assert_eq!(fleet.request("m", 1, later), Step::Later);
     assert_eq!(fleet.send(later, &entries("{}")), []);
@@ -88,7 +88,7 @@ fn survey_queries_each_node_once_for_all_clients() {
 }
 
 #[test]
-fn failure_is_kept_two_minutes_and_local_error_not() {
+fn failure_is_kept_two_minutes_local_error_not() {
     let (mut fleet, now) = fleet(1);
     fleet.request("m", 1, now);
     assert_eq!(fleet.send(now, &Answer::Failed).len(), 1);
@@ -127,7 +127,7 @@ fn round_ends_after_two_seconds_or_32_nodes() {
     let later = now + MAX_DEFERRAL + Duration::from_secs(1);
     assert_eq!(fleet.send(later, &entries("{}")).len(), MAX_IN_RATE_WINDOW);
     assert!(fleet.surveys.is_in_progress("m"));
-    // With time enough.
+    // With enough time.
     let (mut fleet, now) = self::fleet(50);
     fleet.request("m", 1, now);
     let mut sent = 0;
@@ -140,7 +140,7 @@ fn round_ends_after_two_seconds_or_32_nodes() {
 }
 
 #[test]
-fn queries_are_ten_per_second_and_ids_take_turns() {
+fn ten_queries_per_second_alternate_between_ids() {
     let (mut fleet, start) = fleet(100);
     let mut sent: Vec<(String, NodeAddr, Instant)> = Vec::new();
     for step in 0..600_u32 {
@@ -167,7 +167,7 @@ fn queries_are_ten_per_second_and_ids_take_turns() {
 }
 
 #[test]
-fn plans_are_limited_to_the_queries_that_may_be_sent() {
+fn plans_are_limited_to_permitted_queries() {
     let (mut fleet, now) = fleet(3);
     for number in 0..30 {
         assert_eq!(fleet.request(&number.to_string(), number, now), Step::Later);
@@ -184,7 +184,7 @@ fn plans_are_limited_to_the_queries_that_may_be_sent() {
 }
 
 #[test]
-fn node_gets_six_queries_per_minute_one_at_a_time() {
+fn node_gets_six_sequential_queries_per_minute() {
     let (mut fleet, start) = fleet(1);
     for number in 0..MAX_TO_NODE {
         fleet.request(&number.to_string(), 0, start);
@@ -201,7 +201,7 @@ fn node_gets_six_queries_per_minute_one_at_a_time() {
 }
 
 #[test]
-fn kept_id_is_answered_over_the_budget() {
+fn kept_id_gets_response_above_budget() {
     let (mut fleet, now) = fleet(0);
     for number in 0..new_ids::MAX_OF_SUBNET {
         assert_eq!(fleet.request(&number.to_string(), 1, now), Step::Later);
@@ -230,7 +230,7 @@ fn requested_ids_are_kept_at_most_256() {
 }
 
 #[test]
-fn answers_are_bounded_and_explorer_nodes_get_half() {
+fn storage_is_limited_and_explorer_nodes_get_half() {
     let (mut fleet, now) = fleet(2);
     let large = entries(&"x".repeat(64 * 1024));
     let query = |number: u64, node| Query {

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// DER tags (X.690).
 const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
-/// Fields of a `TBSCertificate` between the version and the validity: serial number, algorithm, issuer (RFC 5280, section 4.1).
+/// Fields of a `TBSCertificate` between the version and the validity: serial number, algorithm, issuer (RFC 5280,
+/// section 4.1).
 const FIELDS_BEFORE_VALIDITY: usize = 3;
 
 /// Returns `notAfter` of a certificate that TLS has verified, so that its form is known to be valid.
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn expiry_is_read_from_certificates_with_either_time_format() {
+    fn expiry_is_read_in_both_time_formats() {
         for (year, seconds) in [(2026, 1_772_323_200), (2049, 2_498_169_600), (2050, 2_529_705_600)] {
             let mut params = rcgen::CertificateParams::new(["a".to_owned()]).expect("a name");
             params.not_after = rcgen::date_time_ymd(year, 3, 1);

@@ -66,7 +66,7 @@ impl Connector for Dial {
         } else {
             Box::new(socket)
         };
-        // Set once: each request has a connection, and a `Dial`, of its own.
+        // Set once: each request has a separate connection and `Dial`.
         let _ = self.peer.set(Peer {
             addr,
             certificate_expires,

@@ -1,5 +1,5 @@
-//! One bounded `GET`: host name, addresses, TLS, deadline, redirects, reasons. The callers decide which URL to request and
-//! what the response means.
+//! One bounded `GET`: host name, addresses, TLS, deadline, redirects, reasons. The callers decide which URL to request
+//! and what the response means.
 
 mod certificate;
 mod connection;
@@ -81,8 +81,8 @@ impl Fetcher {
         }))
     }
 
-    /// A fetcher as the settings want it. Many images set `SSL_CERT_FILE` for all programs, so an unusable file must not
-    /// keep the router from starting.
+    /// A fetcher as the settings want it. Many images set `SSL_CERT_FILE` for all programs, so an unusable file must
+    /// not keep the router from starting.
     pub(crate) fn of_config(config: &Config) -> Self {
         let fetcher = Self::new(config.refresh_interval);
         if let Some(path) = &config.ssl_cert_file {
@@ -91,8 +91,8 @@ impl Fetcher {
         fetcher
     }
 
-    /// Replaces the roots by the built-in ones and those in `SSL_CERT_FILE`. If the file is unusable, the last roots stay in
-    /// effect. Returns whether the file was accepted.
+    /// Replaces the roots by the built-in ones and those in `SSL_CERT_FILE`. If the file is unusable, the last roots
+    /// stay in effect. Returns whether the file was accepted.
     #[expect(clippy::disallowed_methods, reason = "the file is as old as its last read")]
     fn read_roots(&self, path: &Path) -> bool {
         match roots::with_file(path) {
@@ -109,8 +109,8 @@ impl Fetcher {
         }
     }
 
-    /// Reads `SSL_CERT_FILE` again after a change and at each message of `reread`, until `stop` closes. The disk may hang,
-    /// so this thread is not joined.
+    /// Reads `SSL_CERT_FILE` again after a change and at each message of `reread`, until `stop` closes. The disk may
+    /// hang, so this thread is not joined.
     ///
     /// # Errors
     /// The system refuses the thread.

@@ -18,10 +18,10 @@ const MAX_UNTRUSTED_CHARS: usize = 200;
 enum Cause {
     /// The peer, or the network on the way.
     Peer,
-    /// This process or machine: descriptors, memory, ports. The failure says nothing about the peer.
+    /// This process or machine: descriptors, memory, ports. The state of the peer remains unknown.
     Local,
-    /// The local network stack refuses to reach addresses of this family. Either the uplink is lost, or the family never
-    /// was reachable from here.
+    /// The local network stack refuses to reach addresses of this family. Either the uplink is lost, or the family
+    /// never was reachable from here.
     LocalNetwork(Family),
 }
 
@@ -117,7 +117,7 @@ impl FetchError {
         }
     }
 
-    /// Returns true if the failure says nothing about the peer.
+    /// Returns true if the cause is not the peer or the network on the way.
     pub(crate) fn is_local(&self) -> bool {
         self.cause != Cause::Peer
     }
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn with_a_route_unreachable_is_the_peer_and_no_address_is_the_ports() {
+    fn with_route_only_missing_address_is_local() {
         let here = SocketAddr::from(([127, 0, 0, 1], 1));
         assert_eq!(cause(Errno::HOSTUNREACH, here), Cause::Peer);
         assert_eq!(cause(Errno::NETUNREACH, here), Cause::Peer);

@@ -1,8 +1,8 @@
 //! Decides whether the router follows a redirect.
 //!
-//! The operator of a node chooses the targets of its redirects. The router can reach what that operator cannot: services
-//! of its own machine, and the metadata of its cloud. So the router follows a redirect only on the same host name: to
-//! another path, or from http to https. The latter may change the port, because the server has to show a
+//! The operator of a node chooses the targets of its redirects. The router can reach what that operator cannot:
+//! services of its own machine, and the metadata of its cloud. So the router follows a redirect only on the same host
+//! name: to another path, or from http to https. The latter may change the port, because the server has to show a
 //! certificate for that name first.
 
 use super::reason::{FetchError, quoted};
@@ -83,7 +83,7 @@ impl Target {
     }
 }
 
-/// A colon in the first segment ends a scheme. A later colon belongs to the path or the query.
+/// A colon in the first segment terminates a scheme. A later colon belongs to the path or the query.
 fn is_absolute(location: &str) -> bool {
     let first = location.split(['/', '?']).next().unwrap_or_default();
     first.contains(':')
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn same_host_is_followed_to_another_path_and_to_https() {
+    fn redirect_on_same_host_is_followed() {
         for (from, to, expected) in [
             ("http://a/info", "http://A:80/other", None),
             ("http://a:4000/info", "https://a/info", None),

@@ -2,7 +2,7 @@
 //!
 //! A lookup cannot be interrupted and may take half a minute. So these threads are not joined, a probe waits for a
 //! lookup no longer than its own deadline (or a second if older addresses are known), and names that were slow the last
-//! time wait for threads of their own.
+//! time wait for dedicated threads.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -17,11 +17,12 @@ use crate::util::threads;
 
 /// Concurrent lookups. A silent name server holds a thread for ten seconds and more per name.
 const MAX_THREADS: usize = 48;
-/// Threads of these for names that were slow the last time. The rest remains for the other names.
+/// How many of these threads resolve names that were slow the last time. The rest remains for the other names.
 const MAX_SLOW_THREADS: usize = 24;
 /// A lookup of this duration was slow. A working name server needs a tenth of it.
 const SLOW: Duration = Duration::from_secs(1);
-/// How long a result is used without another lookup, at most. Many nodes that share a name thus cost one lookup per round.
+/// How long a result is used without another lookup, at most. Many nodes that share a name thus cost one lookup per
+/// round.
 const MAX_FRESH: Duration = Duration::from_secs(5);
 /// How long to wait for a new result if older addresses are known.
 const STALE_GRACE: Duration = Duration::from_secs(1);
@@ -165,7 +166,7 @@ impl HostResolver {
         }
     }
 
-    /// Returns what is wrong with the name server, and for how many host names. `None` if nothing is.
+    /// Returns the error of the name server and the number of host names with it, `None` without an error.
     pub(crate) fn problem(&self) -> Option<String> {
         let state = self.lock();
         if state.problems == 0 {

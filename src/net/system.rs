@@ -35,8 +35,9 @@ pub(super) fn look_up(host: &str) -> Result<Vec<IpAddr>, LookupError> {
     if result != Err(LookupError::NotFound) {
         return result;
     }
-    // glibc reports one result for all search candidates and both families, and prefers a definite one. So a server that
-    // fails for the candidate that has the address would pass for NXDOMAIN. Each of them is therefore queried alone.
+    // glibc reports one result for all search candidates and both families, and prefers a definite one. So a server
+    // that fails for the candidate that has the address would pass for NXDOMAIN. Each of them is therefore queried
+    // alone.
     for candidate in candidates(host, &std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()) {
         for family in [AddrFamily::Inet, AddrFamily::Inet6] {
             let result = query(&candidate, Some(family));

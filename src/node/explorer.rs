@@ -12,8 +12,8 @@ use std::net::{IpAddr, SocketAddr};
 
 /// The most entries of a list: as many nodes as the router is made for.
 const MAX_ENTRIES: usize = 100_000;
-/// The most ports of one address. A party with one machine must not fill the list, nor have the router scan all ports of
-/// that machine or of another one.
+/// The most ports of one address. A party with one machine must not fill the list, nor have the router scan all ports
+/// of that machine or of another one.
 const MAX_PORTS: usize = 64;
 /// The port of a node whose entry has none.
 const DEFAULT_PORT: u16 = 4000;
@@ -30,8 +30,8 @@ pub struct ExplorerList {
 }
 
 /// Parses the list of an Explorer that is in `scope`: a JSON object with `data`, a list of at most 100,000 entries
-/// `{"ip":"1.2.3.4","port":4000}`. `port` may be missing (4000) or a string; an IPv4-mapped address is IPv4. Other fields
-/// are ignored. An entry of any other kind is skipped. An entry that [`deny_reason`] denies is refused.
+/// `{"ip":"1.2.3.4","port":4000}`. `port` may be missing (4000) or a string; an IPv4-mapped address is IPv4. Other
+/// fields are ignored. An entry of any other kind is skipped. An entry that [`deny_reason`] denies is refused.
 ///
 /// # Errors
 /// Any other shape of the whole, more entries, or two of `data`.

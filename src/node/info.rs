@@ -87,9 +87,9 @@ pub struct NodeInfo {
 }
 
 impl NodeInfo {
-    /// Parses the body of `/info`: a JSON object with `containers`, a list of at most 256 objects with a string `id`, and
-    /// `pending`, a map of whole numbers up to 2^64-1. A negative number is 0. A container that is listed twice is one,
-    /// with the first description and the first image that are not empty. Other fields are ignored.
+    /// Parses the body of `/info`: a JSON object with `containers`, a list of at most 256 objects with a string `id`,
+    /// and `pending`, a map of whole numbers up to 2^64-1. A negative number is 0. A container that is listed twice is
+    /// one, with the first description and the first image that are not empty. Other fields are ignored.
     ///
     /// # Errors
     /// Any other body, also one with two of `containers`, `pending` or `id`. (Of a job type that occurs twice the last

@@ -1,5 +1,5 @@
-//! Shared readers of untrusted JSON. Each level is read as raw values of the next, without recursion: an odd field affects
-//! no other field, and a reason names the field that it is about.
+//! Shared readers of untrusted JSON. Each level is read as raw values of the next, without recursion: an odd field
+//! affects no other field, and a reason names the field that it is about.
 
 use std::borrow::Cow;
 use std::error::Error;

@@ -1,5 +1,5 @@
 //! The list of pre-specified nodes: the bytes of `ips.txt` in, nodes and invalid lines out.
-//! Reading the file and logging invalid lines is left to others.
+//! The callers read the file and log invalid lines.
 
 use super::addr::NodeAddr;
 use super::json::BYTE_ORDER_MARK;
@@ -11,7 +11,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-/// The most nodes of a list: as many as the router is made for.
+/// Maximum number of nodes of a list: as many as the router supports.
 const MAX_NODES: usize = 100_000;
 /// Invalid lines that are kept for reports. A list with more of them is another kind of file.
 const MAX_BAD_LINES: usize = 100;
@@ -29,7 +29,7 @@ pub struct NodeList {
     pub left_out: usize,
     /// The first 100 invalid lines.
     pub bad: Vec<BadLine>,
-    /// The number of invalid lines, also of those that are not in `bad`.
+    /// The number of all invalid lines, also outside `bad`.
     pub bad_count: usize,
     /// Lines that repeat a node: the number of the first one, and how many there are.
     pub duplicates: Option<(usize, usize)>,
@@ -51,7 +51,7 @@ pub struct Attributes {
     pub is_draining: bool,
     /// `backup`: the node ranks below all nodes that are not backups.
     pub is_backup: bool,
-    /// `as=ADDRESS`: what clients get in place of the address that the router probes.
+    /// `as=ADDRESS`: the address that clients get instead of the probed one.
     pub public: Option<NodeAddr>,
     /// The comment after the address: 1 to 40 characters, escaped. Only for operators.
     pub name: Option<Arc<str>>,
@@ -127,11 +127,10 @@ impl fmt::Display for NoList {
 impl Error for NoList {}
 
 /// Parses the content of a list: one node per line. Spaces around it, CRLF, a byte order mark, blank lines and `#`
-/// comments are accepted. Invalid lines are skipped and reported, also those that are not UTF-8.
+/// comments are accepted. Invalid lines, also without UTF-8, are skipped and reported.
 ///
-/// # Errors
-/// The file is binary: it has a NUL byte (UTF-16 is full of them), or no address and more than half of its lines are not
-/// UTF-8.
+/// # Errors The file is binary: it has a NUL byte (UTF-16 is full of them), or no address and more than half of its
+/// lines are not UTF-8.
 pub fn parse_list(bytes: &[u8]) -> Result<NodeList, NoList> {
     if bytes.contains(&0) {
         return Err(NoList);
@@ -237,7 +236,7 @@ fn name(comment: &str) -> Option<Arc<str>> {
     (!name.is_empty()).then(|| name.into())
 }
 
-/// The line with `***` in place of a user name and a password. A user name alone is no secret.
+/// The line with `***` instead of a user name and a password. A user name alone is not a secret.
 fn without_password(line: &str) -> Cow<'_, str> {
     let user = line.rsplit_once('@').map_or("", |(user, _)| user);
     let user = user.split_once("://").map_or(user, |(_, user)| user);

@@ -15,8 +15,8 @@ pub enum NetworkScope {
 }
 
 impl NetworkScope {
-    /// The scope of an Explorer at these addresses: what all of them allow. One public address, or no address, makes the
-    /// Explorer public.
+    /// The scope of an Explorer at these addresses: what all of them allow. One public address, or no address, makes
+    /// the Explorer public.
     pub fn of(addrs: &[IpAddr]) -> NetworkScope {
         let classes: Vec<_> = addrs.iter().flat_map(|addr| classes(*addr)).collect();
         if classes.is_empty() {
@@ -33,10 +33,10 @@ impl NetworkScope {
 
 /// Why the Explorer may not list a node at `addr`, or `None` if it may.
 ///
-/// Denied in any scope: link-local, multicast, unspecified, broadcast, reserved and cloud metadata
-/// addresses. Loopback needs [`NetworkScope::Loopback`]; private addresses, and addresses that are
-/// not routed in the internet (documentation, benchmarks, protocol assignments), need a scope that is not public. The rule
-/// for an embedded IPv4 address applies to the IPv6 address around it.
+/// Denied in any scope: link-local, multicast, unspecified, broadcast, reserved and cloud metadata addresses. Loopback
+/// needs [`NetworkScope::Loopback`]; private addresses, and addresses that are not routed in the internet
+/// (documentation, benchmarks, protocol assignments), need a scope that is not public. The rule for an embedded IPv4
+/// address applies to the IPv6 address around it.
 pub fn deny_reason(addr: IpAddr, scope: NetworkScope) -> Option<&'static str> {
     let mut reasons = classes(addr).into_iter().map(|class| match class {
         Class::Public => None,
@@ -91,7 +91,7 @@ fn class_v4(addr: Ipv4Addr) -> Class {
     }
 }
 
-/// By the IANA registry of special-purpose IPv6 addresses, without those that embed IPv4.
+/// By the IANA registry of special-purpose IPv6 addresses, without ranges that embed IPv4.
 fn class_v6(addr: Ipv6Addr) -> Class {
     match addr.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0] => Class::Never("unspecified"),

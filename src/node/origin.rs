@@ -10,8 +10,8 @@ const MAX_PORT_DIGITS: usize = 5;
 
 /// Scheme, host and port: what a connection needs.
 ///
-/// Two origins are equal if they name the same server: host names are compared in lower case, IP addresses by value, and
-/// an IPv4-mapped address is IPv4. The order is: http before https, IP addresses before names.
+/// Two origins are equal if they name the same server: host names are compared in lower case, IP addresses by value,
+/// and an IPv4-mapped address is IPv4. The order is: http before https, IP addresses before names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
     scheme: Scheme,
@@ -144,7 +144,8 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Splits off a scheme. A text like `host:80/path?to=a://b` has none: a scheme consists of letters, digits, `+`, `-`, `.`.
+/// Splits off a scheme. A text like `host:80/path?to=a://b` has none: a scheme consists of letters, digits, `+`, `-`,
+/// `.`.
 fn split_scheme(text: &str) -> Result<(Option<Scheme>, &str), AddrError> {
     let is_scheme = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
     match text.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) {

@@ -1,5 +1,5 @@
-//! Parses what a node reports about its containers, `GET /resources`: what they can run, and with a `model_id` whether they
-//! support that model.
+//! Parses what a node reports about its containers, `GET /resources`: what they can run, and with a `model_id` whether
+//! they support that model.
 //!
 //! Accepted entries are parsed and serialized again, so the router passes on nothing verbatim, and no node can report
 //! about another one. Containers are read one by one: an odd one affects no other.
@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 /// The longest entry of a container in bytes, without blanks. Real services have 1.2 to 21 KB with blanks.
 const MAX_ENTRY_BYTES: usize = 16 * 1024;
-/// The longest entry as the node writes it, with room for blanks. A value needs up to a hundred times as much memory while
-/// it is read, so this also bounds the cost of a request.
+/// The longest entry as the node writes it, with room for blanks. A value needs up to a hundred times as much memory
+/// while it is read, so this also bounds the cost of a request.
 const MAX_RAW_BYTES: usize = 2 * MAX_ENTRY_BYTES;
 /// The longest `error` of a container in characters; the rest is cut off. It is a sentence.
 const MAX_ERROR_CHARS: usize = 256;

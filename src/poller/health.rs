@@ -2,7 +2,7 @@
 
 use crate::registry::Health;
 
-/// What the result of a probe says about the node.
+/// What the result of a probe shows of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// The node responds as a node does.
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn table_of_health_and_verdict_is_as_in_the_contract() {
+    fn health_and_verdict_match_contract_table() {
         use {Health::*, Verdict::*};
         let table = [
             (

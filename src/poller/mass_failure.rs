@@ -10,21 +10,21 @@ use crate::registry::{NodeId, Withdrawn};
 
 /// Fewer nodes may well fail together: they share a machine.
 const MIN_NODES: usize = 4;
-/// Intervals for which nodes stay available at most although they fail.
+/// Maximum number of intervals for which failing nodes remain available.
 pub(super) const MAX_DOUBT_INTERVALS: u32 = 3;
 
-/// What is to be done about an available node that has failed twice.
+/// What to do with an available node that has failed twice.
 #[derive(Debug)]
 pub(super) enum Judgement {
     /// The node goes down.
     Lost,
-    /// The node stays, because a mass failure is suspected already.
+    /// The node remains available: a mass failure is suspected already.
     Doubted,
-    /// The node stays: a mass failure is suspected from now on.
+    /// The node remains available: a mass failure is suspected from now on.
     DoubtBegins {
         /// Nodes that went down within the last interval. They are put back.
         lost: Vec<(NodeId, Withdrawn)>,
-        /// How many fail of how many, in units of the list.
+        /// Failing units of the list, and all of them.
         failing: usize,
         of: usize,
     },
@@ -75,7 +75,7 @@ pub(super) struct MassFailure {
     until: Option<Instant>,
     /// Nodes of the last suspicion.
     doubted: HashSet<NodeId>,
-    /// Those of `doubted` that have not responded since, each with whether it has failed again.
+    /// Nodes of `doubted` that have not responded since, each with whether it has failed again.
     missing: HashMap<NodeId, bool>,
 }
 
@@ -187,7 +187,7 @@ impl MassFailure {
                 return;
             }
             self.lost.pop_front();
-            // A node that was back may have gone down again since.
+            // A recovered node may have gone down again since.
             let is_last = |member: &Member| member.lost.as_ref().is_some_and(|(last, _)| *last == at);
             if self.members.get(&id).is_some_and(is_last) {
                 self.leave(id);
@@ -222,7 +222,7 @@ impl MassFailure {
         self.missing.remove(&id);
     }
 
-    /// End of the suspicion, if there is one.
+    /// End of the suspicion, if any.
     pub(super) fn until(&self) -> Option<Instant> {
         self.until
     }
@@ -243,7 +243,7 @@ impl MassFailure {
     }
 }
 
-/// One judgement per list: nodes that anyone may register have no part in what happens to the operator's nodes.
+/// One judgement per list: nodes that anyone may register do not affect the operator's nodes.
 #[derive(Debug)]
 pub(super) struct MassFailures {
     listed: MassFailure,
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn four_nodes_and_more_than_half_are_a_mass() {
+    fn four_failing_nodes_above_half_are_mass_failure() {
         let mut rig = Rig::new(4);
         assert_eq!([0, 1, 2].map(|node| rig.fail(node)), [Ok("lost"); 3]);
         assert_eq!(rig.fail(3), Err(3));
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn node_that_is_back_or_removed_does_not_count() {
+    fn recovered_or_removed_node_is_not_counted() {
         let mut rig = Rig::new(6);
         assert_eq!([0, 1, 2].map(|node| rig.fail(node)), [Ok("lost"); 3]);
         rig.respond(0);
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn suspicion_ends_after_three_intervals_and_loses_failing_nodes() {
+    fn suspicion_ends_after_three_intervals() {
         let mut rig = Rig::new(6);
         for node in 0..6 {
             let _ = rig.fail(node);
@@ -452,7 +452,7 @@ mod tests {
         assert_eq!(rig.end(), Some(5));
         assert_eq!([0, 1, 2].map(|node| rig.fail(node)), [Ok("lost"); 3]);
         rig.now += 2 * INTERVAL;
-        // A fourth node is back, so that as many are back as not.
+        // With a fourth recovered node, as many recovered as not.
         (0..4).for_each(|node| rig.respond(node));
         assert_eq!([0, 1, 2].map(|node| rig.fail(node)), [Ok("lost"); 3]);
         assert_eq!(rig.fail(3), Err(3));

@@ -1,7 +1,8 @@
-//! Decides which node to probe when, and writes the results to the registry. No other module changes the health of a node.
+//! Decides which node to probe when, and writes the results to the registry. No other module changes the health of a
+//! node.
 //!
-//! One thread with one `select!`: updates of the lists, reports of probes, the clock. The thread never blocks on the pool,
-//! which has room for all probes in flight, and never on a list.
+//! One thread with one `select!`: updates of the lists, reports of probes, the clock. The thread never blocks on the
+//! pool, which has room for all probes in flight, and never on a list.
 
 mod health;
 mod lists;
@@ -80,8 +81,8 @@ pub(crate) struct Outputs {
     pub(crate) models: Option<Arc<Models>>,
 }
 
-/// Starts the poller, which runs until `stop` closes. The returned receiver closes when every node of the first lists has
-/// returned a result.
+/// Starts the poller, which runs until `stop` closes. The returned receiver closes when every node of the first lists
+/// has returned a result.
 ///
 /// # Errors
 /// If no thread can be started.

@@ -78,8 +78,9 @@ impl Poller {
         self.tell_ready();
     }
 
-    /// Tells a lost uplink from nodes that never were reachable. An error of the local network stack is inconclusive if a
-    /// node of that address family was available and none has responded for one interval. Otherwise it is a failure.
+    /// Distinguishes a lost uplink from nodes that never were reachable. An error of the local network stack is
+    /// inconclusive if a node of that address family was available and none has responded for one interval. Otherwise
+    /// it is a failure.
     fn judge_local_error(&mut self, probe: &mut Probe, now: Instant) {
         let Some(family) = probe.family else {
             return;
@@ -319,8 +320,8 @@ impl Poller {
         (!probe.is_draining).then(|| self.mass_failures.of(source))
     }
 
-    /// Ends the suspected mass failures whose time is over. A node that has failed since goes down. A node with only local
-    /// errors since stays available.
+    /// Ends the suspected mass failures whose time is over. A node that has failed since goes down. A node with only
+    /// local errors since stays available.
     pub(super) fn end_doubts(&mut self, now: Instant) {
         for source in Source::ALL {
             if let Some(missing) = self.mass_failures.of(*source).end(now) {

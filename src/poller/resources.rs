@@ -1,5 +1,5 @@
-//! Polls the resources of available nodes and sends the queries of surveys: the second kind of jobs, with a separate pool,
-//! so that probes and these requests do not wait for each other. The outcome never changes the health of a node.
+//! Polls the resources of available nodes and sends the queries of surveys: the second kind of jobs, with a separate
+//! pool, so that probes and these requests do not wait for each other. The outcome never changes the health of a node.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashMap};
@@ -19,8 +19,8 @@ use crate::util::pool::{Done, Pool};
 
 /// Longest body. Three services of a real node have some 30 KiB.
 const MAX_BODY_BYTES: u64 = 64 * 1024;
-/// Time between two polls: a tenth less than 50 per second, so that the rate holds at the nodes too, whatever the network
-/// does to the time between. 10,000 nodes that come up together are polled within 220 s.
+/// Time between two polls: a tenth less than 50 per second, so that the rate holds at the nodes too, whatever the
+/// network does to the time between. 10,000 nodes that come up together are polled within 220 s.
 const POLL_SPACING: Duration = Duration::from_millis(22);
 /// Maximum number of polls in flight. Nodes respond within 40 ms, so these are for 16 nodes that hang.
 const MAX_POLLS: usize = 16;
@@ -34,7 +34,7 @@ const BUSY_DELAY: Duration = Duration::from_secs(1);
 /// request. The second wait ends 120 s after the first poll.
 const RETRIES: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(90)];
 
-/// What a node is asked.
+/// A request to a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     /// What its containers can run.
@@ -153,7 +153,7 @@ impl PollQueue {
         }
     }
 
-    /// The node to poll now, or the time of the next look. Of the nodes that are due, listed nodes come first: many
+    /// The node to poll now, or the time of the next check. Of the nodes that are due, listed nodes rank first: many
     /// Explorer nodes that hang would otherwise delay them.
     fn turn(&mut self, now: Instant) -> Result<NodeId, Instant> {
         loop {

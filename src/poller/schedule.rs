@@ -1,9 +1,9 @@
-//! Decides which node to probe when: each node once per interval, spread evenly over the interval, available nodes before
-//! others, with rechecks and new nodes between. Pure.
+//! Decides which node to probe when: each node once per interval, spread evenly over the interval, available nodes
+//! before others, with rechecks and new nodes between. Pure.
 //!
-//! The node with the oldest probe is next. With n nodes, one probe is sent every nth part of the interval, so each node is
-//! probed an interval after its last probe. A node that has waited for a whole interval is probed immediately. A node may
-//! thus be probed early, when other nodes join, but nodes that come and go never delay it.
+//! The node with the oldest probe is next. With n nodes, one probe is sent every nth part of the interval, so each node
+//! is probed an interval after its last probe. A node that has waited for a whole interval is probed immediately. A
+//! node may thus be probed early, when other nodes join, but nodes that come and go never delay it.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 use crate::node::Source;
 use crate::registry::NodeId;
 
-/// Delay of the second probe after a failure. With 3 s for each of two probes and `MAX_DELAY`, a node goes down within one
-/// interval and 9 s.
+/// Delay of the second probe after a failure. With 3 s for each of two probes and `MAX_DELAY`, a node goes down within
+/// one interval and 9 s.
 pub(super) const RECHECK_AFTER: Duration = Duration::from_secs(1);
 /// A turn that is late by more than this breaks the bound above: the pool is too small for the nodes.
 const MAX_DELAY: Duration = Duration::from_secs(2);
 /// The same as a part of a short interval.
 const DELAY_SHARE: u32 = 16;
-/// Minimum time between two probes: at most 2,000 per second, because a small processor and a small uplink have other work.
-/// First probes of listed nodes are exempt.
+/// Minimum time between two probes: at most 2,000 per second, because a small processor and a small uplink have other
+/// work. First probes of listed nodes are exempt.
 const MIN_SPACING: Duration = Duration::from_micros(500);
 /// A delay up to this is caught up with.
 const CATCH_UP: Duration = Duration::from_millis(20);
@@ -114,8 +114,8 @@ impl Schedule {
         }
     }
 
-    /// Removes new nodes that are not `is_new` in this list, and rechecks of nodes that are not `is_listed`. A list that
-    /// changes often thus makes no queue longer than itself, and nodes that left take no turn.
+    /// Removes new nodes that are not `is_new` in this list, and rechecks of nodes that are not `is_listed`. A list
+    /// that changes often thus makes no queue longer than itself, and nodes that left take no turn.
     pub(super) fn retain(&mut self, is_new: impl Fn(NodeId, Source) -> bool, is_listed: impl Fn(NodeId) -> bool) {
         let before = self.new_count();
         self.new_listed.retain(|id| is_new(*id, Source::IpsFile));
@@ -176,7 +176,7 @@ impl Schedule {
         self.in_flight() < self.max_probes && (class == Class::Up || self.other.in_flight < share)
     }
 
-    /// Number of useful threads: probes in flight, nodes due immediately and one to spare.
+    /// Number of useful threads: probes in flight, nodes due immediately and one spare.
     pub(super) fn demand(&self, now: Instant) -> usize {
         self.in_flight() + self.up.rechecks_due(now) + self.other.rechecks_due(now) + self.new_listed.len() + 1
     }
@@ -209,7 +209,7 @@ impl Schedule {
                 wait = wait.min(due.max(self.next_send));
             }
         }
-        // Last, so that a node is overdue only if the pool has no room for it.
+        // Last, so that a node is overdue only if the pool is full.
         match now < self.next_round {
             true => Turn::Wait(wait),
             false => Turn::Round,

@@ -314,7 +314,7 @@ fn new_listed_nodes_are_probed_first_in_order() {
     let mut rig = rig(true);
     rig.update(explorer("9.9.9.9:9\n1.1.1.1:1"));
     rig.update(listed("8.8.8.8:8\n7.7.7.7:7"));
-    // Those of the Explorer keep to 2,000 a second.
+    // Explorer nodes are limited to 2,000 probes per second.
     rig.now += SECOND;
     let order: Vec<_> = std::iter::from_fn(|| match rig.poller.schedule.turn(rig.now) {
         Turn::New(id) => Some(rig.addr(id)),
@@ -365,7 +365,7 @@ fn node_has_one_probe_in_flight() {
 #[test]
 fn oldest_probe_is_next_in_each_class() {
     let mut rig = Rig::listed("h:1\nh:2\nh:3\nh:4");
-    // What is new is asked once; the rest of the test is about the turns.
+    // A new node is probed once. The rest of the test is about the turns.
     while let Turn::New(_) = rig.poller.schedule.turn(rig.now) {}
     for (addr, outcome) in [
         ("h:4", is_up()),
@@ -393,7 +393,7 @@ fn next_turn_is_an_interval_after_any_result() {
         rig.report(rig.id("h:1"), outcome());
         let first = rig.now;
         rig.now += SECOND;
-        // A failure is asked about once more.
+        // A failed node is probed once more.
         if rig.send_due() == ["h:1"] {
             rig.report(rig.id("h:1"), outcome());
         }
@@ -441,7 +441,7 @@ fn node_that_returns_429_leaves_the_suspects() {
 }
 
 #[test]
-fn explorer_nodes_have_no_part_in_a_failure_of_listed_nodes() {
+fn explorer_failures_do_not_affect_listed_nodes() {
     let of_file: Vec<String> = (1..=8).map(|node| format!("9.9.9.{node}:1")).collect();
     let of_one_address: Vec<String> = (1..=20).map(|port| format!("1.1.1.1:{port}")).collect();
     let mut rig = rig(true);
@@ -476,7 +476,7 @@ fn node_that_changes_lists_while_doubted_is_suspect() {
 }
 
 #[test]
-fn local_network_error_is_inconclusive_after_a_silent_interval() {
+fn local_error_after_silent_interval_is_inconclusive() {
     let mut rig = Rig::listed("h:1\nh:2");
     let report = |rig: &mut Rig, addr: &str, outcome: Outcome, family| {
         let id = rig.id(addr);

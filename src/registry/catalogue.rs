@@ -1,8 +1,8 @@
 //! The containers that available nodes run: for each its order of nodes and its description.
 //!
 //! Explorer nodes share a limited catalogue. An id that nodes of only one Explorer address run is charged to that
-//! address, whatever its ports. If the catalogue is full, a new id of an address with a small share evicts such an id of
-//! the address with the largest one. A party that registers many nodes thus does not keep out others.
+//! address, whatever its ports. If the catalogue is full, a new id of an address with a small share evicts such an id
+//! of the address with the largest one. A party that registers many nodes thus does not keep out others.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -35,8 +35,8 @@ const MIN_EXCESS: usize = 2;
 /// Images kept for one id. Two images are a conflict already, and an untrusted node cannot make the list longer.
 const MAX_IMAGES: usize = 4;
 
-/// The image with which a node runs a container: its number in the container's list plus 1, or 0 if the node states none
-/// or the list is full.
+/// The image with which a node runs a container: its number in the container's list plus 1, or 0 if the node states
+/// none or the list is full.
 pub(super) type ImageSlot = u8;
 
 /// Number of a container in the catalogue, while at least one available node runs it.

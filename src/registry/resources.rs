@@ -130,8 +130,8 @@ impl Registry {
         self.lock().change_resources(id, |_| {});
     }
 
-    /// Applies a poll of the resources of a node, if the node is still available. Returns false if the storage is full, so
-    /// that entries were dropped.
+    /// Applies a poll of the resources of a node, if the node is still available. Returns false if the storage is full,
+    /// so that entries were dropped.
     pub fn set_resources(&self, id: NodeId, report: ResourceReport) -> bool {
         let mut state = self.lock();
         let runs = state.runs(id);

@@ -153,7 +153,7 @@ pub(crate) struct NodeRow {
     /// Seconds from now until the expected completion of the node's jobs.
     pub(crate) finish: Option<f64>,
     pub(crate) certificate_expires: Option<Moment>,
-    /// Days until then, negative after the end.
+    /// Days until the expiry, negative after it.
     pub(crate) certificate_days: Option<i64>,
     pub(crate) containers: Vec<String>,
     /// Number of ids that were omitted to limit the size of the response.

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn probes_share_what_is_left_and_never_get_none() {
+    fn probes_share_remaining_space_down_to_a_minimum() {
         assert_eq!(probes_within(RESERVED_BYTES + 40 * PROBE_BYTES, 8), 40);
         assert_eq!(probes_within(RESERVED_BYTES + 41 * PROBE_BYTES - 1, 8), 40);
         assert_eq!(probes_within(RESERVED_BYTES, 8), 8);

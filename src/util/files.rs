@@ -10,13 +10,13 @@ use rustix::fs::OFlags;
 /// The null device, which people mount over a file to hide it.
 const DEV_NULL: (u32, u32) = (1, 3);
 
-/// Reads a regular file of at most `max_bytes`, or `/dev/null` as an empty one. A FIFO, a socket or a terminal is an error
-/// and not a wait for the other end. Only a hung disk can block this.
+/// Reads a regular file of at most `max_bytes`, or `/dev/null` as an empty one. A FIFO, a socket or a terminal is an
+/// error and not a wait for the other end. Only a hung disk can block this.
 ///
 /// # Errors
 /// The file can't be opened or read, is not a regular file, or is longer.
 pub(crate) fn read_regular(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
-    // Opening a FIFO waits for its writer unless told not to (fifo(7)).
+    // Opening a FIFO waits for its writer by default (fifo(7)).
     let flags = OFlags::NONBLOCK.bits() as i32;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let meta = file.metadata()?;

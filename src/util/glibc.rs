@@ -5,7 +5,8 @@
 /// The variable by which an operator chooses the number of arenas: mallopt(3).
 #[cfg(target_env = "gnu")]
 const ARENAS_VARIABLE: &str = "MALLOC_ARENA_MAX";
-/// Arenas under a limit on the address space. The threads then contend for them, which costs less than the network does.
+/// Arenas under a limit on the address space. The threads then contend for them, which costs less than the network
+/// does.
 #[cfg(target_env = "gnu")]
 const LIMITED_ARENAS: std::ffi::c_int = 2;
 /// `M_ARENA_MAX` of malloc.h.
@@ -27,8 +28,8 @@ pub fn configure() {
     if super::address_space::is_limited() && std::env::var_os(ARENAS_VARIABLE).is_none() {
         mallopt(M_ARENA_MAX, LIMITED_ARENAS);
     }
-    // A static glibc loads the NSS modules that /etc/nsswitch.conf names. Modules of another glibc release end the process
-    // by SIGFPE or SIGABRT. `files` and `dns` are built in, and honour search domains and `ndots`.
+    // A static glibc loads the NSS modules that /etc/nsswitch.conf names. Modules of another glibc release end the
+    // process by SIGFPE or SIGABRT. `files` and `dns` are built in, and honour search domains and `ndots`.
     #[cfg(target_feature = "crt-static")]
     // SAFETY: both arguments are strings that end in NUL and live as long as the program. No other thread exists that
     // reads the configuration.

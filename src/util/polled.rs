@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
-    fn rejected_value_keeps_the_last_and_is_reported_once() {
+    fn rejected_value_keeps_last_and_is_reported_once() {
         let (polled, now) = (Polled::new("ips.txt"), Instant::now());
         assert!(polled.reject("missing"));
         assert_eq!(polled.accept(Arc::new(1), now).problem.as_deref(), Some("missing"));

@@ -1,11 +1,11 @@
-//! Makes untrusted text safe to show: escapes, truncates and quotes text, and masks passwords. Finds the word that a typo
-//! was meant to be.
+//! Makes untrusted text safe to show: escapes, truncates and quotes text, and masks passwords. Finds the word that a
+//! typo was meant to be.
 
 use std::borrow::Cow;
 
 /// Most letters that may be wrong in a typo.
 const MAX_TYPO_DISTANCE: usize = 2;
-/// Ends a text that was truncated.
+/// Marks the end of a truncated text.
 const ELLIPSIS: char = '…';
 
 /// Writes control characters and invisible characters as Rust escapes. Quotes and backslashes remain as they are.
@@ -47,8 +47,8 @@ pub(crate) fn redact(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The candidate that the word is a typo of: up to two letters are added, missing, replaced or swapped, and at most a third of
-/// the candidate, because a short word is close to many words.
+/// The candidate that the word is a typo of: up to two letters are added, missing, replaced or swapped, and at most a
+/// third of the candidate, because a short word is close to many words.
 pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let candidates = candidates.into_iter();
     let (distance, closest) = candidates.map(|to| (strsim::osa_distance(word, to), to)).min()?;

@@ -1,4 +1,5 @@
-//! Watches one file: reads it after it has changed and settled, on request, and again while the system refuses to read it.
+//! Watches one file: reads it after it has changed and settled, on request, and again while the system refuses to read
+//! it.
 //!
 //! The disk may hang, so a separate thread touches it. Neither startup nor shutdown waits for that thread.
 
@@ -70,12 +71,12 @@ pub(crate) fn watch<T: Send + Sync + 'static>(
         stop,
     };
     threads::spawn_vital("files", alarm, move || {
-        // It ends only at shutdown.
+        // It exits only at shutdown.
         let _ = watch.run(&reload);
     })
 }
 
-/// What the thread that touches the disk is asked.
+/// A request to the thread that reads the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Request {
     /// Read the file, changed or not.
@@ -84,7 +85,7 @@ enum Request {
     Look,
 }
 
-/// Exits when the watch has ended, as soon as the disk lets it.
+/// Exits after the watch, as soon as the disk permits.
 #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
 fn touch_disk<T>(file: WatchedFile<T>, asked: &Receiver<Request>, answers: &Sender<Option<Result<T, String>>>) {
     let mut reader = Reader::new(file, Instant::now());
@@ -129,7 +130,7 @@ impl<T, F: FnMut(Outcome<T>) -> Result<(), Stopping>> Watch<T, F> {
 
     /// Has the disk touched and waits for that until shutdown. Returns whether the disk was reported as slow, too.
     fn ask(&mut self, request: Request) -> Result<(Option<Result<T, String>>, bool), Stopping> {
-        // The channel is empty: the last request was answered.
+        // The channel is empty: the last request has its result.
         self.requests.send(request).map_err(|_| Stopping)?;
         let (found, stop) = (self.found.clone(), self.stop.clone());
         select_biased! {
@@ -153,7 +154,7 @@ impl<T, F: FnMut(Outcome<T>) -> Result<(), Stopping>> Watch<T, F> {
                 let before = self.polled.accept(Arc::clone(&value), Instant::now());
                 (self.report)(Ok((value, before.value)))
             }
-            // Whoever requests a reload expects a result.
+            // A caller that requests a reload expects a result.
             Err(problem) if self.polled.reject(&problem) || request == Request::Load => (self.report)(Err(problem)),
             Err(_) => Ok(()),
         }
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn file_that_keeps_changing_is_read_after_five_seconds() {
+    fn constantly_changing_file_is_read_after_five_seconds() {
         let (_dir, mut reader, now) = reader("");
         reader.load(now).expect("a text");
         let mut text = String::new();
@@ -346,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn read_that_the_system_refuses_is_repeated_each_second() {
+    fn refused_read_is_retried_each_second() {
         let (_dir, mut reader, now) = reader("a");
         reader.load(now).expect("a text");
         fs::remove_file(path(&reader)).expect("removed");

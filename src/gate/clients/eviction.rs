@@ -8,8 +8,8 @@ use crate::gate::connection::{Connection, Event, MIN_WRITE};
 use crate::gate::refusal::Refusal;
 use crate::metrics::Refused;
 
-/// Connections that are examined to find the one to evict. With more connections, the next search continues after the last
-/// one: a flood of new connections must not cost a scan of 65,536 each.
+/// Connections that are examined to find the one to evict. With more connections, the next search continues after the
+/// last one: a flood of new connections must not cost a scan of 65,536 each.
 const MAX_CANDIDATES: usize = 1024;
 impl Clients {
     /// If the client is at its share, closes its longest-idle connection.
@@ -31,9 +31,9 @@ impl Clients {
         longest.is_some_and(|key| self.close(key, Some(Refused::MadeRoom)))
     }
 
-    /// Evicts the connection that has waited longest for its request or its reader, of the client with the most connections.
-    /// A connection that waits for a worker gets 503, and is evicted only if no other qualifies. A client with more
-    /// connections than the new one's client evicts none.
+    /// Evicts the connection that has waited longest for its request or its reader, of the client with the most
+    /// connections. A connection that waits for a worker gets 503, and is evicted only if no other qualifies. A client
+    /// with more connections than the new one's client evicts none.
     pub(super) fn make_room(&mut self, newcomer: Holder, now: Instant) -> bool {
         let holds = self.held_by(newcomer);
         let gives_way = |socket: &Socket| {

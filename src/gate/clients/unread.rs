@@ -13,8 +13,8 @@ use crate::util::arena::Key;
 
 /// Unsent bytes of all responses: a long one for each of a dozen slow readers. The gate evicts readers above the limit.
 const MAX_UNSENT_BYTES: usize = 12 * 1024 * 1024;
-/// The send buffer for a client that takes a long response, which the kernel doubles: the small one limits a client 100 ms
-/// away to 80 kB/s.
+/// The send buffer for a client that takes a long response, which the kernel doubles: the small one limits a client 100
+/// ms away to 80 kB/s.
 const LARGE_BUFFER_BYTES: usize = 32 * 1024;
 /// Connections with such a buffer. They hold 5 MiB in the kernel.
 const MAX_LARGE_BUFFERS: usize = 64;
@@ -35,8 +35,8 @@ impl Clients {
         }
     }
 
-    /// Closes connections until the unsent responses are within [`MAX_UNSENT_BYTES`]: first those that have made no progress
-    /// for [`MIN_WRITE`], then those with the most unsent bytes. The newest one stays.
+    /// Closes connections until the unsent responses are within [`MAX_UNSENT_BYTES`]: first those that have made no
+    /// progress for [`MIN_WRITE`], then those with the most unsent bytes. The newest connection is kept.
     pub(super) fn evict_readers(&mut self, newest: Key, now: Instant) {
         while self.unsent > MAX_UNSENT_BYTES {
             let others = self.sockets.iter().filter(|(key, _)| *key != newest);
@@ -54,8 +54,8 @@ impl Clients {
 }
 
 impl Socket {
-    /// Has the kernel discard what the client has not read when the socket closes. By default the kernel keeps it until the
-    /// client reads or the retries end, which takes minutes.
+    /// Has the kernel discard what the client has not read when the socket closes. By default the kernel keeps it until
+    /// the client reads or the retries end, which takes minutes.
     pub(super) fn discard_unread(&self) {
         let Self { stream, connection, .. } = self;
         let discarded = match (connection.unsent().is_empty(), connection.may_hold_unread()) {

@@ -26,7 +26,7 @@ pub(in crate::gate) enum Event<'a> {
     },
     /// The request with this number is lost.
     Failed(u32),
-    /// The response that an [`Action::Refuse`] asked for.
+    /// The response that an [`Action::Refuse`] requested.
     Refused(Vec<u8>),
     /// The kernel may have room to send.
     Writable,

@@ -6,7 +6,8 @@ use std::time::Duration;
 pub(in crate::gate) const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a client to take a response, before [`MIN_BYTES_PER_SECOND`] applies.
 pub(in crate::gate) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The gate disconnects a reader that is slower than this, on average since its response began and after [`WRITE_TIMEOUT`].
+/// The gate disconnects a reader that is slower than this, on average since its response began and after
+/// [`WRITE_TIMEOUT`].
 pub(in crate::gate) const MIN_BYTES_PER_SECOND: usize = 10 * 1024;
 /// Bytes of a response that may be in the kernel instead of with the client, which earn no time. At
 /// [`MIN_BYTES_PER_SECOND`] a client takes them within [`WRITE_TIMEOUT`].
@@ -17,8 +18,8 @@ pub(super) const SMALL_BYTES: usize = 1024;
 pub(in crate::gate) const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A deferred request is repeated after this time, at the next tick of the event loop (100 ms).
 pub(super) const DEFERRAL_INTERVAL: Duration = Duration::from_millis(50);
-/// After the last response, bytes that the client still sends are discarded for this time, so that no reset overtakes the
-/// response (RFC 9112, section 9.6).
+/// After the last response, bytes that the client still sends are discarded for this time, so that no reset overtakes
+/// the response (RFC 9112, section 9.6).
 pub(in crate::gate) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes that are discarded. Further bytes remain unread until the time is over.
 pub(super) const MAX_LINGER_BYTES: usize = 256 * 1024;

@@ -1,5 +1,5 @@
-//! Whatever the client, the workers and the clock do, in any order: each request gets one response, its own, in order, a
-//! HEAD without a body, and the connection closes as announced.
+//! Whatever the client, the workers and the clock do, in any order: each request gets one response, its own, in order,
+//! a HEAD without a body, and the connection closes as announced.
 
 use std::net::Ipv4Addr;
 use std::time::SystemTime;

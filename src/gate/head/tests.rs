@@ -105,7 +105,7 @@ fn more_than_100_headers_are_too_many() {
 }
 
 #[test]
-fn http_1_0_needs_no_host_and_closes_by_default() {
+fn http_1_0_needs_no_host_and_closes() {
     assert_eq!(accepted("GET / HTTP/1.0\r\n\r\n").persistence, Persistence::Close);
     let kept = accepted("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n");
     assert_eq!(kept.persistence, Persistence::KeepAlive);

@@ -1,4 +1,4 @@
-//! Names that are slow, silent, known, unknown and gone.
+//! Names that are slow, silent, known, unknown and removed.
 
 use super::*;
 use crossbeam_channel::{Sender, bounded};
@@ -37,7 +37,7 @@ fn localhost_is_found_and_invalid_name_is_not() {
     names.close();
 }
 
-/// A name server that is silent for names that begin so, until the sender is dropped.
+/// A name server that is silent for names with this prefix, until the sender is dropped.
 fn silent_for(prefix: &'static str) -> (HostResolver, Sender<()>) {
     let (end, ended) = bounded(0);
     let names = HostResolver::new(
@@ -61,7 +61,7 @@ fn silent_names_delay_no_other_name() {
     for n in 0..40 {
         assert!(names.look_up(&format!("silent{n}"), Duration::ZERO).is_empty());
     }
-    // Only one that is starved would take an hour.
+    // Only a starved request would take an hour.
     assert_eq!(names.look_up("good", Duration::from_secs(3600)), GOOD);
     drop(end);
     names.close();
@@ -88,7 +88,7 @@ fn thousand_slow_names_delay_no_other_name() {
     names.close();
 }
 
-/// A resolver whose threads are all held by a broken name server.
+/// A resolver with all threads blocked by a broken name server.
 fn stuck() -> HostResolver {
     let names = HostResolver::of_system(INTERVAL);
     names.lock().threads = MAX_THREADS;
@@ -118,7 +118,7 @@ fn unknown_name_is_awaited_until_the_deadline() {
 fn known_name_is_awaited_for_a_second() {
     let names = stuck();
     learn(&names, "a.example", [192, 0, 2, 1], None, Instant::now());
-    // Only an answer that is not used would take an hour.
+    // Only an unused result would take an hour.
     let found = names.look_up("a.example", Duration::from_secs(3600));
     assert_eq!(found, [IpAddr::from([192, 0, 2, 1])]);
 }
@@ -180,7 +180,7 @@ fn ip_address_needs_no_lookup() {
     assert_eq!(names.lock().threads, 0);
 }
 
-/// A name with one known address, whose lookups start at these multiples of a tenth of the interval.
+/// A name with one known address. Its lookups start at these multiples of a tenth of the interval.
 #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
 fn known_after(results: &[(u32, Result<Vec<IpAddr>, LookupError>)]) -> Vec<IpAddr> {
     let names = stuck();
@@ -228,7 +228,7 @@ fn temporary_failure_and_success_restart_the_count() {
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
-fn reason_distinguishes_gone_failing_and_slow() {
+fn reason_distinguishes_removed_failing_and_slow() {
     let names = stuck();
     let now = Instant::now();
     let reason = |host: &str| {
@@ -256,7 +256,7 @@ fn reason_distinguishes_gone_failing_and_slow() {
 }
 
 #[test]
-fn name_of_link_local_or_metadata_address_is_refused() {
+fn name_of_link_local_or_metadata_is_refused() {
     let names = stuck();
     for addr in [
         [169, 254, 169, 254],

@@ -201,7 +201,7 @@ fn at_most_256_containers_are_listed() {
 }
 
 #[test]
-fn at_most_64_types_of_256_bytes_are_pending() {
+fn pending_has_at_most_64_short_types() {
     let body = |count| {
         let types: Vec<_> = (0..count).map(|n| format!("\"{n}\":1")).collect();
         with_pending(&types.join(","))

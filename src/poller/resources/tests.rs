@@ -16,7 +16,7 @@ fn queue(nodes: usize) -> (PollQueue, Vec<NodeId>, Instant) {
     (queue, ids, now)
 }
 
-/// Polls the node whose turn has to be now.
+/// Polls the node that must be due now.
 #[track_caller]
 fn poll(queue: &mut PollQueue, id: NodeId, now: Instant, is_missing: bool) {
     assert_eq!(queue.turn(now), Ok(id));
@@ -104,7 +104,7 @@ fn at_the_limit_no_poll_begins() {
 }
 
 #[test]
-fn node_with_a_query_in_flight_is_polled_later() {
+fn node_with_query_in_flight_is_polled_later() {
     let (mut queue, ids, now) = queue(2);
     queue.set_busy(ids[0], true);
     assert_eq!(queue.turn(now), Ok(ids[1]));

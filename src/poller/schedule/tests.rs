@@ -158,7 +158,7 @@ fn available_nodes_leave_every_fourth_probe_to_others() {
 }
 
 #[test]
-fn late_timer_is_caught_up_full_pool_is_not() {
+fn late_timer_is_caught_up_full_pool_not() {
     let (mut schedule, start) = schedule(1000);
     waiting(&mut schedule, 3000, Class::Up, start);
     // A turn each 10 ms.
@@ -309,7 +309,7 @@ fn node_without_turn_in_seventeen_sixteenths_is_overdue() {
         "the pool is full"
     );
     let late = start + INTERVAL + INTERVAL / DELAY_SHARE;
-    // The new ones have not waited for a whole round.
+    // The new nodes have not waited for a whole round.
     assert_eq!(schedule.begin_round(late), Overdue { up: 0, other: 0 });
     assert_eq!(schedule.begin_round(late + MILLI), Overdue { up: 3, other: 9 });
 }
@@ -328,12 +328,12 @@ fn demand_counts_in_flight_due_and_one_spare() {
 }
 
 proptest! {
-    /// Nodes join and leave at random: nobody who stays waits for more than an interval, and there are never more than
-    /// 2,000 probes a second but for new nodes of ips.txt.
+    /// Nodes join and leave at random. No remaining node waits for more than an interval. The rate never exceeds 2,000
+    /// probes per second, except for new listed nodes.
     #[test]
     fn nodes_that_come_and_go_delay_none(
         first in 1..60_usize,
-        // After so many turns so many join, or the one that was probed leaves.
+        // Number of turns, then of nodes that join. With 0, the probed node leaves.
         changes in prop::collection::vec((0..20_usize, 0..30_usize), 0..40),
     ) {
         let (mut schedule, start) = schedule(64);
@@ -374,13 +374,13 @@ proptest! {
                 prop_assert!(*at - previous <= INTERVAL + slack, "{:?}", *at - previous);
             }
         }
-        // Who is still there has been probed within the last interval.
+        // Each remaining node was probed within the last interval.
         for at in last.values() {
             prop_assert!(end - *at <= INTERVAL + slack);
         }
     }
 
-    /// Each probe takes a few milliseconds; whatever is on the schedule, everybody gets exactly one turn.
+    /// Each probe takes a few milliseconds. Each node of any schedule gets exactly one turn.
     #[test]
     fn every_node_gets_a_turn_within_pool_size(
         max_probes in 1..20_usize,
@@ -400,7 +400,7 @@ proptest! {
             schedule.add_new(*id, if at % 2 == 0 { Source::IpsFile } else { Source::Explorer });
         });
         is_recheck.iter().for_each(|id| schedule.recheck(*id, Class::Other, now));
-        // The round after this one begins when all is over.
+        // The next round begins after the end of the test.
         schedule.next_round = start + 3 * INTERVAL;
         let mut in_flight: VecDeque<(Instant, Class)> = VecDeque::new();
         let mut probed = Vec::new();

@@ -17,7 +17,7 @@ pub(super) fn section(items: &str) -> String {
     }
 }
 
-/// Returns a list item for each problem, empty if there is none.
+/// Returns a list item for each problem, empty without problems.
 pub(super) fn items(view: &View<'_>) -> String {
     let report = view.report;
     let mut items = router(report);

@@ -24,7 +24,8 @@ pub enum Format {
     /// `<6>INFO  [target] message, key=value`: journald adds the time and reads the priority,
     /// <https://www.freedesktop.org/software/systemd/man/latest/sd-daemon.html>.
     Journal,
-    /// `{"time":"2026-11-25T20:00:00.000Z","level":"INFO","target":"target","message":"message, key=value","key":"value"}`
+    /// `{"time":"2026-11-25T20:00:00.000Z","level":"INFO","target":"target","message":"message,
+    /// key=value","key":"value"}`
     Json,
 }
 

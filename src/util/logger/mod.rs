@@ -1,7 +1,8 @@
 //! The log: lines to stderr through a bounded queue and one thread that writes them.
 //!
-//! Logging never blocks: if the reader of a pipe stalls, lines that overflow the queue are dropped and counted, and a later line
-//! reports the count. simple_logger alone would write on the thread that logs, and block it; here it writes on the log's thread.
+//! Logging never blocks: if the reader of a pipe stalls, lines that overflow the queue are dropped and counted, and a
+//! later line reports the count. simple_logger alone would write on the thread that logs, and block it; here it writes
+//! on the log's thread.
 
 mod fields;
 mod format;
@@ -22,8 +23,8 @@ pub use format::Format;
 use format::Line;
 use sink::Sink;
 
-/// Lines in the queue: more than a large fleet logs at its start. A line has 200 bytes on average and its message at most
-/// [`format::MAX_MESSAGE_BYTES`], so the queue has at most 10 MiB.
+/// Lines in the queue: more than a large fleet logs at its start. A line has 200 bytes on average and its message at
+/// most [`format::MAX_MESSAGE_BYTES`], so the queue has at most 10 MiB.
 const MAX_LINES: usize = 2_048;
 /// How long the exit waits for the queue.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
