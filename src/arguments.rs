@@ -168,7 +168,7 @@ pub(crate) fn help() -> String {
          Usage: infernet-router [-C DIR] [COMMAND]\n\n\
          Without a command it serves.\n\nCommands:\n",
     );
-    // Writing to a String can't fail.
+    // Writing to a String cannot fail.
     for Row { name, options, meaning } in &COMMANDS {
         let _ = writeln!(help, "  {:<22}{meaning}", format!("{name}{options}"));
     }

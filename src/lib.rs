@@ -11,7 +11,7 @@
 //! **A list.** `lists` reads `ips.txt` when it changes and polls the Node Explorer → the last good list of each source
 //! (`util::polled`) → merge → bounded channel → `poller` adds and removes nodes.
 //!
-//! **A probe.** `poller` selects the due node, spread evenly over the interval: available nodes before those that are
+//! **A probe.** `poller` selects the due node, spread evenly over the interval: available nodes before nodes that are
 //! down, with rechecks and new nodes between → bounded channel → a `probe` thread: one `GET /info` under one deadline
 //! (`net`) → bounded channel → `poller`: `health::observe` gives the new health, `mass_failure` judges whether the
 //! cause is local → the node's record in `registry` → log.
@@ -48,7 +48,7 @@
 //! - Untrusted text is never logged or returned unescaped or at unbounded length.
 //! - No thread outlives [`Router`], except what cannot be interrupted: lookups of host names, a read on a hung disk,
 //!   stuck workers, and tiny_http's own threads, which exit within 5 s. The log and the signals have threads of the
-//!   process. A panic in a request is its 500, and a panic in a probe a failed probe.
+//!   process. A panic in a request returns 500, and a panic in a probe is a failed probe.
 //! - tiny_http sees no byte that a client chose, except method, path and query that the gate has validated.
 
 #[cfg(not(target_os = "linux"))]

@@ -247,7 +247,7 @@ fn complain_of_settings(errors: &str) -> ExitCode {
     ExitCode::from(EXIT_USAGE)
 }
 
-/// Writes lines to stderr, where `eprintln!` would panic if the reader is gone. journald reads their priority.
+/// Writes lines to stderr, where `eprintln!` would panic if the reader has closed. journald reads their priority.
 fn write_error(text: &str) {
     let priority = Format::for_stderr().prefix(Level::Error);
     for line in text.lines() {

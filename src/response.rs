@@ -106,7 +106,7 @@ impl Response {
     /// The response as it goes over the wire, with further header lines.
     pub(crate) fn to_bytes(&self, body: Body, persistence: Persistence, lines: &str, now: SystemTime) -> Vec<u8> {
         let mut head = String::with_capacity(320);
-        // Writing to a String can't fail.
+        // Writing to a String cannot fail.
         let _ = write!(head, "HTTP/1.1 {} {}\r\n", self.status, phrase(self.status));
         // httpdate panics at a time that the format cannot express. Such a clock is not reliable (RFC 9110, section
         // 6.6.1).

@@ -14,7 +14,7 @@ pub(super) fn resources(registry: &Registry, containers: &[String], page: Page) 
     pager.into_listing()
 }
 
-/// Lists what nodes answered about a model in the same way. A node that is no longer available is omitted.
+/// Lists the responses of nodes about a model in the same way. A node that is no longer available is omitted.
 pub(super) fn support(
     registry: &Registry,
     answers: &[(NodeAddr, Arc<Entries>)],

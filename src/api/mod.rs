@@ -180,7 +180,7 @@ impl Service {
         let page = query::containers(query)?;
         let summaries = self.registry.containers();
         let listing = Listing::new(*b"[]", summaries.iter(), page, |body, summary| {
-            // Writing to a Vec can't fail.
+            // Writing to a Vec cannot fail.
             let _ = serde_json::to_writer(body, &Row::from(summary));
         });
         Ok(listing.into_response().with("Cache-Control", "no-store"))

@@ -64,7 +64,7 @@ const AVAILABLE: &str = "available";
 /// probed nodes and of all nodes.
 ///
 /// # Errors
-/// The system can't start a thread.
+/// The system cannot start a thread.
 pub fn check(config: &Config, mut progress: impl FnMut(usize, usize)) -> io::Result<CheckReport> {
     let fetcher = Fetcher::of_config(config);
     let file = read_list(&config.ips_file)?;
@@ -113,7 +113,7 @@ pub fn check(config: &Config, mut progress: impl FnMut(usize, usize)) -> io::Res
 fn read_list(path: &Path) -> io::Result<Result<NodeList, String>> {
     let (results, result) = bounded(1);
     let owned = path.to_owned();
-    // A read on a hung disk can't be interrupted.
+    // A read on a hung disk cannot be interrupted.
     threads::spawn_detached("list", move || drop(results.send(lists::read(&owned))))?;
     let result = result.recv_timeout(MAX_READ_TIME);
     Ok(result.unwrap_or_else(|_| {

@@ -24,7 +24,7 @@ pub fn to_table(values: &[SettingValue]) -> String {
             true => "unset".to_owned(),
             false => text::shorten(value, MAX_VALUE_CHARS),
         };
-        // Writing to a String can't fail.
+        // Writing to a String cannot fail.
         let _ = writeln!(table, "{name:<22}  {source:<11}  {value}");
     }
     table

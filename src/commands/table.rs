@@ -71,7 +71,7 @@ pub(super) fn to_text(notes: &[String], rows: &[Row], available: usize, nodes: u
             push_wrapped(&mut text, INDENT, &text::shorten(reason, MAX_TEXT_CHARS));
         }
     }
-    // Writing to a String can't fail.
+    // Writing to a String cannot fail.
     let _ = writeln!(text, "\n{available} of {nodes} nodes available");
     text
 }

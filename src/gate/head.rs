@@ -324,7 +324,7 @@ fn normalized(target: &[u8]) -> Result<String, Refusal> {
             b'/' if is_path && plain.ends_with('/') => {}
             b'#' | ..=b' ' | 127 => return Err(Refusal::Malformed("request target")),
             b'!'..=b'~' => plain.push(char::from(*byte)),
-            // Writing to a String can't fail.
+            // Writing to a String cannot fail.
             128.. => drop(write!(plain, "%{byte:02X}")),
         }
     }

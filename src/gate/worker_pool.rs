@@ -79,7 +79,7 @@ impl WorkerPool {
     /// threads has to start after them.
     ///
     /// # Errors
-    /// There is none in time.
+    /// There is no outcome in time.
     pub(crate) fn greet(&mut self) -> io::Result<()> {
         self.stream.write_all(GREETING)?;
         let mut woken = [PollFd::new(self.exchange.wake(), PollFlags::IN)];
@@ -127,7 +127,7 @@ impl WorkerPool {
             order: self.requests,
         });
         self.exchange.put(ticket, request.context.clone());
-        // Writing to a vector can't fail. A target has no `#`.
+        // Writing to a vector cannot fail. A target has no `#`.
         let _ = write!(self.out, "{}#{ticket} HTTP/1.1\r\n\r\n", request.line);
     }
 

@@ -21,7 +21,7 @@ const MAX_EXPLORER_BYTES: u64 = 16 * 1024 * 1024;
 /// The shortest time between two polls, whatever the interval.
 const MIN_EXPLORER_INTERVAL: Duration = Duration::from_secs(1);
 /// A shrunken list is accepted when it is the tenth in a row or one hour old: a database that is being restored, or a
-/// second Explorer behind the same URL, must not remove the nodes of a fleet.
+/// second Explorer at the same URL, must not remove the nodes of a fleet.
 const SHRUNKEN_LISTS: u32 = 10;
 const SHRUNKEN_TIME: Duration = Duration::from_secs(3600);
 /// Below this number of nodes only an empty list is shrunken: one node of three is not worth an hour.

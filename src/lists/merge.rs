@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::node::{Attributes, ListedNode, NodeAddr, Rank};
 
 /// Returns the nodes of both lists. A node in both is a listed node. An Explorer node is also a listed node if its
-/// address and port are those of a listed host name, or those that clients get by `as=`. `known` returns the addresses
+/// address and port are those of a listed host name, or of an `as=` address. `known` returns the addresses
 /// that a name last resolved to.
 pub(crate) fn merge(
     listed: &[ListedNode],

@@ -1,4 +1,4 @@
-//! The connection of one request: TCP, TLS where the URL asks for it, and one deadline over both.
+//! The connection of one request: TCP, TLS for an https URL, and one deadline over both.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -15,13 +15,13 @@ use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBu
 use super::certificate;
 use super::reason::FetchError;
 
-/// Longest header section of a response. Nodes send some 200 bytes, an Explorer behind a content network a few KiB.
+/// Longest header section of a response. Nodes send some 200 bytes, an Explorer at a content network a few KiB.
 pub(super) const MAX_HEADER_BYTES: usize = 8 * 1024;
 /// Buffers of a connection: ureq's default of 128 KiB each way costs 128 probes 50 MiB instead of 21 MiB. The input
 /// holds a whole header section and one byte more, which reveals a longer one.
 const INPUT_BUFFER_BYTES: usize = MAX_HEADER_BYTES + 1;
 const OUTPUT_BUFFER_BYTES: usize = 4 * 1024;
-/// Longest connect. A connect can't be interrupted, and a shutdown takes at most 5 s.
+/// Longest connect. A connect cannot be interrupted, and a shutdown takes at most 5 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Capacity of ureq's list of addresses.
 pub(super) const MAX_ADDRS: usize = 16;

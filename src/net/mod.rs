@@ -34,8 +34,8 @@ pub(crate) use reason::{Family, FetchError};
 
 /// A node has this long for one request: name resolution, connect, TLS, header section and body.
 pub(crate) const NODE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Redirects that a node of ips.txt may send. An Explorer node may send none: whoever registers a node must not choose
-/// what the router calls.
+/// Redirects that a node of ips.txt may send. An Explorer node may send none: a party that registers a node must not
+/// choose what the router calls.
 pub(crate) const MAX_REDIRECTS: u32 = 3;
 /// Characters of a page for a browser in a reason.
 const MAX_PAGE_CHARS: usize = 40;

@@ -13,11 +13,11 @@ use std::sync::Arc;
 const MAX_ID_BYTES: usize = 256;
 /// The most containers of a node. Real nodes run a handful.
 const MAX_CONTAINERS: usize = 256;
-/// The longest description in characters; the rest is cut off. It is a line in a list, not a manual.
+/// The longest description in characters; the rest is truncated. It is a line in a list, not a manual.
 const MAX_DESCRIPTION_CHARS: usize = 1024;
-/// The longest image name in bytes; the rest is cut off. A name with registry, path, tag and digest fits.
+/// The longest image name in bytes; the rest is truncated. A name with registry, path, tag and digest fits.
 const MAX_IMAGE_BYTES: usize = 256;
-/// The longest version in bytes; the rest is cut off. Real versions have five.
+/// The longest version in bytes; the rest is truncated. Real versions have five.
 const MAX_VERSION_BYTES: usize = 64;
 /// The most types of pending jobs. Real nodes have two, offchain and onchain.
 const MAX_PENDING_TYPES: usize = 64;

@@ -129,8 +129,9 @@ impl Error for NoList {}
 /// Parses the content of a list: one node per line. Spaces around it, CRLF, a byte order mark, blank lines and `#`
 /// comments are accepted. Invalid lines, also without UTF-8, are skipped and reported.
 ///
-/// # Errors The file is binary: it has a NUL byte (UTF-16 is full of them), or no address and more than half of its
-/// lines are not UTF-8.
+/// # Errors
+/// The file is binary: it has a NUL byte (UTF-16 is full of them), or no address and more than half of its lines are
+/// not UTF-8.
 pub fn parse_list(bytes: &[u8]) -> Result<NodeList, NoList> {
     if bytes.contains(&0) {
         return Err(NoList);

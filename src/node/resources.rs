@@ -17,7 +17,7 @@ const MAX_ENTRY_BYTES: usize = 16 * 1024;
 /// The longest entry as the node writes it, with room for blanks. A value needs up to a hundred times as much memory
 /// while it is read, so this also bounds the cost of a request.
 const MAX_RAW_BYTES: usize = 2 * MAX_ENTRY_BYTES;
-/// The longest `error` of a container in characters; the rest is cut off. It is a sentence.
+/// The longest `error` of a container in characters; the rest is truncated. It is a sentence.
 const MAX_ERROR_CHARS: usize = 256;
 
 /// What a node reports about its containers: sorted by id, each a JSON object that the router has written.

@@ -21,7 +21,7 @@ pub(super) enum Flip {
     Up,
     /// An available node fails once.
     Suspect,
-    /// An available node fails twice in a row. The caller asks whether that is a mass failure.
+    /// An available node fails twice in a row. The caller checks for a mass failure.
     Lost,
     /// A new node fails, or has only returned 429.
     Down,

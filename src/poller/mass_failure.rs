@@ -1,4 +1,4 @@
-//! Detects that so many nodes of one list fail together that the cause is more likely local than at the nodes: the
+//! Detects that many nodes of one list fail together, so that the cause is more likely local than at the nodes: the
 //! network, the name server or the clock of this machine. Pure: the poller changes the nodes.
 
 use std::collections::{HashMap, HashSet, VecDeque};

@@ -1,7 +1,7 @@
 //! The nodes that run one container, sorted by [`Place`] (`node` and `speed` make the keys): cheap to change, free to
 //! copy.
 //!
-//! Chunks of a few hundred places behind `Arc`s: a change moves at most one chunk, a copy for a reader is one pointer,
+//! Chunks of a few hundred places in `Arc`s: a change moves at most one chunk, a copy for a reader is one pointer,
 //! and the next change copies only chunks that a reader still holds.
 
 use std::sync::Arc;

@@ -14,7 +14,7 @@ const DEV_NULL: (u32, u32) = (1, 3);
 /// error and not a wait for the other end. Only a hung disk can block this.
 ///
 /// # Errors
-/// The file can't be opened or read, is not a regular file, or is longer.
+/// The file cannot be opened or read, is not a regular file, or is longer.
 pub(crate) fn read_regular(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     // Opening a FIFO waits for its writer by default (fifo(7)).
     let flags = OFlags::NONBLOCK.bits() as i32;

@@ -96,7 +96,7 @@ impl Drop for Logging {
 /// Starts the log. Panics become log lines.
 ///
 /// # Errors
-/// The system can't start a thread, or a log is started already.
+/// The system cannot start a thread, or a log is started already.
 pub fn start(format: Format, level: LevelFilter) -> io::Result<Logging> {
     let (queue, lines) = bounded(MAX_LINES);
     threads::spawn_detached(THREAD, move || run(&Sink::new(format), &lines))?;
@@ -111,7 +111,7 @@ pub fn start(format: Format, level: LevelFilter) -> io::Result<Logging> {
 fn panic_hook() -> Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync> {
     let throttle = Mutex::new(LogThrottle::new(PANIC_RATE));
     Box::new(move |panic| {
-        // The log's thread counts a line that it can't write. Another line could not be written either.
+        // The log's thread counts a line that it cannot write. Another line could not be written either.
         if std::thread::current().name() == Some(THREAD) {
             return;
         }
