@@ -1,4 +1,4 @@
-//! What an answer costs in the registry alone, and for how long others wait for its lock.
+//! Duration of a response in the registry alone, and waits of other threads for its lock.
 
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,15 +14,15 @@ use crate::{Length, median};
 
 const SIZES: [usize; 4] = [10, 1_000, 10_000, 100_000];
 const MANY: usize = 100_000;
-/// Runs of which the median counts, in turns over the sizes; answers in a run. Ten nodes count 20,480 promises at most.
+/// Runs with a median, in turns over the sizes, and responses per run. Ten nodes hold at most 20,480 promises.
 const RUNS: u32 = 15;
 const SHORT_RUNS: u32 = 3;
 const ANSWERS: u32 = 5_000;
-/// How long each kind of work goes on while another thread asks for the lock.
+/// Duration of each kind of work while another thread requests the lock.
 const LASTING: Duration = Duration::from_secs(2);
 const SHORT_LASTING: Duration = Duration::from_millis(400);
 
-/// A registry of nodes that all run "all"; every other one runs "even", the rest "odd".
+/// A registry of nodes that all run "all". Every second node runs "even", the others "odd".
 struct Nodes {
     registry: Registry,
     ids: Vec<NodeId>,
@@ -48,9 +48,9 @@ impl Nodes {
         self.report_running(node, &running);
     }
 
-    /// Nanoseconds that one answer takes.
+    /// Returns the duration of one response in nanoseconds.
     fn time_answers(&self, containers: &[&str], run: u32) -> f64 {
-        // The few nodes forget what the last run promised.
+        // The promises of the last run are removed, which matters with few nodes.
         (0..self.ids.len().min(SIZES[1])).for_each(|node| self.report(node, &["all", ["even", "odd"][node % 2]]));
         let begin = Instant::now();
         for client in 0..ANSWERS {
@@ -94,14 +94,14 @@ fn running(id: &str) -> Running {
     }
 }
 
-/// The same answer with few nodes and with many, in turns.
+/// The same response with few nodes and with many, in turns.
 pub fn with_few_and_many_nodes(length: Length) {
-    println!("\n## One answer of the registry alone, n=3, each from another client\n");
+    println!("\n## One response of the registry alone, n=3, each to another client\n");
     println!(
-        "With many nodes each answer meets nodes that no cache holds; beside a request over HTTP that is little.\n"
+        "With many nodes, each response reads nodes outside the caches. This is short compared with an HTTP request.\n"
     );
     println!(
-        "| nodes | one container | beside {} | two containers | beside {} |",
+        "| nodes | one container | vs. {} nodes | two containers | vs. {} nodes |",
         SIZES[0], SIZES[0]
     );
     println!("|---|---|---|---|---|");
@@ -122,13 +122,11 @@ pub fn with_few_and_many_nodes(length: Length) {
     }
 }
 
-/// How long a call that needs the lock for an instant takes while others are at work.
+/// Duration of a short call under the lock while another thread works.
 pub fn and_those_that_wait(length: Length) {
     let lasting = length.pick(LASTING, SHORT_LASTING);
-    println!(
-        "\n## A call that needs the registry's lock for an instant, {MANY} nodes, while another thread does this\n"
-    );
-    println!("| work | one takes | the call: median | p99 |");
+    println!("\n## A short call under the registry's lock, {MANY} nodes, while another thread works\n");
+    println!("| work | duration of one | call: median | p99 |");
     println!("|---|---|---|---|");
     let nodes = Nodes::new(MANY);
     let ids: Vec<Running> = (0..256).map(|id| running(&format!("container-{id}"))).collect();
@@ -171,7 +169,7 @@ pub fn and_those_that_wait(length: Length) {
                 thread::sleep(Duration::from_micros(20));
             }
             done.store(true, Ordering::Relaxed);
-            (worker.join().expect("it works"), waits)
+            (worker.join().expect("no panic"), waits)
         });
         waits.sort();
         let at = |part: f64| waits[(waits.len() as f64 * part) as usize].as_secs_f64() * 1e6;

@@ -1,4 +1,4 @@
-//! A load on one address: so many connections, each asking again as soon as it is answered, from one thread with epoll.
+//! A load on one address: connections that each repeat the request after its response, from one thread with epoll.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,14 +8,14 @@ use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-/// Whether a connection is kept for the next request.
+/// Whether the client keeps a connection for the next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
     Alive,
     Close,
 }
 
-/// What a load measured.
+/// Result of a load.
 pub struct Measured {
     pub requests_per_second: f64,
     /// In microseconds, sorted.
@@ -23,7 +23,7 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// The latency that this part of the requests stayed below, in microseconds.
+    /// Returns the latency at a quantile, in microseconds.
     pub fn quantile(&self, part: f64) -> u32 {
         let at = (self.latencies.len() as f64 * part) as usize;
         self.latencies
@@ -36,14 +36,14 @@ impl Measured {
 struct Client {
     stream: TcpStream,
     begin: Instant,
-    /// Bytes of the answer so far, and how many it has once that is known.
+    /// Bytes of the response so far, and its length once known.
     got: Vec<u8>,
     want: Option<usize>,
-    /// Whether the server said that it closes the connection after this answer.
+    /// Whether the server announced that it closes the connection after this response.
     closes: bool,
 }
 
-/// Asks `target` for so long.
+/// Requests `target` repeatedly for a time.
 pub fn run(addr: SocketAddr, target: &str, connections: usize, keep: Keep, lasting: Duration) -> Measured {
     let close = if keep == Keep::Close {
         "Connection: close\r\n"
@@ -52,7 +52,7 @@ pub fn run(addr: SocketAddr, target: &str, connections: usize, keep: Keep, lasti
     };
     let request = format!("GET {target} HTTP/1.1\r\nHost: bench\r\n{close}\r\n").into_bytes();
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll");
-    // One by one, each answered once: tiny_http loses some of many that come at the same time.
+    // Connect one by one, with one response each: tiny_http loses some of many simultaneous connections.
     let mut clients: Vec<Client> = (0..connections).map(|_| open(addr, &request, keep)).collect();
     for (number, client) in clients.iter_mut().enumerate() {
         watch(&poll, client, number);
@@ -91,7 +91,7 @@ fn watch(poll: impl std::os::fd::AsFd, client: &Client, number: usize) {
     epoll::add(poll, &client.stream, EventData::new_u64(number as u64), EventFlags::IN).expect("added");
 }
 
-/// A connection that was answered once, where it is to be kept.
+/// Opens a connection. A kept one has had one response.
 fn open(addr: SocketAddr, request: &[u8], keep: Keep) -> Client {
     let mut client = Client::connect(addr);
     if keep == Keep::Alive {
@@ -121,7 +121,7 @@ impl Client {
         self.stream.write_all(request).expect("a request is small");
     }
 
-    /// Reads what has come. True when the answer is complete.
+    /// Reads the available bytes. Returns true if the response is complete.
     fn hear(&mut self) -> bool {
         let mut buffer = [0; 32 * 1024];
         match self.stream.read(&mut buffer) {
@@ -137,7 +137,7 @@ impl Client {
     }
 }
 
-/// The length of an answer, and whether the server closes the connection after it.
+/// Returns the length of a response, and whether the server closes the connection after it.
 fn answer_len(bytes: &[u8]) -> (Option<usize>, bool) {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut answer = httparse::Response::new(&mut headers);

@@ -1,5 +1,5 @@
-//! `make bench`: speed and memory, measured side by side in one run and printed as tables. The exit code only says
-//! whether it ran. With arguments, only the parts that they name; `short` cuts each part short and leaves the longest out.
+//! `make bench`: measures speed and memory in one run and prints tables. The exit code only reports whether it ran.
+//! Arguments select parts. `short` shortens each part and skips the longest ones.
 #![allow(clippy::print_stdout, clippy::disallowed_methods, missing_docs, unreachable_pub)]
 
 mod answers;
@@ -14,7 +14,7 @@ mod support;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// How much is measured: all, or as little as shows the same within some minutes.
+/// Length of the measurement: full, or shortened to some minutes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
     Full,
@@ -22,7 +22,7 @@ pub enum Length {
 }
 
 impl Length {
-    /// What belongs to this length.
+    /// Returns the value for this length.
     pub fn pick<T>(self, full: T, short: T) -> T {
         match self {
             Length::Full => full,
@@ -31,32 +31,32 @@ impl Length {
     }
 }
 
-/// Something that is measured.
+/// A part of the benchmark.
 struct Part {
     name: &'static str,
     what: &'static str,
-    /// Seconds that it takes in full and cut short, as measured on two cores; none: the short form leaves it out.
+    /// Seconds in full and short form, as measured on two cores. `None`: the short form skips the part.
     seconds: (u32, Option<u32>),
     run: fn(Length),
 }
 
-/// In the order in which they run.
+/// All parts, in the order of execution.
 const PARTS: [Part; 11] = [
     Part {
         name: "answers",
-        what: "what an answer costs in the registry alone",
+        what: "duration of a response in the registry alone",
         seconds: (5, Some(1)),
         run: answers::with_few_and_many_nodes,
     },
     Part {
         name: "lock",
-        what: "how long others wait for the registry's lock",
+        what: "waits for the registry's lock",
         seconds: (16, Some(3)),
         run: answers::and_those_that_wait,
     },
     Part {
         name: "requests",
-        what: "requests per second beside bare tiny_http",
+        what: "requests per second compared with bare tiny_http",
         seconds: (260, Some(20)),
         run: requests::beside_bare_tiny_http,
     },
@@ -68,37 +68,37 @@ const PARTS: [Part; 11] = [
     },
     Part {
         name: "status",
-        what: "what /status costs, and those who ask for addresses meanwhile",
+        what: "duration of /status, and latency of /api/v1/ips meanwhile",
         seconds: (110, Some(50)),
         run: status::beside_answers,
     },
     Part {
         name: "rounds",
-        what: "what probing a fleet costs",
+        what: "cost of probing a fleet",
         seconds: (990, Some(62)),
         run: rounds::over_a_fleet,
     },
     Part {
         name: "flips",
-        what: "how soon a change of a node shows",
+        what: "delay until a change of a node is visible",
         seconds: (240, None),
         run: rounds::of_nodes_that_die_and_return,
     },
     Part {
         name: "start",
-        what: "from the start to the first answer",
+        what: "time from start to first response",
         seconds: (3, Some(1)),
         run: rounds::from_the_start,
     },
     Part {
         name: "resources",
-        what: "what polling the resources of a large fleet costs",
+        what: "cost of polling the resources of a large fleet",
         seconds: (425, None),
         run: resources::polled,
     },
     Part {
         name: "surveys",
-        what: "the worst that those who ask for models can make of it",
+        what: "worst-case cost of clients that request models",
         seconds: (320, None),
         run: resources::attacked,
     },
@@ -127,7 +127,7 @@ fn main() -> ExitCode {
     });
     let parts: Vec<(&Part, u32)> = parts.collect();
     let total: u32 = parts.iter().map(|(_, seconds)| seconds).sum();
-    // The tables are for a file; what is under way is for who waits.
+    // Tables go to standard output, progress to standard error.
     eprintln!("{} parts, some {total} s in all", parts.len());
     for (number, (part, seconds)) in parts.iter().enumerate() {
         eprintln!(
@@ -144,7 +144,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The middle one.
+/// Returns the median.
 fn median<T: PartialOrd + Copy>(mut values: Vec<T>) -> T {
     values.sort_by(|a, b| a.partial_cmp(b).expect("comparable"));
     values[values.len() / 2]

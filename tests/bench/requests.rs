@@ -1,4 +1,4 @@
-//! Requests per second and latencies of `/api/v1/ips`, beside bare tiny_http answering a constant of the same size.
+//! Requests per second and latencies of `/api/v1/ips`, compared with bare tiny_http with a constant of the same size.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -15,14 +15,14 @@ const TARGET: &str = "/api/v1/ips?container=hello-world";
 const SIZES: [usize; 4] = [10, 1_000, 10_000, 100_000];
 const SHORT_SIZES: [usize; 2] = [10, 10_000];
 const LOADS: [(usize, Keep); 3] = [(8, Keep::Alive), (64, Keep::Alive), (8, Keep::Close)];
-/// Runs of which the median counts, and how long one lasts.
+/// Number of runs for a median, and duration of a run.
 const RUNS: usize = 5;
 const SHORT_RUNS: usize = 1;
 const LASTING: Duration = Duration::from_millis(1_500);
-/// To find 100,000 nodes at the start.
+/// Limit for the first probes of 100,000 nodes.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// tiny_http as a program of its own would use it: a few workers, its own `Response`.
+/// tiny_http in a separate process with typical use: a few workers and its own `Response`.
 struct Bare {
     process: Child,
     addr: SocketAddr,
@@ -51,7 +51,7 @@ impl Drop for Bare {
     }
 }
 
-/// The other half of [`Bare`]: serves until it is killed.
+/// The server process of [`Bare`], which runs until it is killed.
 pub fn serve_bare(len: usize) {
     let server = Arc::new(tiny_http::Server::http("127.0.0.1:0").expect("a port"));
     println!("{}", server.server_addr());
@@ -67,10 +67,10 @@ pub fn serve_bare(len: usize) {
         std::thread::spawn(move || serve(server, body))
     };
     let workers: Vec<_> = (0..4).map(worker).collect();
-    workers.into_iter().for_each(|worker| worker.join().expect("it serves"));
+    workers.into_iter().for_each(|worker| worker.join().expect("no panic"));
 }
 
-/// A router that knows these nodes and asks them no more while it is measured.
+/// Starts a router with all nodes up, which sends no probes during the measurement.
 fn router(fleet: &Fleet, interval: &str) -> Router {
     let router = Launch::beside_this_program()
         .ips(fleet.list())
@@ -85,7 +85,7 @@ fn router(fleet: &Fleet, interval: &str) -> Router {
     router
 }
 
-/// All medians of several runs.
+/// Returns the medians of several runs.
 #[derive(Clone, Copy)]
 struct Row {
     rps: f64,
@@ -104,9 +104,9 @@ fn row(runs: &[Measured]) -> Row {
     }
 }
 
-/// Ours and bare tiny_http, a run of each in turn.
+/// The router and bare tiny_http, one run of each in turn.
 pub fn beside_bare_tiny_http(length: Length) {
-    println!("\n## Requests per second of {TARGET}, beside bare tiny_http\n");
+    println!("\n## Requests per second of {TARGET}, compared with bare tiny_http\n");
     println!(
         "| nodes | connections | router/s | p50 µs | p99 µs | p99.9 µs | bare/s | p50 µs | p99 µs | p99.9 µs | ratio |"
     );
@@ -140,7 +140,7 @@ pub fn beside_bare_tiny_http(length: Length) {
             match first.get(at) {
                 None => first.push(ours.rps / theirs.rps),
                 Some(ten) => println!(
-                    "|  |  | cost beside 10 nodes: {:.2} times |||||||||",
+                    "|  |  | cost vs. 10 nodes: {:.2} times |||||||||",
                     ten / (ours.rps / theirs.rps)
                 ),
             }
@@ -148,9 +148,9 @@ pub fn beside_bare_tiny_http(length: Length) {
     }
 }
 
-/// The same load while nobody is asked and while a round over 10,000 nodes is under way.
+/// The same load without probes and during a round over 10,000 nodes.
 pub fn while_probing(length: Length) {
-    println!("\n## p99 of {TARGET} with 10,000 nodes, 8 connections, probing and not\n");
+    println!("\n## p99 of {TARGET} with 10,000 nodes, 8 connections, with and without probes\n");
     println!("| | requests/s | p50 µs | p99 µs | p99.9 µs |");
     println!("|---|---|---|---|---|");
     let fleet = Fleet::start(10_000);

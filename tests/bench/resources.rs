@@ -1,5 +1,4 @@
-//! What asking nodes for their resources costs: polling a large fleet, and the worst that those who ask for models can
-//! make of it.
+//! Cost of resource queries: polling a large fleet, and the worst case of clients that request models.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
@@ -11,13 +10,13 @@ use crate::support::process::{Launch, Router, until};
 use crate::support::{Connection, Honest};
 
 const PATH: &str = "/api/v1/resources";
-/// What a service says, in bytes: the least of real ones.
+/// Size of the report of a service in bytes: the minimum of real services.
 const ENTRY_BYTES: usize = 1_200;
-/// Addresses that ask for new models.
+/// Addresses of clients that request new models.
 const ATTACKERS: Range<u8> = 1..201;
 const COMMON_IDS: u64 = 64;
 const HONEST: Ipv4Addr = Ipv4Addr::new(127, 78, 0, 1);
-/// All that a percent-encoded id is made of.
+/// All characters of a percent-encoded id.
 const ENCODED: &str = "-._~%";
 
 fn fleet(nodes: usize) -> Fleet {
@@ -43,7 +42,7 @@ fn wait(lasting: Duration) {
     until(lasting * 2, || Instant::now() >= end);
 }
 
-/// Most of these within any time as long as `window`.
+/// Returns the maximum number of queries within any period of length `window`.
 fn most_within(window: Duration, at: &[Instant]) -> usize {
     let within = |first: usize| {
         at[first..]
@@ -54,7 +53,7 @@ fn most_within(window: Duration, at: &[Instant]) -> usize {
     (0..at.len()).map(within).max().unwrap_or(0)
 }
 
-/// Beside probes: how often nodes were asked for each, and what both cost.
+/// Resource polling with probes: requests per node of both kinds, and the cost.
 pub fn polled(length: Length) {
     let (nodes, interval) = (10_000, Duration::from_secs(30));
     let lasting = length.pick(Duration::from_secs(210), Duration::from_secs(45));
@@ -63,7 +62,7 @@ pub fn polled(length: Length) {
         lasting.as_secs()
     );
     println!(
-        "| RESOURCES_INTERVAL | nodes polled | polls in a second, at most | probes | nodes probed 0/1/2/more times in the last interval | available | processor time | resident |"
+        "| RESOURCES_INTERVAL | nodes polled | max. polls in a second | probes | nodes probed 0/1/2/more times in the last interval | available | processor time | resident |"
     );
     println!("|---|---|---|---|---|---|---|---|");
     for resources_interval in [0, 600] {
@@ -100,16 +99,16 @@ pub fn polled(length: Length) {
     }
 }
 
-/// 200 addresses that ask for new models as fast as they can, beside a client that asks for a known one, without a limit.
+/// 200 addresses request new models as fast as possible, without a limit. Another client requests a known model.
 pub fn attacked(length: Length) {
     let lasting = length.pick(Duration::from_secs(60), Duration::from_secs(15));
     println!(
-        "\n## {} addresses ask for new models for {} s, 100 nodes, no limit\n",
+        "\n## {} addresses request new models for {} s, 100 nodes, no limit\n",
         ATTACKERS.len(),
         lasting.as_secs()
     );
     println!(
-        "| ids | asked | refused (429, 400) | requests to nodes | in a second, at most | to one node in a minute, at most | a parameter got through | a known id: answered / not, p50, p99 | resident before / at most |"
+        "| ids | requests | refused (429, 400) | requests to nodes | max. in a second | max. to one node in a minute | forged parameter passed | known id: answered / not, p50, p99 | resident before / peak |"
     );
     println!("|---|---|---|---|---|---|---|---|---|");
     let (short, long) = (|n: u64| format!("a{n}"), |n: u64| format!("{n:a>256}"));
@@ -124,9 +123,9 @@ pub fn attacked(length: Length) {
         let fleet = fleet(100);
         let router = launch(&fleet, Duration::from_secs(30), 600);
         let total = || router.get(PATH).header("X-Total-Count").map(str::to_owned);
-        router.until("all are known", || total().as_deref() == Some("100"));
+        router.until("all nodes are known", || total().as_deref() == Some("100"));
         let known = format!("{PATH}?model_id=known");
-        router.until("most are known", || {
+        router.until("most nodes are known", || {
             router
                 .get(&known)
                 .json()
@@ -168,7 +167,7 @@ pub fn attacked(length: Length) {
     }
 }
 
-/// Each address asks on a connection of its own until the time is over; how many were asked, and how many refused.
+/// Each address sends requests on a separate connection for a time. Returns the number of requests and of refusals.
 fn attack(router: &Router, lasting: Duration, id: &(dyn Fn(u64) -> String + Sync)) -> (u64, u64) {
     let end = Instant::now() + lasting;
     let addr = router.addr();
@@ -177,9 +176,9 @@ fn attack(router: &Router, lasting: Duration, id: &(dyn Fn(u64) -> String + Sync
         let (mut asked, mut refused) = (0, 0);
         while Instant::now() < end {
             let mut connection = Connection::from(source, addr);
-            // A connection ends with its thousandth answer.
+            // The router closes a connection after its thousandth response.
             for _ in 0..900 {
-                // Every other one is one of a few that all ask for, so that those that were let in are asked for again.
+                // Every second request is for one of a few shared models, so accepted models are repeated.
                 let number = match asked % 2 {
                     0 => asked / 2 % COMMON_IDS,
                     _ => u64::from(attacker) << 32 | asked,
@@ -196,9 +195,7 @@ fn attack(router: &Router, lasting: Duration, id: &(dyn Fn(u64) -> String + Sync
     };
     std::thread::scope(|scope| {
         let attackers: Vec<_> = ATTACKERS.map(|attacker| scope.spawn(move || ask(attacker))).collect();
-        let results = attackers
-            .into_iter()
-            .map(|attacker| attacker.join().expect("it does not panic"));
+        let results = attackers.into_iter().map(|attacker| attacker.join().expect("no panic"));
         results.fold((0, 0), |(a, r), (asked, refused)| (a + asked, r + refused))
     })
 }

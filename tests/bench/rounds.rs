@@ -1,4 +1,4 @@
-//! What probing a large fleet costs, who gets a turn, how soon a change shows, and whether memory creeps.
+//! Cost and fairness of probing a large fleet, delay until a change is visible, and memory growth.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ fn launch(fleet: &Fleet, interval: Duration) -> Router {
     router.start()
 }
 
-/// All addresses that are available, page by page.
+/// Returns all available addresses, page by page.
 fn available(router: &Router) -> Vec<String> {
     let mut all = Vec::new();
     loop {
@@ -58,7 +58,7 @@ const FLEETS: [(usize, usize, Duration); 5] = [
 const SHORT_FLEETS: [(usize, usize, Duration); 2] =
     [(3, 0, Duration::from_secs(5)), (10_000, 5, Duration::from_secs(12))];
 
-/// Rounds that are measured, of which the median counts.
+/// Number of measured rounds for a median.
 const ROUNDS: u32 = 3;
 const SHORT_ROUNDS: u32 = 1;
 
@@ -66,12 +66,12 @@ const SHORT_ROUNDS: u32 = 1;
 const CREEP_ROUNDS: usize = 200;
 const SHORT_CREEP_ROUNDS: usize = 40;
 
-/// Processor time and memory of rounds, and who was asked how often in each of them.
+/// Processor time and memory of rounds, and the number of probes per node in each round.
 pub fn over_a_fleet(length: Length) {
     let rounds_each = length.pick(ROUNDS, SHORT_ROUNDS);
     println!("\n## Rounds, MAX_PROBES at its default\n");
     println!(
-        "| nodes | hanging | interval | available | processor time of a round | resident, at most | live nodes asked 0/1/2/more times in an interval | probes in the busiest second beside its share | warnings |"
+        "| nodes | hanging | interval | available | processor time of a round | resident, at most | live nodes probed 0/1/2/more times in an interval | probes in the busiest second vs. even share | warnings |"
     );
     println!("|---|---|---|---|---|---|---|---|---|");
     for &(nodes, percent, interval) in length.pick(&FLEETS[..], &SHORT_FLEETS) {
@@ -79,7 +79,7 @@ pub fn over_a_fleet(length: Length) {
         hang(&fleet, percent);
         let router = launch(&fleet, interval);
         router.addr();
-        // The first interval finds out who hangs; the second one is like all others.
+        // The first interval detects hanging nodes. The second interval is typical.
         wait(interval * 2 + interval / 2);
         let rounds: Vec<Round> = (0..rounds_each)
             .map(|_| Round::measure(&fleet, &router, percent, interval))
@@ -100,8 +100,8 @@ pub fn over_a_fleet(length: Length) {
     }
 }
 
-/// How many probes there were in the busiest second of all rounds, and how many times its share that is. A few nodes have
-/// no even share of a second.
+/// Returns the number of probes in the busiest second of all rounds, and its ratio to an even share. Few nodes have no
+/// even share of a second.
 fn busiest(rounds: &[Round], interval: Duration) -> String {
     let most = rounds.iter().map(|round| round.most_in_a_second).max().unwrap_or(0);
     let all: u64 = rounds.iter().map(|round| round.probes).sum();
@@ -113,7 +113,7 @@ struct Round {
     cpu: Duration,
     probes: u64,
     most_in_a_second: u64,
-    /// Live nodes that were asked never, once, twice, more often.
+    /// Number of live nodes with no probe, one, two, and more probes.
     asked: [usize; 4],
 }
 
@@ -141,15 +141,15 @@ impl Round {
     }
 }
 
-/// How long it takes until a node that dies or returns shows in the answers: 10,000 nodes, 5 % hanging.
+/// Delay until a failed or recovered node is visible in responses: 10,000 nodes, 5 % hanging.
 pub fn of_nodes_that_die_and_return(_: Length) {
-    println!("\n## Nodes that die and return: 10,000 nodes, 5 % hanging, interval 30 s, bound 39 s\n");
-    println!("| | nodes | shown after: median | 95 % | longest |");
+    println!("\n## Nodes that fail and recover: 10,000 nodes, 5 % hanging, interval 30 s, bound 39 s\n");
+    println!("| | nodes | visible after: median | 95 % | longest |");
     println!("|---|---|---|---|---|");
     let fleet = Fleet::start(10_000);
     hang(&fleet, 5);
     let router = launch(&fleet, INTERVAL);
-    router.until("the live nodes are known", || available(&router).len() == 9_500);
+    router.until("the live nodes are available", || available(&router).len() == 9_500);
     wait(INTERVAL * 2);
     let chosen: Vec<usize> = (0..10_000).filter(|node| node % 100 == 50).collect();
     let change = |dies: bool, behaviour: &dyn Fn(usize) -> Behaviour| {
@@ -158,7 +158,7 @@ pub fn of_nodes_that_die_and_return(_: Length) {
         let mut left = chosen.iter();
         let end = Instant::now() + Duration::from_secs(120);
         while (left.len() > 0 || !pending.is_empty()) && Instant::now() < end {
-            // A hundred nodes change within an interval, a few at a time.
+            // One hundred nodes change within an interval, a few at a time.
             for node in left.by_ref().take(2) {
                 fleet.set(*node, behaviour(*node));
                 pending.insert(fleet.addr(*node).to_string(), Instant::now());
@@ -192,16 +192,13 @@ pub fn of_nodes_that_die_and_return(_: Length) {
     };
     change(true, &|_| Behaviour::Hang);
     change(false, &|node| Behaviour::up((node % 7) as u64, &[CONTAINER]));
-    println!(
-        "\nwarnings that the pool is too small: {}",
-        router.count_lines("too small")
-    );
+    println!("\nwarnings of a too small pool: {}", router.count_lines("too small"));
 }
 
-/// From the start of the process to the first answer, and to all nodes.
+/// Time from the start of the process to the first response, and to all nodes.
 pub fn from_the_start(length: Length) {
-    println!("\n## From the start of the process, 10,000 nodes that are up\n");
-    println!("| run | first answer | with how many nodes known | all known |");
+    println!("\n## Time from the start of the process, 10,000 healthy nodes\n");
+    println!("| run | first response | nodes up by then | all nodes up |");
     println!("|---|---|---|---|");
     let fleet = Fleet::start(10_000);
     hang(&fleet, 0);
@@ -217,7 +214,7 @@ pub fn from_the_start(length: Length) {
         );
         let first = begin.elapsed().as_secs_f64();
         let known = available(&router).len();
-        router.until("all are known", || available(&router).len() == 10_000);
+        router.until("all nodes are available", || available(&router).len() == 10_000);
         println!(
             "| {run} | {first:.2} s | {known} | {:.2} s |",
             begin.elapsed().as_secs_f64()
@@ -242,7 +239,7 @@ pub fn many_with_changing_lists(length: Length) {
             1 => Behaviour::Status(500),
             _ => Behaviour::up((node % 7) as u64, &[CONTAINER, ["a", "b", "c"][(node + round) % 3]]),
         });
-        // Two rounds a second; the list is taken over when it has stayed the same for a second.
+        // Two rounds per second. The router loads a list that is unchanged for one second.
         if round % 4 == 0 {
             router.write_ips(fleet.list_of(round % 50..1_000 - round % 70));
         }
@@ -256,7 +253,7 @@ pub fn many_with_changing_lists(length: Length) {
         }
     }
     println!(
-        "\nround {rounds} beside round 20: {:.2} times",
+        "\nround {rounds} vs. round 20: {:.2} times",
         router.rss_kib() as f64 / at_20 as f64
     );
 }

@@ -59,8 +59,8 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// Replaces this process by the router, so that signals and the exit status are the router's. The nodes run in a process
-/// group of their own and exit with the router: they read the router's input, and Ctrl-C does not reach them.
+/// Replaces this process by the router, so that signals and the exit status are the router's. The nodes run in a
+/// separate process group and exit with the router: they read the router's input, and Ctrl-C does not reach them.
 fn exec_router(router: &str) -> io::Result<()> {
     let router = fs::canonicalize(router)?;
     let port = env::var("PORT").ok().filter(|port| !port.is_empty());

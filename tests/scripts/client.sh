@@ -1,7 +1,7 @@
 #!/bin/sh
-# The real Python client against the router. Skipped without Python or a package index.
+# Runs the real Python client against the router. Skipped without Python or a package index.
 . "$(dirname "$0")/lib.sh"
-# Its plain install is broken: it takes releases of its dependencies that it does not work with.
+# A plain install of the client is broken: it installs incompatible releases of its dependencies.
 venv infernet-client infernet-ml==2.0.0 'aiohttp<4' 'click<9' 'quart<1' 'web3>=6.19,<7'
 [ -e "$venv/complete" ] || "$venv/bin/pip" install --quiet --no-deps infernet-client==1.4.0
 touch "$venv/complete"
@@ -9,7 +9,7 @@ demo
 export ROUTER_URL="$url"
 client=$venv/bin/infernet-client
 
-# expect WHAT WANTED COMMAND…: the output has to match the extended regular expression as a whole.
+# expect WHAT WANTED COMMAND…: the whole output must match the extended regular expression.
 expect() {
     what=$1 wanted=$2
     shift 2
@@ -24,7 +24,7 @@ expect 'find, one container' ".*$node.*$node.*" "$client" find -c hello-world
 expect 'find, two containers' ".*127\.1\.0\.3:[0-9]+.*127\.1\.0\.1:[0-9]+.*" "$client" find -c hello-world -c summarizer
 expect 'find, the second of two' ".*127\.1\.0\.1:[0-9]+.*" "$client" find -c hello-world -c summarizer -n 1 --skip 1
 
-# until_known COUNT COMMAND…: nodes are asked for their resources soon after they came up.
+# until_known COUNT COMMAND…: waits, because the router queries the resources of a node soon after its first probe.
 until_known() {
     count=$1
     shift

@@ -1,10 +1,10 @@
-# Sourced by the scripts beside this file.
+# Sourced by the scripts in this directory.
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(mktemp -d)
 started=
 
-# Ends what this script has started, and nothing else.
+# Stops only the processes that this script has started.
 finish() {
     for pid in $started; do kill "$pid" 2>/dev/null || true; done
     for pid in $started; do wait "$pid" 2>/dev/null || true; done
@@ -18,7 +18,7 @@ skip() {
     exit 0
 }
 
-# venv FOLDER PACKAGE…: makes a Python environment below target/, where it stays for the next time.
+# venv FOLDER PACKAGE…: creates a Python environment below target/ and keeps it for the next run.
 venv() {
     venv=$root/target/$1
     shift
@@ -29,7 +29,7 @@ venv() {
     "$venv/bin/pip" install --quiet "$@" || skip "pip can't install $*: no package index?"
 }
 
-# The router against three stand-in nodes; its address is in $url.
+# Starts the router with three stand-in nodes. Its address is in $url.
 demo() {
     HOST=127.0.0.1 PORT=0 RATELIMIT_REQS_PER_MIN=0 REFRESH_INTERVAL=2 \
         "$root/target/demo" "$root/target/debug/infernet-router" > "$work/demo.log" 2>&1 &

@@ -1,7 +1,7 @@
-"""As many stand-in nodes as the argument says, from 127.2.0.1 on; prints their ips.txt and ends when its input does.
+"""Runs N stand-in nodes from 127.2.0.1 on. Prints their ips.txt and exits when its input closes.
 
-All of 127.0.0.0/8 is this machine, so one listener is all of them. Each says of its one service what infernet-ml 2.0.0
-says, of some 6 KiB as measured on a real node.
+All of 127.0.0.0/8 is this machine, so one listener serves all nodes. Each reports one service as infernet-ml 2.0.0
+does, with about 6 KiB as measured on a real node.
 """
 
 import asyncio

@@ -20,7 +20,7 @@ BINARY = ROOT / "target/debug/infernet-router"
 TARGET = "/api/v1/ips?container=hello-world"
 REQUESTS_A_SECOND = 50
 LIMIT = 5
-# A deadline that only a hang reaches.
+# Only a hang reaches this deadline.
 PATIENCE_S = 30
 
 
@@ -46,21 +46,21 @@ class Replica:
 
 
 class Proxy:
-    """A proxy with its file of .packaging/examples, which gets the addresses of this machine."""
+    """A proxy with its file of .packaging/examples, with the addresses replaced."""
 
     def __init__(self, name, example, around, command, listen=r"^(\s*(?:listen |bind )?):?4000\b", here="127.0.0.1:{}"):
         self.name, self.example, self.around, self.command = name, example, around, command
         self.listen, self.here = listen, here
-        # Debian keeps servers in /usr/sbin.
+        # Debian installs servers in /usr/sbin.
         self.program = shutil.which(command[0], path=os.environ["PATH"] + ":/usr/sbin")
 
     def config(self, listen, replicas):
         config = (ROOT / ".packaging/examples" / self.example).read_text()
-        # Envoy has address and port in two fields.
+        # Envoy has address and port in separate fields.
         places = {r"10\.0\.0\.11(:|, port_value: )4000": replicas[0].port, r"10\.0\.0\.12(:|, port_value: )4000": replicas[1].port}
-        for place, port in places.items():
-            config, count = re.subn(place, rf"127.0.0.1\g<1>{port}", config)
-            assert count == 1, place
+        for address, port in places.items():
+            config, count = re.subn(address, rf"127.0.0.1\g<1>{port}", config)
+            assert count == 1, address
         config, listens = re.subn(self.listen, rf"\g<1>{self.here.format(listen)}", config, flags=re.M)
         assert listens == 1, config
         return config
@@ -127,7 +127,7 @@ def answers(port):
 
 
 class Load:
-    """Requests at a steady rate: each on a connection of its own, or on one that stays open."""
+    """Requests at a steady rate, each on a separate connection or all on one kept connection."""
 
     def __init__(self, port):
         self.port = port
@@ -173,7 +173,7 @@ class Load:
 
 
 def haproxy_limits_all_replicas(directory):
-    """The commented lines of haproxy.cfg: a client above the limit keeps its share, whatever else it sends."""
+    """The commented lines of haproxy.cfg: a client above the limit keeps its share."""
     proxy = PROXIES[0]
     replicas = [Replica(directory, RATELIMIT_REQS_PER_MIN="0") for _ in range(2)]
     for replica in replicas:
@@ -183,7 +183,7 @@ def haproxy_limits_all_replicas(directory):
     process = proxy.start(directory, config)
     try:
         wait_until("haproxy serves", lambda: answers(listen))
-        # A client that sends 15 requests in the time of 10 gets at least two thirds of them answered, for ever.
+        # A client with 15 requests in the time of 10 gets at least two thirds of them answered, permanently.
         statuses = []
         for _ in range(45):
             statuses.append(get(listen, source="127.0.0.5"))
@@ -213,7 +213,7 @@ def each_client_has_its_own_limit(port):
 
     first, second = granted("127.0.0.5"), granted("127.0.0.6")
     print(f"limit {LIMIT} a minute, 2 replicas, 20 requests with forged X-Forwarded-For: {first} and {second} granted")
-    # Nothing is shared: each replica grants its own. A token or two may come back meanwhile.
+    # Replicas share no state: each has separate buckets. One or two tokens may refill meanwhile.
     assert all(2 * LIMIT <= count <= 2 * LIMIT + 2 for count in (first, second))
 
 
@@ -235,7 +235,7 @@ def nothing_is_lost(port, replicas):
 
     def until_it_serves(replica):
         wait_until("the replica serves", lambda: answers(replica.port))
-        # HAProxy looks once a second.
+        # HAProxy checks once per second.
         time.sleep(2)
 
     time.sleep(2)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Two replicas behind HAProxy, nginx, Caddy and Envoy, whichever are installed. Skipped without any, or without Python.
+# Runs two replicas behind HAProxy, nginx, Caddy and Envoy, if installed. Skipped without a proxy or without Python.
 . "$(dirname "$0")/lib.sh"
 PATH=$PATH:/usr/sbin
 command -v haproxy > /dev/null || command -v nginx > /dev/null || command -v caddy > /dev/null ||

@@ -1,4 +1,4 @@
-"""Asks a router of so many nodes by the real client, which gives an answer 3 s: `resources.py URL NODES MODEL_ID`."""
+"""Queries a router by the real client, which has a timeout of 3 s: `resources.py URL NODES MODEL_ID`."""
 
 import asyncio
 import sys
@@ -7,7 +7,7 @@ import time
 from aiohttp import ClientSession
 from infernet_client import RouterClient
 
-# Nodes in an answer, which the client has no way to raise, and those that are asked about a model within 2 s.
+# Maximum nodes in a response, which the client cannot change, and nodes that are queried for a model within 2 s.
 MAX_NODES = 100
 MAX_ASKED = 20
 
@@ -26,7 +26,7 @@ async def timed(what, call):
 
 
 async def main(url, count, model_id):
-    # They are asked for them soon after they came up, 50 a second.
+    # The router queries nodes soon after their first probe, 50 per second.
     while await known(url) < count:
         await asyncio.sleep(0.1)
     client = RouterClient(url)

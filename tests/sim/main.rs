@@ -1,7 +1,7 @@
-//! `make sim`: how good the choice of nodes stays while counts are stale, in simulated time, with the router's own
-//! registry. Prints tables; the exit code is 1 where it is worse than random. `short` measures a tenth of the time; further
-//! arguments are parts of the names of the cases that are wanted;
-//! `real` runs the built router against nodes that queue, in real time, for four minutes.
+//! `make sim`: measures the selection of nodes with stale counts, in simulated time with the router's registry. Prints
+//! tables. The exit code is 1 if a case is worse than random. `short` measures a tenth of the time. Further arguments
+//! select the cases by parts of their names. `real` runs the built router with nodes that queue, in real time for four
+//! minutes.
 #![allow(clippy::print_stdout, missing_docs, unreachable_pub)]
 
 mod model;
@@ -20,11 +20,11 @@ use std::time::Duration;
 use model::{Measured, Policy};
 use scenario::{Case, Fleet, Scenario};
 
-/// Runs of each cell with seeds of their own, and the time that is measured in each.
+/// Runs of each cell with separate seeds, and the measured time of each run.
 const SEEDS: u64 = 4;
 const MEASURED: Duration = Duration::from_secs(20_000);
 const SHORT: Duration = Duration::from_secs(2_000);
-/// The simulations under way at once.
+/// Number of concurrent simulations.
 const THREADS: usize = 2;
 
 const POLICIES: [Policy; 4] = [Policy::Perfect, Policy::Random, Policy::CountsOnly, Policy::Soonest];
@@ -41,9 +41,9 @@ fn main() -> ExitCode {
 fn simulate(measured: Duration, names: &[&str]) -> ExitCode {
     println!(
         "Mean response with perfect knowledge in seconds, and the others' as multiples of it: {SEEDS} runs of {} s.\n\
-         10 nodes, jobs of 2 s, one at a time on each, load 0.7, each node asked every 30 s, each request from another\n\
-         client, unless the case says otherwise. `found`: when the rule was chosen; `before`: with the rule of 0.1.0;\n\
-         `!`: more than a tenth worse than what was found.\n",
+         10 nodes, jobs of 2 s, one at a time on each, load 0.7, each node probed every 30 s, each request from\n\
+         another client, unless the case says otherwise. `found`: value when the rule was chosen; `before`: with the rule of 0.1.0;\n\
+         `!`: more than a tenth above `found`.\n",
         measured.as_secs()
     );
     println!("| case | perfect knowledge | random | `PROMISES=off` | **the router** | found | before |");
@@ -56,7 +56,7 @@ fn simulate(measured: Duration, names: &[&str]) -> ExitCode {
         |case| measure(&case.scenario, measured),
         |case, all| faults.extend(row(case, &all)),
     );
-    println!("\nShare of the jobs that one node gets whose jobs fail at once:\n");
+    println!("\nShare of the jobs that go to a node on which all jobs fail immediately:\n");
     println!("| nodes | random | `PROMISES=off` | **the router** | found |\n|---|---|---|---|---|");
     each(
         &scenario::dead(),
@@ -75,14 +75,14 @@ fn simulate(measured: Duration, names: &[&str]) -> ExitCode {
         );
         println!("| fleet | 400 subnets | one | two | three | 400 and an attack |\n|---|---|---|---|---|---|");
         seconds(&scenario::subnets(), measured);
-        println!("\nNodes of the Explorer whose pending counts only rise, the same:\n");
+        println!("\nExplorer nodes with ever-rising pending counts, same columns as above:\n");
         println!("| fleet | none | one | three |\n|---|---|---|---|");
         seconds(&scenario::lying(), measured);
     }
     println!();
     faults.iter().for_each(|fault| println!("FAULT: {fault}"));
     if faults.is_empty() {
-        println!("Nowhere is the router worse than random.");
+        println!("The router is worse than random in no case.");
     }
     ExitCode::from(u8::from(!faults.is_empty()))
 }
@@ -103,7 +103,7 @@ fn seconds<const N: usize>(fleets: &[Fleet<N>], measured: Duration) {
     });
 }
 
-/// Works on all with some threads and shows what came out in the order of all.
+/// Processes all items with several threads and shows the results in the order of the items.
 fn each<T: Sync, R: Send>(all: &[T], work: impl Fn(&T) -> R + Sync, mut show: impl FnMut(&T, R)) {
     let next = AtomicUsize::new(0);
     let done: Vec<Mutex<Option<R>>> = all.iter().map(|_| Mutex::new(None)).collect();
@@ -113,18 +113,18 @@ fn each<T: Sync, R: Send>(all: &[T], work: impl Fn(&T) -> R + Sync, mut show: im
                 let numbers = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
                 for at in numbers.take_while(|at| *at < all.len()) {
                     let result = work(&all[at]);
-                    *done[at].lock().expect("nobody panicked") = Some(result);
+                    *done[at].lock().expect("no panic") = Some(result);
                 }
             });
         }
     });
     for (one, done) in all.iter().zip(done) {
-        let result = done.into_inner().expect("nobody panicked");
-        show(one, result.expect("all are done"));
+        let result = done.into_inner().expect("no panic");
+        show(one, result.expect("a result of each"));
     }
 }
 
-/// The mean of all runs, for each policy.
+/// Returns the mean of all runs, for each policy.
 fn measure(scenario: &Scenario, measured: Duration) -> [Measured; 4] {
     POLICIES.map(|policy| mean_of(scenario, policy, measured))
 }
@@ -140,7 +140,7 @@ fn mean_of(scenario: &Scenario, policy: Policy, measured: Duration) -> Measured 
     }
 }
 
-/// Prints a row, and says where the router is worse than random.
+/// Prints a row. Returns a message if the router is worse than random.
 fn row(case: &Case, all: &[Measured; 4]) -> Option<String> {
     let [perfect, random, counts, ours] = all.map(|measured| measured.mean_seconds);
     let times = |seconds: f64| match seconds / perfect {

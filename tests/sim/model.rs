@@ -1,8 +1,8 @@
-//! The model: nodes that take some jobs at a time, first come first served; exponential jobs and arrivals; clients that
-//! ask the router and send the job to the first address; probes as the poller sends them. Time is simulated.
+//! The model: nodes with a FIFO queue and a number of job slots, exponential jobs and arrivals, clients that send a job
+//! to the first address in the response, and probes as of the poller. Time is simulated.
 //!
-//! "Soonest" and "counts only" are the router's own registry, asked and told as the workers and the poller do. A seed fixes
-//! all the rest, the same requests for each policy; which of equal nodes the registry puts first it draws for itself.
+//! "Soonest" and "counts only" use the router's registry as the workers and the poller do. A seed determines everything
+//! else, with the same requests for each policy. The registry orders equal nodes by random numbers without this seed.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -16,20 +16,20 @@ use infernet_router::registry::{NodeId, Page, PromisePolicy, Purpose, Registry};
 use crate::random::Random;
 use crate::scenario::{Clients, Oddity, Scenario};
 
-/// From a probe's start to its report; the node counts its jobs half-way.
+/// Duration of a probe. The node counts its jobs half-way.
 const PROBE: Duration = Duration::from_millis(50);
-/// Simulated time that fills the queues, teaches the router, and is not measured: three times as long as its memory.
+/// Simulated time before the measurement. It fills the queues and the router's records, which last a third of it.
 const WARM_UP: Duration = Duration::from_secs(1_800);
-/// Where one node comes and goes: it is listed anew with every so many intervals, for half of that time.
+/// Intervals between two listings of the joining node. It is listed for half of this time.
 const INTERVALS_PER_JOIN: u32 = 8;
 const CONTAINER: &str = "job";
-/// What node 0 alone runs, where somebody paints it busy.
+/// Container of node 0 only, by which a client makes it appear busy.
 const RIVAL: &str = "rival";
 
-/// Who chooses the node.
+/// Policy that selects the node of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// The shortest expected wait, by the true queues and speeds at the moment of the request.
+    /// The shortest expected wait, from the true queues and speeds at the time of the request.
     Perfect,
     /// The registry with `PROMISES=on`.
     Soonest,
@@ -38,11 +38,11 @@ pub enum Policy {
     Random,
 }
 
-/// What one run showed.
+/// Result of one run.
 #[derive(Clone, Copy, Debug)]
 pub struct Measured {
     pub mean_seconds: f64,
-    /// The part of the jobs that node 0 got.
+    /// Share of the jobs that node 0 received.
     pub share_of_first: f64,
 }
 
@@ -72,11 +72,11 @@ enum Event {
 
 struct Node {
     addr: NodeAddr,
-    /// Of one job; a node that runs several has as many times the speed.
+    /// Speed of one job. A node with N slots has N times the speed.
     speed: f64,
-    /// When each of the places for a job is free.
+    /// Time at which each job slot is free.
     free: BinaryHeap<Reverse<Duration>>,
-    /// When each of its jobs ends.
+    /// Completion time of each job.
     ends: BinaryHeap<Reverse<Duration>>,
     is_listed: bool,
 }
@@ -89,14 +89,14 @@ impl Node {
         self.ends.len()
     }
 
-    /// Mean time until one more job would be done, in jobs of speed 1.
+    /// Returns the mean time until one more job would finish, in jobs of speed 1.
     fn expected(&mut self, now: Duration) -> f64 {
         let (places, queue) = (self.free.len(), self.queue(now));
         let wait = (queue + 1).saturating_sub(places) as f64 / places as f64;
         (wait + 1.0) / self.speed
     }
 
-    /// When a job is done that comes now.
+    /// Returns the completion time of a job that arrives now.
     fn take(&mut self, job: Duration, now: Duration) -> Duration {
         let Reverse(free) = self.free.pop().expect("a node takes one job at least");
         let end = free.max(now) + job.div_f64(self.speed);
@@ -106,7 +106,7 @@ impl Node {
     }
 }
 
-/// One router, and the nodes as it knows them.
+/// One router, and its view of the nodes.
 struct Replica {
     registry: Registry,
     ids: Vec<Option<NodeId>>,
@@ -121,7 +121,7 @@ struct Run<'a> {
     began: Instant,
     now: Duration,
     events: BinaryHeap<Reverse<(Duration, Event)>>,
-    /// What arrives when; the same for each policy.
+    /// Arrivals and their times, the same for each policy.
     requests: Random,
     choices: Random,
     joined: Option<Duration>,
@@ -129,7 +129,7 @@ struct Run<'a> {
     to_first: usize,
 }
 
-/// Runs a scenario and measures so much time of it.
+/// Runs a scenario and measures it for the given simulated time.
 pub fn run(scenario: &Scenario, policy: Policy, measured: Duration, seed: u64) -> Measured {
     let mut run = Run::new(scenario, policy, seed);
     let mut has_slowed = false;
@@ -230,13 +230,13 @@ impl<'a> Run<'a> {
         run
     }
 
-    /// Like the poller with a new node: asked at once.
+    /// Adds a new node, which is probed immediately as by the poller.
     fn list(&mut self, at: usize) {
         let now = self.instant();
         let node = &mut self.nodes[at];
         node.is_listed = true;
         for (number, replica) in self.replicas.iter_mut().enumerate() {
-            // Beside nodes that lie, no node is listed: four listed ones alone would determine the typical speed.
+            // With misreporting nodes, no node is listed: four listed nodes alone would determine the typical speed.
             let rank = match (self.scenario.oddity, node.addr.socket_addr()) {
                 (Some(Oddity::Rising(_)), Some(socket)) => Rank::Explorer(socket),
                 _ => Rank::Listed(at as u32),
@@ -259,7 +259,7 @@ impl<'a> Run<'a> {
         self.events.push(Reverse((self.now + delay, event)));
     }
 
-    /// A request; the node that the job went to and its response time, if there was a job.
+    /// Simulates a request. Returns the node and response time of its job, if it sends one.
     fn arrival(&mut self) -> Option<(usize, Duration)> {
         let Scenario { job, used, .. } = *self.scenario;
         let gap = self.requests.exponential(self.scenario.between_jobs().mul_f64(used));
@@ -277,7 +277,7 @@ impl<'a> Run<'a> {
         Some((chosen, self.nodes[chosen].take(job, now) - now))
     }
 
-    /// A client of one /24 requests the container that node 0 alone runs, and sends no job.
+    /// A client of one /24 requests the container of node 0 only, and sends no job.
     fn paint(&mut self) {
         let mean = match self.scenario.oddity {
             Some(Oddity::Attacked) => self.scenario.interval / 1_000,
@@ -291,7 +291,7 @@ impl<'a> Run<'a> {
 
     fn client(&mut self) -> Client {
         let random = &mut self.requests;
-        // Clients are spread over the address space, so that subnets hardly ever meet.
+        // Clients are spread over the address space, so that two rarely share a subnet.
         let spread = |number: usize| Client::V4((number as u32 + 1).wrapping_mul(0x9E37_79B1));
         match self.scenario.clients {
             Clients::Others => Client::V4(random.next() as u32),
@@ -326,7 +326,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// One of the nodes that the router knows to be up.
+    /// Returns a random node that the router considers available.
     fn any(&mut self) -> Option<usize> {
         let is_known = &self.replicas[0].is_known;
         let known = is_known.len() - usize::from(!is_known.last()?);
@@ -358,7 +358,7 @@ impl<'a> Run<'a> {
         let queue = self.nodes[node].queue(self.now);
         let lies = node == 0 && self.scenario.oddity == Some(Oddity::Liar);
         let pending = match node < self.scenario.nodes {
-            // It reports 100 jobs more each second.
+            // The node reports 100 more jobs each second.
             false => self.now.as_secs() * 100,
             true if lies => 0,
             true => queue as u64,
@@ -409,7 +409,7 @@ impl<'a> Run<'a> {
         self.after(self.scenario.interval * (INTERVALS_PER_JOIN / 2), Event::Join);
     }
 
-    /// Whether what arrives now is measured.
+    /// Returns whether an arrival at this time is measured.
     fn counts(&self) -> bool {
         let is_recent = |joined| self.now - joined < self.scenario.interval;
         let is_wanted = self.scenario.oddity != Some(Oddity::Joins) || self.joined.is_some_and(is_recent);

@@ -1,4 +1,4 @@
-//! Random numbers that are the same for the same seed: splitmix64.
+//! Pseudo-random numbers from a seed (splitmix64).
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 pub struct Random(u64);
 
 impl Random {
-    /// Streams of different numbers have nothing in common, also for one seed.
+    /// Streams with different numbers are independent, even for the same seed.
     pub fn new(seed: u64, stream: u64) -> Self {
         let mut random = Self(seed);
         let start = random.next() ^ stream.wrapping_mul(0xD1B5_4A32_D192_ED03);
@@ -20,7 +20,7 @@ impl Random {
         mixed ^ mixed >> 31
     }
 
-    /// From 0 to below 1.
+    /// Returns a number from 0 to below 1.
     pub fn share(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }

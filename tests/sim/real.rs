@@ -1,6 +1,6 @@
-//! The built router against nodes that really queue, in real time: ten, half of them four times faster, 70 % load. Jobs
-//! of 0.2 s with an interval of 3 s are to each other as jobs of 2 s with the default of 30.
-#![allow(clippy::disallowed_methods, reason = "it goes by real time")]
+//! The built router with ten nodes that queue jobs in real time: half of them four times faster, 70 % load. Jobs of
+//! 0.2 s with an interval of 3 s have the ratio of jobs of 2 s with the default interval of 30 s.
+#![allow(clippy::disallowed_methods, reason = "runs in real time")]
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
@@ -17,23 +17,22 @@ use crate::support::{Launch, Router};
 
 const JOB: Duration = Duration::from_millis(200);
 const INTERVAL: Duration = Duration::from_secs(3);
-/// What the router may learn in (some 400 jobs of each node, of which it believes its own record after 40), and what is
-/// measured then.
+/// Time for the router to learn (about 400 jobs per node; it trusts its record after 40), and time of the measurement.
 const WARM_UP: Duration = Duration::from_secs(120);
 const MEASURED: Duration = Duration::from_secs(120);
 const CONTAINER: &str = "hello-world";
-/// Clients, and how many job times a response may take on average.
+/// Clients, and the maximum mean response in job times.
 const RUNS: [(usize, f64); 2] = [(10_000, 2.0), (3, 2.2)];
 
-/// Jobs of one node: when each ends, in the order of its queue.
+/// Jobs of one node: their completion times, in the order of the queue.
 struct Node {
     speed: f64,
     ends: VecDeque<Instant>,
-    /// How many it says that it has.
+    /// Number of jobs that the node reports.
     told: usize,
 }
 
-/// Prints what both runs came to; the exit code is 1 where one takes longer than it may.
+/// Prints the results of all runs. The exit code is 1 if one exceeds its maximum.
 pub fn run() -> ExitCode {
     println!(
         "Ten nodes that queue, half of them 4 times faster, load 0.7, jobs of 0.2 s, interval 3 s, in real time:\n"
@@ -51,7 +50,7 @@ pub fn run() -> ExitCode {
     ExitCode::from(u8::from(!is_good))
 }
 
-/// How many jobs there were, and how many job times a response took on average.
+/// Returns the number of jobs, and the mean response in job times.
 fn mean_response(clients: usize) -> (usize, f64) {
     let scenario = Scenario {
         job: JOB,
@@ -95,7 +94,7 @@ fn mean_response(clients: usize) -> (usize, f64) {
     (responses.len(), mean / JOB.as_secs_f64())
 }
 
-/// Lets the nodes say how many jobs they have now.
+/// Makes the nodes report their current number of jobs.
 fn tell(fleet: &Fleet, nodes: &mut [Node]) {
     let now = Instant::now();
     for (at, node) in nodes.iter_mut().enumerate() {
@@ -109,7 +108,7 @@ fn tell(fleet: &Fleet, nodes: &mut [Node]) {
     }
 }
 
-/// Each in a /24 of its own.
+/// Returns the address of a client, each in a separate /24.
 fn client(number: usize) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from_bits(0x7F10_0001 + ((number as u32) << 8)))
 }

@@ -1,70 +1,70 @@
-//! The situations that are simulated, and what is known of them.
+//! The simulated scenarios and their expected results.
 
 use std::time::Duration;
 
 /// The middle two thirds of the nodes are within a factor of 3.3.
 const SIGMA: f64 = 0.6;
 
-/// Who asks.
+/// Clients of a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clients {
     /// Each request comes from another client.
     Others,
-    /// So many clients ask equally often.
+    /// This many clients send requests equally often.
     Equal(usize),
-    /// All of them are in this many IPv4 /24.
+    /// All clients are in this many IPv4 /24.
     Subnets(u32),
 }
 
-/// How fast nodes are beside each other. All together they are as fast as if each had speed 1.
+/// Relative speeds of nodes. Their mean is 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Speeds {
     Equal,
-    /// Every other node is so many times as fast.
+    /// Every second node is faster by this factor.
     Half(f64),
-    /// The logarithms are spread normally, with standard deviation `SIGMA`.
+    /// The logarithms have a normal distribution with standard deviation `SIGMA`.
     Lognormal,
-    /// The first nodes, so many, are so many times as fast as the others.
+    /// This many first nodes are faster than the others by this factor.
     First(usize, f64),
 }
 
-/// What is odd about node 0, or the last one.
+/// Unusual behaviour of node 0 or of the last node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Oddity {
-    /// The last one comes and goes; what arrives in the interval after it came is measured.
+    /// The last node joins and leaves. Only arrivals in the interval after a join are measured.
     Joins,
-    /// It becomes four times slower when half of the jobs have come.
+    /// Node 0 becomes four times slower after half of the jobs.
     SlowsDown,
-    /// Its jobs fail at once.
+    /// Jobs of node 0 fail immediately.
     Dead,
-    /// It reports no jobs, whatever it has.
+    /// Node 0 always reports zero jobs.
     Liar,
-    /// One subnet gets promises on it as often as jobs arrive, and sends none.
+    /// One subnet gets promises on node 0 as often as jobs arrive, and sends no job.
     Painted,
-    /// One subnet gets 1,000 promises on it in each interval, and sends no job.
+    /// One subnet gets 1,000 promises on node 0 in each interval, and sends no job.
     Attacked,
-    /// This many nodes of the Explorer are added; their pending counts only rise.
+    /// This many Explorer nodes with ever-rising pending counts are added.
     Rising(usize),
 }
 
-/// One situation.
+/// One scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
     pub nodes: usize,
-    /// Work that arrives, as a part of what the nodes can do.
+    /// Arriving work as a fraction of the capacity of the nodes.
     pub load: f64,
     pub interval: Duration,
     /// Mean length of a job on a node of speed 1.
     pub job: Duration,
-    /// Jobs that a node runs at once.
+    /// Number of concurrent jobs of a node.
     pub in_parallel: usize,
-    /// The part of an interval that a round takes.
+    /// Fraction of an interval that a round takes.
     pub round_share: f64,
     pub clients: Clients,
     pub replicas: usize,
-    /// The part of the answers that is used.
+    /// Fraction of the responses that clients use.
     pub used: f64,
-    /// The part of the jobs that goes to random nodes, past the router.
+    /// Fraction of the jobs that bypass the router to random nodes.
     pub bypassing: f64,
     pub speeds: Speeds,
     pub max_speedup: Option<f64>,
@@ -90,12 +90,12 @@ impl Scenario {
         }
     }
 
-    /// Mean time between two jobs.
+    /// Returns the mean time between two jobs.
     pub fn between_jobs(&self) -> Duration {
         self.job.div_f64((self.nodes * self.in_parallel) as f64 * self.load)
     }
 
-    /// The speed of each node.
+    /// Returns the speed of each node.
     pub fn speeds(&self) -> Vec<f64> {
         let relative = |node: usize| match self.speeds {
             Speeds::Equal => 1.0,
@@ -110,8 +110,8 @@ impl Scenario {
     }
 }
 
-/// The value below which a normal variable is with this probability: Hastings' approximation (Abramowitz and Stegun
-/// 26.2.23), off by less than 0.00045.
+/// Returns the quantile of the normal distribution by Hastings' approximation (Abramowitz and Stegun 26.2.23), with an
+/// error below 0.00045.
 fn normal_quantile(probability: f64) -> f64 {
     let tail = probability.min(1.0 - probability);
     let t = (-2.0 * tail.ln()).sqrt();
@@ -121,8 +121,8 @@ fn normal_quantile(probability: f64) -> f64 {
     if probability < 0.5 { -quantile } else { quantile }
 }
 
-/// A situation by its name, with what the mean response was, as a multiple of that of perfect knowledge: found when the
-/// rule was chosen, and with pending jobs plus promises, the rule before. None where that is not known.
+/// A scenario with its name and known mean responses, as multiples of perfect knowledge: `found` when the rule was
+/// chosen, `before` with the rule before it, pending jobs plus promises. `None` if unknown.
 pub struct Case {
     pub name: &'static str,
     pub scenario: Scenario,
@@ -139,7 +139,7 @@ fn case(name: &'static str, scenario: Scenario, found: Option<f64>, before: Opti
     }
 }
 
-/// All situations whose mean response is measured.
+/// Returns all scenarios with a measured mean response.
 pub fn cases() -> Vec<Case> {
     let plain = Scenario::new(10, 0.7);
     let half = |nodes, load| Scenario {
@@ -275,7 +275,7 @@ pub fn cases() -> Vec<Case> {
         case("jobs of 0.2 s", job(Duration::from_millis(200)), None, None),
         case("jobs of 60 s", job(every(60)), None, None),
         case(
-            "8 jobs at once on a node",
+            "8 concurrent jobs per node",
             Scenario {
                 in_parallel: 8,
                 ..plain
@@ -284,7 +284,7 @@ pub fn cases() -> Vec<Case> {
             None,
         ),
         case("a node was added", odd(Oddity::Joins), None, Some(1.89)),
-        case("one reports 0 whatever it has", odd(Oddity::Liar), None, None),
+        case("one always reports 0", odd(Oddity::Liar), None, None),
         case("one is painted busy by a /24", odd(Oddity::Painted), None, None),
         case("interval 10 s", interval(10), Some(1.45), None),
         case("interval 5 s", interval(5), Some(1.32), Some(1.34)),
@@ -292,7 +292,7 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// A fleet by its name, with the mean response in seconds for each of its variants that ROUTING.md states.
+/// A fleet with its name, and the mean response in seconds for each variant as documented in routing.md.
 pub struct Fleet<const N: usize> {
     pub name: &'static str,
     pub scenarios: [Scenario; N],
@@ -312,7 +312,7 @@ fn half_faster() -> Scenario {
     }
 }
 
-/// Requests of 400, one, two and three subnets, and of 400 while another one attacks.
+/// Returns fleets with requests of 400, one, two and three subnets, and of 400 during an attack of another subnet.
 pub fn subnets() -> [Fleet<5>; 3] {
     let variants = |scenario: Scenario| {
         let of = |subnets| Scenario {
@@ -345,7 +345,7 @@ pub fn subnets() -> [Fleet<5>; 3] {
     })
 }
 
-/// Fleets without, with one and with three nodes of the Explorer that lie.
+/// Returns fleets without, with one and with three misreporting Explorer nodes.
 pub fn lying() -> [Fleet<3>; 4] {
     let variants = |scenario: Scenario| {
         [None, Some(Oddity::Rising(1)), Some(Oddity::Rising(3))].map(|oddity| Scenario { oddity, ..scenario })
@@ -373,7 +373,7 @@ pub fn lying() -> [Fleet<3>; 4] {
     })
 }
 
-/// Containers that are dead on one of so many nodes, with the share of the jobs that these got when the rule was chosen.
+/// Returns scenarios with one dead node, and the share of jobs that it received when the rule was chosen.
 pub fn dead() -> [(Scenario, f64); 2] {
     [(3, 0.37), (10, 0.11)].map(|(nodes, share)| {
         let scenario = Scenario {

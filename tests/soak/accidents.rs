@@ -1,5 +1,5 @@
-//! The operators' own bad days, over and over, while an honest client asks: the list is cut, replaced by an error page or
-//! emptied and comes back, the Explorer goes blank, all nodes vanish for a while, the reader of the log stalls.
+//! Operational accidents in turn while an honest client sends requests: the list is truncated, replaced by an error
+//! page or emptied, the Explorer lists no node or responds with a page, all nodes refuse connections, the log reader stalls.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -9,14 +9,14 @@ use super::support::{Explorer, Fleet, Honest, Launch, Listing, PATIENCE, Router}
 use super::{HONEST, IPS, print, tell, wait};
 
 const INTERVAL: Duration = Duration::from_secs(2);
-/// In ips.txt, and as many that only the Explorer names: enough lines at level debug to fill a pipe in some seconds.
+/// Nodes in ips.txt, and as many only in the Explorer: their debug lines fill a pipe within seconds.
 const NODES: usize = 100;
-/// How long each accident lasts: longer than a list must have stayed the same and a node takes to be lost, shorter than
-/// ten blank answers of the Explorer take and than a doubt lasts.
+/// Duration of an accident: longer than the router waits before it reads a list or takes a node down, shorter than ten
+/// empty responses of the Explorer and than a suspected mass failure.
 const LASTING: Duration = Duration::from_secs(5);
-/// Until all is as it was.
+/// Time for recovery after an accident.
 const RECOVERY: Duration = Duration::from_secs(4);
-/// No answer may take longer.
+/// Maximum latency of a response.
 const MAX_LATENCY: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +68,7 @@ impl World {
             Accident::NodesVanish => self.fleet.refuse(),
             Accident::LogStalls => self.router.stall_log(true),
         }
-        // Somebody has the list read at that very moment.
+        // SIGHUP makes the router read the list immediately.
         self.router.signal(Signal::HUP);
     }
 
@@ -116,7 +116,7 @@ pub fn run(lasting: Duration) -> ExitCode {
     print("before", &world.router);
     let honest = Honest::start(HONEST, world.router.addr(), IPS);
     let (begin, mut happened) = (Instant::now(), 0);
-    // Each for itself, then each with a log that nobody reads.
+    // Each accident alone, then each with a stalled log reader.
     for (accident, stalls) in [false, true]
         .into_iter()
         .flat_map(|stalls| ALL.map(|one| (one, stalls)))
@@ -137,7 +137,7 @@ pub fn run(lasting: Duration) -> ExitCode {
     print("after", &world.router);
     tell(&seen);
     println!(
-        "\naccidents: {happened}; empty answers: {}; lines dropped: {}",
+        "\naccidents: {happened}; empty responses: {}; lines dropped: {}",
         seen.empty,
         world.dropped_lines()
     );
@@ -146,19 +146,12 @@ pub fn run(lasting: Duration) -> ExitCode {
     let exit = world.router.wait_gone(PATIENCE).code();
     world.router.stall_log(false);
     let panicked = world.router.count_lines("panicked");
-    println!("panics: {panicked}; exit status {exit:?} with a log that nobody reads");
-    let doubts = world.router.count_lines("that is doubted");
-    println!("mass failures doubted: {doubts}");
+    println!("panics: {panicked}; exit status {exit:?} with a stalled log reader");
+    let doubts = world.router.count_lines("mass failure suspected:");
+    println!("mass failures suspected: {doubts}");
 
     let is_good = seen.unanswered.is_empty() && seen.empty == 0 && seen.quantile(1.0) <= MAX_LATENCY;
     let all_good = is_good && panicked == 0 && exit == Some(0) && happened > 0;
-    println!(
-        "\n{}",
-        if all_good {
-            "as it should be"
-        } else {
-            "NOT as it should be"
-        }
-    );
+    println!("\n{}", if all_good { "PASSED" } else { "FAILED" });
     if all_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

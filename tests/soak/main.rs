@@ -1,6 +1,6 @@
-//! `make soak`: all attacks in turn and together for ten minutes, or for the seconds that the argument gives, while an honest
-//! client is measured. The exit code shows whether all its requests were answered, nothing panicked, and threads,
-//! descriptors and the kernel's TCP memory are back. `make soak-accidents`: operational accidents instead.
+//! `make soak`: runs all attacks in turn and together for ten minutes, or for the seconds of the argument, and measures
+//! an honest client. The exit code is 0 if the router answered all its requests, did not panic, and released threads,
+//! descriptors and the kernel's TCP memory. `make soak-accidents`: operational accidents instead.
 #![allow(clippy::print_stdout, clippy::disallowed_methods, missing_docs, unreachable_pub)]
 
 #[path = "../support/mod.rs"]
@@ -20,20 +20,20 @@ use support::process::until;
 use support::{Fleet, Honest, Launch, PATIENCE, Router};
 
 const LASTING: Duration = Duration::from_secs(600);
-/// Before the first figures.
+/// Pause before the first measurement.
 const SETTLING: Duration = Duration::from_secs(6);
-/// Between two lines of figures.
+/// Interval of measurements.
 const REPORT: Duration = Duration::from_secs(30);
-/// Each mix of attacks lasts so long, then the next one follows: what one leaves behind meets another.
+/// Duration of a mix of attacks. The next mix meets the state that it left.
 const MIX: Duration = Duration::from_secs(20);
 const IPS: &str = "/api/v1/ips?container=hello-world";
 const HONEST: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 1);
 /// TCP memory that may remain after the attacks: the kernel frees it in batches for each core.
 const MAX_LEFT_TCP_MIB: f64 = 4.0;
-/// Random heads in all.
+/// Maximum number of random heads.
 const MAX_HEADS: usize = 1_000_000;
 
-/// Which attacks run at the same time. The last mix is all of them.
+/// Attacks that run concurrently. The last mix is all attacks.
 const MIXES: [&[usize]; 7] = [
     &[0, 4],
     &[1, 5, 7],
@@ -124,7 +124,7 @@ fn attacks() -> Vec<Attack> {
     ]
 }
 
-/// Random heads from one seed after the other, until it is dropped.
+/// Sends random heads from consecutive seeds until it is dropped.
 struct Heads {
     stop: Sender<()>,
     thread: JoinHandle<usize>,
@@ -147,11 +147,11 @@ impl Heads {
 
     fn end(self) -> usize {
         drop(self.stop);
-        self.thread.join().expect("it does not panic")
+        self.thread.join().expect("no panic")
     }
 }
 
-/// MiB that the kernel uses for TCP, the attackers' own connections included.
+/// Returns the kernel's TCP memory in MiB, including the connections of the attackers.
 fn tcp_mib() -> f64 {
     const PAGES_PER_MIB: f64 = 256.0;
     let sockets = std::fs::read_to_string("/proc/net/sockstat").expect("a table");
@@ -177,7 +177,7 @@ fn wait(lasting: Duration) {
     assert_eq!(channel.recv_timeout(lasting), Err(RecvTimeoutError::Timeout));
 }
 
-/// Attacks in turn, with figures between.
+/// Runs the attacks in turn and prints measurements.
 fn attack(router: &Router, lasting: Duration) {
     let (attacks, begin) = (attacks(), Instant::now());
     let mut next_report = begin + REPORT;
@@ -205,7 +205,7 @@ fn attack(router: &Router, lasting: Duration) {
             break;
         }
     }
-    println!("\n| attack | opened | closed by the router | most at once |");
+    println!("\n| attack | opened | closed by the router | peak concurrent |");
     println!("|---|---|---|---|");
     for (attack, total) in attacks.iter().zip(totals) {
         println!(
@@ -250,7 +250,7 @@ fn main() -> ExitCode {
     let last = format!("{IPS}&n=1&offset={}", nodes - 1);
     router.until("all nodes are known", || router.get(&last).strings().len() == 1);
 
-    // Threads of the beginning end within five seconds.
+    // Threads of the startup exit within five seconds.
     wait(SETTLING);
     println!("\n## Soak of {} s with {nodes} nodes\n", lasting.as_secs());
     println!("| | resident | peak | TCP in the kernel | threads | descriptors | processor time |");
@@ -261,7 +261,7 @@ fn main() -> ExitCode {
     let heads = Heads::start(router.addr());
     attack(&router, lasting);
     let (heads, seen) = (heads.end(), honest.end());
-    // Probes of the moment come and go.
+    // Probes in flight change these values temporarily.
     let is_back = until(PATIENCE, || {
         let is_tcp_back = tcp_mib() <= tcp + MAX_LEFT_TCP_MIB;
         router.threads() <= threads && router.descriptors() <= descriptors && is_tcp_back
@@ -280,6 +280,6 @@ fn main() -> ExitCode {
         .for_each(|line| println!("    {line}"));
 
     let all_good = seen.unanswered.is_empty() && panicked == 0 && is_back && router.is_running();
-    println!("\n{}", if all_good { "all as it was" } else { "NOT as it was" });
+    println!("\n{}", if all_good { "PASSED" } else { "FAILED" });
     if all_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,4 +1,4 @@
-//! A stand-in name server: knows the names it was told, IPv4 alone, over UDP on a loopback address.
+//! A stand-in name server with given names: IPv4 only, over UDP on a loopback address.
 
 use std::collections::HashMap;
 use std::io;
@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-/// Few machines have a name server of their own there.
+/// Few machines have a name server on this address.
 const ADDR: Ipv4Addr = Ipv4Addr::new(127, 53, 53, 53);
 
-/// glibc asks no other port.
+/// glibc queries only this port.
 const PORT: u16 = 53;
 
-/// Longest query over UDP without extensions (RFC 1035, section 4.2.1).
+/// Maximum length of a query over UDP without extensions (RFC 1035, section 4.2.1).
 const MAX_QUERY_BYTES: usize = 512;
 
-/// The header before the question (RFC 1035, section 4.1.1).
+/// Length of the header before the question (RFC 1035, section 4.1.1).
 const HEADER_BYTES: usize = 12;
 
 /// Record type A, class IN.
@@ -28,7 +28,7 @@ struct Shared {
     asked: AtomicU64,
 }
 
-/// Serves until this is dropped.
+/// Serves until it is dropped.
 pub struct Dns {
     shared: Arc<Shared>,
     server: Option<JoinHandle<()>>,
@@ -60,7 +60,7 @@ impl Dns {
         names.insert(name.to_owned(), ip);
     }
 
-    /// Queries so far.
+    /// Returns the number of queries so far.
     pub fn asked(&self) -> u64 {
         self.shared.asked.load(Relaxed)
     }
@@ -68,10 +68,10 @@ impl Dns {
 
 impl Drop for Dns {
     fn drop(&mut self) {
-        // An empty datagram is no query: it ends the server.
+        // An empty datagram is the command to stop.
         let told = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.send_to(b"", (ADDR, PORT)));
         if let (Ok(_), Some(server)) = (told, self.server.take()) {
-            // Its panic has been printed, and a second one while a test unwinds would abort.
+            // The thread has printed its panic. A second panic during unwinding would abort.
             let _ = server.join();
         }
     }
@@ -91,7 +91,7 @@ impl Shared {
         }
     }
 
-    /// The query with what is known of its first question behind it.
+    /// Returns the response: the query, followed by the address of the name in its first question.
     fn answer(&self, query: &[u8]) -> Option<Vec<u8>> {
         let question = query.get(HEADER_BYTES..)?;
         let name_bytes = question.iter().position(|byte| *byte == 0)? + 1;
@@ -106,7 +106,7 @@ impl Shared {
         answer.extend([0x84, code, 0, 1, 0, records, 0, 0, 0, 0]);
         answer.extend(&question[..name_bytes + A_IN.len()]);
         if let Some(ip) = ip.filter(|_| records == 1) {
-            // A pointer to the name in the question, type and class, a time to live of 1 s, four bytes.
+            // A pointer to the name in the question, type and class, a TTL of 1 s, four bytes.
             answer.extend([0xc0, HEADER_BYTES as u8]);
             answer.extend(A_IN);
             answer.extend([0, 0, 0, 1, 0, 4]);
@@ -117,11 +117,11 @@ impl Shared {
 }
 
 fn reply(socket: &UdpSocket, answer: &[u8], client: SocketAddr) {
-    // A client that is gone misses nothing.
+    // The client may have closed its socket.
     let _ = socket.send_to(answer, client);
 }
 
-/// The labels before the empty one, joined.
+/// Returns the labels before the empty label, joined by dots.
 fn name(mut labels: &[u8]) -> Option<String> {
     let mut name: Vec<String> = Vec::new();
     while let Some((length, rest)) = labels.split_first().filter(|(length, _)| **length > 0) {

@@ -1,6 +1,6 @@
-//! `make test-static`: runs the static binary, named by the argument, in a root with only its own files. The binary routes,
-//! resolves host names, calls an https node and answers `status` there, and loads no NSS module that `nsswitch.conf`
-//! names. `NSS_ROOT` names a directory with the modules and libraries of another release, as `dpkg-deb -x` unpacks them.
+//! `make test-static`: runs the static binary of the argument in a root with only its own files. The binary routes,
+//! resolves host names, calls an https node and responds to `status` there. It loads no NSS module that `nsswitch.conf`
+//! names. `NSS_ROOT` is a directory with the modules and libraries of another release, as `dpkg-deb -x` unpacks them.
 //! Exits with 0 and a message if the user may not use `chroot` or port 53, as users other than root.
 #![allow(clippy::print_stdout, missing_docs, unreachable_pub)]
 
@@ -15,7 +15,7 @@ use dns::Dns;
 use support::tls::TlsNode;
 use support::{Fleet, Launch, PATIENCE};
 
-/// Where distributions keep it.
+/// Path of `chroot` in distributions.
 const CHROOTS: [&str; 4] = ["/usr/sbin/chroot", "/usr/bin/chroot", "/sbin/chroot", "/bin/chroot"];
 
 fn main() {
@@ -35,7 +35,7 @@ fn main() {
     let tls = TlsNode::start_as(&["tls.test"]);
     dns.set("node.test", fleet.addr(0).ip());
     dns.set("tls.test", tls.addr().ip());
-    // By the search domain, and by /etc/hosts: the resolver that is built in honours both.
+    // The built-in resolver uses the search domain and /etc/hosts.
     dns.set("short.fleet.test", fleet.addr(2).ip());
     let named = format!("node.test:{}", fleet.addr(0).port());
     let searched = format!("short:{}", fleet.addr(2).port());
@@ -66,28 +66,28 @@ fn main() {
     assert_eq!(listed, expected, "nodes by address, /etc/hosts, DNS and search domain");
     let listed = router.get("/api/v1/ips?container=tls").strings();
     assert_eq!(listed, [&*by_tls], "a node by https");
-    assert!(dns.asked() > 0, "names were looked up");
+    assert!(dns.asked() > 0, "no name was resolved");
     let asks = Launch::of(binary)
         .set("PORT", router.addr().port())
         .in_empty_root(chroot);
-    let told = asks.command().arg("status").output().expect("it runs");
-    let table = String::from_utf8_lossy(&told.stdout).into_owned();
-    assert!(told.status.success() && table.contains(&by_tls), "{told:?}");
+    let status = asks.command().arg("status").output().expect("output of status");
+    let table = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(status.status.success() && table.contains(&by_tls), "{status:?}");
     router.signal(support::process::Signal::TERM);
-    assert_eq!(router.wait_exit(PATIENCE).code(), Some(0), "SIGTERM ends it with 0");
+    assert_eq!(router.wait_exit(PATIENCE).code(), Some(0), "exit status after SIGTERM");
     println!(
-        "in a root of its own the static binary routes, resolves host names, calls https nodes and loads no NSS module"
+        "in a separate root the static binary routes, resolves host names, calls https nodes and loads no NSS module"
     );
 }
 
-/// Names modules before `files` and `dns`: a resolver that loads any of them does so at the first lookup.
+/// Lists modules before `files` and `dns`: a resolver that loads modules does so at the first lookup.
 const NSSWITCH: &str = "hosts: trap mymachines mdns4_minimal resolve [!UNAVAIL=return] myhostname files dns\n";
-/// A module that ends the process which loads it.
+/// A module that aborts the process that loads it.
 const TRAP: &str = "__attribute__((constructor)) static void loaded(void) { __builtin_trap(); }\n";
-/// Where a static glibc looks for modules.
+/// Directories where a static glibc searches for modules.
 const MODULE_DIRS: [&str; 4] = ["lib", "lib64", "lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu"];
 
-/// Adds the trap, and the modules of another release if `NSS_ROOT` names some.
+/// Adds the aborting module, and the modules of another release if `NSS_ROOT` is set.
 fn add_modules(root: &Path) {
     if let Some(release) = std::env::var_os("NSS_ROOT") {
         let copied = Command::new("cp")
@@ -116,7 +116,7 @@ fn add_modules(root: &Path) {
 }
 
 fn may_chroot(path: &str) -> bool {
-    // The program behind is missing there, which chroot tells by 127; what is not permitted, by 125.
+    // chroot exits with 127 if the program is missing, which is the case here, and with 125 without permission.
     let empty = tempfile::tempdir().expect("a temporary directory is available");
     Path::new(path).is_file()
         && Command::new(path)
