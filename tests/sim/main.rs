@@ -42,8 +42,8 @@ fn simulate(measured: Duration, names: &[&str]) -> ExitCode {
     println!(
         "Mean response with perfect knowledge in seconds, and the others' as multiples of it: {SEEDS} runs of {} s.\n\
          10 nodes, jobs of 2 s, one at a time on each, load 0.7, each node probed every 30 s, each request from\n\
-         another client, unless the case says otherwise. `found`: value when the rule was chosen; `before`: with the rule of 0.1.0;\n\
-         `!`: more than a tenth above `found`.\n",
+         another client, unless the case says otherwise. `found`: value when the rule was\n\
+         chosen; `before`: with the rule of 0.1.0; `!`: more than a tenth above `found`.\n",
         measured.as_secs()
     );
     println!("| case | perfect knowledge | random | `PROMISES=off` | **the router** | found | before |");

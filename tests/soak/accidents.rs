@@ -1,5 +1,6 @@
 //! Operational accidents in turn while an honest client sends requests: the list is truncated, replaced by an error
-//! page or emptied, the Explorer lists no node or responds with a page, all nodes refuse connections, the log reader stalls.
+//! page or emptied, the Explorer lists no node or responds with a page, all nodes refuse connections, the log reader
+//! stalls.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
