@@ -43,7 +43,8 @@ test: rust ## Run everything that a change has to pass: format, lints, docs, tes
 	cargo fmt --check
 	cargo clippy $(LOCKED) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc $(LOCKED) --no-deps --document-private-items
-	cargo test $(LOCKED)
+	# Most tests wait for nodes and timers, not for a processor.
+	cargo test $(LOCKED) -- --test-threads=4
 
 run: rust ## Run the router with ./ips.txt and ./.env
 	GIT_COMMIT="$(GIT_COMMIT)" cargo run $(LOCKED) --release
