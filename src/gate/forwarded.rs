@@ -93,24 +93,42 @@ fn addresses(list: &[u8]) -> Vec<Option<IpAddr>> {
 
 /// The parameter `for=` of each element of `Forwarded` (RFC 7239, section 4).
 fn for_parameters(list: &[u8]) -> Vec<Option<IpAddr>> {
-    let parameter = |element| {
-        let value = |pair: &[u8]| {
-            let (name, value) = str::from_utf8(pair).ok()?.split_once('=')?;
-            let is_for = name.trim().eq_ignore_ascii_case("for");
-            is_for.then(|| address(value.trim().trim_matches('"').as_bytes()))
-        };
-        split_unquoted(element, b';').find_map(value).flatten()
+    let value = |pair: &&[u8]| {
+        let (name, value) = str::from_utf8(pair).ok()?.split_once('=')?;
+        let is_for = name.trim().eq_ignore_ascii_case("for");
+        is_for.then(|| address(value.trim().trim_matches('"').as_bytes()))
     };
-    split_unquoted(list, b',').map(parameter).collect()
+    let parameter = |pairs: Vec<&[u8]>| pairs.iter().find_map(value).flatten();
+    match elements(list) {
+        Some(elements) => elements.into_iter().map(parameter).collect(),
+        None => vec![None],
+    }
 }
 
-/// Splits at a delimiter outside of quotes. An unbalanced quote makes the rest one part, which is not an address.
-fn split_unquoted(text: &[u8], delimiter: u8) -> impl Iterator<Item = &[u8]> {
-    let mut is_quoted = false;
-    text.split(move |byte| {
-        is_quoted ^= *byte == b'"';
-        *byte == delimiter && !is_quoted
-    })
+/// Splits `Forwarded` into its elements, and each element into its pairs. Returns `None` if a quote is unbalanced or does
+/// not begin a value: with such a quote, a client could hide the element that a proxy appends.
+fn elements(list: &[u8]) -> Option<Vec<Vec<&[u8]>>> {
+    let (mut elements, mut pairs, mut begin) = (Vec::new(), Vec::new(), 0);
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    for (at, byte) in list.iter().enumerate() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_quoted => is_escaped = true,
+            b'"' if is_quoted || list[..at].ends_with(b"=") => is_quoted = !is_quoted,
+            b'"' => return None,
+            b',' | b';' if !is_quoted => {
+                pairs.push(&list[begin..at]);
+                begin = at + 1;
+                if *byte == b',' {
+                    elements.push(std::mem::take(&mut pairs));
+                }
+            }
+            _ => {}
+        }
+    }
+    pairs.push(&list[begin..]);
+    elements.push(pairs);
+    (!is_quoted).then_some(elements)
 }
 
 /// An address as proxies write it: bare, in brackets, with or without a port.
@@ -203,6 +221,22 @@ mod tests {
             "192.0.2.2",
             true,
         );
+    }
+
+    #[test]
+    fn quote_cannot_hide_the_element_of_a_proxy() {
+        for value in [
+            "for=10.0.0.9;x=\", for=192.0.2.8",
+            "for=127.0.0.1;x=\", for=\"[2001:db8::8]:1\"",
+            "for=127.0.0.1;x=\"\\, for=192.0.2.8;host=\"a\"",
+            "for=192.0.2.7\"",
+        ] {
+            check("10.0.0.1", &[("forwarded", value)], "10.0.0.1", false);
+        }
+        let lines = [("forwarded", "for=127.0.0.1;x=\""), ("forwarded", "for=192.0.2.8")];
+        check("10.0.0.1", &lines, "10.0.0.1", false);
+        let escaped = "for=192.0.2.8;host=\"a\\\",for=127.0.0.1\"";
+        check("10.0.0.1", &[("forwarded", escaped)], "192.0.2.8", true);
     }
 
     #[test]
