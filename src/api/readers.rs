@@ -43,9 +43,7 @@ impl Readers {
 
     /// Returns whether this client may read them.
     pub(super) fn admit(&self, client: IpAddr, now: Instant) -> bool {
-        // To any loopback address, the kernel connects from 127.0.0.1.
-        let is_own = client == self.own || self.own.is_loopback() && client.is_loopback();
-        let is_admitted = is_own || self.blocks.iter().any(|block| block.contains(&client));
+        let is_admitted = client == self.own || self.blocks.iter().any(|block| block.contains(&client));
         if !is_admitted && is_private(client) {
             self.warn_of_refusal(client, now);
         }

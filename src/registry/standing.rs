@@ -90,7 +90,10 @@ impl State {
                 .place
                 .and(node.resources.as_ref())
                 .map(|resources| resources.state(node.runs.len())),
-            containers: node.runs.iter().filter_map(|run| self.catalogue.id(*run)).collect(),
+            containers: match &node.withheld {
+                Some(withheld) => withheld.running.iter().map(|container| container.id.clone()).collect(),
+                None => node.runs.iter().filter_map(|run| self.catalogue.id(*run)).collect(),
+            },
         })
     }
 }

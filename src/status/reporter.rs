@@ -262,9 +262,9 @@ fn row(view: NodeView, id_bytes_left: &mut usize, clocks: Clocks) -> NodeRow {
         containers: mut ids,
         resources,
     } = view;
-    // Speed and finish time of an unavailable node affect no response.
-    let is_serving = !matches!(record.state(), NodeState::Down | NodeState::New) && !record.attributes.is_draining;
-    let available = is_serving.then_some(standing);
+    // Speed and finish time of a node that is down affect no response.
+    let is_responding = !matches!(record.state(), NodeState::Down | NodeState::New);
+    let available = is_responding.then_some(standing);
     let all = ids.len();
     ids.retain(|id| {
         let fits = id.as_str().len() <= *id_bytes_left;

@@ -40,6 +40,8 @@ fn draining_node_is_probed_and_not_returned() {
         (&node["draining"], &node["name"], &node["state"]),
         (&true.into(), &"rack 3".into(), &"up".into())
     );
+    assert_eq!(node["containers"], serde_json::json!(["hello-world"]));
+    assert!(node["speed"].is_object(), "{node}");
     let count = router.get("/api/v1/containers").json()[0]["count"].clone();
     assert_eq!(count, 1);
     let table = launch().set("PORT", router.addr().port()).arg("status").run().stdout;
@@ -49,6 +51,10 @@ fn draining_node_is_probed_and_not_returned() {
     fleet.set(0, Behaviour::Hang);
     router.write_ips(format!("{a}\n{b} drain\n"));
     wait_available(&router, &fleet, [0]);
+    router.write_ips(format!("{a} drain\n{b} drain\n"));
+    wait_available(&router, &fleet, []);
+    let page = router.get("/status");
+    assert!(page.text().contains("No node is available"), "{}", page.text());
     assert_eq!(router.count_lines("node removed"), 0, "{:?}", router.log());
 }
 

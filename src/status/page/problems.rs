@@ -32,6 +32,8 @@ fn router(report: &StatusReport) -> String {
     let mut items = String::new();
     if report.totals.nodes == 0 {
         items += "<li>No node is listed: clients get empty responses";
+    } else if report.totals.available == 0 {
+        items += "<li>No node is available: clients get empty responses";
     }
     if let Some(since) = &report.doubt.since {
         items += &format!(
