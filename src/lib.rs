@@ -35,8 +35,8 @@
 //! - Only the poller writes what nodes are. Only a response adds a promise. The registry's lock is held for
 //!   microseconds (a report of a node with 256 containers takes some hundred), never across I/O, a log line or a sort
 //!   of all nodes.
-//! - The first page of `/ips` for one container costs the same with 10 nodes as with 100,000. A later page costs a walk
-//!   over the nodes before it. Containers that rarely meet cost a walk over the nodes of the rarest, outside the lock,
+//! - The first page of `/ips` for one container costs the same with 10 nodes as with 100,000, unless the client's subnet
+//!   is above its cap: the private order then reads up to 256 nodes. A later page costs a walk over the nodes before it. Containers that rarely meet cost a walk over the nodes of the rarest, outside the lock,
 //!   repeated at most four times while other responses change the order.
 //! - A client connection has at most one request in flight, by construction: its stages are private, carry their data,
 //!   and change in one pure function. The epoll interest is computed from the stage in one place.
