@@ -148,6 +148,8 @@ struct Probing {
     in_flight: Option<(Class, Cause)>,
     /// Each node has one recheck due at most, so that failures cannot multiply.
     is_recheck_due: bool,
+    /// The first of the last errors of the local network stack in a row.
+    refused_at: Option<Instant>,
     warned_of_redirect: bool,
 }
 
@@ -158,6 +160,7 @@ impl Probing {
             last_sent: None,
             in_flight: None,
             is_recheck_due: false,
+            refused_at: None,
             warned_of_redirect: false,
         }
     }
@@ -181,8 +184,8 @@ struct Poller {
     orphans: HashMap<NodeId, Class>,
     ready: Option<Sender<()>>,
     mass_failures: MassFailures,
-    /// The last response over each address family.
-    last_response: [Option<Instant>; 2],
+    /// The last probe over each address family to which a node responded, by the time when it was sent.
+    last_response: [Option<(Instant, NodeId)>; 2],
     /// Nodes without a result yet.
     unanswered: usize,
     warned_of_pool: bool,

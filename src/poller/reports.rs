@@ -14,6 +14,10 @@ use crate::metrics::{Label, ProbeOutcome};
 use crate::node::{NodeInfo, Source};
 use crate::registry::{Health, MAX_CONTAINERS, MAX_TEXT_BYTES, NodeId, NodeState};
 
+/// How long a node is rechecked each second after an error of the local network stack: another node is then probed
+/// after 1 s, and has 3 s to respond.
+const REFUSED_TIME: Duration = Duration::from_secs(5);
+
 /// A finished probe of a listed node.
 struct Finished {
     id: NodeId,
@@ -33,7 +37,7 @@ impl Poller {
     pub(super) fn report(&mut self, report: Report, now: Instant) {
         let ProbeJob { id, number, .. } = report.job;
         let mut probe = report.result.unwrap_or_else(Probe::panicked);
-        self.judge_local_error(&mut probe, now);
+        self.judge_local_error(id, &mut probe, now);
         let Probe {
             outcome,
             redirected_to,
@@ -72,30 +76,43 @@ impl Poller {
         }
         self.await_turn(id);
         let is_failure = matches!(verdict, Verdict::Failure | Verdict::LocalError);
-        if is_failure && cause != Some(Cause::Recheck) && was != Health::Down {
+        if is_failure && was != Health::Down && self.needs_recheck(id, cause, flip, now) {
             self.recheck(id, now);
         }
         self.tell_ready();
     }
 
-    /// Distinguishes a lost uplink from nodes that never were reachable. An error of the local network stack is
-    /// inconclusive if a node of that address family was available and none has responded for one interval. Otherwise
-    /// it is a failure.
-    fn judge_local_error(&mut self, probe: &mut Probe, now: Instant) {
-        let Some(family) = probe.family else {
+    /// Distinguishes a lost uplink from a node that this machine cannot reach. An error of the local network stack is
+    /// inconclusive if no node of that address family has responded since the first such error of this node. The node
+    /// that responded last is then probed again. If none ever responded, the error is a failure.
+    fn judge_local_error(&mut self, id: NodeId, probe: &mut Probe, now: Instant) {
+        let Some(probing) = self.nodes.get_mut(&id) else {
             return;
         };
-        let last_response = &mut self.last_response[family as usize];
-        match &mut probe.outcome {
-            Outcome::Up(_) | Outcome::Limited => *last_response = Some(now),
-            Outcome::LocalError(reason) => {
-                let is_lost = |last: Instant| now.saturating_duration_since(last) >= self.settings.interval;
-                if !last_response.is_some_and(is_lost) {
-                    probe.outcome = Outcome::Failed(std::mem::take(reason));
+        let last_response = probe.family.map(|family| &mut self.last_response[family as usize]);
+        match (&mut probe.outcome, last_response) {
+            (Outcome::LocalError(reason), Some(last_response)) => {
+                let refused_at = *probing.refused_at.get_or_insert(now);
+                match *last_response {
+                    Some((sent, witness)) if sent <= refused_at => self.recheck(witness, now),
+                    _ => probe.outcome = Outcome::Failed(std::mem::take(reason)),
                 }
             }
-            Outcome::Failed(_) => {}
+            (Outcome::LocalError(_), None) => {}
+            (Outcome::Up(_) | Outcome::Limited, Some(last_response)) => {
+                probing.refused_at = None;
+                *last_response = probing.last_sent.map(|sent| (sent, id)).max(*last_response);
+            }
+            _ => probing.refused_at = None,
         }
+    }
+
+    /// Whether a failed node is probed again in a second. A recheck is not repeated, unless it is the first failure, or
+    /// the node waits for the response of another one.
+    fn needs_recheck(&self, id: NodeId, cause: Option<Cause>, flip: Option<Flip>, now: Instant) -> bool {
+        let refused_at = self.nodes.get(&id).and_then(|probing| probing.refused_at);
+        let waits = refused_at.is_some_and(|refused_at| now < refused_at + REFUSED_TIME);
+        cause != Some(Cause::Recheck) || flip == Some(Flip::Suspect) || waits
     }
 
     /// Records the time of a probe, and since when the node has returned only 429.

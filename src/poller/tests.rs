@@ -30,7 +30,8 @@ fn rig(expects_explorer: bool) -> Rig {
     let now = Instant::now();
     let registry = Arc::new(Registry::new(PromisePolicy::Off, INTERVAL, now));
     let (ready, is_ready) = bounded(0);
-    let (pool, _reports) = ProbePool::new("probe", settings.max_probes, |_| Probe::panicked(), now);
+    // No thread takes the jobs.
+    let (pool, _reports) = ProbePool::new("probe", 4096, |_| Probe::panicked(), now);
     let outputs = Outputs {
         registry: Arc::clone(&registry),
         metrics: Arc::default(),
@@ -129,6 +130,25 @@ impl Rig {
         self.poller.send(id, Cause::Turn, self.now);
         self.report(id, outcome);
         self.registry.health(id).expect("the node is listed")
+    }
+
+    /// Probes a node with this outcome over an address family.
+    fn probe_over(&mut self, family: Family, addr: &str, outcome: Outcome) -> Health {
+        let id = self.id(addr);
+        self.poller.send(id, Cause::Turn, self.now);
+        self.finish_over(family, id, outcome);
+        self.registry.health(id).expect("the node is listed")
+    }
+
+    fn finish_over(&mut self, family: Family, id: NodeId, outcome: Outcome) {
+        let family = Some(family);
+        self.finish(
+            id,
+            Probe {
+                family,
+                ..Probe::of(outcome)
+            },
+        );
     }
 
     fn available(&self) -> Vec<String> {
@@ -475,36 +495,88 @@ fn node_that_changes_lists_while_doubted_is_suspect() {
     assert_eq!(rig.probe(addrs[0], failed()), Health::Down, "its new list has one node");
 }
 
+fn no_route() -> Outcome {
+    Outcome::LocalError("no route".to_owned())
+}
+
 #[test]
-fn local_error_after_silent_interval_is_inconclusive() {
-    let mut rig = Rig::listed("h:1\nh:2");
-    let report = |rig: &mut Rig, addr: &str, outcome: Outcome, family| {
-        let id = rig.id(addr);
-        rig.poller.send(id, Cause::Turn, rig.now);
-        let probe = Probe {
-            family: Some(family),
-            ..Probe::of(outcome)
-        };
-        rig.finish(id, probe);
-        rig.registry.health(id).expect("the node is listed")
-    };
-    let no_route = || Outcome::LocalError("no route".to_owned());
-    let unreachable = report(&mut rig, "h:1", no_route(), Family::V4);
+fn network_error_is_inconclusive_until_a_node_responds() {
+    let mut rig = Rig::listed("h:1\nh:2\nh:3");
+    let unreachable = rig.probe_over(Family::V4, "h:1", no_route());
     assert_eq!(unreachable, Health::Down, "no node of the family was available");
-    report(&mut rig, "h:1", is_up(), Family::V4);
-    rig.now += INTERVAL;
-    assert_eq!(report(&mut rig, "h:1", no_route(), Family::V4), Health::Up);
+    for addr in ["h:1", "h:2"] {
+        rig.probe_over(Family::V4, addr, is_up());
+    }
+    for _ in 0..9 {
+        rig.now += INTERVAL / 2;
+        assert_eq!(rig.probe_over(Family::V4, "h:1", no_route()), Health::Up);
+    }
+    let other_family = rig.probe_over(Family::V6, "h:3", no_route());
+    assert_eq!(other_family, Health::Down);
+    rig.probe_over(Family::V4, "h:2", is_up());
+    assert_eq!(rig.probe_over(Family::V4, "h:1", no_route()), Health::Suspect);
+    rig.probe_over(Family::V4, "h:1", is_up());
     assert_eq!(
-        report(&mut rig, "h:2", no_route(), Family::V6),
-        Health::Down,
-        "another family"
+        rig.probe_over(Family::V4, "h:1", no_route()),
+        Health::Up,
+        "the first error"
     );
-    report(&mut rig, "h:2", is_up(), Family::V4);
-    assert_eq!(
-        report(&mut rig, "h:1", no_route(), Family::V4),
-        Health::Suspect,
-        "h:2 responds"
-    );
+}
+
+#[test]
+fn response_to_probe_before_network_error_proves_nothing() {
+    let mut rig = Rig::listed("h:1\nh:2");
+    rig.probe_over(Family::V4, "h:1", is_up());
+    let slow = rig.id("h:2");
+    rig.poller.send(slow, Cause::Turn, rig.now);
+    rig.now += SECOND;
+    rig.probe_over(Family::V4, "h:1", no_route());
+    rig.finish_over(Family::V4, slow, is_up());
+    assert_eq!(rig.probe_over(Family::V4, "h:1", no_route()), Health::Up);
+}
+
+#[test]
+fn lost_route_takes_no_node_down_and_lone_unreachable_node_does() {
+    for (reachable, down_after) in [(&[][..], None), (&["h:2", "h:3"], Some(3))] {
+        let mut rig = Rig::listed("h:1\nh:2\nh:3");
+        for addr in ["h:1", "h:2", "h:3"] {
+            rig.probe_over(Family::V4, addr, is_up());
+        }
+        let mut down = None;
+        rig.now += INTERVAL / 3;
+        for second in 0..300 {
+            for addr in rig.send_due() {
+                let outcome = if reachable.contains(&&*addr) {
+                    is_up()
+                } else {
+                    no_route()
+                };
+                rig.finish_over(Family::V4, rig.id(&addr), outcome);
+            }
+            if rig.available().len() < 3 {
+                down.get_or_insert(second);
+            }
+            rig.now += SECOND;
+        }
+        assert_eq!(down, down_after);
+    }
+}
+
+#[test]
+fn rechecked_witness_that_fails_is_a_suspect_with_recheck() {
+    let mut rig = Rig::listed("h:1\nh:2");
+    for addr in ["h:1", "h:2"] {
+        rig.probe_over(Family::V4, addr, is_up());
+        rig.now += SECOND;
+    }
+    rig.probe_over(Family::V4, "h:1", no_route());
+    for expected in [Health::Suspect, Health::Down] {
+        rig.now += SECOND;
+        assert_eq!(rig.send_due(), ["h:1", "h:2"]);
+        rig.finish_over(Family::V4, rig.id("h:1"), no_route());
+        rig.report(rig.id("h:2"), failed());
+        assert_eq!(rig.registry.health(rig.id("h:2")), Some(expected));
+    }
 }
 
 #[test]
