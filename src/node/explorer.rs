@@ -30,7 +30,7 @@ pub struct ExplorerList {
 }
 
 /// Parses the list of an Explorer that is in `scope`: a JSON object with `data`, a list of at most 100,000 entries
-/// `{"ip":"1.2.3.4","port":4000}`. `port` may be missing (4000) or a string; an IPv4-mapped address is IPv4. Other
+/// `{"ip":"1.2.3.4","port":4000}`. `port` may be missing or null (4000), or a string; an IPv4-mapped address is IPv4. Other
 /// fields are ignored. An entry of any other kind is skipped. An entry that [`deny_reason`] denies is refused.
 ///
 /// # Errors
@@ -103,9 +103,9 @@ impl<'de> Visitor<'de> for EntriesVisitor {
 fn socket(raw: &RawValue) -> Option<SocketAddr> {
     let [ip, port] = is_object(raw).then(|| json::fields(raw, ["ip", "port"]).ok())??;
     let ip: IpAddr = text(ip.once().ok()?)?.parse().ok()?;
-    let port = match port.value {
+    let port = match port.value.filter(|raw| raw.get() != "null") {
+        _ if port.is_repeated => None,
         None => Some(DEFAULT_PORT),
-        Some(_) if port.is_repeated => None,
         Some(raw) => parse_port(&text(raw).unwrap_or_else(|| raw.get().to_owned())),
     };
     Some(SocketAddr::new(ip.to_canonical(), port?))
@@ -132,9 +132,15 @@ mod tests {
     fn nodes_are_sorted_by_address_and_listed_once() {
         let list = entries(
             r#"{"ip":"2600::1","port":4000}, {"ip":"20.0.0.1","port":"80"}, {"ip":"9.9.9.9"},
-            {"ip":"9.9.9.9","port":500,"id":[1],"id":2,"\ud800":3}, {"ip":"::ffff:9.9.9.9","port":"4000"}"#,
+            {"ip":"9.9.9.9","port":500,"id":[1],"id":2,"\ud800":3}, {"ip":"8.8.8.8","port": null }, {"ip":"::ffff:9.9.9.9","port":"4000"}"#,
         );
-        let wanted = ["9.9.9.9:500", "9.9.9.9:4000", "20.0.0.1:80", "[2600::1]:4000"];
+        let wanted = [
+            "8.8.8.8:4000",
+            "9.9.9.9:500",
+            "9.9.9.9:4000",
+            "20.0.0.1:80",
+            "[2600::1]:4000",
+        ];
         assert_eq!(listed(&list), wanted);
         assert!(list.nodes.is_sorted());
         assert_eq!((list.skipped, list.refused.len()), (0, 0));
@@ -172,7 +178,7 @@ mod tests {
             r#"{"ip":"9.9.9.9","port":65536}"#,
             r#"{"ip":"9.9.9.9","port":-1}"#,
             r#"{"ip":"9.9.9.9","port":80.0}"#,
-            r#"{"ip":"9.9.9.9","port":null}"#,
+            r#"{"ip":"9.9.9.9","port":null,"port":null}"#,
             r#"{"ip":"9.9.9.9","port":"0"}"#,
             r#"{"ip":"9.9.9.9","port":"+80"}"#,
             r#"{"ip":"9.9.9.9","port":""}"#,

@@ -62,7 +62,7 @@ pub struct Attributes {
 pub struct BadLine {
     /// The number of the line, from 1.
     pub number: usize,
-    /// At most 100 characters of the line, without spaces around it and without a password. Not escaped.
+    /// At most 100 characters of the line, without its comment and without a password. Not escaped.
     pub text: String,
     /// Why the line is invalid.
     pub reason: LineError,
@@ -182,7 +182,7 @@ impl NodeList {
     fn add_bad(&mut self, number: usize, line: &str, reason: LineError) {
         self.bad_count += 1;
         if self.bad.len() < MAX_BAD_LINES {
-            let text = without_password(line.trim()).chars().take(MAX_LINE_CHARS).collect();
+            let text = without_secrets(line).chars().take(MAX_LINE_CHARS).collect();
             self.bad.push(BadLine { number, text, reason });
         }
     }
@@ -237,14 +237,18 @@ fn name(comment: &str) -> Option<Arc<str>> {
     (!name.is_empty()).then(|| name.into())
 }
 
-/// The line with `***` instead of a user name and a password. A user name alone is not a secret.
-fn without_password(line: &str) -> Cow<'_, str> {
+/// The line without its comment, which is for operators only, and with `***` instead of a user name and a password. A
+/// user name alone is not a secret. A password may contain a `#`.
+fn without_secrets(line: &str) -> String {
+    let words = line.split_whitespace().take_while(|word| !word.starts_with('#'));
+    let line = words.collect::<Vec<_>>().join(" ");
     let user = line.rsplit_once('@').map_or("", |(user, _)| user);
     let user = user.split_once("://").map_or(user, |(_, user)| user);
-    match user.contains(':') {
-        true => text::redact(line),
-        false => Cow::Borrowed(line),
-    }
+    let shown = match user.contains(':') {
+        true => text::redact(&line),
+        false => Cow::Borrowed(&*line),
+    };
+    shown.split('#').next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -288,7 +292,7 @@ mod tests {
         assert_eq!(list.nodes.len(), 2);
         assert_eq!(list.bad_count, 2);
         let told: Vec<_> = list.bad.iter().map(BadLine::to_string).collect();
-        assert!(told[0].starts_with("line 3: \"foo/../bar # x\": expected a path without"));
+        assert!(told[0].starts_with("line 3: \"foo/../bar\": expected a path without"));
         assert!(told[1].starts_with("line 5: \"\\\"\\u{1b}[2J\": expected a host name"));
     }
 
@@ -310,9 +314,9 @@ mod tests {
 
     #[test]
     fn line_that_is_not_utf8_is_invalid() {
-        let list = parse(b"a\n# caf\xe9\nb\n");
+        let list = parse(b"a\ncaf\xe9 # x\nb\n");
         assert_eq!((list.nodes.len(), list.bad_count), (2, 1));
-        assert_eq!(list.bad[0].to_string(), "line 2: \"# caf\u{fffd}\": expected UTF-8");
+        assert_eq!(list.bad[0].to_string(), "line 2: \"caf\u{fffd}\": expected UTF-8");
     }
 
     #[test]
@@ -341,7 +345,10 @@ mod tests {
         for (line, told) in [
             ("http://me:secret@a:80", "http://***@a:80"),
             ("me:se:c@ret@a", "***@a"),
-            ("https://:secret@a # b", "https://***@a # b"),
+            ("https://:secret@a # b", "https://***@a"),
+            ("me:se#cret@a#b", "***@a"),
+            ("a:0 # me@b", "a:0"),
+            ("a:0#b", "a:0"),
             ("me@a:80", "me@a:80"),
             ("@", "@"),
             ("http://@:", "http://@:"),
