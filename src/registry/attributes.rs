@@ -13,6 +13,11 @@ use crate::node::{Attributes, NodeAddr};
 const CLASS_SHIFT: u32 = 62;
 pub(super) const MAX_KEY: u64 = (1 << CLASS_SHIFT) - 1;
 
+/// The key later by this many nanoseconds, in the same class.
+pub(super) fn later(key: u64, nanos: u64) -> u64 {
+    key & !MAX_KEY | (key & MAX_KEY).saturating_add(nanos).min(MAX_KEY)
+}
+
 impl NodeRecord {
     /// The address that clients get.
     pub fn public_addr(&self) -> &NodeAddr {

@@ -65,10 +65,11 @@ impl Node {
         self.promises.as_ref().map_or(0, |promises| promises.count(cap))
     }
 
-    /// The cells with promises above their cap, one bit each.
-    pub(super) fn crowded(&self, interval: Duration) -> u64 {
+    /// The cells with promises above their cap.
+    pub(super) fn crowded(&self, interval: Duration) -> Vec<Cell> {
         let cap = self.work.cap(interval);
-        self.promises.as_ref().map_or(0, |promises| promises.crowded(cap))
+        let promises = self.promises.iter();
+        promises.flat_map(|promises| promises.crowded(cap)).collect()
     }
 
     /// Promises of one cell above its cap.
@@ -77,9 +78,9 @@ impl Node {
         self.promises.as_ref().map_or(0, |promises| promises.extra(cell, cap))
     }
 
-    /// A key as a subnet sees it that has these promises above its cap.
-    pub(super) fn private_key(&self, key: u64, extra: u16) -> u64 {
-        self.in_class((key & MAX_KEY).saturating_add(self.work.nanos_of(extra)))
+    /// The time that the promises of one cell above its cap take.
+    pub(super) fn extra_nanos(&self, cell: Cell, interval: Duration) -> u64 {
+        self.work.nanos_of(self.extra(cell, interval))
     }
 
     pub(super) fn key(&self, is_on: bool) -> u64 {

@@ -10,6 +10,7 @@
 //! address that sends no job lowers the share of one node from 0.29 to 0.12 of the responses to others.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::mem;
 
 use super::NodeId;
@@ -38,10 +39,6 @@ pub(super) struct Cell(usize);
 impl Cell {
     pub(super) const fn of(subnet_hash: u64) -> Self {
         Self((subnet_hash % CELLS as u64) as usize)
-    }
-
-    pub(super) fn index(self) -> usize {
-        self.0
     }
 }
 
@@ -80,10 +77,10 @@ impl Promises {
         self.before[cell].saturating_add(self.after[cell]).saturating_sub(cap)
     }
 
-    /// The cells with promises above the cap, one bit each.
-    pub(super) fn crowded(&self, cap: u16) -> u64 {
-        let bits = self.cells().enumerate();
-        bits.fold(0, |bits, (cell, count)| bits | u64::from(count > cap) << cell)
+    /// The cells with promises above the cap.
+    pub(super) fn crowded(&self, cap: u16) -> impl Iterator<Item = Cell> + '_ {
+        let cells = self.cells().enumerate();
+        cells.filter_map(move |(cell, count)| (count > cap).then_some(Cell(cell)))
     }
 
     /// Adds a promise made after probe number `last_sent` was sent.
@@ -108,6 +105,59 @@ impl Promises {
                 .sum::<u64>();
         }
         ended
+    }
+}
+
+/// For each cell, the nodes on which it has promises above the cap: by slot, the nanoseconds that these jobs take. A
+/// response compares up to 256 nodes, so that a lookup must not read the nodes.
+#[derive(Debug)]
+pub(super) struct Extras([HashMap<u32, u64, BuildHasherDefault<SlotHasher>>; CELLS]);
+
+impl Default for Extras {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| HashMap::default()))
+    }
+}
+
+impl Extras {
+    /// Whether the cell has promises above the cap on any node.
+    pub(super) fn has(&self, cell: Cell) -> bool {
+        !self.0[cell.0].is_empty()
+    }
+
+    pub(super) fn nanos(&self, cell: Cell, slot: u32) -> u64 {
+        self.0[cell.0].get(&slot).copied().unwrap_or_default()
+    }
+
+    pub(super) fn set(&mut self, cell: Cell, slot: u32, nanos: u64) {
+        self.0[cell.0].insert(slot, nanos);
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().map(HashMap::len).sum()
+    }
+
+    pub(super) fn clear(&mut self, cell: Cell, slot: u32) {
+        self.0[cell.0].remove(&slot);
+    }
+}
+
+/// Spreads the slots of nodes, which no client chooses, by a multiplication (Fibonacci hashing).
+#[derive(Debug, Default)]
+pub(super) struct SlotHasher(u64);
+
+impl Hasher for SlotHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, slot: u32) {
+        self.0 = (self.0 ^ u64::from(slot)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -163,13 +213,13 @@ mod tests {
         assert_eq!(promises.count(CAP), 9);
         assert_eq!(promises.extra(Cell(7), CAP), 2);
         assert_eq!(promises.extra(Cell(8), CAP), 0);
-        assert_eq!(promises.crowded(CAP), 1 << 7);
+        assert!(promises.crowded(CAP).eq([Cell(7)]));
     }
 
     #[test]
     fn at_the_cap_no_promise_is_extra() {
         let promises = promises(&[(7, 0); 8]);
-        assert_eq!((promises.count(CAP), promises.crowded(CAP)), (8, 0));
+        assert_eq!((promises.count(CAP), promises.crowded(CAP).count()), (8, 0));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Selects one page of nodes, pure: from what a reader copied under the lock to places in order.
 
 use std::cell::Cell as Counter;
+use std::collections::BinaryHeap;
 use std::fmt;
 
 use super::order::{Cursor, Order, Place};
@@ -114,11 +115,7 @@ pub(super) fn select_any(
     }
     let walk = walk(view, shortest, others, &searches);
     let selected: Vec<Seen> = match view.is_private {
-        true => reorder(walk, offset + n, private)
-            .into_iter()
-            .skip(offset)
-            .take(n)
-            .collect(),
+        true => reorder(walk, offset + n, private).into_iter().skip(offset).collect(),
         false => walk.skip(offset).take(n).map(Seen::shared).collect(),
     };
     match searches.get() > MAX_SEARCHES && selected.len() < n {
@@ -157,28 +154,30 @@ fn walk<'a>(
     merge(in_place, adjusted)
 }
 
-/// The first nodes of a walk by their private keys, sorted. A private key is never below the shared one, so the walk
-/// ends when no further node can be among the `wanted` first ones, or after [`MIN_COMPARED`] nodes.
+/// The first `wanted` nodes of a walk by their private keys, sorted. A private key is never below the shared one, so the
+/// walk ends when no further node can be among them, or after [`MIN_COMPARED`] nodes.
 fn reorder(
     walk: impl Iterator<Item = Place>,
     wanted: usize,
     mut private: impl FnMut(&[Place]) -> Vec<Seen>,
 ) -> Vec<Seen> {
     let mut walk = walk.take(wanted.max(MIN_COMPARED)).peekable();
-    let mut seen = Vec::new();
-    while walk.peek().is_some() {
+    let mut best = BinaryHeap::with_capacity(wanted + 1);
+    while let Some(next) = walk.peek()
+        && (best.len() < wanted || best.peek().is_some_and(|last: &Seen| next.key < last.private_key))
+    {
         let some: Vec<Place> = walk.by_ref().take(KEYS_AT_ONCE).collect();
-        seen.extend(private(&some));
-        if seen.len() >= wanted {
-            seen.sort_unstable();
-            let last = seen[wanted - 1].private_key;
-            if walk.peek().is_none_or(|next| next.key >= last) {
-                break;
+        for seen in private(&some) {
+            if best.len() < wanted {
+                best.push(seen);
+            } else if let Some(mut last) = best.peek_mut()
+                && seen < *last
+            {
+                *last = seen;
             }
         }
     }
-    seen.sort_unstable();
-    seen
+    best.into_sorted_vec()
 }
 
 /// Two rising sequences as one.

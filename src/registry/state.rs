@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use super::attributes::later;
 use super::catalogue::{Catalogue, Index, Summary};
 use super::node::{Fleet, Node, NodeReport};
 use super::order::{Order, Place};
 use super::pending::TypeNames;
-use super::promises::{CELLS, Cell, ClientPromise, ClientPromises};
+use super::promises::{Cell, ClientPromise, ClientPromises, Extras};
 use super::resources::Holders;
 use super::select::{Adjusted, Seen, View};
 use super::speed::{FleetSpeed, Record, Time, Work};
@@ -26,8 +27,7 @@ pub(super) struct State {
     pub(super) catalogue: Catalogue,
     clients: ClientPromises,
     pub(super) holders: Holders,
-    /// For each cell, the number of nodes on which it has promises above the cap.
-    crowded: [u32; CELLS],
+    extras: Extras,
     type_names: TypeNames,
     /// Promises made since the start.
     promises_made: u64,
@@ -71,7 +71,7 @@ impl State {
             catalogue: Catalogue::default(),
             clients: ClientPromises::default(),
             holders: Holders::default(),
-            crowded: [0; CELLS],
+            extras: Extras::default(),
             type_names: TypeNames::default(),
             promises_made: 0,
             aliases: 0,
@@ -146,7 +146,8 @@ impl State {
         if let Some(node) = self.nodes.remove(id) {
             self.removal_epoch += 1;
             self.aliases -= usize::from(node.record.attributes.public.is_some());
-            self.recount_crowded(node.crowded(self.fleet.interval), 0);
+            let crowded = node.crowded(self.fleet.interval);
+            crowded.iter().for_each(|cell| self.extras.clear(*cell, id.index()));
             self.remove_resources(id, &node);
         }
     }
@@ -190,11 +191,14 @@ impl State {
         let Some(node) = self.nodes.get_mut(id) else {
             return 0;
         };
-        let crowded = node.crowded(self.fleet.interval);
+        let interval = self.fleet.interval;
+        let crowded = node.crowded(interval);
         node.apply(&report, &self.fleet, time);
         node.record.change(now, |record| record.health = Health::Up);
-        let crowded_now = node.crowded(self.fleet.interval);
-        self.recount_crowded(crowded, crowded_now);
+        crowded.iter().for_each(|cell| self.extras.clear(*cell, id.index()));
+        for cell in node.crowded(interval) {
+            self.extras.set(cell, id.index(), node.extra_nanos(cell, interval));
+        }
         let omitted = self.enter(id, report.tie, report.running);
         let count = omitted.len();
         if let Some(record) = self.record_mut(id) {
@@ -209,16 +213,6 @@ impl State {
             // First, so that names that only this node reported are free.
             node.record.pending = None;
             node.record.pending = Some(self.type_names.keep(pending));
-        }
-    }
-
-    /// Updates `crowded` by the cells of one node with promises above the cap, before and now, as bits.
-    fn recount_crowded(&mut self, before: u64, now: u64) {
-        if before != now {
-            for (cell, nodes) in self.crowded.iter_mut().enumerate() {
-                *nodes += (now >> cell & 1) as u32;
-                *nodes -= (before >> cell & 1) as u32;
-            }
         }
     }
 
@@ -343,7 +337,7 @@ impl State {
         Some(View {
             orders,
             adjusted: self.adjusted(asking),
-            is_private: self.crowded[asking.cell.index()] > 0,
+            is_private: self.extras.has(asking.cell),
             removal_epoch: self.removal_epoch,
         })
     }
@@ -370,16 +364,19 @@ impl State {
     /// The nodes at these places of a view as a client sees them.
     pub(super) fn seen(&self, places: &[Place], asking: Asking) -> Vec<Seen> {
         let undone = self.undone(asking).filter(|(promise, _)| promise.is_extra);
-        let undone = undone.map(|(promise, _)| promise.node.index());
-        let private_key = |place: Place| {
-            let node = self.nodes.get(self.nodes.key_at(place.node)?)?;
-            let extra = node.extra(asking.cell, self.fleet.interval);
-            let extra = extra.saturating_sub(u16::from(undone == Some(place.node)));
-            Some(node.private_key(place.key, extra))
-        };
-        let seen = |place: &Place| Seen {
-            private_key: private_key(*place).unwrap_or(place.key),
-            place: *place,
+        let undone = undone.map(|(promise, node)| {
+            let extra = node.extra(asking.cell, self.fleet.interval).saturating_sub(1);
+            (promise.node.index(), node.work.nanos_of(extra))
+        });
+        let seen = |place: &Place| {
+            let nanos = match undone {
+                Some((slot, nanos)) if slot == place.node => nanos,
+                _ => self.extras.nanos(asking.cell, place.node),
+            };
+            Seen {
+                private_key: later(place.key, nanos),
+                place: *place,
+            }
         };
         places.iter().map(seen).collect()
     }
@@ -411,7 +408,7 @@ impl State {
         let is_extra = node.promise(cell, interval, now);
         let last_sent = node.last_sent;
         if is_extra {
-            self.crowded[cell.index()] += u32::from(node.extra(cell, interval) == 1);
+            self.extras.set(cell, id.index(), node.extra_nanos(cell, interval));
         } else {
             self.promises_made += 1;
         }
@@ -446,8 +443,8 @@ impl State {
 #[cfg(test)]
 impl State {
     /// Number of nodes with promises above the cap, summed over the cells.
-    pub(super) fn crowded(&self) -> u32 {
-        self.crowded.iter().sum()
+    pub(super) fn crowded(&self) -> usize {
+        self.extras.len()
     }
 
     pub(super) fn place(&self, id: NodeId) -> Option<Place> {

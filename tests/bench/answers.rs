@@ -18,6 +18,8 @@ const MANY: usize = 100_000;
 const RUNS: u32 = 15;
 const SHORT_RUNS: u32 = 3;
 const ANSWERS: u32 = 5_000;
+/// Promises to one client for each node: more than the cap of 8 of a node of unknown speed.
+const PROMISES_TO_ONE: usize = 12;
 /// Duration of each kind of work while another thread requests the lock.
 const LASTING: Duration = Duration::from_secs(2);
 const SHORT_LASTING: Duration = Duration::from_millis(400);
@@ -48,14 +50,26 @@ impl Nodes {
         self.report_running(node, &running);
     }
 
-    /// Returns the duration of one response in nanoseconds.
+    /// Returns the duration of one response in nanoseconds, each to another client.
     fn time_answers(&self, containers: &[&str], run: u32) -> f64 {
         // The promises of the last run are removed, which matters with few nodes.
         (0..self.ids.len().min(SIZES[1])).for_each(|node| self.report(node, &["all", ["even", "odd"][node % 2]]));
+        self.time(containers, |answer| answer + run * ANSWERS)
+    }
+
+    /// Returns the duration of one response in nanoseconds, all to one client.
+    fn time_answers_to_one(&self) -> f64 {
+        self.time(&["all"], |_| 0)
+    }
+
+    /// Makes so many promises to one client that its subnet is above its cap on the first nodes of the order.
+    fn crowd(&self) {
+        (0..PROMISES_TO_ONE * self.ids.len()).for_each(|_| self.answer(&["all"], 1, 0, 0));
+    }
+
+    fn time(&self, containers: &[&str], client: impl Fn(u32) -> u32) -> f64 {
         let begin = Instant::now();
-        for client in 0..ANSWERS {
-            self.answer(containers, 3, 0, client + run * ANSWERS);
-        }
+        (0..ANSWERS).for_each(|answer| self.answer(containers, 3, 0, client(answer)));
         begin.elapsed().as_secs_f64() * 1e9 / f64::from(ANSWERS)
     }
 
@@ -96,28 +110,30 @@ fn running(id: &str) -> Running {
 
 /// The same response with few nodes and with many, in turns.
 pub fn with_few_and_many_nodes(length: Length) {
-    println!("\n## One response of the registry alone, n=3, each to another client\n");
+    println!("\n## One response of the registry alone, n=3\n");
     println!(
-        "With many nodes, each response reads nodes outside the caches. This is short compared with an HTTP request.\n"
+        "With many nodes, each response reads nodes outside the caches. This is short compared with an HTTP request. \
+         \"One client\" is above the cap of its subnet on each node.\n"
     );
-    println!(
-        "| nodes | one container | vs. {} nodes | two containers | vs. {} nodes |",
-        SIZES[0], SIZES[0]
-    );
-    println!("|---|---|---|---|---|");
+    let versus = format!("vs. {} nodes", SIZES[0]);
+    println!("| nodes | one container | {versus} | two containers | {versus} | one client | {versus} |");
+    println!("|---|---|---|---|---|---|---|");
     let all = SIZES.map(Nodes::new);
-    let median_of = |containers: &[&str]| {
+    let median_of = |time: &dyn Fn(&Nodes, u32) -> f64| {
         let mut times = SIZES.map(|_| Vec::new());
         for run in 0..length.pick(RUNS, SHORT_RUNS) {
             for (nodes, times) in all.iter().zip(&mut times) {
-                times.push(nodes.time_answers(containers, run));
+                times.push(time(nodes, run));
             }
         }
         times.map(median)
     };
-    let (one, two) = (median_of(&["all"]), median_of(&["all", "even"]));
+    let one = median_of(&|nodes, run| nodes.time_answers(&["all"], run));
+    let two = median_of(&|nodes, run| nodes.time_answers(&["all", "even"], run));
+    all.iter().for_each(Nodes::crowd);
+    let to_one = median_of(&|nodes, _| nodes.time_answers_to_one());
     for (at, size) in SIZES.iter().enumerate() {
-        let cells = [one, two].map(|times| format!("{:.0} ns | {:.2}", times[at], times[at] / times[0]));
+        let cells = [one, two, to_one].map(|times| format!("{:.0} ns | {:.2}", times[at], times[at] / times[0]));
         println!("| {size} | {} |", cells.join(" | "));
     }
 }
