@@ -5,76 +5,43 @@ use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 
 use infernet_router::closest;
+use infernet_router::commands::Format;
 use infernet_router::config::SETTINGS;
 
 /// What the arguments request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
-    Serve(PortReport),
-    Check(ReportFormat),
-    Status(ReportFormat),
+    Serve {
+        /// For `PORT=0`: the bound port is printed.
+        prints_port: bool,
+    },
+    Check(Format),
+    Status(Format),
     Settings,
     Health,
     Help,
-    HelpOf(&'static Row),
+    /// The help of the command with this line in `COMMANDS`.
+    HelpOf(&'static str),
     Version,
-}
-
-/// Whether the bound port is printed, for `PORT=0`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PortReport {
-    InLogOnly,
-    OnStdout,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ReportFormat {
-    Table,
-    Json,
 }
 
 /// Why the arguments are invalid.
 #[derive(Debug)]
 pub(crate) enum ArgumentError {
     NoDirectory,
-    /// What people type to start other servers.
-    StartWord(String),
     Unknown(String),
     /// The command or option does not take this argument.
     Unexpected(String, String),
 }
 
-/// A command as `--help` shows it.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Row {
-    name: &'static str,
-    options: &'static str,
-    meaning: &'static str,
-}
-
-const COMMANDS: [Row; 5] = [
-    row(
-        "check",
-        " [--json]",
-        "probe every listed node once and report the state of each",
-    ),
-    row(
-        "status",
-        " [--json]",
-        "show what the router that serves with these settings knows of its nodes",
-    ),
-    row(
-        "health",
-        "",
-        "check whether the router that serves with these settings is healthy",
-    ),
-    row(
-        "settings",
-        "",
-        "show all settings with their source, and all errors; contacts no other machine",
-    ),
-    row("help", " [COMMAND]", "show the help, or the help of a command"),
-];
+/// Usage and meaning of each command, in two columns.
+const COMMANDS: &str = "  \
+  check [--json]        probe every listed node once and report the state of each
+  status [--json]       show what the router that serves with these settings knows of its nodes
+  health                check whether the router that serves with these settings is healthy
+  settings              show all settings with their source, and all errors; contacts no other machine
+  help [COMMAND]        show the help, or the help of a command
+";
 const OPTIONS: [&str; 6] = ["-C", "--json", "--print-port", "--help", "--version", "-h"];
 
 const EXIT_STATUS: &str = "Exit status: 0; 1 on failure (check, status: no node is available); 2 for invalid arguments or \
@@ -83,15 +50,19 @@ const EXIT_STATUS: &str = "Exit status: 0; 1 on failure (check, status: no node 
 /// What people type to start other servers.
 const START_WORDS: [&str; 3] = ["serve", "start", "run"];
 
-const fn row(name: &'static str, options: &'static str, meaning: &'static str) -> Row {
-    Row { name, options, meaning }
+/// The names of the commands with their lines.
+fn commands() -> impl Iterator<Item = (&'static str, &'static str)> {
+    COMMANDS
+        .lines()
+        .filter_map(|line| Some((line.split_whitespace().next()?, line)))
 }
 
 impl fmt::Display for ArgumentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let commands = commands().map(|(name, _)| name);
         let (unknown, words): (_, Vec<&str>) = match self {
             ArgumentError::NoDirectory => return f.write_str("-C: expected a directory"),
-            ArgumentError::StartWord(word) => {
+            ArgumentError::Unknown(word) if START_WORDS.contains(&&**word) => {
                 return write!(
                     f,
                     "unknown command {word:?}; to serve, run infernet-router without a command"
@@ -99,7 +70,7 @@ impl fmt::Display for ArgumentError {
             }
             ArgumentError::Unknown(word) => {
                 write!(f, "unknown command or option {word:?}")?;
-                (word, COMMANDS.iter().map(|row| row.name).chain(OPTIONS).collect())
+                (word, commands.chain(OPTIONS).collect())
             }
             ArgumentError::Unexpected(name, word) => {
                 write!(f, "{name} takes no {word:?}")?;
@@ -112,6 +83,8 @@ impl fmt::Display for ArgumentError {
         }
     }
 }
+
+impl std::error::Error for ArgumentError {}
 
 /// Parses the arguments after the program's name into the directory of `-C` and the command.
 pub(crate) fn parse(mut arguments: Vec<OsString>) -> Result<(Option<PathBuf>, Command), ArgumentError> {
@@ -127,83 +100,86 @@ pub(crate) fn parse(mut arguments: Vec<OsString>) -> Result<(Option<PathBuf>, Co
 }
 
 fn parse_command(arguments: &[&str]) -> Result<Command, ArgumentError> {
-    match arguments {
-        [] => Ok(Command::Serve(PortReport::InLogOnly)),
-        ["--print-port"] => Ok(Command::Serve(PortReport::OnStdout)),
-        ["--help" | "-h" | "help"] => Ok(Command::Help),
-        ["--version" | "-V"] => Ok(Command::Version),
-        ["help", name] | [name, "--help" | "-h"] => find(name).map(Command::HelpOf),
-        ["check"] => Ok(Command::Check(ReportFormat::Table)),
-        ["check", "--json"] => Ok(Command::Check(ReportFormat::Json)),
-        ["status"] => Ok(Command::Status(ReportFormat::Table)),
-        ["status", "--json"] => Ok(Command::Status(ReportFormat::Json)),
-        ["settings"] => Ok(Command::Settings),
-        ["health"] => Ok(Command::Health),
-        ["check" | "status", "--json", unexpected, ..] => Err(unexpected_argument(arguments[0], unexpected)),
-        ["--print-port" | "--version" | "-V" | "--help" | "-h", unexpected, ..] => {
-            Err(unexpected_argument(arguments[0], unexpected))
+    Ok(match arguments {
+        [] => Command::Serve { prints_port: false },
+        ["--print-port"] => Command::Serve { prints_port: true },
+        ["--help" | "-h" | "help"] => Command::Help,
+        ["--version" | "-V"] => Command::Version,
+        ["help", name] | [name, "--help" | "-h"] => Command::HelpOf(find(name)?),
+        ["check"] => Command::Check(Format::Table),
+        ["check", "--json"] => Command::Check(Format::Json),
+        ["status"] => Command::Status(Format::Table),
+        ["status", "--json"] => Command::Status(Format::Json),
+        ["settings"] => Command::Settings,
+        ["health"] => Command::Health,
+        [name @ ("check" | "status"), "--json", unexpected, ..]
+        | [
+            name @ ("--print-port" | "--version" | "-V" | "--help" | "-h"),
+            unexpected,
+            ..,
+        ] => {
+            return Err(ArgumentError::Unexpected((*name).to_owned(), (*unexpected).to_owned()));
         }
         [name, rest @ ..] => {
-            let row = find(name)?;
-            Err(unexpected_argument(row.name, rest.first().copied().unwrap_or_default()))
+            find(name)?;
+            let unexpected = rest.first().copied().unwrap_or_default();
+            return Err(ArgumentError::Unexpected((*name).to_owned(), unexpected.to_owned()));
         }
-    }
+    })
 }
 
-fn unexpected_argument(name: &str, unexpected: &str) -> ArgumentError {
-    ArgumentError::Unexpected(name.to_owned(), unexpected.to_owned())
-}
-
-fn find(name: &str) -> Result<&'static Row, ArgumentError> {
-    if START_WORDS.contains(&name) {
-        return Err(ArgumentError::StartWord(name.to_owned()));
-    }
-    let row = COMMANDS.iter().find(|row| row.name == name);
-    row.ok_or_else(|| ArgumentError::Unknown(name.to_owned()))
+/// Returns the line of a command.
+fn find(name: &str) -> Result<&'static str, ArgumentError> {
+    let found = commands().find(|(known, _)| *known == name);
+    found
+        .map(|(_, line)| line)
+        .ok_or_else(|| ArgumentError::Unknown(name.to_owned()))
 }
 
 pub(crate) fn help() -> String {
-    let mut help = String::from(
-        "infernet-router: tells clients of an Infernet fleet which nodes to call, earliest expected completion first\n\n\
-         Usage: infernet-router [-C DIR] [COMMAND]\n\n\
-         Without a command it serves.\n\nCommands:\n",
-    );
-    // Writing to a String cannot fail.
-    for Row { name, options, meaning } in &COMMANDS {
-        let _ = writeln!(help, "  {:<22}{meaning}", format!("{name}{options}"));
-    }
-    help.push_str(
-        "\nOptions:\n  \
-         -C DIR                work as if started in DIR\n  \
-         --print-port          print the port to stdout after binding, for PORT=0\n  \
-         --json                with check or status: for programs\n  \
-         -h, --help            show this text, or the help of a command\n  \
-         -V, --version         show the version\n\n",
-    );
-    help.push_str(EXIT_STATUS);
-    help.push_str(
-        "\n\
-         Endpoints:\n  \
-         GET /api/v1/ips?container=ID    addresses of nodes that run the container\n  \
-         GET /api/v1/containers          containers with the number of their nodes\n  \
-         GET /api/v1/resources           resources of the nodes; ?model_id=ID: which nodes support a model\n  \
-         GET /health, /metrics, /status, /openapi.json\n\n\
-         Settings, from the environment or from .env in the working directory:\n",
+    let mut help = format!(
+        "infernet-router: tells clients of an Infernet fleet which nodes to call, earliest expected completion first
+
+Usage: infernet-router [-C DIR] [COMMAND]
+
+Without a command it serves.
+
+Commands:
+{COMMANDS}
+Options:
+  -C DIR                work as if started in DIR
+  --print-port          print the port to stdout after binding, for PORT=0
+  --json                with check or status: for programs
+  -h, --help            show this text, or the help of a command
+  -V, --version         show the version
+
+{EXIT_STATUS}
+Endpoints:
+  GET /api/v1/ips?container=ID    addresses of nodes that run the container
+  GET /api/v1/containers          containers with the number of their nodes
+  GET /api/v1/resources           resources of the nodes; ?model_id=ID: which nodes support a model
+  GET /health, /metrics, /status, /openapi.json
+
+Settings, from the environment or from .env in the working directory:
+"
     );
     for setting in SETTINGS {
-        let default = if setting.default.is_empty() {
-            "unset"
-        } else {
-            setting.default
-        };
-        let _ = writeln!(help, "  {} [{default}]: {}", setting.name, setting.expected());
-        let _ = writeln!(help, "      {}", setting.meaning);
+        let (name, default) = (
+            setting.name,
+            Some(setting.default).filter(|default| !default.is_empty()),
+        );
+        let (default, expected) = (default.unwrap_or("unset"), setting.expected());
+        // Writing to a String cannot fail.
+        let _ = writeln!(help, "  {name} [{default}]: {expected}\n      {}", setting.meaning);
     }
     help
 }
 
-pub(crate) fn help_of(Row { name, options, meaning }: &Row) -> String {
-    format!("Usage: infernet-router [-C DIR] {name}{options}\n\nTo {meaning}.\n\n{EXIT_STATUS}")
+/// The help of the command with this line.
+pub(crate) fn help_of(line: &str) -> String {
+    let (usage, meaning) = line.trim().split_once("  ").unwrap_or_default();
+    let meaning = meaning.trim_start();
+    format!("Usage: infernet-router [-C DIR] {usage}\n\nTo {meaning}.\n\n{EXIT_STATUS}")
 }
 
 /// The version, and the commit if the build was given one.

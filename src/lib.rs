@@ -94,9 +94,9 @@ use status::Reporter;
 use util::descriptors;
 use util::threads::{self, Alarm, Joined};
 
-/// Maximum time from the start until serving begins, whatever the nodes do.
+/// The maximum time to wait for [`Router::ready`] before serving.
 /// Clients time out after 3 s, some earlier: a client that connects during the start still gets a response.
-const STARTUP_GRACE: Duration = Duration::from_millis(1_500);
+pub const STARTUP_GRACE: Duration = Duration::from_millis(1_500);
 /// A shutdown takes at most this long after `SHUTDOWN_DELAY`: supervisors kill after 10 s by default.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Threads that the router needs: seven of the workers, gate, poller, lists, a resource poll, a probe and a lookup. The
@@ -106,37 +106,10 @@ const START_THREADS: usize = 16;
 /// their source, so that the poller never applies outdated lists.
 const MAX_UPDATES: usize = 1;
 
-/// Why the router cannot start.
-#[derive(Debug)]
-pub enum StartError {
-    /// The address cannot be bound.
-    Bind(SocketAddr, io::Error),
-    /// The system refuses a thread or a socket.
-    System(io::Error),
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StartError::Bind(addr, error) => write!(f, "can't serve on {addr} (HOST and PORT): {error}"),
-            StartError::System(error) => write!(f, "can't start: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
-
-impl From<io::Error> for StartError {
-    fn from(error: io::Error) -> Self {
-        StartError::System(error)
-    }
-}
-
 /// A running router. Dropping it responds to requests in flight, aborts probes and joins the threads.
 pub struct Router {
     serving: Option<Serving>,
     service: Arc<Service>,
-    shutdown_delay: Duration,
     addr: SocketAddr,
     is_ready: Receiver<()>,
     is_broken: Receiver<String>,
@@ -155,11 +128,12 @@ impl Router {
     /// # Errors
     /// The port is in use, or the system lacks a resource.
     #[expect(clippy::disallowed_methods, reason = "where its clocks begin")]
-    pub fn start(config: Config) -> Result<Self, StartError> {
+    pub fn start(config: Config) -> io::Result<Self> {
         let now = Instant::now();
         let fetcher = Fetcher::of_config(&config);
         let bind = SocketAddr::new(config.host, config.port);
-        let gate = Gate::bind(bind).map_err(|error| StartError::Bind(bind, error))?;
+        let gate = Gate::bind(bind)
+            .map_err(|error| io::Error::other(format!("can't serve on {bind} (HOST and PORT): {error}")))?;
         threads::check_room(START_THREADS)?;
         let room = descriptors::fit_limits(config.max_connections, config.max_probes);
         let metrics = Arc::new(Metrics::default());
@@ -246,7 +220,6 @@ impl Router {
         Ok(Self {
             serving: Some(serving),
             service,
-            shutdown_delay: config.shutdown_delay,
             addr,
             is_ready,
             is_broken,
@@ -265,11 +238,6 @@ impl Router {
     /// Closes when every node has responded or failed.
     pub fn ready(&self) -> &Receiver<()> {
         &self.is_ready
-    }
-
-    /// The maximum time to wait for [`Router::ready`] before serving.
-    pub fn startup_grace(&self) -> Duration {
-        STARTUP_GRACE
     }
 
     /// Reloads the list of nodes now, changed or not.
@@ -293,11 +261,6 @@ impl Router {
             log::info!(url:% = url; "serving: accepting requests");
             self.service.log_readers();
         }
-    }
-
-    /// How long to continue serving after [`Router::announce_end`].
-    pub fn shutdown_delay(&self) -> Duration {
-        self.shutdown_delay
     }
 
     /// Makes `/health` and `/` return 503, so that balancers send their clients elsewhere. All else continues.

@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::client::Client;
 use crate::config::Config;
 use crate::limiter::seconds_rounded_up;
-use crate::metrics::{self, Endpoint, Label, Metrics, Status};
+use crate::metrics::{self, Endpoint, Label, Metrics};
 use crate::models::{Models, Step};
 use crate::registry::{Purpose, Registry, Summary};
 use crate::response::{Deferral, Listing, Response};
@@ -90,9 +90,7 @@ impl Service {
         let endpoint = endpoint_of(path);
         let response = self.route(endpoint, query, asked, now);
         let response = response.unwrap_or_else(|error| Response::error(400, &error.to_string()));
-        if let Some(status) = Status::of_code(response.status) {
-            self.metrics.requests[endpoint][status].add(1);
-        }
+        self.metrics.count_request(endpoint, response.status);
         response
     }
 
@@ -187,17 +185,15 @@ impl Service {
     }
 
     fn status(&self, query: &str, now: Instant) -> Result<Response, QueryError> {
-        let query = query::status(query)?;
-        let report = self.reporter.report(&query.filter, now);
-        let html = status::to_html(&report, &query.filter, query.is_paused);
+        let filter = query::status(query)?;
+        let html = status::to_html(&self.reporter.report(&filter, now), &filter);
         Ok(Response::new(200, status::CONTENT_TYPE, html.into_bytes())
             .with("Cache-Control", "no-store")
             .with("Content-Security-Policy", status::CONTENT_SECURITY_POLICY))
     }
 
     fn status_json(&self, query: &str, now: Instant) -> Result<Response, QueryError> {
-        let filter = query::status(query)?.filter;
-        Ok(dynamic(&self.reporter.report(&filter, now)))
+        Ok(dynamic(&self.reporter.report(&query::status(query)?, now)))
     }
 
     /// The limit allows the client's next request after `next_in`.

@@ -38,14 +38,6 @@ pub(super) struct Query {
     pub(super) model_id: Option<String>,
 }
 
-/// The query of `/status` or `/status.json`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct StatusQuery {
-    pub(super) filter: Filter,
-    /// Whether the page does not refresh itself: `refresh=off`.
-    pub(super) is_paused: bool,
-}
-
 /// Why a query is invalid. Its text is the `error` of the response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum QueryError {
@@ -114,17 +106,15 @@ pub(super) fn resources(query: &str) -> Result<Query, QueryError> {
 }
 
 /// Parses the query of `/status`. An empty value is treated as absent, as forms send it.
-pub(super) fn status(query: &str) -> Result<StatusQuery, QueryError> {
+pub(super) fn status(query: &str) -> Result<Filter, QueryError> {
     let params = Params::parse(query)?;
     let page = params.page(status::DEFAULT_N)?;
-    Ok(StatusQuery {
-        filter: Filter {
-            state: params.once("state", state)?,
-            container: params.once("container", filter)?,
-            part: params.once("q", filter)?,
-            n: page.n as usize,
-            offset: page.offset as usize,
-        },
+    Ok(Filter {
+        state: params.once("state", state)?,
+        container: params.once("container", filter)?,
+        part: params.once("q", filter)?,
+        n: page.n as usize,
+        offset: page.offset as usize,
         is_paused: params.once("refresh", switch)? == Some(false),
     })
 }

@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use super::request::{self, RequestError};
 use crate::config::Config;
-use crate::net::Bounds;
 
 /// Docker gives a health check 30 s, and people wait less.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -18,12 +17,7 @@ const MAX_BODY_BYTES: u64 = 1024;
 /// # Errors
 /// No response, a status other than 200, or the response of another service.
 pub fn request(config: &Config) -> Result<(), RequestError> {
-    let bounds = Bounds {
-        timeout: TIMEOUT,
-        max_body_bytes: MAX_BODY_BYTES,
-        max_redirects: 0,
-    };
-    let (url, body) = request::get(config, "/health", bounds)?;
+    let (url, body) = request::get(config, "/health", TIMEOUT, MAX_BODY_BYTES)?;
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     match body["status"] == "healthy" {
         true => Ok(()),

@@ -8,3 +8,4 @@ pub mod status;
 mod table;
 
 pub use request::RequestError;
+pub use table::{Format, Printout};

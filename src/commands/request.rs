@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::net::{Bounds, Fetcher};
@@ -36,7 +37,17 @@ impl fmt::Display for RequestError {
 impl std::error::Error for RequestError {}
 
 /// Gets `target` from the router that `HOST` and `PORT` name. Returns the URL and the body of a 200.
-pub(super) fn get(config: &Config, target: &str, bounds: Bounds) -> Result<(String, Vec<u8>), RequestError> {
+pub(super) fn get(
+    config: &Config,
+    target: &str,
+    timeout: Duration,
+    max_body_bytes: u64,
+) -> Result<(String, Vec<u8>), RequestError> {
+    let bounds = Bounds {
+        timeout,
+        max_body_bytes,
+        max_redirects: 0,
+    };
     if config.port == 0 {
         return Err(RequestError::UnknownPort);
     }

@@ -1,6 +1,6 @@
 //! The table that `check` and `status` print: lists and notes, a row for each node, and a summary. It fits 80 columns.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 use serde::Serialize;
 
@@ -17,12 +17,52 @@ const INDENT: &str = "    ";
 const MAX_TEXT_CHARS: usize = 220;
 const HEADINGS: [&str; 5] = ["ADDRESS", "SOURCE", "STATE", "LATENCY", "PENDING"];
 
+/// The states of a row besides the names of node states.
+pub(super) const AVAILABLE: &str = "available";
+/// The node is available, but `drain` in ips.txt withholds it from clients.
+pub(super) const DRAINING: &str = "draining";
+/// A line or an entry that is not a valid node.
+pub(super) const SKIPPED: &str = "skipped";
+
+/// The form in which a report is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// What a command prints to stdout.
+#[derive(Debug)]
+pub struct Printout {
+    /// Complete lines.
+    pub text: String,
+    /// Whether a client gets an address.
+    pub any_available: bool,
+}
+
+impl Printout {
+    pub(super) fn new(
+        format: Format,
+        report: &impl Serialize,
+        table: impl FnOnce() -> String,
+        available: usize,
+    ) -> Self {
+        let json = || serde_json::to_string_pretty(report).map_or_else(|error| error.to_string(), |json| json + "\n");
+        Self {
+            text: if format == Format::Json { json() } else { table() },
+            any_available: available > 0,
+        }
+    }
+}
+
 /// One node, or a line that is not a node.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Debug, Serialize)]
 pub(super) struct Row {
     pub(super) address: String,
     pub(super) source: Source,
-    pub(super) state: String,
+    pub(super) state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) latency_ms: Option<f64>,
     /// Weighted, as the router orders by it.
@@ -36,17 +76,40 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub(super) fn new(address: String, source: Source, state: &str, reason: Option<String>) -> Self {
+    pub(super) fn new(address: String, source: Source, state: &'static str) -> Self {
         Self {
             address,
             source,
-            state: state.to_owned(),
+            state,
             latency_ms: None,
             pending: None,
             containers: None,
-            reason,
+            reason: None,
         }
     }
+}
+
+/// An invalid line of ips.txt.
+pub(super) fn skipped_line(text: &str, number: usize, reason: &impl Display) -> Row {
+    Row {
+        reason: Some(format!("line {number}: {reason}")),
+        ..Row::new(text.to_owned(), Source::IpsFile, SKIPPED)
+    }
+}
+
+/// The name of a node, its attributes and the reason of its state.
+pub(super) fn details(
+    name: Option<&str>,
+    is_draining: bool,
+    is_backup: bool,
+    public: Option<&str>,
+    reason: Option<&str>,
+) -> Option<String> {
+    let (draining, backup) = (is_draining.then_some("draining"), is_backup.then_some("backup"));
+    let public = public.map(|address| format!("as={address}"));
+    let details = [name, draining, backup, public.as_deref(), reason];
+    let details: Vec<&str> = details.into_iter().flatten().collect();
+    (!details.is_empty()).then(|| details.join("; "))
 }
 
 /// A list of nodes by its path or URL, and its problem.
@@ -82,7 +145,7 @@ fn columns(row: &Row) -> [String; HEADINGS.len()] {
     [
         text::shorten(&row.address, MAX_TEXT_CHARS),
         row.source.name().to_owned(),
-        row.state.clone(),
+        row.state.to_owned(),
         or_dash(row.latency_ms.map(|millis| format!("{millis:.1} ms"))),
         or_dash(row.pending.map(|pending| pending.to_string())),
     ]

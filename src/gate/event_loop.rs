@@ -212,7 +212,7 @@ impl EventLoop {
         pool.receive(|request, outcome| {
             let event = match outcome {
                 Outcome::Responded(response) => {
-                    self.metrics.request_time.observe(now.duration_since(request.begun));
+                    self.metrics.observe_request(now.duration_since(request.begun));
                     Event::Responded(request.number, response)
                 }
                 Outcome::Deferred => Event::Deferred {

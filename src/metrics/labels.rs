@@ -71,30 +71,6 @@ labels! {
 }
 
 labels! {
-    /// The statuses of worker responses.
-    Status {
-        S200 = "200",
-        S204 = "204",
-        S400 = "400",
-        S404 = "404",
-        S405 = "405",
-        S429 = "429",
-        S500 = "500",
-        S503 = "503",
-    }
-}
-
-impl Status {
-    /// Returns the status of this code, or none if no worker sends it.
-    pub(crate) fn of_code(code: u16) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|status| status.label().parse() == Ok(code))
-    }
-}
-
-labels! {
     /// Why a connection or a request was not served.
     Refused {
         Share = "client_share",
@@ -174,6 +150,5 @@ mod tests {
         assert_eq!(labels.len(), Refused::ALL.len());
         assert!(Refused::ALL.iter().enumerate().all(|(at, reason)| reason.index() == at));
         assert_eq!(Refused::Share.label(), "client_share");
-        assert_eq!((Status::of_code(429), Status::of_code(418)), (Some(Status::S429), None));
     }
 }

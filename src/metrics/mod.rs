@@ -9,9 +9,7 @@ use std::ops::Index;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub(crate) use labels::{
-    Endpoint, Label, ProbeOutcome, Refused, ResourcesOutcome, Status, Success, SurveyOutcome, Verdict,
-};
+pub(crate) use labels::{Endpoint, Label, ProbeOutcome, Refused, ResourcesOutcome, Success, SurveyOutcome, Verdict};
 pub(crate) use text::CONTENT_TYPE;
 
 /// A number that only grows, or a gauge that one thread sets.
@@ -32,37 +30,30 @@ impl Counter {
     }
 }
 
-/// Durations in buckets. `bounds` are their inclusive upper bounds in microseconds; `rest` counts longer ones.
-#[derive(Debug)]
-pub(crate) struct Histogram<const N: usize> {
-    bounds: &'static [u64; N],
-    buckets: [Counter; N],
-    rest: Counter,
+/// Durations in buckets, of which the last one counts durations above all bounds.
+#[derive(Debug, Default)]
+struct Histogram {
+    buckets: [Counter; BOUNDS + 1],
     sum_micros: Counter,
 }
 
-impl<const N: usize> Histogram<N> {
-    pub(crate) fn new(bounds: &'static [u64; N]) -> Self {
-        Self {
-            bounds,
-            buckets: std::array::from_fn(|_| Counter::default()),
-            rest: Counter::default(),
-            sum_micros: Counter::default(),
-        }
-    }
-
-    pub(crate) fn observe(&self, took: Duration) {
+impl Histogram {
+    fn observe(&self, bounds: &[u64; BOUNDS], took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let at = self.bounds.partition_point(|bound| *bound < micros);
-        self.buckets.get(at).unwrap_or(&self.rest).add(1);
+        self.buckets[bounds.partition_point(|bound| *bound < micros)].add(1);
         self.sum_micros.add(micros);
     }
 }
 
+/// Bounds of a histogram: inclusive, in microseconds.
+const BOUNDS: usize = 8;
 /// From a probe in the same data center to a probe that takes its whole 3 s.
-const PROBE_BOUNDS: [u64; 8] = [1_000, 5_000, 20_000, 50_000, 100_000, 300_000, 1_000_000, 3_000_000];
+const PROBE_BOUNDS: [u64; BOUNDS] = [1_000, 5_000, 20_000, 50_000, 100_000, 300_000, 1_000_000, 3_000_000];
 /// From a response out of the registry to one that waited for a worker until its timeout.
-const REQUEST_BOUNDS: [u64; 8] = [50, 100, 250, 1_000, 5_000, 25_000, 100_000, 1_000_000];
+const REQUEST_BOUNDS: [u64; BOUNDS] = [50, 100, 250, 1_000, 5_000, 25_000, 100_000, 1_000_000];
+
+/// The statuses of worker responses.
+const STATUSES: [u16; 8] = [200, 204, 400, 404, 405, 429, 500, 503];
 
 /// One value for each label.
 #[derive(Debug)]
@@ -90,10 +81,10 @@ impl<L: Label, T> By<L, T> {
 }
 
 /// All counters of one router.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Metrics {
     pub(crate) probes: By<ProbeOutcome>,
-    pub(crate) probe_time: Histogram<8>,
+    probe_time: Histogram,
     /// Gauge: 1 while the pool cannot probe all nodes within one interval.
     pub(crate) pool_too_small: Counter,
     /// Gauge: Unix time of the last accepted Explorer list, in seconds; 0 before the first.
@@ -104,7 +95,7 @@ pub(crate) struct Metrics {
     pub(crate) file_reads: By<Success>,
     /// Gauge: 1 if the last read of IPS_FILE was accepted.
     pub(crate) ips_file_ok: Counter,
-    pub(crate) request_time: Histogram<8>,
+    request_time: Histogram,
     /// First pages of `/api/v1/ips` without an available node.
     pub(crate) empty_answers: Counter,
     pub(crate) connections: Counter,
@@ -112,44 +103,37 @@ pub(crate) struct Metrics {
     pub(crate) connections_open: Counter,
     pub(crate) limiter: By<Endpoint, By<Verdict>>,
     pub(crate) refused: By<Refused>,
-    pub(crate) requests: By<Endpoint, By<Status>>,
+    /// By the position of their status in `STATUSES`.
+    requests: By<Endpoint, [Counter; STATUSES.len()]>,
     pub(crate) resources_requests: By<ResourcesOutcome>,
     pub(crate) surveys: By<SurveyOutcome>,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        Self {
-            probes: By::default(),
-            probe_time: Histogram::new(&PROBE_BOUNDS),
-            pool_too_small: Counter::default(),
-            explorer_success: Counter::default(),
-            explorer_requests: By::default(),
-            explorer_ok: Counter::default(),
-            file_reads: By::default(),
-            ips_file_ok: Counter::default(),
-            request_time: Histogram::new(&REQUEST_BOUNDS),
-            empty_answers: Counter::default(),
-            connections: Counter::default(),
-            connections_open: Counter::default(),
-            limiter: By::default(),
-            refused: By::default(),
-            requests: By::default(),
-            resources_requests: By::default(),
-            surveys: By::default(),
+impl Metrics {
+    pub(crate) fn observe_probe(&self, took: Duration) {
+        self.probe_time.observe(&PROBE_BOUNDS, took);
+    }
+
+    pub(crate) fn observe_request(&self, took: Duration) {
+        self.request_time.observe(&REQUEST_BOUNDS, took);
+    }
+
+    pub(crate) fn count_request(&self, endpoint: Endpoint, status: u16) {
+        if let Some(at) = STATUSES.iter().position(|known| *known == status) {
+            self.requests[endpoint][at].add(1);
         }
     }
-}
 
-impl Metrics {
     /// Returns the requests for endpoints below `/api/v1/`, and the responses with a status of 500 or above.
     pub(crate) fn api_requests_and_errors(&self) -> (u64, u64) {
-        let api = [Endpoint::Ips, Endpoint::Containers, Endpoint::Resources];
-        let by_status = api.iter().flat_map(|endpoint| self.requests[*endpoint].iter());
         let lost = self.refused[Refused::Busy].get() + self.refused[Refused::Lost].get();
-        by_status.fold((lost, lost), |(requests, errors), (status, count)| {
-            let is_error = matches!(status, Status::S500 | Status::S503);
-            (requests + count.get(), errors + if is_error { count.get() } else { 0 })
+        let api = [Endpoint::Ips, Endpoint::Containers, Endpoint::Resources];
+        let counts = api
+            .iter()
+            .flat_map(|endpoint| STATUSES.iter().zip(&self.requests[*endpoint]));
+        counts.fold((lost, lost), |(requests, errors), (status, count)| {
+            let is_error = u64::from(*status >= 500);
+            (requests + count.get(), errors + is_error * count.get())
         })
     }
 }

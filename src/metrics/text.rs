@@ -7,8 +7,7 @@
 use std::fmt::{Display, Write};
 
 use super::labels::{Endpoint, Label};
-use super::process::Process;
-use super::{By, Counter, Histogram, Metrics};
+use super::{BOUNDS, By, Counter, Histogram, Metrics, PROBE_BOUNDS, REQUEST_BOUNDS, STATUSES, process};
 use crate::node::Source;
 use crate::registry::{NodeState, Totals};
 use crate::util::logger;
@@ -33,7 +32,11 @@ impl Metrics {
 
     fn put_poller_and_lists(&self, to: &mut Text) {
         to.by("infernet_router_probes_total", "outcome", &self.probes);
-        to.histogram("infernet_router_probe_duration_seconds", &self.probe_time);
+        to.histogram(
+            "infernet_router_probe_duration_seconds",
+            &PROBE_BOUNDS,
+            &self.probe_time,
+        );
         to.one("infernet_router_probe_pool_too_small", self.pool_too_small.get());
         let resources = &self.resources_requests;
         to.by("infernet_router_resources_requests_total", "outcome", resources);
@@ -50,12 +53,13 @@ impl Metrics {
 
     fn put_requests(&self, to: &mut Text) {
         for (endpoint, by_status) in self.requests.iter() {
-            for (status, count) in by_status.iter().filter(|(_, count)| count.get() > 0) {
-                let labels = [("endpoint", endpoint.label()), ("status", status.label())];
+            for (status, count) in STATUSES.iter().zip(by_status).filter(|(_, count)| count.get() > 0) {
+                let labels = [("endpoint", endpoint.label()), ("status", &status.to_string())];
                 to.sample("infernet_router_requests_total", &labels, count.get());
             }
         }
-        to.histogram("infernet_router_request_duration_seconds", &self.request_time);
+        let took = &self.request_time;
+        to.histogram("infernet_router_request_duration_seconds", &REQUEST_BOUNDS, took);
         to.one("infernet_router_empty_answers_total", self.empty_answers.get());
         to.one("infernet_router_connections_total", self.connections.get());
         to.one("infernet_router_open_connections", self.connections_open.get());
@@ -87,16 +91,16 @@ const STATES: [(&str, &[NodeState]); 4] = [
 
 fn put_totals(to: &mut Text, totals: &Totals) {
     for source in Source::ALL {
-        let serving = |state: &NodeState| totals.nodes(*source, *state) - totals.draining(*source, *state);
-        for (label, states) in STATES {
-            let count: usize = states.iter().map(serving).sum();
-            let labels = [("source", source.label()), ("state", label)];
+        let mut put = |state: &str, count: usize| {
+            let labels = [("source", source.label()), ("state", state)];
             to.sample("infernet_router_nodes", &labels, count);
+        };
+        let draining = |state: &NodeState| totals.draining(*source, *state);
+        let serving = |state: &NodeState| totals.nodes(*source, *state) - draining(state);
+        for (label, states) in STATES {
+            put(label, states.iter().map(serving).sum());
         }
-        let draining = NodeState::ALL.iter().map(|state| totals.draining(*source, *state));
-        let count: usize = draining.sum();
-        let labels = [("source", source.label()), ("state", "draining")];
-        to.sample("infernet_router_nodes", &labels, count);
+        put("draining", NodeState::ALL.iter().map(draining).sum());
     }
     to.one("infernet_router_pending_jobs", totals.pending);
     to.one("infernet_router_conflicting_containers", totals.conflicting_containers);
@@ -107,13 +111,9 @@ fn put_process(to: &mut Text) {
     to.one("infernet_router_log_lines_dropped_total", logger::dropped_lines());
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     to.sample("infernet_router_build_info", &version, 1);
-    let process = Process::read();
-    to.maybe("process_resident_memory_bytes", process.resident_bytes);
-    to.maybe("process_threads", process.threads);
-    to.maybe("process_open_fds", process.open_descriptors);
-    to.maybe("process_max_fds", process.max_descriptors);
-    to.maybe("process_cpu_seconds_total", process.cpu_seconds);
-    to.maybe("process_start_time_seconds", process.start_seconds);
+    for (name, value) in process::read() {
+        to.maybe(name, value);
+    }
 }
 
 /// The samples so far. The first sample of a metric writes its type and help.
@@ -122,11 +122,8 @@ struct Text(String);
 
 impl Text {
     fn header(&mut self, name: &str) {
-        let family = FAMILIES.lines().find_map(|line| {
-            let (kind, rest) = line.split_once(' ')?;
-            Some((kind, rest.strip_prefix(name)?.strip_prefix(' ')?))
-        });
-        if let Some((kind, help)) = family
+        let mut families = FAMILIES.lines().map(|line| line.splitn(3, ' ').collect::<Vec<_>>());
+        if let Some([kind, _, help]) = families.find(|family| family.get(1) == Some(&name)).as_deref()
             && !self.0.contains(&format!("# TYPE {name} "))
         {
             let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -164,15 +161,19 @@ impl Text {
         }
     }
 
-    fn histogram<const N: usize>(&mut self, name: &str, observed: &Histogram<N>) {
+    fn histogram(&mut self, name: &str, bounds: &[u64; BOUNDS], observed: &Histogram) {
         self.header(name);
+        let bounds = bounds.iter().map(|bound| seconds(*bound)).chain([f64::INFINITY]);
         let mut count = 0;
-        for (bound, bucket) in observed.bounds.iter().zip(&observed.buckets) {
+        for (bound, bucket) in bounds.zip(&observed.buckets) {
             count += bucket.get();
-            self.line(name, format_args!("_bucket{{le=\"{}\"}}", seconds(*bound)), count);
+            let bound = if bound.is_finite() {
+                bound.to_string()
+            } else {
+                "+Inf".to_owned()
+            };
+            self.line(name, format_args!("_bucket{{le=\"{bound}\"}}"), count);
         }
-        count += observed.rest.get();
-        self.line(name, "_bucket{le=\"+Inf\"}", count);
         self.line(name, "_sum", seconds(observed.sum_micros.get()));
         self.line(name, "_count", count);
     }
@@ -185,14 +186,14 @@ fn seconds(micros: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::{Status, Success};
+    use crate::metrics::Success;
     use std::time::Duration;
 
     #[test]
     fn histogram_is_cumulative_with_inclusive_bounds() {
         let metrics = Metrics::default();
         for micros in [50, 51, 100, 2_000_000] {
-            metrics.request_time.observe(Duration::from_micros(micros));
+            metrics.observe_request(Duration::from_micros(micros));
         }
         let text = metrics.to_text(&Totals::default(), &[]);
         let lines: Vec<&str> = text
@@ -232,7 +233,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.explorer_success.set(1);
         metrics.explorer_requests[Success::Ok].add(1);
-        metrics.requests[Endpoint::Ips][Status::S200].add(1);
+        metrics.count_request(Endpoint::Ips, 200);
         let text = metrics.to_text(&Totals::default(), &[(Endpoint::Ips, 1)]);
         for line in FAMILIES.lines() {
             let name = line.split(' ').nth(1).expect("a name");

@@ -163,7 +163,7 @@ impl Poller {
             Outcome::LocalError(_) => ProbeOutcome::Local,
         };
         self.metrics.probes[outcome].add(1);
-        self.metrics.probe_time.observe(took);
+        self.metrics.observe_probe(took);
     }
 
     fn log_probe(&mut self, probe: &Finished, outcome: &Outcome, redirected_to: Option<String>) {

@@ -99,7 +99,8 @@ pub struct Totals {
 }
 
 impl Totals {
-    fn count(&mut self, record: &NodeRecord) {
+    /// Counts a node.
+    pub(crate) fn count(&mut self, record: &NodeRecord) {
         let (source, state) = (record.rank.source() as usize, record.state() as usize);
         self.nodes[source][state] += 1;
         self.draining[source][state] += usize::from(record.attributes.is_draining);

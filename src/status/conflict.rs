@@ -1,9 +1,11 @@
 //! One container id with several images: the router treats an id as one service, so a job may reach any of them.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::numbers::plural;
 use crate::registry::Summary;
 use crate::util::text::shorten;
 
@@ -15,25 +17,25 @@ const MAX_IMAGE_CHARS: usize = 120;
 pub(crate) struct Conflict {
     pub(crate) id: String,
     /// At most four images.
-    pub(crate) images: Vec<ImageCount>,
+    images: Vec<ImageCount>,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-pub(crate) struct ImageCount {
-    pub(crate) image: String,
+struct ImageCount {
+    image: String,
     /// Available nodes that run the id with this image.
-    pub(crate) nodes: usize,
+    nodes: usize,
 }
 
 impl From<Summary> for Conflict {
     fn from(container: Summary) -> Self {
-        let images = container.images.iter().map(|(image, nodes)| ImageCount {
+        let count = |(image, nodes): (Arc<str>, usize)| ImageCount {
             image: image.to_string(),
-            nodes: *nodes,
-        });
+            nodes,
+        };
         Self {
             id: container.id.as_str().to_owned(),
-            images: images.collect(),
+            images: container.images.into_iter().map(count).collect(),
         }
     }
 }
@@ -41,9 +43,8 @@ impl From<Summary> for Conflict {
 impl Conflict {
     /// Returns the images as escaped text, each with the number of nodes that run it.
     pub(crate) fn images_text(&self) -> String {
-        let images = self.images.iter();
-        let images = images.map(|image| format!("{} ({})", shorten(&image.image, MAX_IMAGE_CHARS), nodes(image.nodes)));
-        images.collect::<Vec<_>>().join(", ")
+        let text = |of: &ImageCount| format!("{} ({})", shorten(&of.image, MAX_IMAGE_CHARS), plural(of.nodes, "node"));
+        self.images.iter().map(text).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -54,12 +55,5 @@ impl fmt::Display for Conflict {
             f,
             "container {id:?} runs with different images: {images}; a job may reach any of them"
         )
-    }
-}
-
-fn nodes(count: usize) -> String {
-    match count {
-        1 => "1 node".to_owned(),
-        more => format!("{more} nodes"),
     }
 }

@@ -4,6 +4,7 @@
 //! [`Reporter`] reads the nodes from the registry in slices.
 
 mod conflict;
+mod numbers;
 mod page;
 mod report;
 mod reporter;
@@ -11,14 +12,14 @@ mod reporter;
 use crate::registry::NodeState;
 pub(crate) use conflict::Conflict;
 pub(crate) use page::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, to_html};
-pub(crate) use report::{NodeRow, SkippedLine, StatusReport};
-pub(crate) use reporter::Reporter;
+pub(crate) use report::{NodeRow, StatusReport};
+pub(crate) use reporter::{Reporter, natural_order};
 
 /// Nodes on a page if the query has no `n`.
 pub(crate) const DEFAULT_N: u32 = 100;
 
 /// A certificate that expires within fewer days is a problem: renewals run 30 days before the end.
-pub(crate) const CERTIFICATE_DAYS: i64 = 14;
+const CERTIFICATE_DAYS: i64 = 14;
 
 /// Selects nodes for the report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,4 +34,6 @@ pub(crate) struct Filter {
     pub(crate) n: usize,
     /// Nodes to skip.
     pub(crate) offset: usize,
+    /// Whether the page does not refresh itself and has the filter form.
+    pub(crate) is_paused: bool,
 }

@@ -5,10 +5,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::CERTIFICATE_DAYS;
 use super::conflict::Conflict;
+use super::numbers::plural;
 use crate::node::Source;
 use crate::registry::NodeState;
 use crate::util::calendar::rfc3339;
+use crate::util::text::shorten;
+
+/// Maximum length of the omitted ids in a line of text.
+const MAX_IDS_CHARS: usize = 200;
 
 /// The body of `/status.json`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -37,6 +43,43 @@ pub(crate) struct StatusReport {
     /// Number of nodes that pass the filter. `nodes` is one page of them.
     pub(crate) matched: usize,
     pub(crate) nodes: Vec<NodeRow>,
+}
+
+impl StatusReport {
+    /// The problems of the router itself, as text.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let (totals, omitted) = (&self.totals, &self.omitted_containers);
+        let mut notes = Vec::new();
+        if totals.available == 0 {
+            let what = if totals.nodes == 0 { "listed" } else { "available" };
+            notes.push(format!("No node is {what}: clients get empty responses"));
+        }
+        let remedy = "nodes that fail stay available, ranked below all that respond";
+        let since = self.doubt.since.iter();
+        notes.extend(since.map(|since| format!("Mass failure suspected since {}: {remedy}", since.text)));
+        let name_server = self.name_server.iter();
+        notes.extend(name_server.map(|problem| format!("{problem}; the last known addresses stay in use")));
+        if totals.expiring_certificates > 0 {
+            let nodes = plural(totals.expiring_certificates, "node");
+            notes.push(format!(
+                "{nodes} with a certificate that expires within {CERTIFICATE_DAYS} days"
+            ));
+        }
+        if omitted.nodes > 0 {
+            let nodes = plural(omitted.nodes, "node");
+            let ids = shorten(&omitted.ids.join(", "), MAX_IDS_CHARS);
+            notes.push(format!(
+                "Container ids of {nodes} omitted because a quota was reached, such as {ids}"
+            ));
+        }
+        if self.pool_too_small {
+            let remedy = "raise MAX_PROBES or REFRESH_INTERVAL";
+            notes.push(format!(
+                "The probe pool cannot probe all nodes within one interval: {remedy}"
+            ));
+        }
+        notes
+    }
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -157,7 +200,6 @@ pub(crate) struct NodeRow {
     pub(crate) certificate_days: Option<i64>,
     pub(crate) containers: Vec<String>,
     /// Number of ids that were omitted to limit the size of the response.
-    #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) containers_left_out: usize,
     /// State of the node's resources. None if the node is not available or resources are not polled.
     pub(crate) resources: Option<String>,
@@ -224,10 +266,6 @@ impl From<SystemTime> for Moment {
 fn text(at: SystemTime) -> String {
     let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     rfc3339(UNIX_EPOCH + Duration::from_secs(seconds))
-}
-
-fn is_zero(count: &usize) -> bool {
-    *count == 0
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::lists::Lists;
 use crate::metrics::Metrics;
 use crate::net::HostResolver;
 use crate::node::{ExplorerList, NodeAddr, NodeList};
-use crate::registry::{NodeId, NodeState, NodeView, Registry, Standing, Summary, Totals};
+use crate::registry::{NodeId, NodeRecord, NodeState, NodeView, Registry, Standing, Summary, Totals};
 use crate::util::polled::Polled;
 
 /// Containers, conflicts and problems in the report: longer lists are not readable.
@@ -38,18 +38,28 @@ pub(crate) struct Reporter {
     pub(crate) settings: BTreeMap<String, String>,
 }
 
+/// What one pass over all nodes finds.
+#[derive(Debug, Default)]
+struct Found {
+    sums: Totals,
+    /// The nodes that pass the filter: whether they have no problem, and their addresses.
+    nodes: Vec<(bool, NodeAddr, NodeId)>,
+    /// For each state and reason the number of nodes and the start of the longest time in the state.
+    problems: HashMap<(NodeState, Box<str>), (usize, Instant)>,
+    omitted: OmittedContainers,
+    expiring_certificates: usize,
+}
+
 impl Reporter {
     /// Returns the report with the nodes that pass `filter`.
     pub(crate) fn report(&self, filter: &Filter, now: Instant) -> StatusReport {
         let wall = SystemTime::now();
         let clocks = Clocks { now, wall };
-        let sums = self.registry.totals();
-        let mut containers = self.registry.containers();
-        containers.sort_by_key(|container| Reverse(container.count));
-        let conflicts = self.registry.conflicts().into_iter();
+        let containers = self.registry.containers();
+        let conflicts = containers.iter().filter(|container| container.images.len() > 1);
+        let conflicts: Vec<Conflict> = conflicts.cloned().map(Conflict::from).collect();
         let found = self.find(filter, clocks);
-        let matched = found.nodes.len();
-        let doubted_since = sums.doubted_since.map(|since| clocks.moment(since));
+        let doubted_since = found.sums.doubted_since.map(|since| clocks.moment(since));
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             time: clocks.moment(now),
@@ -64,15 +74,12 @@ impl Reporter {
                 since: doubted_since,
             },
             pool_too_small: self.metrics.pool_too_small.get() > 0,
-            totals: StatusTotals {
-                expiring_certificates: found.expiring_certificates,
-                ..self.totals(&sums, &containers)
-            },
+            totals: self.totals(&found, containers, conflicts.len()),
+            problems: found.problems(clocks),
+            conflicting_containers: conflicts.into_iter().take(MAX_CONFLICTS).collect(),
+            matched: found.nodes.len(),
+            nodes: self.rows(found.nodes, filter, clocks),
             omitted_containers: found.omitted,
-            problems: problems(found.problems, clocks),
-            conflicting_containers: conflicts.take(MAX_CONFLICTS).map(Conflict::from).collect(),
-            matched,
-            nodes: self.rows(&page_of(found.nodes, filter), clocks),
         }
     }
 
@@ -80,149 +87,110 @@ impl Reporter {
     fn find(&self, filter: &Filter, clocks: Clocks) -> Found {
         let runners = filter.container.as_deref().map(|id| self.registry.runners(id));
         let part = filter.part.as_deref().map(str::to_ascii_lowercase);
+        let has_part = |addr: &NodeAddr, part: &String| addr.as_listed().to_ascii_lowercase().contains(part);
         let mut found = Found::default();
         self.registry.visit(|id, record| {
+            found.count(record, clocks);
             let state = record.state();
-            if state.is_problem() {
-                let group = found.problems.entry((state, record.reason().into()));
-                let (count, since) = group.or_insert((0, record.since));
-                *count += 1;
-                *since = record.since.min(*since);
-            }
-            let days = record.certificate_expires.map(|at| clocks.days_until(at));
-            found.expiring_certificates += usize::from(days.is_some_and(|days| days < CERTIFICATE_DAYS));
-            if let Some(id) = &record.omitted {
-                found.omitted.add(id.as_str());
-            }
             if filter.state.is_none_or(|expected| state == expected)
                 && runners.as_ref().is_none_or(|runners| runners.contains(id))
-                && part
-                    .as_deref()
-                    .is_none_or(|part| record.addr.as_listed().to_ascii_lowercase().contains(part))
+                && part.as_ref().is_none_or(|part| has_part(&record.addr, part))
             {
-                let addr = record.addr.clone();
-                let is_fine = !state.is_problem();
-                found.nodes.push(FoundNode { is_fine, addr, id });
+                found.nodes.push((!state.is_problem(), record.addr.clone(), id));
             }
         });
         found
     }
 
-    fn totals(&self, sums: &Totals, containers: &[Summary]) -> StatusTotals {
-        let states = BTreeMap::from(NodeState::ALL.map(|state| (state, sums.in_state(state))));
+    fn totals(&self, found: &Found, mut containers: Vec<Summary>, conflicting_containers: usize) -> StatusTotals {
+        let states = BTreeMap::from(NodeState::ALL.map(|state| (state, found.sums.in_state(state))));
         let (requests, errors) = self.metrics.api_requests_and_errors();
+        let container_ids = containers.len();
+        containers.sort_by_key(|container| Reverse(container.count));
+        let total = |container: &Summary| ContainerTotal {
+            id: container.id.as_str().to_owned(),
+            nodes: container.count,
+        };
         StatusTotals {
             nodes: states.values().sum(),
-            available: sums.available,
+            available: found.sums.available,
             states,
-            conflicting_containers: sums.conflicting_containers,
-            expiring_certificates: 0,
-            pending_jobs: sums.pending,
+            conflicting_containers,
+            expiring_certificates: found.expiring_certificates,
+            pending_jobs: found.sums.pending,
             requests,
             errors,
-            container_ids: containers.len(),
-            containers: containers
-                .iter()
-                .take(MAX_CONTAINERS)
-                .map(ContainerTotal::from)
-                .collect(),
+            container_ids,
+            containers: containers.iter().take(MAX_CONTAINERS).map(total).collect(),
         }
     }
 
-    fn rows(&self, ids: &[NodeId], clocks: Clocks) -> Vec<NodeRow> {
-        let views: Vec<NodeView> = self.registry.views(ids, clocks.now).into_iter().flatten().collect();
+    /// Returns the page of the nodes: nodes with a problem first, then by address. Sorts only as much as needed.
+    fn rows(&self, mut nodes: Vec<(bool, NodeAddr, NodeId)>, filter: &Filter, clocks: Clocks) -> Vec<NodeRow> {
+        let order = |(a_is_fine, a, _): &(_, NodeAddr, _), (b_is_fine, b, _): &(_, NodeAddr, _)| {
+            let by_address = || natural_order(a.as_listed(), b.as_listed());
+            bool::cmp(a_is_fine, b_is_fine).then_with(by_address)
+        };
+        let end = filter.offset.saturating_add(filter.n);
+        if end < nodes.len() {
+            nodes.select_nth_unstable_by(end, order);
+            nodes.truncate(end);
+        }
+        nodes.sort_unstable_by(order);
+        let page: Vec<NodeId> = nodes.iter().skip(filter.offset).map(|(_, _, id)| *id).collect();
         let mut id_bytes_left = MAX_ID_BYTES;
-        let rows = views.into_iter().map(|view| row(view, &mut id_bytes_left, clocks));
-        rows.collect()
+        let views = self.registry.views(&page, clocks.now).into_iter().flatten();
+        views.map(|view| row(view, &mut id_bytes_left, clocks)).collect()
     }
 }
 
-/// For each state and reason the number of nodes and the start of the longest time in the state.
-type Problems = HashMap<(NodeState, Box<str>), (usize, Instant)>;
-
-/// The nodes that pass the filter, and what the same pass over all nodes found.
-#[derive(Debug, Default)]
-struct Found {
-    nodes: Vec<FoundNode>,
-    problems: Problems,
-    omitted: OmittedContainers,
-    expiring_certificates: usize,
-}
-
-impl OmittedContainers {
-    fn add(&mut self, id: &str) {
-        self.nodes += 1;
-        if self.ids.len() < MAX_OMITTED && self.ids.iter().all(|known| known != id) {
-            self.ids.push(id.to_owned());
+impl Found {
+    fn count(&mut self, record: &NodeRecord, clocks: Clocks) {
+        self.sums.count(record);
+        if record.state().is_problem() {
+            let group = self.problems.entry((record.state(), record.reason().into()));
+            let (count, since) = group.or_insert((0, record.since));
+            *count += 1;
+            *since = record.since.min(*since);
+        }
+        let days = record.certificate_expires.map(|at| clocks.days_until(at));
+        self.expiring_certificates += usize::from(days.is_some_and(|days| days < CERTIFICATE_DAYS));
+        if let Some(id) = &record.omitted {
+            let OmittedContainers { nodes, ids } = &mut self.omitted;
+            *nodes += 1;
+            if ids.len() < MAX_OMITTED && ids.iter().all(|known| known != id.as_str()) {
+                ids.push(id.as_str().to_owned());
+            }
         }
     }
-}
 
-#[derive(Debug)]
-struct FoundNode {
-    is_fine: bool,
-    addr: NodeAddr,
-    id: NodeId,
-}
-
-/// Returns the nodes of the page: nodes with a problem first, then by address. Sorts only as much as needed.
-fn page_of(mut nodes: Vec<FoundNode>, filter: &Filter) -> Vec<NodeId> {
-    let start = filter.offset.min(nodes.len());
-    let end = filter.offset.saturating_add(filter.n).min(nodes.len());
-    if end < nodes.len() {
-        nodes.select_nth_unstable_by(end, display_order);
-        nodes.truncate(end);
+    /// Returns the largest groups of nodes with the same state and reason.
+    fn problems(&self, clocks: Clocks) -> Vec<NodeProblem> {
+        let problem = |((state, reason), (nodes, since)): (&(NodeState, Box<str>), &(usize, Instant))| NodeProblem {
+            state: *state,
+            reason: reason.to_string(),
+            nodes: *nodes,
+            since: clocks.moment(*since),
+        };
+        let mut problems: Vec<NodeProblem> = self.problems.iter().map(problem).collect();
+        problems.sort_unstable_by(|a, b| (b.nodes, a.state, &a.reason).cmp(&(a.nodes, b.state, &b.reason)));
+        problems.truncate(MAX_PROBLEMS);
+        problems
     }
-    if start < end {
-        nodes.select_nth_unstable_by(start, display_order);
-    }
-    let page = &mut nodes[start..];
-    page.sort_unstable_by(display_order);
-    page.iter().map(|node| node.id).collect()
-}
-
-fn display_order(a: &FoundNode, b: &FoundNode) -> Ordering {
-    let by_problem = a.is_fine.cmp(&b.is_fine);
-    by_problem.then_with(|| natural_order(a.addr.as_listed(), b.addr.as_listed()))
 }
 
 /// Compares texts with their runs of digits as numbers, so that `.2` comes before `.10`.
-fn natural_order(a: &str, b: &str) -> Ordering {
-    let (mut left, mut right) = (a.as_bytes(), b.as_bytes());
-    while let (Some(one), Some(other)) = (left.first(), right.first()) {
-        let (order, lengths) = match (one.is_ascii_digit(), other.is_ascii_digit()) {
-            (true, true) => {
-                let (one, other) = (digits(left), digits(right));
-                let order = one.len().cmp(&other.len()).then_with(|| one.cmp(other));
-                (order, (one.len(), other.len()))
-            }
-            _ => (one.cmp(other), (1, 1)),
-        };
-        if order.is_ne() {
-            return order;
-        }
-        (left, right) = (&left[lengths.0..], &right[lengths.1..]);
+pub(crate) fn natural_order(a: &str, b: &str) -> Ordering {
+    fn runs(text: &str) -> impl Iterator<Item = (bool, usize, &[u8])> {
+        let runs = text
+            .as_bytes()
+            .chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit());
+        runs.map(|run| match run[0].is_ascii_digit() {
+            true => (false, run.len(), run),
+            false => (true, 0, run),
+        })
     }
-    left.len().cmp(&right.len())
-}
-
-fn digits(text: &[u8]) -> &[u8] {
-    let end = text.iter().position(|byte| !byte.is_ascii_digit());
-    &text[..end.unwrap_or(text.len())]
-}
-
-/// Returns the largest groups of nodes with the same state and reason.
-fn problems(groups: Problems, clocks: Clocks) -> Vec<NodeProblem> {
-    let problem = |((state, reason), (nodes, since)): ((NodeState, Box<str>), (usize, Instant))| NodeProblem {
-        state,
-        reason: reason.into(),
-        nodes,
-        since: clocks.moment(since),
-    };
-    let mut problems: Vec<NodeProblem> = groups.into_iter().map(problem).collect();
-    problems.sort_unstable_by(|a, b| (b.nodes, a.state, &a.reason).cmp(&(a.nodes, b.state, &b.reason)));
-    problems.truncate(MAX_PROBLEMS);
-    problems
+    runs(a).cmp(runs(b))
 }
 
 fn ips_file(polled: &Polled<NodeList>, clocks: Clocks) -> IpsFileReport {
@@ -256,22 +224,18 @@ fn explorer(polled: &Polled<ExplorerList>, clocks: Clocks) -> ExplorerReport {
 }
 
 fn row(view: NodeView, id_bytes_left: &mut usize, clocks: Clocks) -> NodeRow {
-    let NodeView {
-        record,
-        standing,
-        containers: mut ids,
-        resources,
-    } = view;
+    let (record, standing) = (view.record, view.standing);
     // Speed and finish time of a node that is down affect no response.
     let is_responding = !matches!(record.state(), NodeState::Down | NodeState::New);
     let available = is_responding.then_some(standing);
-    let all = ids.len();
-    ids.retain(|id| {
-        let fits = id.as_str().len() <= *id_bytes_left;
-        *id_bytes_left = if fits { *id_bytes_left - id.as_str().len() } else { 0 };
-        fits
+    let ids = view.containers.iter().take_while(|id| {
+        let left = id_bytes_left.checked_sub(id.as_str().len());
+        *id_bytes_left = left.unwrap_or(0);
+        left.is_some()
     });
-    let pending = record.pending.as_ref();
+    let containers: Vec<String> = ids.map(|id| id.as_str().to_owned()).collect();
+    let pending = record.pending.as_ref().map(|pending| pending.iter());
+    let public = record.attributes.public.as_ref();
     NodeRow {
         address: record.addr.as_listed().to_owned(),
         name: record.attributes.name.as_deref().map(str::to_owned),
@@ -280,34 +244,21 @@ fn row(view: NodeView, id_bytes_left: &mut usize, clocks: Clocks) -> NodeRow {
         since: clocks.moment(record.since),
         draining: record.attributes.is_draining,
         backup: record.attributes.is_backup,
-        public_address: record
-            .attributes
-            .public
-            .as_ref()
-            .map(|addr| addr.as_listed().to_owned()),
+        public_address: public.map(|addr| addr.as_listed().to_owned()),
         reason: Some(record.reason().to_owned()).filter(|reason| !reason.is_empty()),
         probed: record.probed.map(|(at, _)| clocks.moment(at)),
         latency: record
             .probed
             .map(|(_, took)| rounded(took.as_secs_f64() * 1_000.0, 10.0)),
-        pending: pending.map(|pending| pending.iter().map(|(name, jobs)| (name.to_owned(), jobs)).collect()),
+        pending: pending.map(|pending| pending.map(|(name, jobs)| (name.to_owned(), jobs)).collect()),
         promises: standing.promises,
         speed: available.and_then(SpeedReport::of),
         finish: available.and_then(|standing| Some(rounded(standing.finish?.as_secs_f64(), 10.0))),
         certificate_expires: record.certificate_expires.map(Moment::from),
         certificate_days: record.certificate_expires.map(|at| clocks.days_until(at)),
-        containers_left_out: all - ids.len(),
-        containers: ids.iter().map(|id| id.as_str().to_owned()).collect(),
-        resources,
-    }
-}
-
-impl From<&Summary> for ContainerTotal {
-    fn from(container: &Summary) -> Self {
-        Self {
-            id: container.id.as_str().to_owned(),
-            nodes: container.count,
-        }
+        containers_left_out: view.containers.len() - containers.len(),
+        containers,
+        resources: view.resources,
     }
 }
 

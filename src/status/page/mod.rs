@@ -8,8 +8,9 @@ mod problems;
 mod text;
 
 use super::Filter;
+use super::numbers::{grouped, plural, span};
 use super::report::{Moment, StatusReport};
-use text::{Link, grouped, plural, shown, span, time};
+use text::{around, shown, time};
 
 pub(crate) const CONTENT_TYPE: &str = "text/html; charset=utf-8";
 /// The browser loads nothing and runs nothing, even if escaping should fail (CSP level 3).
@@ -24,35 +25,22 @@ const LONG: usize = 400;
 const MAX_CONTAINERS_BYTES: usize = 3 * 1024;
 const STYLE: &str = include_str!("style.css");
 
-/// What the page shows.
-#[derive(Clone, Copy, Debug)]
-struct View<'a> {
-    report: &'a StatusReport,
-    filter: &'a Filter,
-    /// A paused page does not refresh itself and has the filter form.
-    is_paused: bool,
-}
-
-impl View<'_> {
-    /// A link to this view.
-    fn link(&self) -> Link {
-        Link {
-            filter: self.filter.clone(),
-            is_paused: self.is_paused,
-        }
-    }
-}
-
 /// Returns the page.
-pub(crate) fn to_html(report: &StatusReport, filter: &Filter, is_paused: bool) -> String {
-    let view = View {
-        report,
-        filter,
-        is_paused,
+pub(crate) fn to_html(report: &StatusReport, filter: &Filter) -> String {
+    let problems = problems::items(report, filter);
+    let (available, all) = (report.totals.available, report.totals.nodes);
+    let nodes = if all == 1 { "node serves" } else { "nodes serve" };
+    let headline = format!("{} of {} {nodes}", grouped(available as u64), grouped(all as u64));
+    let level = match (available, &*problems) {
+        (0, _) => "bad",
+        (_, "") => "good",
+        _ => "warn",
     };
-    let problems = problems::items(&view);
-    let headline = headline(report);
-    let refresh = match is_paused {
+    let problems = match &*problems {
+        "" => "<p class=\"fine\">Nothing is wrong.</p>".to_owned(),
+        items => format!("<section class=\"box\"><h2>Problems</h2><ul>{items}</ul></section>"),
+    };
+    let refresh = match filter.is_paused {
         true => String::new(),
         false => format!("<meta http-equiv=\"refresh\" content=\"{REFRESH}\">"),
     };
@@ -60,101 +48,76 @@ pub(crate) fn to_html(report: &StatusReport, filter: &Filter, is_paused: bool) -
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">{refresh}\
          <title>{headline} - Infernet Router</title><link rel=\"icon\" href=\"data:,\"><style>{STYLE}</style></head>\
-         <body><main><header class=\"{}\"><h1>{headline}</h1><p>{}</p></header>{}{}{}{}{}</main></body></html>\n",
-        level(report, &problems),
-        about(&view),
-        problems::section(&problems),
-        totals(&view),
-        containers(&view),
-        nodes::section(&view),
+         <body><main><header class=\"{level}\"><h1>{headline}</h1><p>{}</p></header>{problems}{}{}{}{}</main></body></html>\n",
+        about(report, filter),
+        totals(report),
+        containers(report, filter),
+        nodes::section(report, filter),
         sources(report),
     )
 }
 
-fn headline(report: &StatusReport) -> String {
-    let (available, all) = (report.totals.available, report.totals.nodes);
-    let nodes = if all == 1 { "node serves" } else { "nodes serve" };
-    format!("{} of {} {nodes}", grouped(available), grouped(all))
-}
-
-/// The CSS class of the headline.
-fn level(report: &StatusReport, problems: &str) -> &'static str {
-    match report.totals.available {
-        0 => "bad",
-        _ if problems.is_empty() => "good",
-        _ => "warn",
-    }
-}
-
-fn about(view: &View<'_>) -> String {
-    let report = view.report;
-    let mut link = view.link();
-    link.is_paused = !view.is_paused;
-    let action = if view.is_paused {
-        "Resume refresh"
-    } else {
-        "Pause and filter"
+fn about(report: &StatusReport, filter: &Filter) -> String {
+    let link = filter.link(|to| (to.offset, to.is_paused) = (filter.offset, !filter.is_paused));
+    let action = match filter.is_paused {
+        true => "Resume refresh",
+        false => "Pause and filter",
     };
-    format!(
-        "Infernet Router {} · up {} · {} · <a href=\"{link}\">{action}</a>",
-        report.version,
-        span(report.started.age.as_secs()),
-        report.time.text,
-    )
+    let (version, up) = (&report.version, span(report.started.age.as_secs()));
+    let now = &report.time.text;
+    format!("Infernet Router {version} · up {up} · {now} · <a href=\"{link}\">{action}</a>")
 }
 
-fn totals(view: &View<'_>) -> String {
-    let totals = &view.report.totals;
-    let fact = |count: u64, name: &str| format!("<li><b>{}</b> {name}", grouped(count as usize));
+fn totals(report: &StatusReport) -> String {
+    let totals = &report.totals;
+    let [pending, requests, errors] = [totals.pending_jobs, totals.requests, totals.errors].map(grouped);
     format!(
-        "<ul class=\"facts\" aria-label=\"Totals\">{}{}{}</ul>",
-        fact(totals.pending_jobs, "jobs pending"),
-        fact(totals.requests, "requests since the start"),
-        fact(totals.errors, "errors since the start"),
+        "<ul class=\"facts\" aria-label=\"Totals\"><li><b>{pending}</b> jobs pending\
+         <li><b>{requests}</b> requests since the start<li><b>{errors}</b> errors since the start</ul>"
     )
 }
 
 /// The containers with the number of their nodes, as links to these nodes.
-fn containers(view: &View<'_>) -> String {
-    let totals = &view.report.totals;
-    let (mut items, mut listed) = (String::new(), 0);
-    for container in &totals.containers {
-        let mut link = view.link();
-        link.filter.container = Some(container.id.clone());
-        link.filter.offset = 0;
-        let (id, nodes) = (shown(&container.id, SHORT), grouped(container.nodes));
+fn containers(report: &StatusReport, filter: &Filter) -> String {
+    let mut items = String::new();
+    let mut unlisted = report.totals.container_ids;
+    for container in &report.totals.containers {
+        let link = filter.link(|to| to.container = Some(container.id.clone()));
+        let (id, nodes) = (shown(&container.id, SHORT), grouped(container.nodes as u64));
         let item = format!("<li><a href=\"{link}\">{id}</a> {nodes}");
         if items.len() + item.len() > MAX_CONTAINERS_BYTES {
             break;
         }
         items += &item;
-        listed += 1;
+        unlisted -= 1;
     }
-    if listed < totals.container_ids {
-        items += &format!("<li>and {} more", grouped(totals.container_ids - listed));
+    if unlisted > 0 {
+        items += &format!("<li>and {} more", grouped(unlisted as u64));
     }
-    match items.is_empty() {
-        true => items,
-        false => format!("<h2>Containers and the number of their nodes</h2><ul class=\"facts\">{items}</ul>"),
-    }
+    let begin = "<h2>Containers and the number of their nodes</h2><ul class=\"facts\">";
+    around(begin, &items, "</ul>")
 }
 
 /// The lists of nodes and the changed settings.
 fn sources(report: &StatusReport) -> String {
-    let last = |what: &str, at: &Option<Moment>| match at {
-        Some(at) => format!("{what} {} ago", time(at)),
-        None => format!("never {what}"),
+    let list = |name: &str, nodes: usize, at: &Option<Moment>| {
+        let age = match at {
+            Some(at) => format!("read {} ago", time(at)),
+            None => "never read".to_owned(),
+        };
+        format!("<dt>{}<dd>{}, {age}", shown(name, SHORT), plural(nodes, "node"))
     };
     let file = &report.ips_file;
-    let (path, nodes) = (shown(&file.path, SHORT), plural(file.nodes, "node"));
-    let mut lists = format!("<dt>{path}<dd>{nodes}, {}", last("read", &file.read_at));
+    let mut lists = list(&file.path, file.nodes, &file.read_at);
     if let Some(explorer) = &report.explorer {
-        let (url, nodes) = (shown(&explorer.url, SHORT), plural(explorer.nodes, "node"));
-        let answered = last("updated", &explorer.last_success);
-        lists += &format!("<dt>Explorer {url}<dd>{nodes}, {answered}");
+        lists += &list(
+            &format!("Explorer {}", explorer.url),
+            explorer.nodes,
+            &explorer.last_success,
+        );
     }
     let settings = report.settings.iter();
-    let settings = settings.map(|(name, value)| format!("<dt>{}<dd>{}", shown(name, SHORT), shown(value, SHORT)));
+    let settings = settings.map(|(name, value)| format!("<dt>{name}<dd>{}", shown(value, SHORT)));
     let settings: String = settings.collect();
     format!("<h2>Lists</h2><dl>{lists}</dl><h2>Settings that differ from their defaults</h2><dl>{settings}</dl>")
 }

@@ -1,142 +1,110 @@
 //! The table of nodes with its filters.
 
-use super::text::{attribute, grouped, link_target, plural, shown, span, time};
-use super::{LONG, SHORT, View};
+use super::text::{around, attribute, shown, time};
+use super::{LONG, SHORT};
 use crate::registry::NodeState;
-use crate::status::CERTIFICATE_DAYS;
-use crate::status::report::{NodeRow, SpeedReport};
+use crate::status::numbers::{grouped, plural, span};
+use crate::status::report::{NodeRow, SpeedReport, StatusReport};
+use crate::status::{CERTIFICATE_DAYS, Filter};
 
 /// Containers of a node in its row and in its details.
 const MAX_IDS: usize = 5;
 const MAX_IDS_IN_DETAILS: usize = 50;
 
 /// Returns the filters and the table.
-pub(super) fn section(view: &View<'_>) -> String {
-    let filters = match view.is_paused {
-        true => form(view),
-        false => active_filters(view),
+pub(super) fn section(report: &StatusReport, filter: &Filter) -> String {
+    let filters = match filter.is_paused {
+        true => form(filter),
+        false => active_filters(filter),
     };
-    format!(
-        "<h2 id=\"nodes\">Nodes</h2>{}{filters}{}{}",
-        states(view),
-        table(view),
-        pages(view)
-    )
+    let (states, table, pages) = (states(report, filter), table(report, filter), pages(report, filter));
+    format!("<h2 id=\"nodes\">Nodes</h2>{states}{filters}{table}{pages}")
 }
 
-fn states(view: &View<'_>) -> String {
-    let totals = &view.report.totals;
-    let tab = |name: &str, state: Option<NodeState>, count: usize| {
-        let mut link = view.link();
-        link.filter.state = state;
-        link.filter.offset = 0;
-        let chosen = if view.filter.state == state {
+fn states(report: &StatusReport, filter: &Filter) -> String {
+    let tab = |state: Option<NodeState>, count: usize| {
+        let name = state.map_or("all", NodeState::name);
+        let (link, count) = (filter.link(|to| to.state = state), grouped(count as u64));
+        let chosen = if filter.state == state {
             " aria-current=\"true\""
         } else {
             ""
         };
-        format!("<a href=\"{link}\"{chosen}>{name} {}</a>", grouped(count))
+        format!("<a href=\"{link}\"{chosen}>{name} {count}</a>")
     };
-    let states = totals.states.iter();
-    let tabs: String = states
-        .filter(|(state, count)| **count > 0 || view.filter.state == Some(**state))
-        .map(|(state, count)| tab(state.name(), Some(*state), *count))
-        .collect();
-    format!(
-        "<nav aria-label=\"State\">{}{tabs}</nav>",
-        tab("all", None, totals.nodes)
-    )
+    let states = report.totals.states.iter();
+    let states = states.filter(|(state, count)| **count > 0 || filter.state == Some(**state));
+    let tabs: String = states.map(|(state, count)| tab(Some(*state), *count)).collect();
+    let all = tab(None, report.totals.nodes);
+    format!("<nav aria-label=\"State\">{all}{tabs}</nav>")
 }
 
 /// The filters in effect, each with a link that removes it.
-fn active_filters(view: &View<'_>) -> String {
-    let filter = view.filter;
-    let mut active = String::new();
-    let mut item = |what: &str, value: &Option<String>, remove: fn(&mut crate::status::Filter)| {
-        if let Some(value) = value {
-            let mut link = view.link();
-            remove(&mut link.filter);
-            link.filter.offset = 0;
-            active += &format!(
-                "<li>{what} <q>{}</q> <a href=\"{link}\">remove</a>",
-                shown(value, SHORT)
-            );
-        }
-    };
-    item("address contains", &filter.part, |filter| filter.part = None);
-    item("runs", &filter.container, |filter| filter.container = None);
-    match active.is_empty() {
-        true => active,
-        false => format!("<ul class=\"facts\" aria-label=\"Filters\">{active}</ul>"),
-    }
+fn active_filters(filter: &Filter) -> String {
+    let part = filter.link(|to| to.part = None);
+    let container = filter.link(|to| to.container = None);
+    let active: String = [
+        ("address contains", &filter.part, part),
+        ("runs", &filter.container, container),
+    ]
+    .into_iter()
+    .filter_map(|(what, value, link)| {
+        let value = shown(value.as_deref()?, SHORT);
+        Some(format!("<li>{what} <q>{value}</q> <a href=\"{link}\">remove</a>"))
+    })
+    .collect();
+    around("<ul class=\"facts\" aria-label=\"Filters\">", &active, "</ul>")
 }
 
-fn form(view: &View<'_>) -> String {
-    let filter = view.filter;
-    let options: String = NodeState::ALL
-        .iter()
-        .map(|state| {
-            let chosen = if filter.state == Some(*state) { " selected" } else { "" };
-            format!("<option{chosen}>{}", state.name())
-        })
-        .collect();
+fn form(filter: &Filter) -> String {
+    let option = |state: NodeState| {
+        let chosen = if filter.state == Some(state) { " selected" } else { "" };
+        format!("<option{chosen}>{}", state.name())
+    };
+    let options = NodeState::ALL.map(option).concat();
     let value = |value: &Option<String>| attribute(value.as_deref().unwrap_or_default());
+    let (n, part, container) = (filter.n, value(&filter.part), value(&filter.container));
     format!(
-        "<form><input type=\"hidden\" name=\"refresh\" value=\"off\"><input type=\"hidden\" name=\"n\" value=\"{}\">\
+        "<form><input type=\"hidden\" name=\"refresh\" value=\"off\"><input type=\"hidden\" name=\"n\" value=\"{n}\">\
          <label>State <select name=\"state\"><option value=\"\">any{options}</select></label>\
-         <label>Address contains <input name=\"q\" value=\"{}\"></label>\
-         <label>Container <input name=\"container\" value=\"{}\"></label><button>Filter</button></form>",
-        filter.n,
-        value(&filter.part),
-        value(&filter.container),
+         <label>Address contains <input name=\"q\" value=\"{part}\"></label>\
+         <label>Container <input name=\"container\" value=\"{container}\"></label><button>Filter</button></form>"
     )
 }
 
-fn table(view: &View<'_>) -> String {
-    if view.report.nodes.is_empty() {
+fn table(report: &StatusReport, filter: &Filter) -> String {
+    if report.nodes.is_empty() {
         return "<p>No node to show.</p>".to_owned();
     }
-    let rows: String = view.report.nodes.iter().map(row).collect();
+    let (first, last) = (filter.offset + 1, filter.offset + report.nodes.len());
+    let [first, last] = [first, last].map(|number| grouped(number as u64));
+    let matched = plural(report.matched, "node");
+    let rows: String = report.nodes.iter().map(row).collect();
     format!(
-        "<table><caption>{}</caption><thead><tr><th scope=\"col\">Node<th scope=\"col\">State\
+        "<table><caption>{first} to {last} of {matched}, nodes with a problem first</caption><thead><tr>\
+         <th scope=\"col\">Node<th scope=\"col\">State\
          <th scope=\"col\">Reason or containers<th scope=\"col\" class=\"n\">Jobs<th scope=\"col\" class=\"n\">Latency\
-         <th scope=\"col\" class=\"n\">Probed<th scope=\"col\">More</thead><tbody>{rows}</tbody></table>",
-        range(view)
-    )
-}
-
-fn range(view: &View<'_>) -> String {
-    let (first, last) = (view.filter.offset + 1, view.filter.offset + view.report.nodes.len());
-    let matched = plural(view.report.matched, "node");
-    format!(
-        "{} to {} of {matched}, nodes with a problem first",
-        grouped(first),
-        grouped(last)
+         <th scope=\"col\" class=\"n\">Probed<th scope=\"col\">More</thead><tbody>{rows}</tbody></table>"
     )
 }
 
 fn row(row: &NodeRow) -> String {
-    let (link, address) = (attribute(&link_target(&row.address)), shown(&row.address, LONG));
-    let name = row
-        .name
-        .as_deref()
-        .map_or(String::new(), |name| format!(" <small>{}</small>", shown(name, SHORT)));
-    let jobs = row.pending.as_ref().map_or(String::new(), |pending| {
-        let jobs = pending.values().fold(0u64, |sum, jobs| sum.saturating_add(*jobs));
-        grouped(jobs as usize)
-    });
-    let latency = row.latency.map_or(String::new(), |millis| format!("{millis:.1} ms"));
-    let probed = row
-        .probed
-        .as_ref()
-        .map_or(String::new(), |at| format!("{} ago", time(at)));
+    let scheme = if row.address.contains("://") { "" } else { "http://" };
+    let (link, address) = (attribute(&row.address), shown(&row.address, LONG));
+    let name = shown(row.name.as_deref().unwrap_or_default(), SHORT);
+    let name = around(" <small>", &name, "</small>");
+    let jobs = row
+        .pending
+        .iter()
+        .map(|jobs| jobs.values().fold(0, |sum: u64, jobs| sum.saturating_add(*jobs)));
+    let jobs: String = jobs.map(grouped).collect();
+    let latency: String = row.latency.iter().map(|millis| format!("{millis:.1} ms")).collect();
+    let probed: String = row.probed.iter().map(|at| format!("{} ago", time(at))).collect();
+    let (badges, why, details) = (badges(row), reason_and_containers(row), details(row));
     format!(
-        "<tr><th scope=\"row\"><a href=\"{link}\" rel=\"noreferrer\">{address}</a>{name}<td>{}<td class=\"why\">{}\
-         <td class=\"n j\">{jobs}<td class=\"n\">{latency}<td class=\"n p\">{probed}\
-         <td><details><summary>more</summary><dl>{}</dl></details>\n",
-        badges(row),
-        reason_and_containers(row),
-        details(row),
+        "<tr><th scope=\"row\"><a href=\"{scheme}{link}/info\" rel=\"noreferrer\">{address}</a>{name}<td>{badges}\
+         <td class=\"why\">{why}<td class=\"n j\">{jobs}<td class=\"n\">{latency}<td class=\"n p\">{probed}\
+         <td><details><summary>more</summary><dl>{details}</dl></details>\n"
     )
 }
 
@@ -158,15 +126,15 @@ fn badges(row: &NodeRow) -> String {
 }
 
 fn reason_and_containers(row: &NodeRow) -> String {
-    let reason = row.reason.as_deref().map(|reason| shown(reason, LONG));
-    let mut reason = reason.map_or(String::new(), |reason| format!("<div>{reason}</div>"));
-    if let Some(days) = row.certificate_days.filter(|days| *days < CERTIFICATE_DAYS) {
-        reason += &format!("<div>certificate expires in {days} days</div>");
-    }
-    match ids(row, MAX_IDS) {
-        ids if ids.is_empty() => reason,
-        ids => format!("{reason}<div class=\"c\">{ids}</div>"),
-    }
+    let reason = shown(row.reason.as_deref().unwrap_or_default(), LONG);
+    let days = row.certificate_days.filter(|days| *days < CERTIFICATE_DAYS);
+    let expiry: String = days
+        .iter()
+        .map(|days| format!("certificate expires in {days} days"))
+        .collect();
+    let ids = ids(row, MAX_IDS);
+    let [reason, expiry] = [reason, expiry].map(|text| around("<div>", &text, "</div>"));
+    format!("{reason}{expiry}{}", around("<div class=\"c\">", &ids, "</div>"))
 }
 
 fn ids(row: &NodeRow, max: usize) -> String {
@@ -174,41 +142,38 @@ fn ids(row: &NodeRow, max: usize) -> String {
     let ids = ids.collect::<Vec<_>>().join(", ");
     match row.containers.len().saturating_sub(max) + row.containers_left_out {
         0 => ids,
-        more => format!("{ids} and {} more", grouped(more)),
+        more => format!("{ids} and {} more", grouped(more as u64)),
     }
 }
 
 fn details(row: &NodeRow) -> String {
+    let public = row.public_address.as_deref().unwrap_or_default();
     let pending = row.pending.iter().flatten();
-    let pending: Vec<String> = pending
-        .map(|(name, jobs)| format!("{} {}", grouped(*jobs as usize), shown(name, SHORT)))
-        .collect();
+    let pending = pending.map(|(name, jobs)| format!("{} {}", grouped(*jobs), shown(name, SHORT)));
+    let containers = match row.containers.len() > MAX_IDS {
+        true => ids(row, MAX_IDS_IN_DETAILS),
+        false => String::new(),
+    };
     let facts = [
-        ("List", Some(row.source.name().to_owned())),
-        ("State since", Some(row.since.text.clone())),
+        ("List", row.source.name().to_owned()),
+        ("State since", row.since.text.clone()),
+        ("Clients get", shown(public, LONG)),
+        ("Pending jobs", pending.collect::<Vec<_>>().join(", ")),
+        ("Promises", grouped(row.promises)),
+        ("Speed", row.speed.map(speed).unwrap_or_default()),
         (
-            "Clients get",
-            row.public_address.as_deref().map(|address| shown(address, LONG)),
+            "Jobs finished in",
+            row.finish.map(|seconds| span(seconds as u64)).unwrap_or_default(),
         ),
-        ("Pending jobs", (!pending.is_empty()).then(|| pending.join(", "))),
-        ("Promises", Some(grouped(row.promises as usize))),
-        ("Speed", row.speed.map(speed)),
-        ("Jobs finished in", row.finish.map(|seconds| span(seconds as u64))),
         (
             "Certificate until",
-            row.certificate_expires.as_ref().map(|at| at.text.clone()),
+            row.certificate_expires.clone().map(String::from).unwrap_or_default(),
         ),
-        (
-            "Resources",
-            row.resources.as_deref().map(|resources| shown(resources, LONG)),
-        ),
-        (
-            "Containers",
-            (row.containers.len() > MAX_IDS).then(|| ids(row, MAX_IDS_IN_DETAILS)),
-        ),
+        ("Resources", shown(row.resources.as_deref().unwrap_or_default(), LONG)),
+        ("Containers", containers),
     ];
-    let facts = facts.into_iter().filter_map(|(name, value)| Some((name, value?)));
-    facts.map(|(name, value)| format!("<dt>{name}<dd>{value}")).collect()
+    let facts = facts.map(|(name, value)| around(&format!("<dt>{name}<dd>"), &value, ""));
+    facts.concat()
 }
 
 fn speed(speed: SpeedReport) -> String {
@@ -217,23 +182,18 @@ fn speed(speed: SpeedReport) -> String {
 }
 
 /// Links to the previous and the next page.
-fn pages(view: &View<'_>) -> String {
-    let filter = view.filter;
+fn pages(report: &StatusReport, filter: &Filter) -> String {
     let page = |name: &str, offset: usize| {
-        let mut link = view.link();
-        link.filter.offset = offset;
+        let link = filter.link(|to| to.offset = offset);
         format!("<a href=\"{link}#nodes\">{name}</a>")
     };
     let mut pages = String::new();
     if filter.offset > 0 {
         pages += &page("previous", filter.offset.saturating_sub(filter.n.max(1)));
     }
-    let next = filter.offset + view.report.nodes.len();
-    if next < view.report.matched && filter.n > 0 {
+    let next = filter.offset + report.nodes.len();
+    if next < report.matched && filter.n > 0 {
         pages += &page("next", next);
     }
-    match pages.is_empty() {
-        true => pages,
-        false => format!("<nav aria-label=\"Pages\">{pages}</nav>"),
-    }
+    around("<nav aria-label=\"Pages\">", &pages, "</nav>")
 }

@@ -29,7 +29,7 @@ fn page(changes: Value) -> String {
         n: DEFAULT_N as usize,
         ..Filter::default()
     };
-    to_html(&report, &filter, false)
+    to_html(&report, &filter)
 }
 
 #[test]

@@ -1,9 +1,8 @@
-//! Untrusted text, times, numbers and links as HTML.
-
-use std::fmt;
+//! Untrusted text, times and links as HTML.
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::status::numbers::span;
 use crate::status::report::Moment;
 use crate::status::{DEFAULT_N, Filter};
 use crate::util::text::escape;
@@ -11,7 +10,7 @@ use crate::util::text::escape;
 /// Returns untrusted text as HTML of at most about `max` bytes. Characters that are invisible or reorder other text are
 /// escaped as in Rust; characters with a meaning in HTML become entities.
 pub(super) fn shown(text: &str, max: usize) -> String {
-    let mut html = String::with_capacity(text.len().min(max));
+    let mut html = String::new();
     for char in text.chars() {
         if html.len() >= max {
             html.push('…');
@@ -27,10 +26,8 @@ pub(super) fn shown(text: &str, max: usize) -> String {
 
 /// Returns untrusted text as the value of an attribute. A browser sends it back unchanged.
 pub(super) fn attribute(text: &str) -> String {
-    let html = text
-        .chars()
-        .map(|char| entity(char).map_or_else(|| char.to_string(), str::to_owned));
-    html.collect()
+    let html = |char: char| entity(char).map_or_else(|| char.to_string(), str::to_owned);
+    text.chars().map(html).collect()
 }
 
 fn entity(char: char) -> Option<&'static str> {
@@ -44,38 +41,35 @@ fn entity(char: char) -> Option<&'static str> {
     }
 }
 
-/// Returns the URL of `/info` of the node at this address.
-pub(super) fn link_target(address: &str) -> String {
-    match address.contains("://") {
-        true => format!("{address}/info"),
-        false => format!("http://{address}/info"),
+/// Returns `inner` in an element, and nothing around nothing.
+pub(super) fn around(begin: &str, inner: &str, end: &str) -> String {
+    match inner.is_empty() {
+        true => String::new(),
+        false => format!("{begin}{inner}{end}"),
     }
 }
 
-/// A link to a page with this filter, as the value of an attribute.
-#[derive(Clone, Debug)]
-pub(super) struct Link {
-    pub(super) filter: Filter,
-    pub(super) is_paused: bool,
-}
-
-impl fmt::Display for Link {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let filter = &self.filter;
-        let encoded = |text: &String| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+impl Filter {
+    /// Returns a link to the first page of a changed filter, as the value of an attribute.
+    pub(super) fn link(&self, change: impl FnOnce(&mut Filter)) -> String {
+        let mut to = Filter {
+            offset: 0,
+            ..self.clone()
+        };
+        change(&mut to);
+        let encoded = |text: String| utf8_percent_encode(&text, NON_ALPHANUMERIC).to_string();
         let number = |number: usize, default: usize| (number != default).then(|| number.to_string());
         let parameters = [
-            ("n", number(filter.n, DEFAULT_N as usize)),
-            ("offset", number(filter.offset, 0)),
-            ("state", filter.state.map(|state| state.name().to_owned())),
-            ("q", filter.part.as_ref().map(encoded)),
-            ("container", filter.container.as_ref().map(encoded)),
-            ("refresh", self.is_paused.then(|| "off".to_owned())),
+            ("n", number(to.n, DEFAULT_N as usize)),
+            ("offset", number(to.offset, 0)),
+            ("state", to.state.map(|state| state.name().to_owned())),
+            ("q", to.part.map(encoded)),
+            ("container", to.container.map(encoded)),
+            ("refresh", to.is_paused.then(|| "off".to_owned())),
         ];
-        let parameters = parameters
-            .into_iter()
-            .filter_map(|(name, value)| Some(format!("{name}={}", value?)));
-        write!(f, "?{}", parameters.collect::<Vec<_>>().join("&amp;"))
+        let parameters = parameters.into_iter();
+        let parameters = parameters.filter_map(|(name, value)| Some(format!("{name}={}", value?)));
+        format!("?{}", parameters.collect::<Vec<_>>().join("&amp;"))
     }
 }
 
@@ -83,35 +77,6 @@ impl fmt::Display for Link {
 pub(super) fn time(at: &Moment) -> String {
     let (text, age) = (&at.text, span(at.age.as_secs()));
     format!("<time datetime=\"{text}\" title=\"{text}\">{age}</time>")
-}
-
-/// Returns seconds in a unit that is easy to read.
-pub(super) fn span(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        7_200..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
-    }
-}
-
-/// Returns a number with separators: 10,000.
-pub(super) fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
-}
-
-/// Returns a number and its noun.
-pub(super) fn plural(number: usize, noun: &str) -> String {
-    let s = if number == 1 { "" } else { "s" };
-    format!("{} {noun}{s}", grouped(number))
 }
 
 #[cfg(test)]
@@ -136,32 +101,14 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_durations_are_readable() {
-        assert_eq!(
-            [0, 999, 1_000, 1_234_567].map(grouped),
-            ["0", "999", "1,000", "1,234,567"]
-        );
-        assert_eq!(
-            [119, 120, 7_200, 172_800].map(span),
-            ["119 s", "2 min", "2 h", "2 days"]
-        );
-        assert_eq!([plural(1, "node"), plural(0, "node")], ["1 node", "0 nodes"]);
-    }
-
-    #[test]
     fn link_has_only_values_other_than_defaults() {
-        let filter = Filter {
+        let mut filter = Filter {
             n: DEFAULT_N as usize,
             part: Some("a&b".to_owned()),
             ..Filter::default()
         };
-        let mut link = Link {
-            filter,
-            is_paused: false,
-        };
-        assert_eq!(link.to_string(), "?q=a%26b");
-        link.is_paused = true;
-        link.filter.offset = 7;
-        assert_eq!(link.to_string(), "?offset=7&amp;q=a%26b&amp;refresh=off");
+        assert_eq!(filter.link(|_| {}), "?q=a%26b");
+        filter.is_paused = true;
+        assert_eq!(filter.link(|to| to.offset = 7), "?offset=7&amp;q=a%26b&amp;refresh=off");
     }
 }
