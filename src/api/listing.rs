@@ -10,7 +10,9 @@ use crate::response::{Listing, MAX_PAGE_BYTES};
 /// Lists the resources of the nodes that run all of `containers`; of these containers only, if there are any.
 pub(super) fn resources(registry: &Registry, containers: &[String], page: Page) -> Listing {
     let mut pager = Pager::new(containers, page);
-    registry.visit_resources(containers, |node| pager.offer(node.public, node.entries));
+    registry.visit_resources(containers, |node| {
+        pager.offer(node.public, node.entries.iter().map(|(id, known)| (id, &known.text)));
+    });
     pager.into_listing()
 }
 
@@ -25,7 +27,7 @@ pub(super) fn support(
     let mut pager = Pager::new(containers, page);
     registry.visit_resources(containers, |node| {
         if let Some(entries) = by_addr.get(node.addr) {
-            pager.offer(node.addr, entries);
+            pager.offer(node.addr, entries.iter().map(|(id, text)| (id, text)));
         }
     });
     pager.into_listing()
@@ -55,18 +57,16 @@ impl<'a> Pager<'a> {
         }
     }
 
-    fn is_wanted(&self, id: &ContainerId) -> bool {
-        self.containers.is_empty() || self.containers.iter().any(|wanted| wanted == id.as_str())
-    }
-
-    fn offer(&mut self, addr: &NodeAddr, entries: &Entries) {
-        if !entries.iter().any(|(id, _)| self.is_wanted(id)) || !self.seen.insert(addr.clone()) {
+    fn offer<'e>(&mut self, addr: &NodeAddr, entries: impl Iterator<Item = (&'e ContainerId, &'e Arc<str>)>) {
+        let containers = self.containers;
+        let is_wanted = |id: &ContainerId| containers.is_empty() || containers.iter().any(|other| other == id.as_str());
+        let mut entries = entries.filter(|(id, _)| is_wanted(id)).peekable();
+        if entries.peek().is_none() || !self.seen.insert(addr.clone()) {
             return;
         }
         let has_room = self.nodes.len() < self.page.n as usize && self.bytes < MAX_PAGE_BYTES;
         if self.total >= self.page.offset as usize && has_room {
-            let wanted = entries.iter().filter(|(id, _)| self.is_wanted(id));
-            let wanted: Entries = wanted.cloned().collect();
+            let wanted: Entries = entries.map(|(id, text)| (id.clone(), text.clone())).collect();
             self.bytes += wanted.iter().map(|(_, text)| text.len()).sum::<usize>();
             self.nodes.push((addr.clone(), wanted));
         }

@@ -64,7 +64,7 @@ impl Poller {
 
     fn keep(&mut self, id: NodeId, addr: NodeAddr, rank: Rank, attributes: Attributes, now: Instant) {
         let is_draining = attributes.is_draining;
-        let former = self.registry.relist(id, addr, rank).unwrap_or(rank);
+        let former = self.registry.relist(id, addr, rank);
         let was_draining = self.registry.set_attributes(id, attributes);
         let Some(probing) = self.nodes.get_mut(&id) else {
             return;

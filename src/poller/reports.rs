@@ -12,7 +12,7 @@ use super::schedule::RECHECK_AFTER;
 use super::{Cause, LIMITED_INTERVALS, Poller, Report};
 use crate::metrics::{Label, ProbeOutcome};
 use crate::node::{NodeInfo, Source};
-use crate::registry::{Health, MAX_CONTAINERS, MAX_TEXT_BYTES, NodeId, NodeState};
+use crate::registry::{Health, MAX_CONTAINERS, MAX_TEXT_BYTES, NodeId, NodeState, PendingByType};
 
 /// How long a node is rechecked each second after an error of the local network stack: another node is then probed
 /// after 1 s, and has 3 s to respond.
@@ -193,7 +193,9 @@ impl Poller {
         let omitted = self
             .registry
             .up(probe.id, probe.number, &info.containers, pending, probe.now);
-        self.registry.set_pending(probe.id, info);
+        let by_type = PendingByType::of(&info.pending);
+        self.registry
+            .note(probe.id, probe.now, |record| record.pending = Some(by_type));
         if let Some(failures) = self.failures_of(probe) {
             failures.responded(probe.id, probe.node.rank);
         }

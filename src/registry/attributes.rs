@@ -5,41 +5,25 @@ use std::collections::HashSet;
 use super::order::Place;
 use super::select::{MAX_PAGE, Page, Seen, TooDeep, View, select, select_any};
 use super::state::{Asking, State};
-use super::{Health, NodeId, NodeRecord, READ_AT_ONCE, Registry};
+use super::{NodeId, READ_AT_ONCE, Registry};
 use crate::node::{Attributes, NodeAddr};
-
-/// The highest bits of a key have the class of a node. The rest is a time in nanoseconds, enough for 146 years, or a
-/// number of pending jobs.
-const CLASS_SHIFT: u32 = 62;
-pub(super) const MAX_KEY: u64 = (1 << CLASS_SHIFT) - 1;
-
-/// The key later by this many nanoseconds, in the same class.
-pub(super) fn later(key: u64, nanos: u64) -> u64 {
-    key & !MAX_KEY | (key & MAX_KEY).saturating_add(nanos).min(MAX_KEY)
-}
-
-impl NodeRecord {
-    /// The address that clients get.
-    pub fn public_addr(&self) -> &NodeAddr {
-        self.attributes.public.as_ref().unwrap_or(&self.addr)
-    }
-
-    /// Whether the router returns the node to clients.
-    pub fn is_available(&self) -> bool {
-        self.health.is_available() && !self.attributes.is_draining
-    }
-
-    /// The class in which the node ranks: responding nodes, responding backups, doubted nodes, doubted backups.
-    pub(super) fn class(&self) -> u64 {
-        let is_doubted = self.health == Health::Doubted;
-        (u64::from(is_doubted) * 2 + u64::from(self.attributes.is_backup)) << CLASS_SHIFT
-    }
-}
 
 impl Registry {
     /// Changes the attributes of a node, which keeps its state and its speed. Returns whether it was draining before.
     pub fn set_attributes(&self, id: NodeId, attributes: Attributes) -> bool {
-        self.lock().set_attributes(id, attributes)
+        let mut state = self.lock();
+        let Some(node) = state.nodes.get_mut(id) else {
+            return false;
+        };
+        let has_alias = attributes.public.is_some();
+        let (is_draining, is_backup) = (attributes.is_draining, attributes.is_backup);
+        let former = std::mem::replace(&mut node.record.attributes, attributes);
+        state.aliases += usize::from(has_alias);
+        state.aliases -= usize::from(former.public.is_some());
+        if (is_draining, is_backup) != (former.is_draining, former.is_backup) {
+            state.reenter(id);
+        }
+        former.is_draining
     }
 
     /// Selects the nodes of a page. Of several nodes with one address for clients only the first is selected.
@@ -48,7 +32,7 @@ impl Registry {
     /// As [`select`].
     pub(super) fn select_distinct(&self, view: &View, page: Page, asking: Asking) -> Result<Vec<Seen>, TooDeep> {
         let private = |some: &[Place]| self.lock().seen(some, asking);
-        if !self.lock().has_aliases() {
+        if self.lock().aliases == 0 {
             return select(view, page, private);
         }
         let (offset, n) = (page.offset as usize, page.n.min(MAX_PAGE) as usize);
@@ -86,34 +70,6 @@ impl Registry {
 }
 
 impl State {
-    fn set_attributes(&mut self, id: NodeId, attributes: Attributes) -> bool {
-        let Some(node) = self.nodes.get_mut(id) else {
-            return false;
-        };
-        self.aliases += usize::from(attributes.public.is_some());
-        let former = std::mem::replace(&mut node.record.attributes, attributes);
-        self.aliases -= usize::from(former.public.is_some());
-        match (former.is_draining, node.record.attributes.is_draining) {
-            (false, true) => {
-                let withheld = self.leave_orders(id);
-                if let Some(node) = self.nodes.get_mut(id) {
-                    node.withheld = withheld;
-                }
-            }
-            (true, false) => {
-                if let Some(withheld) = node.withheld.take() {
-                    self.enter(id, withheld.tie, &withheld.running);
-                }
-            }
-            _ => drop(self.update_key(id)),
-        }
-        former.is_draining
-    }
-
-    fn has_aliases(&self) -> bool {
-        self.aliases > 0
-    }
-
     /// The addresses of these nodes for clients, without those of nodes that have left.
     pub(super) fn public_addrs(&self, ids: impl Iterator<Item = NodeId>) -> Vec<NodeAddr> {
         let addr = |id| Some(self.nodes.get(id)?.record.public_addr().clone());
@@ -126,7 +82,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
     use std::time::{Duration, Instant};
 
-    use super::super::{PromisePolicy, Purpose};
+    use super::super::{Health, PromisePolicy, Purpose};
     use super::*;
     use crate::client::Client;
     use crate::node::{NodeInfo, Rank, parse_list};

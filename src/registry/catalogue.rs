@@ -35,12 +35,15 @@ const MIN_EXCESS: usize = 2;
 /// Images kept for one id. Two images are a conflict already, and an untrusted node cannot make the list longer.
 const MAX_IMAGES: usize = 4;
 
-/// The image with which a node runs a container: its number in the container's list plus 1, or 0 if the node states
-/// none or the list is full.
-pub(super) type ImageSlot = u8;
+/// The image with which nodes run a container. The catalogue and each of these nodes refer to it, so the references
+/// count the nodes.
+type Image = Arc<Arc<str>>;
 
 /// Number of a container in the catalogue, while at least one available node runs it.
 pub(super) type Index = Key;
+
+/// A container that a node runs, and its image. `None`: the node states none, or the container has too many.
+pub(super) type Run = (Index, Option<Image>);
 
 /// What `/containers` shows of one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,16 +60,9 @@ pub struct Summary {
 }
 
 #[derive(Debug)]
-struct Image {
-    text: Arc<str>,
-    /// A slot without nodes is reused.
-    nodes: usize,
-}
-
-#[derive(Debug)]
-pub(super) struct Container {
+struct Container {
     id: ContainerId,
-    pub(super) order: Order,
+    order: Order,
     /// The only Explorer address that runs it; `None` for ids that several addresses or a listed node have run.
     owner: Option<IpAddr>,
     /// Bytes of the id and of the descriptions, as JSON has them.
@@ -101,69 +97,18 @@ pub(super) struct Catalogue {
 }
 
 impl Catalogue {
-    pub(super) fn find(&self, id: &str) -> Option<&Container> {
-        self.containers.get(self.index(id)?)
+    /// The nodes that run a container.
+    pub(super) fn order(&self, id: &str) -> Option<&Order> {
+        Some(&self.containers.get(self.index(id)?)?.order)
     }
 
     pub(super) fn index(&self, id: &str) -> Option<Index> {
         self.by_id.get(id).copied()
     }
 
-    pub(super) fn get_mut(&mut self, index: Index) -> Option<&mut Container> {
-        self.containers.get_mut(index)
-    }
-
     /// The id of a container.
     pub(super) fn id(&self, index: Index) -> Option<ContainerId> {
         Some(self.containers.get(index)?.id.clone())
-    }
-
-    /// A container as this node reported it.
-    pub(super) fn running(&self, index: Index, node: NodeId, image: ImageSlot) -> Option<Running> {
-        let container = self.containers.get(index)?;
-        let text = container.texts.iter().find(|candidate| candidate.node == node);
-        let image = usize::from(image)
-            .checked_sub(1)
-            .and_then(|at| container.images.get(at));
-        Some(Running {
-            id: container.id.clone(),
-            description: text.map(|candidate| Arc::clone(&candidate.text)),
-            image: image.map(|image| Arc::clone(&image.text)),
-        })
-    }
-
-    /// Counts a node that runs the container with this image.
-    pub(super) fn claim_image(&mut self, index: Index, image: Option<&Arc<str>>) -> ImageSlot {
-        let (Some(container), Some(text)) = (self.containers.get_mut(index), image) else {
-            return 0;
-        };
-        let images = &mut container.images;
-        let known = images.iter().position(|image| image.text == *text);
-        let at = known.or_else(|| images.iter().position(|image| image.nodes == 0));
-        let at = at.unwrap_or(images.len());
-        match images.get_mut(at) {
-            Some(image) if known.is_some() => image.nodes += 1,
-            Some(image) => (image.text, image.nodes) = (Arc::clone(text), 1),
-            None if at == MAX_IMAGES => return 0,
-            None => images.push(Image {
-                text: Arc::clone(text),
-                nodes: 1,
-            }),
-        }
-        at as ImageSlot + 1
-    }
-
-    /// Takes a node out of the counts of the images with which it ran these containers.
-    pub(super) fn release_images(&mut self, runs: &[Index], images: &[ImageSlot]) {
-        for (index, image) in runs.iter().zip(images) {
-            let at = usize::from(*image).checked_sub(1);
-            let images = self.containers.get_mut(*index).map(|container| &mut container.images);
-            if let (Some(at), Some(images)) = (at, images)
-                && let Some(image) = images.get_mut(at)
-            {
-                image.nodes -= 1;
-            }
-        }
     }
 
     /// Returns summaries of at most `most` containers after `after`, by id.
@@ -176,10 +121,51 @@ impl Catalogue {
             .collect()
     }
 
-    /// Returns the index of `id`, which is added if it is new; `None` if the catalogue is full for a node of this rank.
-    pub(super) fn enter(&mut self, id: &ContainerId, rank: Rank) -> Option<Index> {
-        let owner = rank.explorer_ip();
-        if let Some(index) = self.by_id.get(id).copied() {
+    /// Moves a node to its place in the order of a container that it reports. Adds a new container. Returns `None` if the
+    /// catalogue is full for a node of this rank.
+    pub(super) fn enter(
+        &mut self,
+        reported: &Running,
+        node: NodeId,
+        rank: Rank,
+        from: Option<Place>,
+        to: Place,
+    ) -> Option<Run> {
+        let index = self.find_or_add(&reported.id, rank.explorer_ip())?;
+        self.move_node(index, from, to);
+        let text = reported.description.clone();
+        self.describe(index, node, text.map(|text| Candidate { rank, node, text }));
+        let container = self.containers.get_mut(index)?;
+        let image = reported.image.as_ref().and_then(|image| container.claim(image));
+        Some((index, image))
+    }
+
+    /// Moves a node within the order of a container that it runs.
+    pub(super) fn move_node(&mut self, index: Index, from: Option<Place>, to: Place) {
+        if let Some(container) = self.containers.get_mut(index) {
+            from.iter().for_each(|from| container.order.remove(*from));
+            container.order.insert(to);
+        }
+    }
+
+    /// Takes a node out of a container that it no longer runs. Returns the container as the node reported it.
+    pub(super) fn leave(&mut self, (index, image): Run, node: NodeId, place: Place) -> Option<Running> {
+        let container = self.containers.get_mut(index)?;
+        container.order.remove(place);
+        let running = Running {
+            id: container.id.clone(),
+            description: container.text_of(node).cloned(),
+            image: image.as_deref().cloned(),
+        };
+        match container.order.len() {
+            0 => self.remove(index),
+            _ => self.describe(index, node, None),
+        }
+        Some(running)
+    }
+
+    fn find_or_add(&mut self, id: &ContainerId, owner: Option<IpAddr>) -> Option<Index> {
+        if let Some(index) = self.index(id.as_str()) {
             if self.containers.get(index)?.owner != owner {
                 self.set_owner(index, None);
             }
@@ -212,16 +198,17 @@ impl Catalogue {
     }
 
     fn add(&mut self, id: &ContainerId, owner: Option<IpAddr>) -> Index {
+        let bytes = json_len(id.as_str());
         let index = self.containers.insert(Container {
             id: id.clone(),
             order: Order::default(),
             owner: None,
-            bytes: 0,
+            bytes,
             texts: Vec::new(),
             images: Vec::new(),
         });
+        self.text_bytes += bytes;
         self.by_id.insert(id.clone(), index);
-        self.recount(index);
         self.set_owner(index, owner);
         index
     }
@@ -263,59 +250,27 @@ impl Catalogue {
         }
     }
 
-    /// Updates the bytes of a container whose texts have changed.
-    fn recount(&mut self, index: Index) {
-        let Some(container) = self.containers.get_mut(index) else {
-            return;
-        };
-        let bytes = json_len(container.id.as_str()) + container.distinct_text_bytes();
-        let old = std::mem::replace(&mut container.bytes, bytes);
-        let owner = container.owner;
-        self.text_bytes = self.text_bytes - old + bytes;
-        self.change_share(owner, |share| share.weight = share.weight - old + bytes);
-    }
-
-    /// Removes a node of this rank, which was at `place`, from the container.
-    pub(super) fn leave(&mut self, index: Index, node: NodeId, rank: Rank, place: Place) {
-        self.describe(index, node, rank, None);
-        let Some(container) = self.containers.get_mut(index) else {
-            return;
-        };
-        container.order.remove(place);
-        if container.order.len() == 0 {
-            self.remove(index);
-        }
-    }
-
-    /// Changes the rank of a node that runs the container.
-    pub(super) fn rerank(&mut self, index: Index, node: NodeId, rank: Rank) {
-        if rank.is_listed() {
-            self.set_owner(index, None);
-        }
-        let Some(container) = self.containers.get_mut(index) else {
-            return;
-        };
-        if let Some(candidate) = container.texts.iter_mut().find(|candidate| candidate.node == node) {
-            candidate.rank = rank;
-            container.texts.sort_by_key(|candidate| candidate.rank);
-        }
-    }
-
     /// Replaces the description that a node provides.
-    pub(super) fn describe(&mut self, index: Index, node: NodeId, rank: Rank, text: Option<&Arc<str>>) {
+    fn describe(&mut self, index: Index, node: NodeId, new: Option<Candidate>) {
         let room = MAX_TEXT_BYTES.saturating_sub(self.text_bytes);
         let Some(container) = self.containers.get_mut(index) else {
             return;
         };
-        let known = container.texts.iter().find(|candidate| candidate.node == node);
-        if known.map(|candidate| &candidate.text) == text {
+        if container.text_of(node) == new.as_ref().map(|new| &new.text) {
             return;
         }
-        container.texts.retain(|candidate| candidate.node != node);
-        if let Some(text) = text {
-            container.offer(node, rank, text, room);
+        container.texts.retain(|known| known.node != node);
+        if let Some(new) = new.filter(|new| new.rank.is_listed() || json_len(&new.text) <= room) {
+            let at = container.texts.partition_point(|known| known.rank < new.rank);
+            container.texts.insert(at, new);
+            container.texts.truncate(MAX_CANDIDATES);
         }
-        self.recount(index);
+        let texts = container.texts.iter().map(|known| json_len(&known.text));
+        let bytes = json_len(container.id.as_str()) + texts.sum::<usize>();
+        let old = std::mem::replace(&mut container.bytes, bytes);
+        let owner = container.owner;
+        self.text_bytes = self.text_bytes - old + bytes;
+        self.change_share(owner, |share| share.weight = share.weight - old + bytes);
     }
 }
 
@@ -328,37 +283,28 @@ impl Container {
             images: self
                 .images
                 .iter()
-                .filter(|image| image.nodes > 0)
-                .map(|image| (Arc::clone(&image.text), image.nodes))
+                .map(|image| (Arc::clone(&**image), Arc::strong_count(image) - 1))
+                .filter(|(_, nodes)| *nodes > 0)
                 .collect(),
         }
     }
 
-    fn offer(&mut self, node: NodeId, rank: Rank, text: &Arc<str>, room: usize) {
-        let at = self.texts.partition_point(|candidate| candidate.rank < rank);
-        if at >= MAX_CANDIDATES {
-            return;
-        }
-        let same = self.texts.iter().find(|candidate| candidate.text == *text);
-        let text = Arc::clone(same.map_or(text, |candidate| &candidate.text));
-        if same.is_none() && json_len(&text) > room && !rank.is_listed() {
-            return;
-        }
-        self.texts.insert(at, Candidate { rank, node, text });
-        self.texts.truncate(MAX_CANDIDATES);
+    fn text_of(&self, node: NodeId) -> Option<&Arc<str>> {
+        let known = self.texts.iter().find(|known| known.node == node)?;
+        Some(&known.text)
     }
 
-    /// A text that several candidates share counts once, because it is stored once.
-    fn distinct_text_bytes(&self) -> usize {
-        let shared = |i: usize| {
-            self.texts[..i]
-                .iter()
-                .any(|other| Arc::ptr_eq(&other.text, &self.texts[i].text))
-        };
-        (0..self.texts.len())
-            .filter(|i| !shared(*i))
-            .map(|i| json_len(&self.texts[i].text))
-            .sum()
+    /// Returns the stored image for a node that refers to it. `None` if nodes use too many other images.
+    fn claim(&mut self, image: &Arc<str>) -> Option<Image> {
+        if let Some(known) = self.images.iter().find(|known| ***known == *image) {
+            return Some(Arc::clone(known));
+        }
+        self.images.retain(|known| Arc::strong_count(known) > 1);
+        (self.images.len() < MAX_IMAGES).then(|| {
+            let new = Arc::new(Arc::clone(image));
+            self.images.push(Arc::clone(&new));
+            new
+        })
     }
 }
 

@@ -30,18 +30,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::client::Client;
-use crate::node::{NodeAddr, NodeInfo, Rank, Running, Source};
+use crate::node::{NodeAddr, Rank, Running, Source};
 use crate::util::arena::Key;
 pub use catalogue::{MAX_CONTAINERS, MAX_TEXT_BYTES, Summary};
 pub use health::{Health, NodeState};
-use node::NodeReport;
+use node::Node;
 pub use pending::PendingByType;
 use promises::{Cell, subnet};
 pub use record::NodeRecord;
-pub use resources::{ResourceNode, ResourceReport};
+use resources::NodeResources;
+pub use resources::{KnownEntries, ResourceNode, ResourceReport};
 pub use select::{MAX_PAGE, Page, TooDeep};
 use speed::{FleetSpeed, Time};
-pub use standing::{NodeView, Runners};
+pub use standing::NodeView;
 pub use state::Withdrawn;
 use state::{Asking, State};
 
@@ -178,86 +179,129 @@ impl Registry {
 
     /// Adds a node of which nothing is known yet. The caller keeps nodes distinct.
     pub fn insert(&self, addr: NodeAddr, rank: Rank, now: Instant) -> NodeId {
-        self.lock().insert(NodeRecord::new(addr, rank, now))
+        let mut state = self.lock();
+        let node = Node::new(
+            NodeRecord::new(addr, rank, now),
+            state.removal_epoch,
+            &state.fleet.speed,
+        );
+        state.nodes.insert(node)
     }
 
     /// Removes a node.
     pub fn remove(&self, id: NodeId) {
-        self.lock().remove(id);
+        let mut state = self.lock();
+        let _ = state.leave(id);
+        if let Some(node) = state.nodes.remove(id) {
+            state.removal_epoch += 1;
+            state.aliases -= usize::from(node.record.attributes.public.is_some());
+            state.resource_bytes -= node.resources.as_ref().map_or(0, NodeResources::bytes);
+            state.extras.replace(id.index(), []);
+        }
     }
 
-    /// Changes what a node is listed as: its spelling and its rank. Returns its former rank if one of them changed.
-    pub fn relist(&self, id: NodeId, addr: NodeAddr, rank: Rank) -> Option<Rank> {
-        self.lock().relist(id, addr, rank)
+    /// Changes what a node is listed as: its spelling and its rank. Returns its former rank.
+    pub fn relist(&self, id: NodeId, addr: NodeAddr, rank: Rank) -> Rank {
+        let mut state = self.lock();
+        let Some(node) = state.nodes.get_mut(id) else {
+            return rank;
+        };
+        node.record.addr = addr;
+        let former = std::mem::replace(&mut node.record.rank, rank);
+        if former != rank {
+            state.reenter(id);
+        }
+        former
     }
 
-    /// Begins a round: learns from the records what is typical, and draws another order of equal nodes.
+    /// Begins a round: learns from the records what is typical, and draws another order of equal nodes. Without any
+    /// record the last fleet speed is kept.
     pub fn begin_round(&self) {
         let (mut listed, mut explorer) = (Vec::new(), Vec::new());
-        // The lock is released between the parts and while they are sorted.
-        for from in (0..).step_by(READ_AT_ONCE) {
-            let Some(some) = self.lock().records(from, READ_AT_ONCE) else {
-                break;
-            };
-            for (is_listed, record) in some {
-                if is_listed { &mut listed } else { &mut explorer }.push(record);
-            }
-        }
+        self.visit_nodes(|_, node| match node.record.rank.is_listed() {
+            true => listed.extend(node.work.record()),
+            false => explorer.extend(node.work.record()),
+        });
+        // Sorts without the lock.
         let speed = FleetSpeed::of(listed, explorer);
-        self.lock().begin_round(speed);
+        let mut state = self.lock();
+        state.round += 1;
+        state.fleet.speed = speed.unwrap_or(state.fleet.speed);
     }
 
     /// Records that a probe is about to be sent to a node, and returns its number. That probe will not report promises
     /// made from now on.
     pub fn begin_probe(&self, id: NodeId, now: Instant) -> u32 {
-        self.lock().begin_probe(id, self.time(now))
+        self.lock().nodes.get_mut(id).map_or(0, |node| {
+            node.last_sent = node.last_sent.wrapping_add(1);
+            node.work.probe_sent(self.time(now));
+            node.last_sent
+        })
     }
 
     /// Applies the report of probe number `probe`: the node is available, runs these containers, and has this much
     /// weighted work pending. Returns how many containers the full catalogue omitted.
     pub fn up(&self, id: NodeId, probe: u32, running: &[Running], pending: u64, now: Instant) -> usize {
-        let mut state = self.lock();
-        let report = NodeReport {
-            probe,
-            running,
-            pending,
-            tie: self.keys.hash_one((state.round(), id.index())) as u32,
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let Some(node) = state.nodes.get_mut(id) else {
+            return 0;
         };
-        state.up(id, report, self.time(now), now)
-    }
-
-    /// Stores what a successful probe reported beside containers and load.
-    pub fn set_pending(&self, id: NodeId, info: &NodeInfo) {
-        self.lock().set_pending(id, &info.pending);
+        node.apply(probe, pending, &state.fleet, self.time(now));
+        node.record.change(now, |record| record.health = Health::Up);
+        state.extras.replace(id.index(), node.extras(state.fleet.interval));
+        let tie = self.keys.hash_one((state.round, id.index())) as u32;
+        state.enter(id, tie, running)
     }
 
     /// The health of a node.
     pub fn health(&self, id: NodeId) -> Option<Health> {
-        self.lock().record(id).map(NodeRecord::health)
+        Some(self.lock().nodes.get(id)?.record.health())
     }
 
-    /// Sets the health of a node. A node that becomes unavailable keeps its promises until it reports again. Returns
-    /// what [`Registry::put_back`] needs. Only [`Registry::up`] and [`Registry::put_back`] make a node available.
+    /// Sets the health of a node. A node that becomes unavailable leaves all orders, and keeps its promises until it
+    /// reports again. Returns what [`Registry::put_back`] needs. Only [`Registry::up`] and [`Registry::put_back`] make a
+    /// node available.
     pub fn set_health(&self, id: NodeId, health: Health, now: Instant) -> Option<Withdrawn> {
-        self.lock().set_health(id, health, now)
+        let mut state = self.lock();
+        let record = &mut state.nodes.get_mut(id)?.record;
+        record.change(now, |record| record.health = health);
+        if health.is_available() {
+            state.update_key(id);
+            return None;
+        }
+        record.pending = None;
+        state.leave(id)
     }
 
     /// Makes a node that was marked down available again, as [`Health::Doubted`].
     pub fn put_back(&self, id: NodeId, withdrawn: &Withdrawn, now: Instant) {
-        self.lock().put_back(id, withdrawn, now);
+        let mut state = self.lock();
+        let record = state.nodes.get_mut(id).map(|node| &mut node.record);
+        if let Some(record) = record.filter(|record| !record.health.is_available()) {
+            record.change(now, |record| record.health = Health::Doubted);
+            state.enter(id, withdrawn.tie, &withdrawn.running);
+        }
     }
 
     /// Changes the record of a node under the lock.
     pub fn note<T>(&self, id: NodeId, now: Instant, change: impl FnOnce(&mut NodeRecord) -> T) -> Option<T> {
-        Some(self.lock().record_mut(id)?.change(now, change))
+        Some(self.lock().nodes.get_mut(id)?.record.change(now, change))
     }
 
     /// Shows each record to `visit`, in no order. The lock is released between the slices.
     pub fn visit(&self, mut visit: impl FnMut(NodeId, &NodeRecord)) {
-        let mut slices = (0..).step_by(READ_AT_ONCE);
-        while let Some(from) = slices.next()
-            && self.lock().visit(from, READ_AT_ONCE, &mut visit).is_some()
-        {}
+        self.visit_nodes(|id, node| visit(id, &node.record));
+    }
+
+    fn visit_nodes(&self, mut visit: impl FnMut(NodeId, &Node)) {
+        for from in (0..).step_by(READ_AT_ONCE) {
+            let state = self.lock();
+            let Some(nodes) = state.nodes.slice(from, READ_AT_ONCE) else {
+                return;
+            };
+            nodes.for_each(|(id, node)| visit(id, node));
+        }
     }
 
     /// Returns the nodes of a page that run all of `containers`, earliest expected completion first. Promises the first
@@ -291,7 +335,7 @@ impl Registry {
             // A change of an order copies what a reader still holds.
             drop(view);
             let mut state = self.lock();
-            let is_unchanged = state.removal_epoch() == removal_epoch && (!promises || state.is_seen(first, asking));
+            let is_unchanged = state.removal_epoch == removal_epoch && (!promises || state.is_seen(first, asking));
             if is_unchanged || attempt == MAX_ATTEMPTS {
                 let ids = state.still_there(&selected, removal_epoch);
                 let answer = state.public_addrs(ids.iter().copied());
@@ -313,7 +357,10 @@ impl Registry {
     pub fn containers(&self) -> Vec<Summary> {
         let mut all: Vec<Summary> = Vec::new();
         loop {
-            let some = self.lock().summaries(all.last().map(|last| &last.id), READ_AT_ONCE);
+            let some = self
+                .lock()
+                .catalogue
+                .summaries(all.last().map(|last| &last.id), READ_AT_ONCE);
             if some.is_empty() {
                 return all;
             }
@@ -332,7 +379,7 @@ impl Registry {
     pub fn totals(&self) -> Totals {
         let mut totals = Totals {
             conflicting_containers: self.conflicts().len(),
-            promises: self.lock().promises_made(),
+            promises: self.lock().promises_made,
             ..Totals::default()
         };
         self.visit(|_, record| totals.count(record));

@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use super::attributes::MAX_KEY;
-use super::catalogue::{ImageSlot, Index};
+use super::catalogue::{Index, Run};
 use super::order::Place;
 use super::promises::{Cell, Promises};
-use super::record::NodeRecord;
+use super::record::{MAX_KEY, NodeRecord};
 use super::resources::NodeResources;
 use super::speed::{Count, FleetSpeed, Time, Work};
 use super::state::Withdrawn;
-use crate::node::Running;
 
 /// What the registry knows of the whole fleet, and its settings.
 #[derive(Debug)]
@@ -40,36 +38,44 @@ pub(super) struct Node {
     /// Present while the node is draining, but would be available.
     pub(super) withheld: Option<Withdrawn>,
     /// Sorted.
-    pub(super) runs: Box<[Index]>,
-    /// For each of `runs` the image, as the catalogue numbers it.
-    pub(super) images: Box<[ImageSlot]>,
+    pub(super) runs: Box<[Run]>,
     /// Present from the first time that its resources are to be polled.
     pub(super) resources: Option<NodeResources>,
 }
 
-/// What a probe found.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct NodeReport<'a> {
-    pub(super) probe: u32,
-    pub(super) running: &'a [Running],
-    /// Weighted.
-    pub(super) pending: u64,
-    /// The order among equal nodes.
-    pub(super) tie: u32,
-}
-
 impl Node {
+    pub(super) fn new(record: NodeRecord, removal_epoch: u64, speed: &FleetSpeed) -> Self {
+        Self {
+            record,
+            removal_epoch,
+            last_sent: 0,
+            last_reported: 0,
+            pending: 0,
+            work: Work::new(speed),
+            promises: None,
+            place: None,
+            withheld: None,
+            runs: Box::default(),
+            resources: None,
+        }
+    }
+
+    /// Whether the node is available and runs this container.
+    pub(super) fn runs(&self, container: Index) -> bool {
+        self.runs.binary_search_by_key(&container, |(run, _)| *run).is_ok()
+    }
+
     /// Open promises in the shared order.
     pub(super) fn promised(&self, interval: Duration) -> u64 {
         let cap = self.work.cap(interval);
         self.promises.as_ref().map_or(0, |promises| promises.count(cap))
     }
 
-    /// The cells with promises above their cap.
-    pub(super) fn crowded(&self, interval: Duration) -> Vec<Cell> {
+    /// The cells with promises above their cap, each with the nanoseconds that these jobs take.
+    pub(super) fn extras(&self, interval: Duration) -> impl Iterator<Item = (Cell, u64)> + '_ {
         let cap = self.work.cap(interval);
-        let promises = self.promises.iter();
-        promises.flat_map(|promises| promises.crowded(cap)).collect()
+        let extras = self.promises.iter().flat_map(move |promises| promises.extras(cap));
+        extras.map(|(cell, extra)| (cell, self.work.nanos_of(extra)))
     }
 
     /// Promises of one cell above its cap.
@@ -117,14 +123,14 @@ impl Node {
         is_extra
     }
 
-    /// Applies a report.
-    pub(super) fn apply(&mut self, report: &NodeReport<'_>, fleet: &Fleet, now: Time) {
-        self.last_reported = report.probe;
-        self.pending = report.pending;
+    /// Applies the report of a probe, with `pending` weighted jobs.
+    pub(super) fn apply(&mut self, probe: u32, pending: u64, fleet: &Fleet, now: Time) {
+        self.last_reported = probe;
+        self.pending = pending;
         let promises = self.promises.as_mut();
         let count = Count {
-            pending: report.pending as f64 / f64::from(fleet.weight),
-            promised: promises.map_or(0, |promises| promises.end_before(report.probe)),
+            pending: pending as f64 / f64::from(fleet.weight),
+            promised: promises.map_or(0, |promises| promises.end_before(probe)),
         };
         let bounds = fleet.speed.bounds(self.record.rank.is_listed(), fleet.max_speedup);
         self.work.learn(count, bounds, &fleet.speed);

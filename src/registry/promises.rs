@@ -77,10 +77,10 @@ impl Promises {
         self.before[cell].saturating_add(self.after[cell]).saturating_sub(cap)
     }
 
-    /// The cells with promises above the cap.
-    pub(super) fn crowded(&self, cap: u16) -> impl Iterator<Item = Cell> + '_ {
+    /// The cells with promises above the cap, each with their number.
+    pub(super) fn extras(&self, cap: u16) -> impl Iterator<Item = (Cell, u16)> + '_ {
         let cells = self.cells().enumerate();
-        cells.filter_map(move |(cell, count)| (count > cap).then_some(Cell(cell)))
+        cells.filter_map(move |(cell, count)| (count > cap).then(|| (Cell(cell), count - cap)))
     }
 
     /// Adds a promise made after probe number `last_sent` was sent.
@@ -138,8 +138,12 @@ impl Extras {
         self.0.iter().map(HashMap::len).sum()
     }
 
-    pub(super) fn clear(&mut self, cell: Cell, slot: u32) {
-        self.0[cell.0].remove(&slot);
+    /// Replaces the entries of a node.
+    pub(super) fn replace(&mut self, slot: u32, nanos: impl IntoIterator<Item = (Cell, u64)>) {
+        for nodes in &mut self.0 {
+            nodes.remove(&slot);
+        }
+        nanos.into_iter().for_each(|(cell, nanos)| self.set(cell, slot, nanos));
     }
 }
 
@@ -213,13 +217,13 @@ mod tests {
         assert_eq!(promises.count(CAP), 9);
         assert_eq!(promises.extra(Cell(7), CAP), 2);
         assert_eq!(promises.extra(Cell(8), CAP), 0);
-        assert!(promises.crowded(CAP).eq([Cell(7)]));
+        assert!(promises.extras(CAP).eq([(Cell(7), 2)]));
     }
 
     #[test]
     fn at_the_cap_no_promise_is_extra() {
         let promises = promises(&[(7, 0); 8]);
-        assert_eq!((promises.count(CAP), promises.crowded(CAP).count()), (8, 0));
+        assert_eq!((promises.count(CAP), promises.extras(CAP).count()), (8, 0));
     }
 
     #[test]

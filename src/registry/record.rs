@@ -6,6 +6,16 @@ use super::health::{Health, NodeState};
 use super::pending::PendingByType;
 use crate::node::{Attributes, ContainerId, NodeAddr, Rank};
 
+/// The highest bits of a key have the class of a node. The rest is a time in nanoseconds, enough for 146 years, or a
+/// number of pending jobs.
+const CLASS_SHIFT: u32 = 62;
+pub(super) const MAX_KEY: u64 = (1 << CLASS_SHIFT) - 1;
+
+/// The key later by this many nanoseconds, in the same class.
+pub(super) fn later(key: u64, nanos: u64) -> u64 {
+    key & !MAX_KEY | (key & MAX_KEY).saturating_add(nanos).min(MAX_KEY)
+}
+
 /// One listed node.
 #[derive(Clone, Debug)]
 pub struct NodeRecord {
@@ -52,6 +62,22 @@ impl NodeRecord {
     /// The health of the node.
     pub fn health(&self) -> Health {
         self.health
+    }
+
+    /// The address that clients get.
+    pub fn public_addr(&self) -> &NodeAddr {
+        self.attributes.public.as_ref().unwrap_or(&self.addr)
+    }
+
+    /// Whether the router returns the node to clients.
+    pub fn is_available(&self) -> bool {
+        self.health.is_available() && !self.attributes.is_draining
+    }
+
+    /// The class in which the node ranks: responding nodes, responding backups, doubted nodes, doubted backups.
+    pub(super) fn class(&self) -> u64 {
+        let is_doubted = self.health == Health::Doubted;
+        (u64::from(is_doubted) * 2 + u64::from(self.attributes.is_backup)) << CLASS_SHIFT
     }
 
     /// The state to show. `limited` follows from the time since which the node has returned only 429.

@@ -1,36 +1,34 @@
 //! What the lock guards: the nodes, and everything that is kept in step with them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::attributes::later;
-use super::catalogue::{Catalogue, Index, Summary};
-use super::node::{Fleet, Node, NodeReport};
+use super::catalogue::{Catalogue, Index};
+use super::node::{Fleet, Node};
 use super::order::{Order, Place};
-use super::pending::TypeNames;
 use super::promises::{Cell, ClientPromise, ClientPromises, Extras};
-use super::resources::Holders;
+use super::record::later;
 use super::select::{Adjusted, Seen, View};
-use super::speed::{FleetSpeed, Record, Time, Work};
-use super::{Health, NodeId, NodeRecord, PromisePolicy, Rank, Standing};
+use super::speed::{FleetSpeed, Time};
+use super::{NodeId, PromisePolicy};
 use crate::client::Client;
-use crate::node::{ContainerId, NodeAddr, Running};
+use crate::node::{ContainerId, Running};
 use crate::util::arena::Arena;
 
 #[derive(Debug)]
 pub(super) struct State {
-    is_on: bool,
-    fleet: Fleet,
+    pub(super) is_on: bool,
+    pub(super) fleet: Fleet,
     pub(super) nodes: Arena<Node>,
     /// Number of removed nodes. A view older than the last removal may name a removed node.
-    removal_epoch: u64,
-    round: u64,
+    pub(super) removal_epoch: u64,
+    pub(super) round: u64,
     pub(super) catalogue: Catalogue,
     clients: ClientPromises,
-    pub(super) holders: Holders,
-    extras: Extras,
-    type_names: TypeNames,
+    /// Bytes of the resources of all nodes.
+    pub(super) resource_bytes: usize,
+    pub(super) extras: Extras,
     /// Promises made since the start.
-    promises_made: u64,
+    pub(super) promises_made: u64,
     /// Nodes with an `as=` address.
     pub(super) aliases: usize,
 }
@@ -70,260 +68,84 @@ impl State {
             round: 0,
             catalogue: Catalogue::default(),
             clients: ClientPromises::default(),
-            holders: Holders::default(),
+            resource_bytes: 0,
             extras: Extras::default(),
-            type_names: TypeNames::default(),
             promises_made: 0,
             aliases: 0,
         }
     }
 
-    pub(super) fn round(&self) -> u64 {
-        self.round
-    }
-
-    pub(super) fn removal_epoch(&self) -> u64 {
-        self.removal_epoch
-    }
-
-    pub(super) fn promises_made(&self) -> u64 {
-        self.promises_made
-    }
-
-    pub(super) fn summaries(&self, after: Option<&ContainerId>, most: usize) -> Vec<Summary> {
-        self.catalogue.summaries(after, most)
-    }
-
-    /// The records of at most `most` slots from `from` on, each with whether the node is listed; `None` after the last.
-    pub(super) fn records(&self, from: usize, most: usize) -> Option<Vec<(bool, Record)>> {
-        let record = |node: &Node| Some((node.record.rank.is_listed(), node.work.record()?));
-        (from < self.nodes.places()).then(|| self.nodes.from(from).take(most).flatten().filter_map(record).collect())
-    }
-
-    /// Begins a round. Without any record the last fleet speed is kept.
-    pub(super) fn begin_round(&mut self, speed: Option<FleetSpeed>) {
-        self.round += 1;
-        self.fleet.speed = speed.unwrap_or(self.fleet.speed);
-    }
-
-    pub(super) fn standing(&self, id: NodeId, now: Time) -> Option<Standing> {
-        let node = self.nodes.get(id)?;
-        Some(Standing {
-            promises: node.promised(self.fleet.interval),
-            speed: self.is_on.then(|| node.work.speed()),
-            is_learned: node.work.record().is_some(),
-            finish: self.is_on.then(|| node.work.finish().since(now)),
-        })
-    }
-
-    pub(super) fn begin_probe(&mut self, id: NodeId, now: Time) -> u32 {
-        self.nodes.get_mut(id).map_or(0, |node| {
-            node.last_sent = node.last_sent.wrapping_add(1);
-            node.work.probe_sent(now);
-            node.last_sent
-        })
-    }
-
-    pub(super) fn insert(&mut self, record: NodeRecord) -> NodeId {
-        self.nodes.insert(Node {
-            record,
-            removal_epoch: self.removal_epoch,
-            last_sent: 0,
-            last_reported: 0,
-            pending: 0,
-            work: Work::new(&self.fleet.speed),
-            promises: None,
-            place: None,
-            withheld: None,
-            runs: Box::default(),
-            images: Box::default(),
-            resources: None,
-        })
-    }
-
-    pub(super) fn remove(&mut self, id: NodeId) {
-        let _ = self.leave_orders(id);
-        if let Some(node) = self.nodes.remove(id) {
-            self.removal_epoch += 1;
-            self.aliases -= usize::from(node.record.attributes.public.is_some());
-            let crowded = node.crowded(self.fleet.interval);
-            crowded.iter().for_each(|cell| self.extras.clear(*cell, id.index()));
-            self.remove_resources(id, &node);
-        }
-    }
-
-    /// Changes the address and the rank of a node. Returns the former rank if one of them changed.
-    pub(super) fn relist(&mut self, id: NodeId, addr: NodeAddr, rank: Rank) -> Option<Rank> {
-        let node = self.nodes.get_mut(id)?;
-        let record = &mut node.record;
-        let is_same = record.rank == rank && record.addr.as_listed() == addr.as_listed();
-        record.addr = addr;
-        let former = std::mem::replace(&mut record.rank, rank);
-        if former != rank {
-            node.runs
-                .iter()
-                .for_each(|index| self.catalogue.rerank(*index, id, rank));
-            self.rerank_resources(id, former, rank);
-        }
-        (!is_same).then_some(former)
-    }
-
-    /// The records of the nodes in `most` slots from `from` on, or `None` after the last slot.
-    pub(super) fn visit(&self, from: usize, most: usize, visit: &mut impl FnMut(NodeId, &NodeRecord)) -> Option<()> {
-        let slots = from..self.nodes.places().min(from + most);
-        let ids = slots.clone().filter_map(|slot| self.nodes.key_at(slot as u32));
-        for id in ids {
-            self.nodes.get(id).iter().for_each(|node| visit(id, &node.record));
-        }
-        (!slots.is_empty()).then_some(())
-    }
-
-    pub(super) fn record(&self, id: NodeId) -> Option<&NodeRecord> {
-        Some(&self.nodes.get(id)?.record)
-    }
-
-    pub(super) fn record_mut(&mut self, id: NodeId) -> Option<&mut NodeRecord> {
-        Some(&mut self.nodes.get_mut(id)?.record)
-    }
-
-    /// Applies a report and returns how many of its containers the full catalogue omitted.
-    pub(super) fn up(&mut self, id: NodeId, report: NodeReport<'_>, time: Time, now: Instant) -> usize {
-        let Some(node) = self.nodes.get_mut(id) else {
-            return 0;
-        };
-        let interval = self.fleet.interval;
-        let crowded = node.crowded(interval);
-        node.apply(&report, &self.fleet, time);
-        node.record.change(now, |record| record.health = Health::Up);
-        crowded.iter().for_each(|cell| self.extras.clear(*cell, id.index()));
-        for cell in node.crowded(interval) {
-            self.extras.set(cell, id.index(), node.extra_nanos(cell, interval));
-        }
-        let omitted = self.enter(id, report.tie, report.running);
-        let count = omitted.len();
-        if let Some(record) = self.record_mut(id) {
-            record.omitted = omitted.into_iter().next();
-        }
-        count
-    }
-
-    /// Stores the pending jobs of a report by type.
-    pub(super) fn set_pending(&mut self, id: NodeId, pending: &[(String, u64)]) {
-        if let Some(node) = self.nodes.get_mut(id) {
-            // First, so that names that only this node reported are free.
-            node.record.pending = None;
-            node.record.pending = Some(self.type_names.keep(pending));
-        }
+    /// The containers that an available node runs, sorted.
+    pub(super) fn runs(&self, id: NodeId) -> Option<Vec<ContainerId>> {
+        let node = self.nodes.get(id).filter(|node| node.place.is_some())?;
+        let mut runs: Vec<ContainerId> = node
+            .runs
+            .iter()
+            .filter_map(|(run, _)| self.catalogue.id(*run))
+            .collect();
+        runs.sort_unstable();
+        Some(runs)
     }
 
     /// Gives a node its place in the orders of exactly these containers, or keeps them for later while the node is
-    /// draining. Returns the containers that the full catalogue omitted.
-    pub(super) fn enter(&mut self, id: NodeId, tie: u32, containers: &[Running]) -> Vec<ContainerId> {
-        let mut omitted = Vec::new();
+    /// draining. Returns how many containers the full catalogue omitted.
+    pub(super) fn enter(&mut self, id: NodeId, tie: u32, containers: &[Running]) -> usize {
         let Some(node) = self.nodes.get_mut(id) else {
-            return omitted;
+            return 0;
         };
+        node.record.omitted = None;
         if node.record.attributes.is_draining {
             let running = containers.to_vec();
             node.withheld = Some(Withdrawn { tie, running });
-            return omitted;
+            return 0;
         }
-        let rank = node.record.rank;
         let place = Place {
             key: node.key(self.is_on),
             tie,
             node: id.index(),
         };
-        let mut running: Vec<(Index, &Running)> = Vec::with_capacity(containers.len());
+        let (rank, from) = (node.record.rank, node.place.replace(place));
+        let former: Vec<Index> = std::mem::take(&mut node.runs).iter().map(|(run, _)| *run).collect();
+        let (mut runs, mut omitted) = (Vec::with_capacity(containers.len()), 0);
         for container in containers {
-            match self.catalogue.enter(&container.id, rank) {
-                Some(index) => running.push((index, container)),
-                None => omitted.push(container.id.clone()),
+            match self.catalogue.enter(container, id, rank, from, place) {
+                Some(run) => runs.push(run),
+                None => {
+                    omitted += 1;
+                    node.record.omitted.get_or_insert_with(|| container.id.clone());
+                }
             }
         }
-        running.sort_unstable_by_key(|(index, _)| *index);
-        self.set_place(id, place, &running);
+        runs.sort_unstable_by_key(|(run, _)| *run);
+        node.runs = runs.into();
+        if !former.iter().eq(node.runs.iter().map(|(run, _)| run)) {
+            let gone = former.into_iter().filter(|run| !node.runs(*run));
+            for run in gone {
+                from.and_then(|from| self.catalogue.leave((run, None), id, from));
+            }
+            self.retain_resources(id);
+        }
         omitted
     }
 
-    /// Moves a node to `place` in the orders of exactly these containers.
-    fn set_place(&mut self, id: NodeId, place: Place, running: &[(Index, &Running)]) {
-        let Some(node) = self.nodes.get_mut(id) else {
-            return;
-        };
-        let rank = node.record.rank;
-        let old_place = node.place.replace(place);
-        let ran = std::mem::replace(&mut node.runs, running.iter().map(|(index, _)| *index).collect());
-        let has_changed = ran != node.runs;
-        self.catalogue.release_images(&ran, &node.images);
-        node.images = running
-            .iter()
-            .map(|(index, container)| self.catalogue.claim_image(*index, container.image.as_ref()))
-            .collect();
-        for (index, reported) in running {
-            if let Some(container) = self.catalogue.get_mut(*index) {
-                if let Some(old_place) = old_place {
-                    container.order.remove(old_place);
-                }
-                container.order.insert(place);
-                self.catalogue.describe(*index, id, rank, reported.description.as_ref());
-            }
-        }
-        let gone = ran
-            .iter()
-            .filter(|index| running.binary_search_by_key(*index, |(i, _)| *i).is_err());
-        if let Some(old_place) = old_place {
-            gone.for_each(|index| self.catalogue.leave(*index, id, rank, old_place));
-        }
-        if has_changed {
-            self.retain_resources(id);
-        }
-    }
-
-    /// Sets the health of a node. A node that becomes unavailable leaves all orders. Returns what it had there.
-    /// Only [`State::up`] and [`State::put_back`] make a node available.
-    pub(super) fn set_health(&mut self, id: NodeId, health: Health, now: Instant) -> Option<Withdrawn> {
+    /// Takes a node out of all orders. Returns what it had there.
+    pub(super) fn leave(&mut self, id: NodeId) -> Option<Withdrawn> {
         let node = self.nodes.get_mut(id)?;
-        if health.is_available() && node.place.is_none() && node.withheld.is_none() {
-            return None;
-        }
-        node.record.change(now, |record| record.health = health);
-        if health.is_available() {
-            self.update_key(id);
-            return None;
-        }
-        node.record.pending = None;
-        self.leave_orders(id)
-    }
-
-    pub(super) fn leave_orders(&mut self, id: NodeId) -> Option<Withdrawn> {
-        let node = self.nodes.get_mut(id)?;
-        let Some(old_place) = node.place.take() else {
+        let Some(place) = node.place.take() else {
             return node.withheld.take();
         };
-        let rank = node.record.rank;
-        let (runs, images) = (std::mem::take(&mut node.runs), std::mem::take(&mut node.images));
-        let running = runs.iter().zip(&images);
-        let running = running
-            .filter_map(|(index, image)| self.catalogue.running(*index, id, *image))
-            .collect();
-        self.catalogue.release_images(&runs, &images);
-        for index in runs {
-            self.catalogue.leave(index, id, rank, old_place);
-        }
-        let tie = old_place.tie;
-        Some(Withdrawn { tie, running })
+        let runs = std::mem::take(&mut node.runs).into_iter();
+        let running = runs.filter_map(|run| self.catalogue.leave(run, id, place));
+        Some(Withdrawn {
+            tie: place.tie,
+            running: running.collect(),
+        })
     }
 
-    /// Makes a node that was marked down available again, as [`Health::Doubted`].
-    pub(super) fn put_back(&mut self, id: NodeId, withdrawn: &Withdrawn, now: Instant) {
-        if let Some(node) = self
-            .nodes
-            .get_mut(id)
-            .filter(|node| node.place.is_none() && node.withheld.is_none())
-        {
-            node.record.change(now, |record| record.health = Health::Doubted);
-            self.enter(id, withdrawn.tie, &withdrawn.running);
+    /// Gives a node its place again after its rank or its attributes have changed.
+    pub(super) fn reenter(&mut self, id: NodeId) {
+        if let Some(Withdrawn { tie, running }) = self.leave(id) {
+            self.enter(id, tie, &running);
         }
     }
 
@@ -331,7 +153,7 @@ impl State {
     pub(super) fn view<'a>(&self, containers: impl Iterator<Item = &'a str>, asking: Asking) -> Option<View> {
         let mut orders = Vec::new();
         for id in containers {
-            orders.push(self.catalogue.find(id)?.order.clone());
+            orders.push(self.catalogue.order(id)?.clone());
         }
         orders.sort_by_key(Order::len);
         Some(View {
@@ -430,11 +252,8 @@ impl State {
         let place = node.place.as_mut()?;
         let old_place = *place;
         place.key = key;
-        for run in &node.runs {
-            if let Some(container) = self.catalogue.get_mut(*run) {
-                container.order.remove(old_place);
-                container.order.insert(*place);
-            }
+        for (run, _) in &node.runs {
+            self.catalogue.move_node(*run, Some(old_place), *place);
         }
         Some(old_place)
     }

@@ -93,7 +93,7 @@ impl Reporter {
             found.count(record, clocks);
             let state = record.state();
             if filter.state.is_none_or(|expected| state == expected)
-                && runners.as_ref().is_none_or(|runners| runners.contains(id))
+                && runners.as_ref().is_none_or(|runners| runners.contains(&id.index()))
                 && part.as_ref().is_none_or(|part| has_part(&record.addr, part))
             {
                 found.nodes.push((!state.is_problem(), record.addr.clone(), id));
@@ -139,7 +139,7 @@ impl Reporter {
         nodes.sort_unstable_by(order);
         let page: Vec<NodeId> = nodes.iter().skip(filter.offset).map(|(_, _, id)| *id).collect();
         let mut id_bytes_left = MAX_ID_BYTES;
-        let views = self.registry.views(&page, clocks.now).into_iter().flatten();
+        let views = self.registry.views(&page, clocks.now).into_iter();
         views.map(|view| row(view, &mut id_bytes_left, clocks)).collect()
     }
 }

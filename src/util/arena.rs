@@ -1,35 +1,29 @@
 //! An arena with generational keys: a slot is reused, a key never is.
 
-/// Names one value in [`Arena`], from its insertion to its removal.
+/// Names one value in [`Arena`], from its insertion to its removal: its slot in the lower half, its generation above.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
-    index: u32,
-    generation: u32,
-}
+pub struct Key(u64);
 
 impl Key {
     /// The slot. Unique among the values that are present at one time.
     pub(crate) fn index(self) -> u32 {
-        self.index
+        self.0 as u32
     }
 
     /// The key as one number, for epoll.
     pub(crate) fn to_bits(self) -> u64 {
-        u64::from(self.generation) << 32 | u64::from(self.index)
+        self.0
     }
 
     pub(crate) fn from_bits(bits: u64) -> Self {
-        Self {
-            index: bits as u32,
-            generation: (bits >> 32) as u32,
-        }
+        Self(bits)
     }
 }
 
 /// Values by key. Each access is one index into a vector.
 #[derive(Debug)]
 pub(crate) struct Arena<T> {
-    slots: Vec<Option<(u32, T)>>,
+    slots: Vec<Option<(Key, T)>>,
     free: Vec<u32>,
     /// Never 0, so that the bits of a key are never a small number.
     generations: u32,
@@ -56,51 +50,38 @@ impl<T> Arena<T> {
             self.slots.push(None);
             (self.slots.len() - 1) as u32
         });
-        self.slots[index as usize] = Some((self.generations, value));
-        Key {
-            index,
-            generation: self.generations,
-        }
+        let key = Key(u64::from(self.generations) << 32 | u64::from(index));
+        self.slots[index as usize] = Some((key, value));
+        key
     }
 
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
-        self.get(key)?;
-        self.free.push(key.index);
-        self.slots[key.index as usize].take().map(|(_, value)| value)
+        let slot = self.slots.get_mut(key.index() as usize)?;
+        let (_, value) = slot.take_if(|(known, _)| *known == key)?;
+        self.free.push(key.index());
+        Some(value)
     }
 
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
-        match self.slots.get(key.index as usize)? {
-            Some((generation, value)) if *generation == key.generation => Some(value),
-            _ => None,
-        }
+        let (known, value) = self.slots.get(key.index() as usize)?.as_ref()?;
+        (*known == key).then_some(value)
     }
 
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        match self.slots.get_mut(key.index as usize)? {
-            Some((generation, value)) if *generation == key.generation => Some(value),
-            _ => None,
-        }
+        let (known, value) = self.slots.get_mut(key.index() as usize)?.as_mut()?;
+        (*known == key).then_some(value)
     }
 
     /// The key of the value in this slot.
     pub(crate) fn key_at(&self, index: u32) -> Option<Key> {
-        let (generation, _) = self.slots.get(index as usize)?.as_ref()?;
-        Some(Key {
-            index,
-            generation: *generation,
-        })
+        let (key, _) = self.slots.get(index as usize)?.as_ref()?;
+        Some(*key)
     }
 
-    /// Number of slots, used or free.
-    pub(crate) fn places(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// The content of each slot from this one on.
-    pub(crate) fn from(&self, place: usize) -> impl Iterator<Item = Option<&T>> {
-        let slots = self.slots.iter().skip(place);
-        slots.map(|slot| slot.as_ref().map(|(_, value)| value))
+    /// The values in at most `most` slots from this one on; `None` after the last slot.
+    pub(crate) fn slice(&self, index: usize, most: usize) -> Option<impl Iterator<Item = (Key, &T)>> {
+        let slots = self.slots.get(index..).filter(|slots| !slots.is_empty())?;
+        Some(slots.iter().take(most).flatten().map(|(key, value)| (*key, value)))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
@@ -109,16 +90,9 @@ impl<T> Arena<T> {
 
     /// All values by slot, from this slot on and then from the first.
     pub(crate) fn iter_from(&self, index: usize) -> impl Iterator<Item = (Key, &T)> {
-        let (before, behind) = self.slots.split_at(index.min(self.slots.len()));
-        let slots = (index..).zip(behind).chain((0..).zip(before));
-        slots.filter_map(|(index, slot)| {
-            let (generation, value) = slot.as_ref()?;
-            let key = Key {
-                index: index as u32,
-                generation: *generation,
-            };
-            Some((key, value))
-        })
+        let (before, after) = self.slots.split_at(index.min(self.slots.len()));
+        let slots = after.iter().chain(before).flatten();
+        slots.map(|(key, value)| (*key, value))
     }
 }
 
@@ -138,10 +112,8 @@ mod tests {
         assert_eq!(slots.key_at(new.index()), Some(new));
         assert_eq!(Key::from_bits(new.to_bits()), new);
         assert_eq!((slots.len(), slots.iter().count()), (1, 1));
-        slots.insert("next");
-        assert_eq!(
-            (slots.places(), slots.from(1).collect::<Vec<_>>()),
-            (2, vec![Some(&"next")])
-        );
+        let next = slots.insert("next");
+        let slice = |from| slots.slice(from, 9).map(Iterator::collect::<Vec<_>>);
+        assert_eq!((slice(1), slice(2)), (Some(vec![(next, &"next")]), None));
     }
 }
