@@ -211,7 +211,7 @@ impl Router {
         let mut reread = vec![reread];
         if let Some(path) = &config.ssl_cert_file {
             let (sender, rereads) = bounded(1);
-            fetcher.follow_roots(path, rereads, stopped.clone())?;
+            threads.push(fetcher.watch_roots(path, [rereads, stopped.clone()], &alarm)?);
             reread.push(sender);
         }
         let watch = lists::watch(&config, &lists, outputs, [rereads, stopped], &alarm);

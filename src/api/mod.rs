@@ -42,7 +42,6 @@ pub(crate) struct Asked<'a> {
 }
 
 /// Makes the responses; shared by the workers.
-#[derive(Debug)]
 pub(crate) struct Service {
     registry: Arc<Registry>,
     reporter: Reporter,

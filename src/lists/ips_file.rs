@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::metrics::Success;
 use crate::node::{self, ListedNode, NodeAddr, NodeList};
 use crate::util::threads::{Alarm, Joined};
-use crate::util::watched_file::{self, Outcome, Stopping, WatchedFile};
+use crate::util::watched_file::{self, Outcome, WatchedFile};
 
 /// The longest ips.txt: 100,000 lines of 320 bytes. A million short lines fit, so that the router can count the excess.
 const MAX_FILE_BYTES: u64 = 32 * 1024 * 1024;
@@ -60,10 +60,11 @@ pub(crate) fn watch(
             Err(reason) => {
                 let file = &path;
                 log::warn!(file, reason; "list rejected: last loaded list stays in effect");
-                return Ok(());
+                return;
             }
         };
-        outputs.updates.send(Update::Listed(list)).map_err(|_| Stopping)
+        // An error means that the router is shutting down.
+        let _ = outputs.updates.send(Update::Listed(list));
     };
     watched_file::watch(file, report, reload, stop, alarm)
 }

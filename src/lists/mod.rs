@@ -18,7 +18,7 @@ pub(crate) use ips_file::{read, watch};
 pub(crate) use merge::merge;
 
 /// Both lists with their problems, as `/status` shows them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Lists {
     /// `ips.txt`.
     pub(crate) file: Arc<Polled<NodeList>>,

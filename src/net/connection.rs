@@ -1,8 +1,9 @@
 //! The connection of one request: TCP, TLS for an https URL, and one deadline over both.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustls::pki_types::ServerName;
@@ -23,17 +24,37 @@ const INPUT_BUFFER_BYTES: usize = MAX_HEADER_BYTES + 1;
 const OUTPUT_BUFFER_BYTES: usize = 4 * 1024;
 /// Longest connect. A connect cannot be interrupted, and a shutdown takes at most 5 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How late a read may notice a shutdown.
+const MAX_READ: Duration = Duration::from_millis(500);
 /// Capacity of ureq's list of addresses.
-pub(super) const MAX_ADDRS: usize = 16;
+const MAX_ADDRS: usize = 16;
 
 /// How one request reaches its server: ureq's resolver and connector in one. The addresses are resolved beforehand.
 #[derive(Clone, Debug)]
 pub(super) struct Dial {
     pub(super) addrs: Arc<[SocketAddr]>,
-    pub(super) deadline: Instant,
+    pub(super) limit: Limit,
     pub(super) tls: Arc<ClientConfig>,
-    pub(super) sockets: Sockets,
     pub(super) peer: Arc<OnceLock<Peer>>,
+}
+
+/// How long a request may take.
+#[derive(Clone, Debug)]
+pub(super) struct Limit {
+    pub(super) deadline: Instant,
+    /// Set by a shutdown.
+    pub(super) is_closed: Arc<AtomicBool>,
+}
+
+impl Limit {
+    #[expect(clippy::disallowed_methods, reason = "I/O against a deadline")]
+    fn time_left(&self) -> io::Result<Duration> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        match left.is_zero() || self.is_closed.load(Relaxed) {
+            true => Err(io::ErrorKind::TimedOut.into()),
+            false => Ok(left),
+        }
+    }
 }
 
 /// The server that a request has reached.
@@ -87,91 +108,53 @@ impl Dial {
     /// # Errors
     /// The last error for which a peer is the cause. If there is none, the last one.
     fn open(&self, addrs: &[SocketAddr]) -> Result<(Socket, SocketAddr), FetchError> {
-        let mut failed: Option<FetchError> = None;
+        let mut failed = FetchError::timeout();
         for (number, addr) in addrs.iter().enumerate() {
-            let left = time_left(self.deadline).map_err(FetchError::from)?;
+            let left = self.limit.time_left()?;
             let patience = if number + 1 < addrs.len() { left / 2 } else { left };
-            let patience = patience.min(CONNECT_TIMEOUT);
-            let error = match TcpStream::connect_timeout(addr, patience) {
-                Ok(stream) => return Ok((self.socket(stream)?, *addr)),
-                Err(error) => FetchError::of_connect(&error, *addr),
-            };
-            if failed
-                .as_ref()
-                .is_none_or(|failed| !error.is_local() || failed.is_local())
-            {
-                failed = Some(error);
+            match TcpStream::connect_timeout(addr, patience.min(CONNECT_TIMEOUT)) {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    let limit = self.limit.clone();
+                    return Ok((Socket { stream, limit }, *addr));
+                }
+                Err(error) => {
+                    let error = FetchError::of_connect(&error, *addr);
+                    if number == 0 || !error.is_local() || failed.is_local() {
+                        failed = error;
+                    }
+                }
             }
         }
-        Err(failed.unwrap_or_else(FetchError::timeout))
-    }
-
-    fn socket(&self, stream: TcpStream) -> Result<Socket, FetchError> {
-        stream.set_nodelay(true).map_err(FetchError::from)?;
-        let stream = Arc::new(stream);
-        self.sockets.add(&stream)?;
-        let deadline = self.deadline;
-        Ok(Socket { stream, deadline })
+        Err(failed)
     }
 
     fn shake_hands(&self, mut socket: Socket, host: &str) -> Result<StreamOwned<ClientConnection, Socket>, FetchError> {
         let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
-        let name =
-            ServerName::try_from(host.to_owned()).map_err(|_| FetchError::of_peer("host name invalid for TLS"))?;
+        let name = ServerName::try_from(host.to_owned());
+        let name = name.map_err(|_| FetchError::of_peer("host name invalid for TLS"))?;
         let mut connection = ClientConnection::new(Arc::clone(&self.tls), name).map_err(io::Error::other)?;
         connection.complete_io(&mut socket)?;
         Ok(StreamOwned::new(connection, socket))
     }
 }
 
-/// The sockets in use, so that a shutdown can close them. `None` after the shutdown.
-#[derive(Clone, Debug)]
-pub(super) struct Sockets(Arc<Mutex<Option<Vec<Weak<TcpStream>>>>>);
-
-impl Default for Sockets {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(Some(Vec::new()))))
-    }
-}
-
-impl Sockets {
-    fn add(&self, stream: &Arc<TcpStream>) -> Result<(), FetchError> {
-        let mut sockets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(sockets) = sockets.as_mut() else {
-            return Err(FetchError::shutdown());
-        };
-        // Before the list grows, so that a closed socket costs a constant share of one scan.
-        if sockets.len() == sockets.capacity() {
-            sockets.retain(|socket| socket.strong_count() > 0);
-        }
-        sockets.push(Arc::downgrade(stream));
-        Ok(())
-    }
-
-    /// Closes all of them, and lets no further one open.
-    pub(super) fn shutdown(&self) {
-        let sockets = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        for socket in sockets.iter().flatten().filter_map(Weak::upgrade) {
-            // An error means that the socket is closed already.
-            let _ = socket.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-/// A TCP socket with a deadline for all that is read and written.
+/// A TCP socket with a limit for all that is read and written.
 #[derive(Debug)]
 struct Socket {
-    stream: Arc<TcpStream>,
-    deadline: Instant,
+    stream: TcpStream,
+    limit: Limit,
 }
 
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        use io::ErrorKind::{Interrupted, WouldBlock};
         loop {
-            self.stream.set_read_timeout(Some(time_left(self.deadline)?))?;
-            match (&*self.stream).read(buffer) {
+            let patience = self.limit.time_left()?.min(MAX_READ);
+            self.stream.set_read_timeout(Some(patience))?;
+            match self.stream.read(buffer) {
                 // A signal interrupts a read that has a timeout.
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if matches!(error.kind(), Interrupted | WouldBlock) => {}
                 result => return result,
             }
         }
@@ -180,22 +163,12 @@ impl Read for Socket {
 
 impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(Some(time_left(self.deadline)?))?;
-        (&*self.stream).write(bytes)
+        self.stream.set_write_timeout(Some(self.limit.time_left()?))?;
+        self.stream.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "I/O against a deadline")]
-fn time_left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        Err(io::ErrorKind::TimedOut.into())
-    } else {
-        Ok(left)
     }
 }
 

@@ -9,10 +9,10 @@ mod resolver;
 mod roots;
 mod system;
 
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -25,8 +25,9 @@ use ureq::http::header::{AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderName,
 
 use crate::config::Config;
 use crate::util::polled::Polled;
-use crate::util::{text, threads};
-use connection::{Dial, MAX_HEADER_BYTES, Peer, Sockets};
+use crate::util::text;
+use crate::util::threads::{Alarm, Joined};
+use connection::{Dial, Limit, MAX_HEADER_BYTES, Peer};
 use redirect::Target;
 pub(crate) use resolver::HostResolver;
 
@@ -44,21 +45,12 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Sends requests; cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Fetcher(Arc<Shared>);
-
-struct Shared {
+pub(crate) struct Fetcher {
     agent: ureq::config::Config,
-    tls: Polled<ClientConfig>,
+    tls: Arc<Polled<ClientConfig>>,
     resolver: HostResolver,
-    sockets: Sockets,
-}
-
-impl fmt::Debug for Fetcher {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fetcher")
-            .field("resolver", &self.0.resolver)
-            .finish_non_exhaustive()
-    }
+    /// Set by the shutdown.
+    is_closed: Arc<AtomicBool>,
 }
 
 impl Default for Fetcher {
@@ -72,13 +64,13 @@ impl Fetcher {
     #[expect(clippy::disallowed_methods, reason = "the built-in roots are as old as the fetcher")]
     fn new(interval: Duration) -> Self {
         let tls = Polled::new("SSL_CERT_FILE");
-        tls.accept(roots::built_in(), Instant::now());
-        Self(Arc::new(Shared {
+        tls.accept(Arc::new(roots::built_in()), Instant::now());
+        Self {
             agent: agent_config(),
-            tls,
+            tls: Arc::new(tls),
             resolver: HostResolver::of_system(interval),
-            sockets: Sockets::default(),
-        }))
+            is_closed: Arc::default(),
+        }
     }
 
     /// A fetcher as the settings want it. Many images set `SSL_CERT_FILE` for all programs, so an unusable file must
@@ -86,44 +78,22 @@ impl Fetcher {
     pub(crate) fn of_config(config: &Config) -> Self {
         let fetcher = Self::new(config.refresh_interval);
         if let Some(path) = &config.ssl_cert_file {
-            fetcher.read_roots(path);
+            roots::read(path, &fetcher.tls);
         }
         fetcher
     }
 
-    /// Replaces the roots by the built-in ones and those in `SSL_CERT_FILE`. If the file is unusable, the last roots
-    /// stay in effect. Returns whether the file was accepted.
-    #[expect(clippy::disallowed_methods, reason = "the file is as old as its last read")]
-    fn read_roots(&self, path: &Path) -> bool {
-        match roots::with_file(path) {
-            Ok(tls) => {
-                self.0.tls.accept(tls, Instant::now());
-                true
-            }
-            Err(reason) => {
-                if self.0.tls.reject(&reason.to_string()) {
-                    log::warn!(file:% = path.display(), reason:%; "roots rejected: last accepted roots stay in effect");
-                }
-                false
-            }
-        }
-    }
-
-    /// Reads `SSL_CERT_FILE` again after a change and at each message of `reread`, until `stop` closes. The disk may
-    /// hang, so this thread is not joined.
+    /// Reads `SSL_CERT_FILE` again after a change and at each message of `reload`, until `stop` closes. If the file is
+    /// unusable, the last roots stay in effect.
     ///
     /// # Errors
     /// The system refuses the thread.
-    pub(crate) fn follow_roots(&self, path: &Path, reread: Receiver<()>, stop: Receiver<()>) -> io::Result<()> {
-        let (fetcher, path) = (self.clone(), path.to_owned());
-        let thread = threads::spawn_detached("roots", move || {
-            roots::follow(&path, &reread, &stop, || fetcher.read_roots(&path));
-        });
-        thread.map(|_| ())
+    pub(crate) fn watch_roots(&self, path: &Path, channels: [Receiver<()>; 2], alarm: &Alarm) -> io::Result<Joined> {
+        roots::watch(path, Arc::clone(&self.tls), channels, alarm)
     }
 
     pub(crate) fn resolver(&self) -> &HostResolver {
-        &self.0.resolver
+        &self.resolver
     }
 
     /// Sends one `GET`, and follows redirects as far as `bounds` and [`redirect`] allow it.
@@ -148,7 +118,7 @@ impl Fetcher {
         let deadline = Instant::now() + bounds.timeout;
         let mut target = Target::parse(url).ok_or_else(|| FetchError::of_peer("not a URL"))?;
         // All hops use these addresses, so that a name server cannot send the second hop elsewhere.
-        let addrs = self.0.resolver.addresses(&target.origin().host(), bounds.timeout)?;
+        let addrs = self.resolver.addresses(&target.origin().host(), bounds.timeout)?;
         for hop in 0..=bounds.max_redirects {
             let dial = self.dial(&target, &addrs, deadline);
             let mut response = self.send_once(&target, dial, authorization, bounds)?;
@@ -168,9 +138,11 @@ impl Fetcher {
         let port = target.origin().port();
         Dial {
             addrs: addrs.iter().map(|addr| SocketAddr::new(*addr, port)).collect(),
-            deadline,
-            tls: self.0.tls.value().unwrap_or_else(roots::built_in),
-            sockets: self.0.sockets.clone(),
+            limit: Limit {
+                deadline,
+                is_closed: Arc::clone(&self.is_closed),
+            },
+            tls: self.tls.value().expect("the built-in roots were accepted"),
             peer: Arc::new(OnceLock::new()),
         }
     }
@@ -183,7 +155,7 @@ impl Fetcher {
         bounds: Bounds,
     ) -> Result<Response, FetchError> {
         // An agent for each request, because ureq passes no data of a request to its resolver and connector.
-        let agent = Agent::with_parts(self.0.agent.clone(), dial.clone(), dial.clone());
+        let agent = Agent::with_parts(self.agent.clone(), dial.clone(), dial.clone());
         let mut request = agent.get(target.url());
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
@@ -212,10 +184,10 @@ impl Fetcher {
         })
     }
 
-    /// Aborts the requests in flight, as far as that is possible: a connect is not.
+    /// Aborts the requests in flight within half a second, as far as that is possible: a connect is not.
     pub(crate) fn shutdown(&self) {
-        self.0.resolver.close();
-        self.0.sockets.shutdown();
+        self.resolver.close();
+        self.is_closed.store(true, Relaxed);
     }
 }
 

@@ -68,10 +68,6 @@ impl FetchError {
         Self::of_peer("timeout: no complete response")
     }
 
-    pub(super) fn shutdown() -> Self {
-        Self::new(Cause::Local, "the router is shutting down")
-    }
-
     /// Judges a failed connect.
     pub(super) fn of_connect(error: &io::Error, addr: SocketAddr) -> Self {
         let family = Family::from(addr);

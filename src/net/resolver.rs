@@ -1,11 +1,10 @@
-//! Resolves host names on dedicated threads, and keeps the last addresses for when a lookup fails.
+//! Resolves host names, each lookup on a separate thread, and keeps the last addresses for when a lookup fails.
 //!
 //! A lookup cannot be interrupted and may take half a minute. So these threads are not joined, a probe waits for a
 //! lookup no longer than its own deadline (or a second if older addresses are known), and names that were slow the last
-//! time wait for dedicated threads.
+//! time leave threads to the others.
 
-use std::collections::{HashMap, VecDeque};
-use std::fmt;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,9 +15,9 @@ use crate::node::{NetworkScope, deny_reason};
 use crate::util::threads;
 
 /// Concurrent lookups. A silent name server holds a thread for ten seconds and more per name.
-const MAX_THREADS: usize = 48;
-/// How many of these threads resolve names that were slow the last time. The rest remains for the other names.
-const MAX_SLOW_THREADS: usize = 24;
+const MAX_LOOKUPS: usize = 48;
+/// How many of them are of names that were slow the last time. The rest remains for the other names.
+const MAX_SLOW_LOOKUPS: usize = 24;
 /// A lookup of this duration was slow. A working name server needs a tenth of it.
 const SLOW: Duration = Duration::from_secs(1);
 /// How long a result is used without another lookup, at most. Many nodes that share a name thus cost one lookup per
@@ -26,9 +25,9 @@ const SLOW: Duration = Duration::from_secs(1);
 const MAX_FRESH: Duration = Duration::from_secs(5);
 /// How long to wait for a new result if older addresses are known.
 const STALE_GRACE: Duration = Duration::from_secs(1);
-/// Stored names. Above it, names that were not requested lately are evicted.
+/// Stored names: as many as there are nodes. Above it, idle names are evicted.
 const MAX_NAMES: usize = 100_000;
-/// A name that was not requested for this long may be evicted.
+/// A name without a lookup for this long is idle.
 const IDLE: Duration = Duration::from_secs(600);
 /// Consecutive definite results, each an interval after the one before, that remove the known addresses of a name.
 const MAX_MISSES: u32 = 3;
@@ -41,32 +40,29 @@ type LookUp = Box<dyn Fn(&str) -> Result<Vec<IpAddr>, LookupError> + Send + Sync
 
 struct Shared {
     state: Mutex<State>,
+    /// A lookup has finished.
     resolved: Condvar,
     look_up: LookUp,
 }
 
-#[derive(Debug)]
 struct State {
     names: HashMap<String, Name>,
-    queue: VecDeque<String>,
-    /// Names that were slow the last time.
-    slow_queue: VecDeque<String>,
-    threads: usize,
-    /// Threads that resolve a name of the slow queue.
-    slow_threads: usize,
+    /// Lookups in progress, and those of them that are of slow names.
+    lookups: usize,
+    slow_lookups: usize,
     /// Names with a problem, for one log line when the first has one and one when the last has none.
     problems: usize,
     interval: Duration,
-    closed: bool,
+    is_closed: bool,
 }
 
-#[derive(Debug)]
+#[derive(Default)]
 struct Name {
     addrs: Vec<IpAddr>,
     /// When the last lookup finished, successful or not.
     tried: Option<Instant>,
-    requested: Instant,
-    is_queued: bool,
+    is_in_progress: bool,
+    /// Whether the last lookup was slow.
     is_slow: bool,
     /// The last lookup's error.
     error: Option<LookupError>,
@@ -76,26 +72,18 @@ struct Name {
 }
 
 impl Name {
-    fn new(requested: Instant) -> Self {
-        Self {
-            addrs: Vec::new(),
-            tried: None,
-            requested,
-            is_queued: false,
-            is_slow: false,
-            error: None,
-            misses: 0,
-            missed: None,
+    /// Why the name server is to blame, if it is.
+    fn problem(&self) -> Option<&str> {
+        match &self.error {
+            Some(LookupError::Failed(reason)) => Some(reason),
+            _ => self.is_slow.then_some("slow or silent"),
         }
     }
 
-    /// Why the name server is to blame, if it is.
-    fn problem(&self) -> Option<String> {
-        match &self.error {
-            Some(LookupError::Failed(reason)) => Some(reason.clone()),
-            _ if self.is_slow => Some("slow or silent".to_owned()),
-            _ => None,
-        }
+    /// Whether the last result is younger than this, or arrived after `now`.
+    fn is_younger(&self, age: Duration, now: Instant) -> bool {
+        self.tried
+            .is_some_and(|tried| now.saturating_duration_since(tried) < age)
     }
 
     /// Counts a definite result, and removes the addresses after the last that is tolerated.
@@ -118,12 +106,6 @@ impl Name {
     }
 }
 
-impl fmt::Debug for HostResolver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("HostResolver").field(&*self.lock()).finish()
-    }
-}
-
 impl HostResolver {
     /// A resolver that uses the system's files and name servers, for nodes that are probed once per interval.
     pub(super) fn of_system(interval: Duration) -> Self {
@@ -133,13 +115,11 @@ impl HostResolver {
     fn new(interval: Duration, look_up: LookUp) -> Self {
         let state = State {
             names: HashMap::new(),
-            queue: VecDeque::new(),
-            slow_queue: VecDeque::new(),
-            threads: 0,
-            slow_threads: 0,
+            lookups: 0,
+            slow_lookups: 0,
             problems: 0,
             interval,
-            closed: false,
+            is_closed: false,
         };
         Self(Arc::new(Shared {
             state: Mutex::new(state),
@@ -152,9 +132,9 @@ impl HostResolver {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stops the threads after their current lookup, and wakes all waiting requests.
+    /// Starts no further lookup, and wakes all waiting requests.
     pub(super) fn close(&self) {
-        self.lock().closed = true;
+        self.lock().is_closed = true;
         self.0.resolved.notify_all();
     }
 
@@ -169,16 +149,11 @@ impl HostResolver {
     /// Returns the error of the name server and the number of host names with it, `None` without an error.
     pub(crate) fn problem(&self) -> Option<String> {
         let state = self.lock();
-        if state.problems == 0 {
-            return None;
-        }
-        let (host, reason) = state
-            .names
-            .iter()
-            .find_map(|(host, name)| Some((host, name.problem()?)))?;
+        let mut names = state.names.iter().filter(|_| state.problems > 0);
+        let (host, reason) = names.find_map(|(host, name)| Some((host, name.problem()?)))?;
+        let count = state.problems;
         Some(format!(
-            "name server fails for {} host names, such as {host:?}: {reason}",
-            state.problems
+            "name server fails for {count} host names, such as {host:?}: {reason}"
         ))
     }
 
@@ -186,11 +161,11 @@ impl HostResolver {
     #[cfg(test)]
     #[expect(clippy::disallowed_methods, reason = "the result is as old as the test")]
     pub(crate) fn learn(&self, host: &str, addrs: Vec<IpAddr>) {
-        let now = Instant::now();
+        let tried = Some(Instant::now());
         let name = Name {
             addrs,
-            tried: Some(now),
-            ..Name::new(now)
+            tried,
+            ..Name::default()
         };
         self.lock().names.insert(host.to_owned(), name);
     }
@@ -228,54 +203,58 @@ impl HostResolver {
         }
         let begin = Instant::now();
         let mut state = self.lock();
-        if state.closed || !state.enqueue(host, begin) {
-            return Vec::new();
-        }
-        self.start_thread(&mut state);
         loop {
-            let Some(name) = state.names.get(host) else {
+            let fresh_for = MAX_FRESH.min(state.interval / 2);
+            let Some(name) = state.name(host, begin) else {
                 return Vec::new();
             };
-            let patience = if name.addrs.is_empty() {
-                within
-            } else {
-                within.min(STALE_GRACE)
+            let (is_fresh, addrs) = (name.is_younger(fresh_for, begin), name.addrs.clone());
+            if !is_fresh {
+                self.start_lookup(&mut state, host);
+            }
+            let patience = match addrs.is_empty() {
+                true => within,
+                false => within.min(STALE_GRACE),
             };
             let left = patience.saturating_sub(begin.elapsed());
-            if !name.is_queued || left.is_zero() || state.closed {
-                return name.addrs.clone();
+            if is_fresh || left.is_zero() {
+                return addrs;
             }
             let waited = self.0.resolved.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Starts a thread if a name waits for one. It exits when no name waits any more.
-    fn start_thread(&self, state: &mut State) {
-        if state.threads == MAX_THREADS || !state.has_job() {
+    /// Starts a lookup of a known name, if none is in progress and the limits permit. Otherwise the waiting request
+    /// tries again after the next lookup that finishes.
+    fn start_lookup(&self, state: &mut State, host: &str) {
+        let Some(name) = state.names.get_mut(host).filter(|name| !name.is_in_progress) else {
+            return;
+        };
+        let is_slow = name.is_slow;
+        if state.lookups >= MAX_LOOKUPS || (is_slow && state.slow_lookups >= MAX_SLOW_LOOKUPS) {
             return;
         }
-        let resolver = self.clone();
-        match threads::spawn_detached("names", move || resolver.run()) {
-            Ok(_) => state.threads += 1,
-            // The existing threads continue, and the next request tries again.
+        let (resolver, host) = (self.clone(), host.to_owned());
+        match threads::spawn_detached("names", move || resolver.run(&host, is_slow)) {
+            Ok(_) => {
+                name.is_in_progress = true;
+                state.lookups += 1;
+                state.slow_lookups += usize::from(is_slow);
+            }
             Err(error) => log::debug!(error:%; "lookup delayed: no thread available"),
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
-    fn run(&self) {
+    #[expect(clippy::disallowed_methods, reason = "a thread's outermost function")]
+    fn run(&self, host: &str, was_slow: bool) {
+        let begin = Instant::now();
+        let result = (self.0.look_up)(host);
         let mut state = self.lock();
-        while let Some((host, was_slow)) = state.next() {
-            drop(state);
-            let begin = Instant::now();
-            let result = (self.0.look_up)(&host);
-            state = self.lock();
-            state.slow_threads -= usize::from(was_slow);
-            state.record(&host, result, begin, Instant::now());
-            self.0.resolved.notify_all();
-        }
-        state.threads -= 1;
+        state.lookups -= 1;
+        state.slow_lookups -= usize::from(was_slow);
+        state.record(host, result, begin, Instant::now());
+        self.0.resolved.notify_all();
     }
 }
 
@@ -286,33 +265,20 @@ impl State {
 
     /// Why there is no address of a host.
     fn reason(&self, host: &str) -> FetchError {
-        match self.names.get(host) {
-            _ if self.closed => FetchError::shutdown(),
-            None => FetchError::of_peer(format!("host name not resolved: more than {MAX_NAMES} names in use")),
-            Some(Name {
-                is_queued: false,
-                error: Some(error),
-                ..
-            }) => FetchError::of_peer(error.to_string()),
-            Some(_) => FetchError::of_peer("timeout: host name not resolved"),
-        }
+        let error = self.names.get(host).and_then(|name| name.error.as_ref());
+        let timeout = || "timeout: host name not resolved".to_owned();
+        FetchError::of_peer(error.map_or_else(timeout, LookupError::to_string))
     }
 
-    fn has_job(&self) -> bool {
-        !self.queue.is_empty() || (!self.slow_queue.is_empty() && self.slow_threads < MAX_SLOW_THREADS)
-    }
-
-    /// Returns the next name to resolve, and whether it was slow.
-    fn next(&mut self) -> Option<(String, bool)> {
-        if self.closed || !self.has_job() {
-            return None;
+    /// Returns a name, which is new unless it is known. `None` if there is no room for it, or after the shutdown.
+    fn name(&mut self, host: &str, now: Instant) -> Option<&Name> {
+        if !self.names.contains_key(host) && self.names.len() >= MAX_NAMES {
+            self.names
+                .retain(|_, name| name.is_in_progress || name.is_younger(IDLE, now));
+            self.problems = self.names.values().filter(|name| name.problem().is_some()).count();
         }
-        if let Some(host) = self.queue.pop_front() {
-            return Some((host, false));
-        }
-        let host = self.slow_queue.pop_front()?;
-        self.slow_threads += 1;
-        Some((host, true))
+        let has_room = self.names.len() < MAX_NAMES || self.names.contains_key(host);
+        (has_room && !self.is_closed).then(|| &*self.names.entry(host.to_owned()).or_default())
     }
 
     fn record(&mut self, host: &str, result: Result<Vec<IpAddr>, LookupError>, begin: Instant, now: Instant) {
@@ -320,7 +286,7 @@ impl State {
             return;
         };
         let had_problem = name.problem().is_some();
-        (name.is_queued, name.tried) = (false, Some(now));
+        (name.is_in_progress, name.tried) = (false, Some(now));
         name.is_slow = now.duration_since(begin) >= SLOW;
         match &result {
             Err(LookupError::NotFound) => name.miss(host, self.interval, begin),
@@ -340,32 +306,6 @@ impl State {
             (true, None, 0) => log::info!("name server recovered: all lookups succeed"),
             _ => {}
         }
-    }
-
-    /// Queues a host unless its last result is fresh. Returns false if there is no room for another name.
-    fn enqueue(&mut self, host: &str, now: Instant) -> bool {
-        if !self.names.contains_key(host) && self.names.len() >= MAX_NAMES {
-            self.names
-                .retain(|_, name| name.is_queued || now.duration_since(name.requested) < IDLE);
-            self.problems = self.names.values().filter(|name| name.problem().is_some()).count();
-            if self.names.len() >= MAX_NAMES {
-                return false;
-            }
-        }
-        let fresh_for = MAX_FRESH.min(self.interval / 2);
-        let name = self.names.entry(host.to_owned()).or_insert_with(|| Name::new(now));
-        name.requested = now;
-        let is_fresh = name.tried.is_some_and(|tried| now.duration_since(tried) < fresh_for);
-        if !is_fresh && !name.is_queued {
-            name.is_queued = true;
-            let queue = if name.is_slow {
-                &mut self.slow_queue
-            } else {
-                &mut self.queue
-            };
-            queue.push_back(host.to_owned());
-        }
-        true
     }
 }
 

@@ -1,64 +1,82 @@
 //! The certificates that https nodes are verified against: the built-in roots, and those of `SSL_CERT_FILE`.
 
-use std::fmt;
-use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Instant;
 
-use crossbeam_channel::{Receiver, select_biased};
+use crossbeam_channel::Receiver;
 use rustls::client::Resumption;
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::util::files;
+use crate::util::polled::Polled;
+use crate::util::threads::{Alarm, Joined};
+use crate::util::watched_file::{self, Outcome, WatchedFile};
 
 /// Longest `SSL_CERT_FILE`. The bundles of distributions have 200 to 500 KiB.
 const MAX_CERT_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Time between two looks at the file. A change is read when the file has stayed the same from one look to the next.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// Why `SSL_CERT_FILE` is unusable.
-#[derive(Debug)]
-pub(super) enum CertError {
-    Unreadable(std::io::Error),
-    NoCertificate,
+/// The TLS configuration that trusts the built-in roots alone.
+pub(super) fn built_in() -> ClientConfig {
+    with_own(Vec::new())
 }
 
-impl fmt::Display for CertError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CertError::Unreadable(error) => error.fmt(f),
-            CertError::NoCertificate => f.write_str("expected certificates in PEM form"),
+/// Reads `SSL_CERT_FILE` once.
+#[expect(clippy::disallowed_methods, reason = "the file is as old as its last read")]
+pub(super) fn read(path: &Path, polled: &Polled<ClientConfig>) {
+    match watched_file::read_once(path, MAX_CERT_FILE_BYTES, parse) {
+        Ok(tls) => drop(polled.accept(Arc::new(tls), Instant::now())),
+        Err(reason) => {
+            polled.reject(&reason);
+            warn(path, &reason);
         }
     }
 }
 
-impl std::error::Error for CertError {}
-
-/// The TLS configuration that trusts the built-in roots alone.
-pub(super) fn built_in() -> Arc<ClientConfig> {
-    with_own(Vec::new())
-}
-
-/// Reads `SSL_CERT_FILE`, and returns the TLS configuration that trusts the built-in roots and those in the file.
+/// Follows the changes of `SSL_CERT_FILE`, which was read once, until `stop` closes. A message on `reload` has it read
+/// immediately.
 ///
 /// # Errors
-/// The file is unreadable, or contains no usable certificate, or a malformed one.
-pub(super) fn with_file(path: &Path) -> Result<Arc<ClientConfig>, CertError> {
-    let text = files::read_regular(path, MAX_CERT_FILE_BYTES).map_err(CertError::Unreadable)?;
-    let own: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let own = own.map_err(|_| CertError::NoCertificate)?;
-    if RootCertStore::empty().add_parsable_certificates(own.iter().cloned()).0 == 0 {
-        return Err(CertError::NoCertificate);
-    }
-    Ok(with_own(own))
+/// The system has no room for a thread.
+pub(super) fn watch(
+    path: &Path,
+    polled: Arc<Polled<ClientConfig>>,
+    [reload, stop]: [Receiver<()>; 2],
+    alarm: &Alarm,
+) -> io::Result<Joined> {
+    let file = WatchedFile {
+        path: path.to_owned(),
+        max_bytes: MAX_CERT_FILE_BYTES,
+        parse,
+        polled,
+    };
+    let (path, mut is_first) = (path.to_owned(), true);
+    let report = move |outcome: Outcome<ClientConfig>| match outcome {
+        _ if std::mem::take(&mut is_first) => {}
+        Ok(_) => log::info!(file:% = path.display(); "roots loaded: SSL_CERT_FILE read again"),
+        Err(reason) => warn(&path, &reason),
+    };
+    watched_file::watch(file, report, reload, stop, alarm)
 }
 
-fn with_own(own: Vec<CertificateDer<'static>>) -> Arc<ClientConfig> {
+fn warn(path: &Path, reason: &str) {
+    log::warn!(file:% = path.display(), reason; "roots rejected: last accepted roots stay in effect");
+}
+
+/// Returns the TLS configuration that trusts the built-in roots and those in the file.
+fn parse(text: &[u8], _: Option<&ClientConfig>) -> Result<ClientConfig, String> {
+    let own: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    let own = own.unwrap_or_default();
+    match RootCertStore::empty().add_parsable_certificates(own.iter().cloned()) {
+        (0, _) => Err("expected certificates in PEM form".to_owned()),
+        _ => Ok(with_own(own)),
+    }
+}
+
+fn with_own(own: Vec<CertificateDer<'static>>) -> ClientConfig {
     let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     roots.add_parsable_certificates(own);
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -68,33 +86,5 @@ fn with_own(own: Vec<CertificateDer<'static>>) -> Arc<ClientConfig> {
         .with_no_client_auth();
     // A resumed session skips the certificate check, so that a certificate could expire unnoticed.
     config.resumption = Resumption::disabled();
-    Arc::new(config)
-}
-
-/// Calls `read` when the file has changed and settled, and at each message of `reread`, until `stop` closes. `read`
-/// returns whether it accepted the file.
-pub(super) fn follow(path: &Path, reread: &Receiver<()>, stop: &Receiver<()>, read: impl Fn() -> bool) {
-    let mut last_read = stamp(path);
-    let mut last_seen = last_read;
-    loop {
-        let is_requested = select_biased! {
-            recv(stop) -> _ => return,
-            recv(reread) -> message => message.is_ok(),
-            default(LOOK) => false,
-        };
-        let now = stamp(path);
-        if is_requested || (now == last_seen && now != last_read) {
-            last_read = now;
-            if read() {
-                log::info!(file:% = path.display(); "roots loaded: SSL_CERT_FILE read again");
-            }
-        }
-        last_seen = now;
-    }
-}
-
-/// What changes when a file is written or replaced. `None`: it cannot be examined.
-fn stamp(path: &Path) -> Option<(u64, SystemTime)> {
-    let meta = fs::metadata(path).ok()?;
-    Some((meta.len(), meta.modified().ok()?))
+    config
 }

@@ -72,7 +72,6 @@ pub(crate) struct Settings {
 }
 
 /// What the poller reads and writes.
-#[derive(Debug)]
 pub(crate) struct Outputs {
     pub(crate) registry: Arc<Registry>,
     pub(crate) metrics: Arc<Metrics>,
@@ -166,7 +165,6 @@ impl Probing {
     }
 }
 
-#[derive(Debug)]
 struct Poller {
     settings: Settings,
     registry: Arc<Registry>,

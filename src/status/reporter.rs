@@ -26,7 +26,6 @@ const MAX_PROBLEMS: usize = 20;
 const MAX_ID_BYTES: usize = 1024 * 1024;
 
 /// Everything that the report is made from.
-#[derive(Debug)]
 pub(crate) struct Reporter {
     pub(crate) registry: Arc<Registry>,
     pub(crate) lists: Lists,

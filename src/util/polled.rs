@@ -14,7 +14,7 @@ pub(crate) struct Polled<T> {
 }
 
 /// The state of a source at one moment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Snapshot<T> {
     /// The last accepted value. It stays in effect while attempts are rejected.
     pub(crate) value: Option<Arc<T>>,
@@ -24,37 +24,15 @@ pub(crate) struct Snapshot<T> {
     pub(crate) problem: Option<String>,
 }
 
-impl<T> Clone for Snapshot<T> {
-    fn clone(&self) -> Self {
-        Self {
-            value: self.value.clone(),
-            accepted: self.accepted,
-            problem: self.problem.clone(),
-        }
-    }
-}
-
-impl<T> Default for Snapshot<T> {
-    fn default() -> Self {
-        Self {
-            value: None,
-            accepted: None,
-            problem: None,
-        }
-    }
-}
-
-impl<T> Default for Polled<T> {
-    fn default() -> Self {
-        Self::new("")
-    }
-}
-
 impl<T> Polled<T> {
     pub(crate) fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
-            state: Mutex::default(),
+            state: Mutex::new(Snapshot {
+                value: None,
+                accepted: None,
+                problem: None,
+            }),
         }
     }
 
@@ -63,7 +41,10 @@ impl<T> Polled<T> {
         &self.name
     }
 
-    pub(crate) fn snapshot(&self) -> Snapshot<T> {
+    pub(crate) fn snapshot(&self) -> Snapshot<T>
+    where
+        T: Clone,
+    {
         self.lock().clone()
     }
 

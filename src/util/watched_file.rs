@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
+use crossbeam_channel::{Receiver, Sender, after, bounded, select_biased};
 
 use super::files;
 use super::log_throttle::{LogThrottle, ONE_A_MINUTE};
@@ -43,10 +43,6 @@ pub(crate) struct WatchedFile<T> {
 /// A read that is to be reported: the value and the one before, or the problem.
 pub(crate) type Outcome<T> = Result<(Arc<T>, Option<Arc<T>>), String>;
 
-/// The router shuts down.
-#[derive(Debug)]
-pub(crate) struct Stopping;
-
 /// Reads the file, then follows its changes until `stop` closes. A message on `reload` has it read immediately. Calls
 /// `report` for the first read and for each later one that is to be reported.
 ///
@@ -54,128 +50,84 @@ pub(crate) struct Stopping;
 /// The system has no room for a thread.
 pub(crate) fn watch<T: Send + Sync + 'static>(
     file: WatchedFile<T>,
-    report: impl FnMut(Outcome<T>) -> Result<(), Stopping> + Send + 'static,
+    mut report: impl FnMut(Outcome<T>) + Send + 'static,
     reload: Receiver<()>,
     stop: Receiver<()>,
     alarm: &Alarm,
 ) -> io::Result<Joined> {
-    let (requests, asked) = bounded(1);
-    let (answers, found) = bounded(1);
     let polled = Arc::clone(&file.polled);
-    threads::spawn_detached("disk", move || touch_disk(file, &asked, &answers))?;
-    let mut watch = Watch {
-        polled,
-        report,
-        requests,
-        found,
-        stop,
-    };
+    let (requests, requested) = bounded(1);
+    let (results, found) = bounded(1);
+    threads::spawn_detached("disk", move || touch_disk(file, &requested, &results))?;
     threads::spawn_vital("files", alarm, move || {
-        // It exits only at shutdown.
-        let _ = watch.run(&reload);
+        let mut is_requested = true;
+        while requests.send(is_requested).is_ok() {
+            let (slow, mut was_slow) = (after(SLOW_DISK), false);
+            let result = loop {
+                select_biased! {
+                    recv(stop) -> _ => return,
+                    recv(found) -> result => break result.ok().flatten(),
+                    recv(slow) -> _ => {
+                        was_slow = true;
+                        let problem = format!("not read within {} s, as when its disk hangs", SLOW_DISK.as_secs());
+                        apply(&polled, Err(problem), is_requested).into_iter().for_each(&mut report);
+                    }
+                }
+            };
+            // After a hang even an unchanged file is read: that ends the problem.
+            let is_outdated = was_slow && result.is_none();
+            let outcome = result.and_then(|result| apply(&polled, result, is_requested));
+            outcome.into_iter().for_each(&mut report);
+            is_requested = select_biased! {
+                recv(stop) -> _ => return,
+                recv(reload) -> _ => true,
+                default(LOOK) => is_outdated,
+            };
+        }
     })
 }
 
-/// A request to the thread that reads the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Request {
-    /// Read the file, changed or not.
-    Load,
-    /// Read the file if it has changed and settled.
-    Look,
-}
-
-/// Exits after the watch, as soon as the disk permits.
+/// Reads the file if it is requested or has changed and settled. Exits after the watch, as soon as the disk permits.
 #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
-fn touch_disk<T>(file: WatchedFile<T>, asked: &Receiver<Request>, answers: &Sender<Option<Result<T, String>>>) {
+fn touch_disk<T>(file: WatchedFile<T>, requested: &Receiver<bool>, results: &Sender<Option<Result<T, String>>>) {
     let mut reader = Reader::new(file, Instant::now());
-    for request in asked {
-        let found = match request {
-            Request::Load => Some(reader.load(Instant::now())),
-            Request::Look => reader.look(Instant::now()),
+    for is_requested in requested {
+        let result = match is_requested {
+            true => Some(reader.load(Instant::now())),
+            false => reader.look(Instant::now()),
         };
-        if answers.send(found).is_err() {
+        if results.send(result).is_err() {
             return;
         }
     }
 }
 
-struct Watch<T, F> {
-    polled: Arc<Polled<T>>,
-    report: F,
-    requests: Sender<Request>,
-    found: Receiver<Option<Result<T, String>>>,
-    stop: Receiver<()>,
-}
-
-impl<T, F: FnMut(Outcome<T>) -> Result<(), Stopping>> Watch<T, F> {
-    fn run(&mut self, reload: &Receiver<()>) -> Result<(), Stopping> {
-        let mut request = Request::Load;
-        loop {
-            // After a hang even an unchanged file is read: that ends the problem.
-            let found = match self.ask(request)? {
-                (None, true) => self.ask(Request::Load)?.0,
-                (found, _) => found,
-            };
-            if let Some(found) = found {
-                self.take(found, request)?;
-            }
-            request = select_biased! {
-                recv(self.stop) -> _ => return Err(Stopping),
-                recv(reload) -> _ => Request::Load,
-                default(LOOK) => Request::Look,
-            };
+/// Returns the outcome if it is to be reported. A caller that requests a reload expects one.
+#[expect(clippy::disallowed_methods, reason = "when the value was accepted")]
+fn apply<T>(polled: &Polled<T>, result: Result<T, String>, is_requested: bool) -> Option<Outcome<T>> {
+    match result {
+        Ok(value) => {
+            let value = Arc::new(value);
+            let before = polled.accept(Arc::clone(&value), Instant::now());
+            Some(Ok((value, before.value)))
         }
-    }
-
-    /// Has the disk touched and waits for that until shutdown. Returns whether the disk was reported as slow, too.
-    fn ask(&mut self, request: Request) -> Result<(Option<Result<T, String>>, bool), Stopping> {
-        // The channel is empty: the last request has its result.
-        self.requests.send(request).map_err(|_| Stopping)?;
-        let (found, stop) = (self.found.clone(), self.stop.clone());
-        select_biased! {
-            recv(stop) -> _ => return Err(Stopping),
-            recv(found) -> found => return found.map(|found| (found, false)).map_err(|_| Stopping),
-            default(SLOW_DISK) => {}
-        }
-        let problem = format!("not read within {} s, as when its disk hangs", SLOW_DISK.as_secs());
-        self.take(Err(problem), request)?;
-        select_biased! {
-            recv(stop) -> _ => Err(Stopping),
-            recv(found) -> found => found.map(|found| (found, true)).map_err(|_| Stopping),
-        }
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "when the value was accepted")]
-    fn take(&mut self, found: Result<T, String>, request: Request) -> Result<(), Stopping> {
-        match found {
-            Ok(value) => {
-                let value = Arc::new(value);
-                let before = self.polled.accept(Arc::clone(&value), Instant::now());
-                (self.report)(Ok((value, before.value)))
-            }
-            // A caller that requests a reload expects a result.
-            Err(problem) if self.polled.reject(&problem) || request == Request::Load => (self.report)(Err(problem)),
-            Err(_) => Ok(()),
-        }
+        Err(problem) => (polled.reject(&problem) || is_requested).then_some(Err(problem)),
     }
 }
 
-/// The file as it was last seen. A file that is the same in all of this is not read again.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamp([u64; 4], [i64; 4]);
+/// The file as it was last seen: device, inode, links and size, and the times of its changes. A file that is the same
+/// in all of this is not read again.
+type Stamp = ([u64; 4], [i64; 4]);
 
 /// Decides when to read the file, and reads it. Each look resolves the path again, so a symlink that points elsewhere
 /// (Kubernetes swaps a ConfigMap like that) is a change.
 struct Reader<T> {
     file: WatchedFile<T>,
     seen: Option<Stamp>,
-    /// When the file was first seen like that, or last read without success.
+    /// When the file was first seen like that, or last read.
     since: Instant,
-    /// When the file began to change, until it is read.
-    unsettled: Option<Instant>,
-    /// Whether the file is to be read once it has settled.
-    is_due: bool,
+    /// When the file began to change, or the system refused to read it. `None` once it is read.
+    due: Option<Instant>,
     warnings: LogThrottle,
 }
 
@@ -185,8 +137,7 @@ impl<T> Reader<T> {
             file,
             seen: None,
             since: now,
-            unsettled: None,
-            is_due: false,
+            due: None,
             warnings: LogThrottle::new(ONE_A_MINUTE),
         }
     }
@@ -201,61 +152,56 @@ impl<T> Reader<T> {
     fn look(&mut self, now: Instant) -> Option<Result<T, String>> {
         let stamp = self.stamp();
         if stamp != self.seen {
-            (self.seen, self.since, self.is_due) = (stamp, now, true);
-            self.unsettled.get_or_insert(now);
+            (self.seen, self.since) = (stamp, now);
+            self.due.get_or_insert(now);
         }
+        let due = self.due?;
         let is_settled = now.duration_since(self.since) >= SETTLED;
-        let is_overdue = |since: Instant| now.duration_since(since) >= MAX_UNSETTLED;
-        let is_overdue = self.unsettled.is_some_and(is_overdue);
-        if !self.is_due || !(is_settled || is_overdue) {
+        let is_overdue = now.duration_since(due) >= MAX_UNSETTLED;
+        if !is_settled && !is_overdue {
             return None;
         }
-        let unsettled = self.unsettled;
-        let found = self.read(now);
+        let result = self.read(now);
         let is_torn = self.stamp() != self.seen;
         if is_torn && !is_overdue {
             // It may be half of the file. The next look sees the change.
-            self.unsettled = unsettled;
+            self.due = Some(due);
             return None;
         }
-        if is_torn || !is_settled {
-            self.warn_unsettled(now);
-        }
-        Some(found)
-    }
-
-    fn warn_unsettled(&mut self, now: Instant) {
-        if let Some(suppressed) = self.warnings.admit(now) {
+        if (is_torn || !is_settled)
+            && let Some(suppressed) = self.warnings.admit(now)
+        {
             let (file, after_s) = (self.file.polled.name(), MAX_UNSETTLED.as_secs());
             log::warn!(file, after_s, suppressed; "file unsettled: read while it keeps changing");
         }
+        Some(result)
     }
 
     fn read(&mut self, now: Instant) -> Result<T, String> {
-        (self.since, self.unsettled) = (now, None);
-        let bytes = match self.read_bytes() {
-            Ok(bytes) => bytes,
+        (self.since, self.due) = (now, None);
+        let WatchedFile {
+            path,
+            max_bytes,
+            parse,
+            polled,
+        } = &self.file;
+        let last = polled.value();
+        if last.is_some() && matches!(self.seen, Some(([_, _, 0, _], _))) {
+            return Err(REPLACED.to_owned());
+        }
+        match files::read_regular(path, *max_bytes) {
+            Ok(bytes) => parse(&bytes, last.as_deref()),
             Err(error) => {
                 // An error of the system (a lack of descriptors, a failing disk) may pass without a change of the file.
-                self.is_due = error.raw_os_error().is_some();
-                return Err(problem(&error));
+                self.due = error.raw_os_error().map(|_| now);
+                Err(problem(&error))
             }
-        };
-        self.is_due = false;
-        (self.file.parse)(&bytes, self.file.polled.value().as_deref())
-    }
-
-    fn read_bytes(&self) -> io::Result<Vec<u8>> {
-        let WatchedFile { path, polled, .. } = &self.file;
-        if polled.value().is_some() && fs::metadata(path).is_ok_and(|meta| meta.nlink() == 0) {
-            return Err(io::Error::other(REPLACED));
         }
-        files::read_regular(path, self.file.max_bytes)
     }
 
     fn stamp(&self) -> Option<Stamp> {
         let meta = fs::metadata(&self.file.path).ok()?;
-        Some(Stamp(
+        Some((
             [meta.dev(), meta.ino(), meta.nlink(), meta.size()],
             [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()],
         ))

@@ -227,11 +227,11 @@ fn redirect_to_https_of_same_host_is_followed() {
 #[test]
 fn unusable_cert_file_is_a_warning() {
     for (file, reason) in [
-        ("missing.pem", "No such file"),
+        ("missing.pem", "no such file"),
         ("empty.pem", "expected certificates in PEM form"),
         ("cut.pem", "expected certificates in PEM form"),
         ("zeros.pem", "expected certificates in PEM form"),
-        (".", "is a directory"),
+        (".", "a directory"),
     ] {
         let launch = launch()
             .file("empty.pem", "no certificate\n")

@@ -13,7 +13,7 @@ fn failed() -> Result<Vec<IpAddr>, LookupError> {
 #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
 fn failed_lookup_keeps_last_addresses() {
     let names = HostResolver::of_system(INTERVAL);
-    learn(&names, "no-such-host.invalid", [127, 0, 0, 1], None, Instant::now());
+    learn(&names, "no-such-host.invalid", [127, 0, 0, 1], None);
     let found = names.look_up("no-such-host.invalid", Duration::from_secs(30));
     assert_eq!(found, [IpAddr::from([127, 0, 0, 1])]);
     names.close();
@@ -74,7 +74,7 @@ fn thousand_slow_names_delay_no_other_name() {
     let now = Instant::now();
     for n in 0..1000 {
         let host = format!("silent{n}");
-        learn(&names, &host, [192, 0, 2, 1], None, now);
+        learn(&names, &host, [192, 0, 2, 1], None);
         names.lock().record(&host, failed(), now, now + SLOW);
     }
     assert_eq!(names.lock().problems, 1000);
@@ -83,7 +83,7 @@ fn thousand_slow_names_delay_no_other_name() {
         names.look_up(&format!("silent{n}"), Duration::ZERO);
     }
     assert_eq!(names.look_up("good", Duration::from_secs(3600)), GOOD);
-    assert!(names.lock().slow_threads <= MAX_SLOW_THREADS);
+    assert!(names.lock().slow_lookups <= MAX_SLOW_LOOKUPS);
     drop(end);
     names.close();
 }
@@ -91,16 +91,16 @@ fn thousand_slow_names_delay_no_other_name() {
 /// A resolver with all threads blocked by a broken name server.
 fn stuck() -> HostResolver {
     let names = HostResolver::of_system(INTERVAL);
-    names.lock().threads = MAX_THREADS;
+    names.lock().lookups = MAX_LOOKUPS;
     names
 }
 
-fn learn(names: &HostResolver, host: &str, addr: [u8; 4], tried: Option<Instant>, now: Instant) {
+fn learn(names: &HostResolver, host: &str, addr: [u8; 4], tried: Option<Instant>) {
     let addrs = vec![IpAddr::from(addr)];
     let name = Name {
         addrs,
         tried,
-        ..Name::new(now)
+        ..Name::default()
     };
     names.lock().names.insert(host.to_owned(), name);
 }
@@ -110,14 +110,14 @@ fn unknown_name_is_awaited_until_the_deadline() {
     let names = stuck();
     assert!(names.look_up("a.example", Duration::from_millis(20)).is_empty());
     assert!(names.look_up("a.example", Duration::ZERO).is_empty());
-    assert_eq!(names.lock().queue, ["a.example"], "waits for a thread only once");
+    assert_eq!(names.lock().lookups, MAX_LOOKUPS);
 }
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
 fn known_name_is_awaited_for_a_second() {
     let names = stuck();
-    learn(&names, "a.example", [192, 0, 2, 1], None, Instant::now());
+    learn(&names, "a.example", [192, 0, 2, 1], None);
     // Only an unused result would take an hour.
     let found = names.look_up("a.example", Duration::from_secs(3600));
     assert_eq!(found, [IpAddr::from([192, 0, 2, 1])]);
@@ -128,12 +128,11 @@ fn known_name_is_awaited_for_a_second() {
 fn fresh_result_needs_no_lookup() {
     let names = stuck();
     let now = Instant::now();
-    learn(&names, "a.example", [192, 0, 2, 1], Some(now), now);
+    learn(&names, "a.example", [192, 0, 2, 1], Some(now));
     let found = names.look_up("a.example", Duration::from_secs(3600));
     assert_eq!(found, [IpAddr::from([192, 0, 2, 1])]);
-    assert!(names.lock().queue.is_empty());
-    assert!(names.lock().enqueue("a.example", now + MAX_FRESH));
-    assert_eq!(names.lock().queue, ["a.example"]);
+    let is_fresh = |now| names.lock().names["a.example"].is_younger(MAX_FRESH, now);
+    assert!(is_fresh(now + MAX_FRESH - Duration::from_nanos(1)) && !is_fresh(now + MAX_FRESH));
 }
 
 #[test]
@@ -141,7 +140,7 @@ fn closed_resolver_blocks_no_request() {
     let names = stuck();
     std::thread::scope(|scope| {
         let asker = scope.spawn(|| names.look_up("a.example", Duration::from_secs(3600)));
-        while names.lock().queue.is_empty() {
+        while names.lock().names.is_empty() {
             std::thread::yield_now();
         }
         names.close();
@@ -157,27 +156,32 @@ fn full_table_evicts_idle_names() {
     let now = Instant::now();
     let mut state = names.lock();
     for i in 0..MAX_NAMES {
-        state.names.insert(
-            i.to_string(),
-            Name {
-                is_queued: i == 0,
-                ..Name::new(now)
-            },
-        );
+        let name = Name {
+            is_in_progress: i == 0,
+            tried: Some(now),
+            ..Name::default()
+        };
+        state.names.insert(i.to_string(), name);
     }
-    assert!(state.enqueue("1", now), "known");
-    assert!(!state.enqueue("a.example", now), "no room");
-    assert!(state.enqueue("a.example", now + IDLE), "room");
+    assert!(state.name("1", now).is_some(), "known");
+    assert!(state.name("a.example", now).is_none(), "no room");
+    let recent = state.names.get_mut("1").expect("known");
+    recent.tried = Some(now + Duration::from_secs(1));
+    assert!(state.name("a.example", now + IDLE).is_some(), "room");
     let mut left: Vec<_> = state.names.keys().map(String::as_str).collect();
     left.sort_unstable();
-    assert_eq!(left, ["0", "1", "a.example"], "those that are being looked up stay");
+    assert_eq!(
+        left,
+        ["0", "1", "a.example"],
+        "names with a recent lookup or one in progress are kept"
+    );
 }
 
 #[test]
 fn ip_address_needs_no_lookup() {
     let names = HostResolver::of_system(INTERVAL);
     assert_eq!(names.known("::1"), [IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])]);
-    assert_eq!(names.lock().threads, 0);
+    assert_eq!(names.lock().lookups, 0);
 }
 
 /// A name with one known address. Its lookups start at these multiples of a tenth of the interval.
@@ -185,7 +189,7 @@ fn ip_address_needs_no_lookup() {
 fn known_after(results: &[(u32, Result<Vec<IpAddr>, LookupError>)]) -> Vec<IpAddr> {
     let names = stuck();
     let begin = Instant::now();
-    learn(&names, "a.example", [192, 0, 2, 1], None, begin);
+    learn(&names, "a.example", [192, 0, 2, 1], None);
     for (tenths, result) in results {
         let at = begin + INTERVAL / 10 * *tenths;
         names.lock().record("a.example", result.clone(), at, at);
