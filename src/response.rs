@@ -7,12 +7,10 @@ use std::time::{Duration, SystemTime};
 use serde_json::json;
 
 use crate::registry::Page;
+use crate::util::calendar;
 
 /// The methods of every path.
 pub(crate) const ALLOW: &str = "GET, HEAD, OPTIONS";
-
-/// The first instant after 1970 that a Date header cannot express.
-const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
 
 /// Whether the connection persists after the response (RFC 9112, section 9.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,10 +108,7 @@ impl Response {
         let _ = write!(head, "HTTP/1.1 {} {}\r\n", self.status, phrase(self.status));
         // httpdate panics at a time that the format cannot express. Such a clock is not reliable (RFC 9110, section
         // 6.6.1).
-        if now
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .is_ok_and(|since| since < YEAR_10000)
-        {
+        if calendar::is_sane(now) {
             let _ = write!(head, "Date: {}\r\n", httpdate::HttpDate::from(now));
         }
         if self.status != 204 {
@@ -237,12 +232,10 @@ mod tests {
             let bytes = Response::json(Vec::new()).to_bytes(Body::Send, Persistence::Persist, "", now);
             String::from_utf8(bytes).expect("text")
         };
-        let last = SystemTime::UNIX_EPOCH + YEAR_10000 - Duration::from_secs(1);
+        let year_10000 = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_800);
+        let last = year_10000 - Duration::from_secs(1);
         assert!(at(last).contains("\r\nDate: Fri, 31 Dec 9999 23:59:59 GMT\r\n"));
-        for now in [
-            SystemTime::UNIX_EPOCH - Duration::from_secs(1),
-            SystemTime::UNIX_EPOCH + YEAR_10000,
-        ] {
+        for now in [SystemTime::UNIX_EPOCH - Duration::from_secs(1), year_10000] {
             assert!(at(now).starts_with("HTTP/1.1 200 OK\r\nContent-Type"), "{}", at(now));
         }
     }

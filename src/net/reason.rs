@@ -38,15 +38,6 @@ impl From<SocketAddr> for Family {
     }
 }
 
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Family::V4 => "IPv4",
-            Family::V6 => "IPv6",
-        })
-    }
-}
-
 /// Why there is no response. Its `Display` is escaped for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FetchError {
@@ -71,17 +62,17 @@ impl FetchError {
     /// Judges a failed connect.
     pub(super) fn of_connect(error: &io::Error, addr: SocketAddr) -> Self {
         let family = Family::from(addr);
+        let name = format!("{family:?}").replace('V', "IPv");
         match Errno::from_io_error(error) {
             // Two causes have these errors in common. They differ in whether a datagram socket could be connected.
             Some(Errno::ADDRNOTAVAIL) if has_route(addr) => Self::new(Cause::Local, "no free local port"),
             Some(Errno::NETUNREACH | Errno::HOSTUNREACH) if has_route(addr) => Self::of_peer("no route to host"),
-            Some(Errno::ADDRNOTAVAIL | Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::NETDOWN) => Self::new(
-                Cause::LocalNetwork(family),
-                format!("this machine has no {family} route to it"),
-            ),
+            Some(Errno::ADDRNOTAVAIL | Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::NETDOWN) => {
+                let reason = format!("this machine has no {name} route to it");
+                Self::new(Cause::LocalNetwork(family), reason)
+            }
             Some(Errno::ACCESS | Errno::PERM | Errno::INVAL | Errno::AGAIN) => {
-                let error = escaped(&error.to_string());
-                let reason = format!("a route or firewall of this machine refuses to connect over {family} ({error})");
+                let reason = format!("a route or firewall of this machine refuses to connect over {name} ({error})");
                 Self::new(Cause::LocalNetwork(family), reason)
             }
             _ => Self::from_io(error),
@@ -141,19 +132,18 @@ impl From<FetchError> for ureq::Error {
 
 impl From<ureq::Error> for FetchError {
     fn from(error: ureq::Error) -> Self {
-        match error {
+        let reason = match error {
+            ureq::Error::Io(error) => return Self::from(error),
             ureq::Error::Other(error) => match error.downcast() {
-                Ok(error) => *error,
-                Err(error) => Self::of_peer(escaped(&error.to_string())),
+                Ok(error) => return *error,
+                Err(error) => error.to_string(),
             },
-            ureq::Error::Io(error) => Self::from(error),
-            ureq::Error::BodyExceedsLimit(limit) => Self::of_peer(format!("response body above {limit} bytes")),
-            ureq::Error::LargeResponseHeader(..) => {
-                Self::of_peer(format!("header section above {MAX_HEADER_BYTES} bytes"))
-            }
-            ureq::Error::Protocol(error) => Self::of_peer(protocol_reason(&error.to_string())),
-            other => Self::of_peer(escaped(&other.to_string())),
-        }
+            ureq::Error::BodyExceedsLimit(limit) => format!("response body above {limit} bytes"),
+            ureq::Error::LargeResponseHeader(..) => format!("header section above {MAX_HEADER_BYTES} bytes"),
+            ureq::Error::Protocol(error) => protocol_reason(&error.to_string()),
+            other => other.to_string(),
+        };
+        Self::of_peer(escaped(&reason))
     }
 }
 
@@ -182,43 +172,34 @@ pub(super) fn quoted(text: &str) -> String {
 fn protocol_reason(error: &str) -> String {
     use httparse::Error::{HeaderName, HeaderValue, NewLine};
     let is = |malformed: httparse::Error| error.ends_with(&malformed.to_string());
-    match error {
-        "http parse resulted in too many headers" => "header section of too many lines".to_owned(),
-        _ if is(HeaderName) => "malformed header line: folded, or without a colon after the name".to_owned(),
-        _ if is(HeaderValue) || is(NewLine) => "malformed header line: control characters in it".to_owned(),
+    let reason = match error {
+        "http parse resulted in too many headers" => "header section of too many lines",
+        _ if is(HeaderName) => "malformed header line: folded, or without a colon after the name",
+        _ if is(HeaderValue) || is(NewLine) => "malformed header line: control characters in it",
         _ if error.starts_with("http parse fail") => {
-            "not an HTTP response: wrong service, or a TLS port (if so, list the node with https://)".to_owned()
+            "not an HTTP response: wrong service, or a TLS port (if so, list the node with https://)"
         }
-        _ => escaped(error),
-    }
+        _ => error,
+    };
+    reason.to_owned()
 }
 
 fn tls_reason(error: &rustls::Error) -> String {
-    match error {
-        rustls::Error::InvalidCertificate(error) => format!("certificate rejected: {}", certificate_reason(error)),
+    let reason = match error {
+        rustls::Error::InvalidCertificate(error) => {
+            return format!("certificate rejected: {}", certificate_reason(error));
+        }
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            "not a TLS response: wrong service, or a plain HTTP port (if so, list the node with http://)".to_owned()
+            "not a TLS response: wrong service, or a plain HTTP port (if so, list the node with http://)"
         }
         rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) | rustls::Error::PeerIncompatible(_) => {
-            "no TLS version or cipher in common: the router supports TLS 1.2 and 1.3".to_owned()
+            "no TLS version or cipher in common: the router supports TLS 1.2 and 1.3"
         }
-        rustls::Error::AlertReceived(AlertDescription::HandshakeFailure) => {
-            "TLS handshake refused by the server: no cipher in common, or a client certificate is required".to_owned()
-        }
-        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
-            "TLS handshake refused by the server: a client certificate is required".to_owned()
-        }
-        rustls::Error::AlertReceived(AlertDescription::UnrecognisedName) => {
-            "TLS handshake refused by the server: it has no certificate for this host name".to_owned()
-        }
-        rustls::Error::AlertReceived(alert) => {
-            format!("TLS connection refused by the server (alert {})", u8::from(*alert))
-        }
-        rustls::Error::InvalidMessage(_) | rustls::Error::PeerMisbehaved(_) => {
-            "TLS protocol violated by the server".to_owned()
-        }
-        _ => "TLS handshake failed".to_owned(),
-    }
+        // RFC 8446, section 6.2, has these names.
+        rustls::Error::AlertReceived(alert) => return format!("TLS refused by the server: alert {alert:?}"),
+        _ => "TLS handshake failed: protocol violated by the server",
+    };
+    reason.to_owned()
 }
 
 fn certificate_reason(error: &CertificateError) -> &'static str {
@@ -236,7 +217,6 @@ fn certificate_reason(error: &CertificateError) -> &'static str {
             "it is for another name than the listed one"
         }
         CertificateError::UnknownIssuer => "its issuer is not trusted; name the issuer's certificate in SSL_CERT_FILE",
-        CertificateError::Revoked => "it has been revoked",
         CertificateError::BadSignature => "its signature is not that of the trusted issuer with this name",
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "it is not for servers: issue one with extendedKeyUsage=serverAuth"
@@ -246,12 +226,8 @@ fn certificate_reason(error: &CertificateError) -> &'static str {
                 "it is self-signed with CA:TRUE, which may sign but not serve; make one with CA:FALSE (openssl req -x509 \
                  -addext basicConstraints=critical,CA:FALSE) and name it in SSL_CERT_FILE"
             }
-            Some(webpki::Error::UnsupportedCertVersion) => {
-                "it has X.509 version 1; issue one of version 3, with a subjectAltName"
-            }
-            _ => "it is of an unsupported kind",
+            _ => "it is of an unsupported kind, such as X.509 version 1; issue one of version 3",
         },
-        CertificateError::BadEncoding => "it is malformed",
         _ => "it is malformed, or of an unsupported kind",
     }
 }

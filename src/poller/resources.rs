@@ -214,7 +214,6 @@ impl PollQueue {
 }
 
 /// The driver of resource polls and surveys; part of the poller's thread.
-#[derive(Debug)]
 pub(super) struct ResourcePoller {
     queue: PollQueue,
     pool: Pool<ResourceJob, Outcome>,

@@ -1,7 +1,6 @@
 //! Named threads that take jobs from one bounded channel and return results on another.
 //! Does not decide how many threads are useful: the owner states its demand.
 
-use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -26,38 +25,24 @@ pub(crate) struct Done<J, R> {
     pub(crate) took: Duration,
 }
 
-enum Task<J> {
-    Run(J),
-    Exit,
-}
-
 type Work<J, R> = Arc<dyn Fn(&J) -> R + Send + Sync>;
 
 /// Threads that run `J` to `R`. Dropping the pool discards queued jobs and joins the threads.
 pub(crate) struct Pool<J, R> {
     name: &'static str,
     run: Work<J, R>,
-    /// Field order is drop order: the channel closes before the threads are joined.
-    jobs: Sender<Task<J>>,
-    queue: Receiver<Task<J>>,
+    /// `None` stops the thread that receives it.
+    jobs: Sender<Option<J>>,
+    queue: Receiver<Option<J>>,
     results: Sender<Done<J, R>>,
     threads: Vec<Joined>,
-    /// Threads that have an `Exit` in the queue and still run.
+    /// Threads that have a `None` in the queue and still run.
     exiting: usize,
     /// Highest demand since the last shrink.
     peak_demand: usize,
     shrink_at: Instant,
     /// Set while the system gives no more threads.
     retry_at: Option<Instant>,
-}
-
-impl<J, R> fmt::Debug for Pool<J, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool")
-            .field("name", &self.name)
-            .field("threads", &self.threads())
-            .finish_non_exhaustive()
-    }
 }
 
 impl<J: Send + 'static, R: Send + 'static> Pool<J, R> {
@@ -87,15 +72,20 @@ impl<J: Send + 'static, R: Send + 'static> Pool<J, R> {
         (pool, inbox)
     }
 
-    /// Starts threads until `demand` jobs can run concurrently. Stops threads that no demand of the last period needed.
+    /// Starts threads until `demand` jobs can run concurrently. Stops threads that no demand of the last period needed,
+    /// except one.
     ///
     /// # Errors
     /// If the system refuses a thread. Existing threads continue, and the next attempt is made a second later.
     pub(crate) fn resize(&mut self, demand: usize, now: Instant) -> io::Result<()> {
+        let before = self.threads.len();
+        self.threads.retain(|thread| !thread.is_finished());
+        self.exiting = self.exiting.saturating_sub(before - self.threads.len());
         self.peak_demand = self.peak_demand.max(demand);
-        self.reap();
         if now >= self.shrink_at {
-            self.shrink(self.peak_demand);
+            while self.threads() > self.peak_demand.max(1) && self.jobs.try_send(None).is_ok() {
+                self.exiting += 1;
+            }
             (self.peak_demand, self.shrink_at) = (0, now + THREAD_IDLE);
         }
         if self.retry_at.is_some_and(|retry_at| now < retry_at) {
@@ -103,44 +93,17 @@ impl<J: Send + 'static, R: Send + 'static> Pool<J, R> {
         }
         self.retry_at = None;
         while self.threads() < demand {
-            let started = self.start_thread();
-            if started.is_err() {
-                self.retry_at = Some(now + THREAD_RETRY);
-            }
-            started?;
+            let (queue, results, run) = (self.queue.clone(), self.results.clone(), Arc::clone(&self.run));
+            let started = threads::spawn(self.name, move || work(&queue, &results, &*run));
+            self.retry_at = started.is_err().then_some(now + THREAD_RETRY);
+            self.threads.push(started?);
         }
         Ok(())
-    }
-
-    fn start_thread(&mut self) -> io::Result<()> {
-        let (queue, results, run) = (self.queue.clone(), self.results.clone(), Arc::clone(&self.run));
-        let thread = threads::spawn(self.name, move || work(&queue, &results, &*run))?;
-        self.threads.push(thread);
-        Ok(())
-    }
-
-    /// Keeps at least one thread.
-    fn shrink(&mut self, threads: usize) {
-        while self.threads() > threads.max(1) && self.jobs.try_send(Task::Exit).is_ok() {
-            self.exiting += 1;
-        }
-    }
-
-    fn reap(&mut self) {
-        let before = self.threads.len();
-        self.threads.retain(|thread| !thread.is_finished());
-        self.exiting = self.exiting.saturating_sub(before - self.threads.len());
     }
 
     /// Queues a job. Returns false if the queue is full.
     pub(crate) fn send(&self, job: J) -> bool {
-        self.jobs.try_send(Task::Run(job)).is_ok()
-    }
-
-    /// Stops the threads without joining them, for jobs that cannot be interrupted.
-    #[allow(dead_code, reason = "lookups of host names cannot be interrupted")]
-    pub(crate) fn abandon(mut self) {
-        self.threads.drain(..).for_each(Joined::detach);
+        self.jobs.try_send(Some(job)).is_ok()
     }
 }
 
@@ -172,8 +135,8 @@ impl<J, R> Drop for Pool<J, R> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
-fn work<J, R>(queue: &Receiver<Task<J>>, results: &Sender<Done<J, R>>, run: &dyn Fn(&J) -> R) {
-    while let Ok(Task::Run(job)) = queue.recv() {
+fn work<J, R>(queue: &Receiver<Option<J>>, results: &Sender<Done<J, R>>, run: &dyn Fn(&J) -> R) {
+    while let Ok(Some(job)) = queue.recv() {
         let begin = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(|| run(&job))).ok();
         let took = begin.elapsed();
@@ -249,22 +212,5 @@ mod tests {
             results.iter().count() <= 3,
             "the channel is closed: all threads are joined"
         );
-    }
-
-    #[test]
-    fn abandoned_pool_does_not_wait_for_jobs() {
-        let (begun, has_begun) = bounded(1);
-        let (release, released) = bounded::<()>(0);
-        let (mut pool, results, now) = pool(move |_: &u32| {
-            let _ = begun.try_send(());
-            let _ = released.recv();
-        });
-        pool.resize(1, now).expect("a thread");
-        assert!(pool.send(1));
-        has_begun.recv().expect("the job runs");
-        pool.abandon();
-        assert!(results.is_empty());
-        drop(release);
-        assert_eq!(results.iter().count(), 1);
     }
 }

@@ -1,12 +1,10 @@
 //! How a line of the log looks.
 
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::time::SystemTime;
 
 use log::{Level, Record};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
@@ -29,23 +27,13 @@ pub enum Format {
     Json,
 }
 
-/// A line of [`Format::Json`].
-#[derive(Serialize)]
-struct JsonLine<'a> {
-    time: &'a str,
-    level: &'a str,
-    target: &'a str,
-    message: &'a str,
-    #[serde(flatten)]
-    fields: &'a Map<String, Value>,
-}
-
 impl Format {
     /// Selects the journal's form if the service manager has connected stderr to journald, else the text form.
     pub fn for_stderr() -> Self {
-        let journal = std::env::var("JOURNAL_STREAM").unwrap_or_default();
-        match stderr_file() {
-            Ok(stderr) if journal == stderr => Format::Journal,
+        // Device and inode of stderr: systemd.exec(5).
+        let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+        match rustix::fs::fstat(io::stderr()) {
+            Ok(stderr) if stream == format!("{}:{}", stderr.st_dev, stderr.st_ino) => Format::Journal,
             _ => Format::Text,
         }
     }
@@ -60,47 +48,36 @@ impl Format {
 
     /// The whole line with its line feed, or `None` if simple_logger formats it.
     pub(super) fn line(self, line: &Line) -> Option<String> {
-        let Line {
-            time,
-            level,
-            target,
-            message,
-            fields,
-        } = line;
         match self {
             Format::Text => None,
-            Format::Journal => Some(format!("{}{level:<5} [{target}] {message}\n", self.prefix(*level))),
-            Format::Json => {
-                let json = JsonLine {
-                    time: &rfc3339(*time),
-                    level: level.as_str(),
-                    target,
-                    message,
-                    fields,
-                };
-                // A map with text keys always serializes.
-                Some(serde_json::to_string(&json).unwrap_or_default() + "\n")
+            Format::Journal => {
+                let (priority, level) = (self.prefix(line.level), line.level);
+                Some(format!("{priority}{level:<5} [{}] {}\n", line.target, line.message))
             }
+            // A structure with text keys always serializes.
+            Format::Json => Some(serde_json::to_string(line).unwrap_or_default() + "\n"),
         }
     }
 }
 
-/// A line in the queue.
-#[derive(Clone, Debug)]
+/// A line in the queue, and as [`Format::Json`] writes it.
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Line {
-    pub(super) time: SystemTime,
+    time: String,
+    #[serde(serialize_with = "serialize_level")]
     pub(super) level: Level,
     pub(super) target: String,
     /// One line of bounded length, with the fields at its end.
     pub(super) message: String,
-    pub(super) fields: Map<String, Value>,
+    #[serde(flatten)]
+    fields: Map<String, Value>,
 }
 
 impl Line {
     pub(super) fn new(time: SystemTime, record: &Record<'_>) -> Self {
         let fields = Fields::of(record.key_values());
         Self {
-            time,
+            time: rfc3339(time),
             level: record.level(),
             target: record.target().to_owned(),
             message: one_line(&format!("{}{}", record.args(), fields.text)),
@@ -109,10 +86,8 @@ impl Line {
     }
 }
 
-/// Device and inode of stderr, as `JOURNAL_STREAM` has them: systemd.exec(5).
-fn stderr_file() -> io::Result<String> {
-    let stderr = std::fs::File::from(io::stderr().as_fd().try_clone_to_owned()?).metadata()?;
-    Ok(format!("{}:{}", stderr.dev(), stderr.ino()))
+fn serialize_level<S: Serializer>(level: &Level, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(level.as_str())
 }
 
 /// Priorities of syslog(3).

@@ -21,7 +21,6 @@ use super::log_throttle::{LogRate, LogThrottle};
 use super::threads;
 pub use format::Format;
 use format::Line;
-use sink::Sink;
 
 /// Lines in the queue: more than a large fleet logs at its start. A line has 200 bytes on average and its message at
 /// most [`format::MAX_MESSAGE_BYTES`], so the queue has at most 10 MiB.
@@ -46,12 +45,8 @@ pub(crate) fn dropped_lines() -> u64 {
     DROPPED.load(Relaxed)
 }
 
-/// What the log's thread receives.
-enum Entry {
-    Line(Line),
-    /// The last entry. Its sender is dropped after all lines have been written.
-    End(Sender<()>),
-}
+/// Lines for the log's thread. `None` is the last entry.
+type Entry = Option<Line>;
 
 struct Logger {
     queue: Sender<Entry>,
@@ -65,7 +60,7 @@ impl Log for Logger {
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             let line = Line::new(SystemTime::now(), record);
-            if self.queue.try_send(Entry::Line(line)).is_err() {
+            if self.queue.try_send(Some(line)).is_err() {
                 DROPPED.fetch_add(1, Relaxed);
             }
         }
@@ -79,17 +74,17 @@ impl Log for Logger {
 #[must_use = "lines that are not written yet are lost with the process"]
 pub struct Logging {
     queue: Sender<Entry>,
+    /// Closes after the last line has been written.
+    written: Receiver<()>,
 }
 
 impl Drop for Logging {
     #[expect(clippy::disallowed_methods, reason = "one deadline over two waits")]
     fn drop(&mut self) {
         let deadline = Instant::now() + END_TIMEOUT;
-        let (written, is_written) = bounded(0);
-        if self.queue.send_deadline(Entry::End(written), deadline).is_ok() {
-            // Written or not: the process exits.
-            let _ = is_written.recv_deadline(deadline);
-        }
+        // Written or not: the process exits.
+        let _ = self.queue.send_deadline(None, deadline);
+        let _ = self.written.recv_deadline(deadline);
     }
 }
 
@@ -99,12 +94,13 @@ impl Drop for Logging {
 /// The system cannot start a thread, or a log is started already.
 pub fn start(format: Format, level: LevelFilter) -> io::Result<Logging> {
     let (queue, lines) = bounded(MAX_LINES);
-    threads::spawn_detached(THREAD, move || run(&Sink::new(format), &lines))?;
+    let (writing, written) = bounded(0);
+    threads::spawn_detached(THREAD, move || run(format, &lines, writing))?;
     let logger = Logger { queue: queue.clone() };
     log::set_boxed_logger(Box::new(logger)).map_err(io::Error::other)?;
     log::set_max_level(level);
     std::panic::set_hook(panic_hook());
-    Ok(Logging { queue })
+    Ok(Logging { queue, written })
 }
 
 /// Logs a panic. The standard library's hook writes to stderr and so blocks on its reader.
@@ -112,14 +108,14 @@ fn panic_hook() -> Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync> {
     let throttle = Mutex::new(LogThrottle::new(PANIC_RATE));
     Box::new(move |panic| {
         // The log's thread counts a line that it cannot write. Another line could not be written either.
-        if std::thread::current().name() == Some(THREAD) {
+        let thread = std::thread::current();
+        if thread.name() == Some(THREAD) {
             return;
         }
         #[expect(clippy::disallowed_methods, reason = "a panic has no caller with a clock")]
         let now = Instant::now();
         let admitted = throttle.lock().unwrap_or_else(PoisonError::into_inner).admit(now);
         if let Some(suppressed) = admitted {
-            let thread = std::thread::current();
             let name = thread.name().unwrap_or_default();
             let at = panic.location().map(ToString::to_string).unwrap_or_default();
             let payload = panic.payload();
@@ -130,14 +126,11 @@ fn panic_hook() -> Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync> {
     })
 }
 
-/// Writes lines until the last entry.
-fn run(sink: &Sink, lines: &Receiver<Entry>) {
+/// Writes lines until the last entry. Drops `writing` then.
+fn run(format: Format, lines: &Receiver<Entry>, writing: Sender<()>) {
     let mut reported = 0;
-    for entry in lines {
-        match entry {
-            Entry::Line(line) => write(sink, line),
-            Entry::End(_written) => return,
-        }
+    while let Ok(Some(line)) = lines.recv() {
+        write(format, &line);
         let dropped = dropped_lines();
         if dropped > reported && lines.is_empty() {
             let fields = [("lines", dropped - reported)];
@@ -147,14 +140,15 @@ fn run(sink: &Sink, lines: &Receiver<Entry>) {
                 .args(format_args!("log lines dropped: the reader of the log is too slow"))
                 .key_values(&fields)
                 .build();
-            write(sink, Line::new(SystemTime::now(), &record));
+            write(format, &Line::new(SystemTime::now(), &record));
             reported = dropped;
         }
     }
+    drop(writing);
 }
 
-fn write(sink: &Sink, line: Line) {
-    if sink.write(line, SystemTime::now()).is_err() {
+fn write(format: Format, line: &Line) {
+    if sink::write(format, line).is_err() {
         DROPPED.fetch_add(1, Relaxed);
     }
 }
