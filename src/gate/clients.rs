@@ -235,7 +235,7 @@ impl Clients {
                     break None;
                 }
                 Action::Refuse(refusal, body, cors) => {
-                    self.metrics.refused[refusal.kind().1].add(1);
+                    self.metrics.refused[refusal.parts().1].add(1);
                     let response = refusal.response();
                     let response = response.to_bytes(body, Persistence::Close, &cors, SystemTime::now());
                     connection.on(Event::Refused(response), now)
@@ -289,12 +289,14 @@ impl Clients {
             }
         };
         let in_flight = self.sockets.get(key)?.connection.in_flight()?;
-        // The setting is wrong, or a client claims to be a proxy.
-        if let Some(peer) = in_flight.untrusted_proxy
+        // The setting is wrong, or a client claims to be a proxy. Behind a trusted proxy, an unknown client is that proxy.
+        let client = in_flight.context.client;
+        if !in_flight.context.is_client_known
+            && !self.settings.trusts(client)
             && let Some(suppressed) = self.untrusted_proxies.admit(now)
         {
             log::warn!(
-                proxy:% = peer,
+                proxy:% = client,
                 suppressed;
                 "proxy not in TRUSTED_PROXIES: all its clients share one rate limit, and none can read /metrics and /status"
             );

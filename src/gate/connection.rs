@@ -301,7 +301,6 @@ impl Connection {
             },
             number: self.requests,
             begun: now,
-            untrusted_proxy: Some(self.peer).filter(|peer| proxies.is_any && !self.settings.trusts(*peer)),
         };
         self.enter(Stage::Waiting(in_flight), WAIT_TIMEOUT, now);
         Action::Queue

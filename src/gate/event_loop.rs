@@ -133,8 +133,7 @@ impl EventLoop {
             // At the limit each one evicts another, whose bytes should be read before many more connections arrive.
             LISTENER => self.accept(MAX_ACCEPTS.min(self.clients.share()), now),
             SHUTDOWN => self.drain(now),
-            // The private connection brings nothing. It can only get room again, which `dispatch` uses, or be lost.
-            WORKERS_LOST if flags == EventFlags::OUT => {}
+            // The private connection brings nothing. It can only be lost.
             WORKERS_LOST => self.fail("private connection closed", now),
             OUTCOMES => self.receive(now),
             bits => {
@@ -193,23 +192,20 @@ impl EventLoop {
         let Some(pool) = &mut self.pool else {
             return;
         };
-        while pool.has_room()
+        while let Some(ticket) = pool.free_ticket()
             && let Some((client, request)) = self.clients.next_waiting(now)
         {
-            pool.send(client, request, now);
+            pool.send(ticket, client, request, now);
         }
-        if let Err(error) = pool.flush(&self.clients.epoll, WORKERS_LOST) {
+        if let Err(error) = pool.flush() {
             self.fail(&error.to_string(), now);
         }
     }
 
     /// Passes the workers' outcomes on to their connections.
     fn receive(&mut self, now: Instant) {
-        let Some(pool) = &mut self.pool else {
-            return;
-        };
-        let is_draining = self.draining.is_some();
-        pool.receive(|request, outcome| {
+        let received = self.pool.as_mut().map(WorkerPool::receive);
+        for (request, outcome) in received.into_iter().flatten() {
             let event = match outcome {
                 Outcome::Responded(response) => {
                     self.metrics.observe_request(now.duration_since(request.begun));
@@ -217,11 +213,11 @@ impl EventLoop {
                 }
                 Outcome::Deferred => Event::Deferred {
                     number: request.number,
-                    may_wait: !is_draining && self.clients.may_defer(),
+                    may_wait: self.draining.is_none() && self.clients.may_defer(),
                 },
             };
             self.clients.pump(request.client, event, now);
-        });
+        }
     }
 
     /// Discards the workers: the requests in flight are lost. The next tick starts another pool, so that a pool that
@@ -230,12 +226,10 @@ impl EventLoop {
         let Some(mut pool) = self.pool.take() else {
             return;
         };
-        let lost = pool.take_in_flight();
+        let lost = pool.abandon(&self.clients.epoll);
         if let Some(suppressed) = self.clients.throttle(Refused::Lost, now) {
             log::warn!(reason, requests = lost.len(), suppressed; "workers lost: starting others");
         }
-        pool.stop();
-        pool.unwatch(&self.clients.epoll);
         for request in lost {
             self.clients.pump(request.client, Event::Failed(request.number), now);
         }
@@ -291,7 +285,7 @@ impl EventLoop {
 
     /// Detaches workers that have not responded yet. All others are joined.
     fn leave_stuck(mut self) {
-        self.failed.extend(self.pool.take_if(|pool| pool.is_busy()));
+        self.failed.extend(self.pool.take_if(|pool| pool.load() > 0));
         let stuck = self.failed.into_iter().filter(|pool| !pool.has_stopped());
         stuck.for_each(WorkerPool::detach);
     }

@@ -80,9 +80,8 @@ impl Exchange {
         }
     }
 
-    /// Takes all outcomes. `outcomes` is empty and lends its memory.
-    pub(super) fn take_outcomes(&self, outcomes: &mut Vec<(usize, Outcome)>) {
-        std::mem::swap(&mut *lock(&self.outcomes), outcomes);
+    pub(super) fn take_outcomes(&self) -> Vec<(usize, Outcome)> {
+        std::mem::take(&mut *lock(&self.outcomes))
     }
 }
 

@@ -1,6 +1,5 @@
 //! A request between its header section and its response.
 
-use std::net::IpAddr;
 use std::time::Instant;
 
 use super::exchange::Context;
@@ -16,8 +15,6 @@ pub(super) struct InFlight {
     pub(super) number: u32,
     /// When its header section was complete.
     pub(super) begun: Instant,
-    /// The proxy that it came through, if that one is not trusted.
-    pub(super) untrusted_proxy: Option<IpAddr>,
 }
 
 impl InFlight {

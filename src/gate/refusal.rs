@@ -1,6 +1,6 @@
 //! The reasons for which the gate itself refuses requests and connections, with their responses.
 
-use std::fmt;
+use std::borrow::Cow;
 
 use crate::metrics::Refused;
 use crate::response::Response;
@@ -38,46 +38,33 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     pub(crate) fn response(self) -> Response {
-        let (status, _) = self.kind();
-        let error = Response::error(status, &self.to_string());
+        let (status, _, message) = self.parts();
+        let error = Response::error(status, &message);
         match status {
             502 | 503 => error.with("Retry-After", "1"),
             _ => error,
         }
     }
 
-    /// The status, and the label in `/metrics`.
-    pub(crate) fn kind(self) -> (u16, Refused) {
+    /// The status, the label in `/metrics`, and the message.
+    pub(crate) fn parts(self) -> (u16, Refused, Cow<'static, str>) {
         match self {
-            Refusal::Malformed(_) => (400, Refused::Malformed),
-            Refusal::Late => (408, Refused::Late),
-            Refusal::Body => (413, Refused::Body),
-            Refusal::TargetTooLong => (414, Refused::TooLong),
-            Refusal::TooLong => (431, Refused::TooLong),
-            Refusal::Lost => (502, Refused::Lost),
-            Refusal::Busy => (503, Refused::Busy),
-            Refusal::Full => (503, Refused::Full),
-            Refusal::Share => (503, Refused::Share),
-            Refusal::Version => (505, Refused::Version),
-        }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Refusal::Malformed(what) => write!(f, "Malformed request: {what}"),
-            Refusal::Late => f.write_str("The request was not complete in time"),
-            Refusal::Body => f.write_str("A request with this method has no body"),
-            Refusal::TargetTooLong => write!(f, "A request line has less than {MAX_HEAD_BYTES} bytes"),
-            Refusal::TooLong => write!(
-                f,
-                "A request head has at most {MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers"
-            ),
-            Refusal::Busy | Refusal::Full => f.write_str("The router is busy"),
-            Refusal::Share => f.write_str("Too many connections from this address"),
-            Refusal::Lost => f.write_str("The answer was lost"),
-            Refusal::Version => f.write_str("Expected HTTP/1.1 or HTTP/1.0"),
+            Refusal::Malformed(what) => (400, Refused::Malformed, format!("Malformed request: {what}").into()),
+            Refusal::Late => (408, Refused::Late, "The request was not complete in time".into()),
+            Refusal::Body => (413, Refused::Body, "A request with this method has no body".into()),
+            Refusal::TargetTooLong => {
+                let message = format!("A request line has less than {MAX_HEAD_BYTES} bytes");
+                (414, Refused::TooLong, message.into())
+            }
+            Refusal::TooLong => {
+                let message = format!("A request head has at most {MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers");
+                (431, Refused::TooLong, message.into())
+            }
+            Refusal::Lost => (502, Refused::Lost, "The answer was lost".into()),
+            Refusal::Busy => (503, Refused::Busy, "The router is busy".into()),
+            Refusal::Full => (503, Refused::Full, "The router is busy".into()),
+            Refusal::Share => (503, Refused::Share, "Too many connections from this address".into()),
+            Refusal::Version => (505, Refused::Version, "Expected HTTP/1.1 or HTTP/1.0".into()),
         }
     }
 }

@@ -35,17 +35,14 @@ pub(super) struct Sent {
 /// Threads that respond to requests from a private connection. Dropping the pool stops and joins them.
 pub(crate) struct WorkerPool {
     stream: UnixStream,
-    /// Bytes for `stream`, and whether the kernel has no room for them.
+    /// Bytes for `stream`.
     out: Vec<u8>,
-    is_blocked: bool,
     exchange: Arc<Exchange>,
+    /// By ticket.
     in_flight: [Option<Sent>; MAX_IN_FLIGHT],
-    free: Vec<usize>,
     requests: u64,
     /// The oldest request in flight, and since when.
     oldest: Option<(u64, Instant)>,
-    /// An empty vector, kept for its memory.
-    outcomes: Vec<(usize, Outcome)>,
     stop: Box<dyn Fn() + Send>,
     threads: Vec<Joined>,
 }
@@ -59,13 +56,10 @@ impl WorkerPool {
         Self {
             stream,
             out: Vec::new(),
-            is_blocked: false,
             exchange,
             in_flight: [None; MAX_IN_FLIGHT],
-            free: (0..MAX_IN_FLIGHT).collect(),
             requests: 0,
             oldest: None,
-            outcomes: Vec::new(),
             stop: Box::new(stop),
             threads: Vec::new(),
         }
@@ -86,8 +80,7 @@ impl WorkerPool {
         if retry_on_intr(|| poll(&mut woken, Some(&GREETING_TIMEOUT)))? == 0 {
             return Err(io::Error::new(ErrorKind::TimedOut, "tiny_http does not respond"));
         }
-        self.exchange.take_outcomes(&mut self.outcomes);
-        self.outcomes.clear();
+        self.exchange.take_outcomes();
         Ok(())
     }
 
@@ -103,21 +96,12 @@ impl WorkerPool {
         )?)
     }
 
-    /// Ends what [`WorkerPool::watch`] began. A stuck worker keeps the exchange.
-    pub(super) fn unwatch(&self, epoll: &OwnedFd) {
-        let _ = epoll::delete(epoll, &self.stream);
-        let _ = epoll::delete(epoll, self.exchange.wake());
+    pub(super) fn free_ticket(&self) -> Option<usize> {
+        self.in_flight.iter().position(Option::is_none)
     }
 
-    pub(super) fn has_room(&self) -> bool {
-        !self.free.is_empty()
-    }
-
-    /// Takes a request if there is room; `flush` sends it.
-    pub(super) fn send(&mut self, client: Key, request: &InFlight, now: Instant) {
-        let Some(ticket) = self.free.pop() else {
-            return;
-        };
+    /// Takes a request; `flush` sends it.
+    pub(super) fn send(&mut self, ticket: usize, client: Key, request: &InFlight, now: Instant) {
         self.requests += 1;
         self.oldest.get_or_insert((self.requests, now));
         self.in_flight[ticket] = Some(Sent {
@@ -131,45 +115,34 @@ impl WorkerPool {
         let _ = write!(self.out, "{}#{ticket} HTTP/1.1\r\n\r\n", request.line);
     }
 
-    /// Sends the requests that were taken as far as the kernel has room, and has epoll report more room as `number`.
+    /// Sends the requests that were taken as far as the kernel has room. If it has none, workers have requests whose
+    /// outcomes bring the next call.
     ///
     /// # Errors
     /// The connection is lost.
-    pub(super) fn flush(&mut self, epoll: &OwnedFd, number: u64) -> io::Result<()> {
-        let mut is_blocked = false;
-        while !self.out.is_empty() && !is_blocked {
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        while !self.out.is_empty() {
             match self.stream.write(&self.out) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(sent) => drop(self.out.drain(..sent)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => is_blocked = true,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        if std::mem::replace(&mut self.is_blocked, is_blocked) != is_blocked {
-            let interest = EventFlags::IN
-                | if is_blocked {
-                    EventFlags::OUT
-                } else {
-                    EventFlags::empty()
-                };
-            epoll::modify(epoll, &self.stream, EventData::new_u64(number), interest)?;
-        }
         Ok(())
     }
 
-    /// Hands over each outcome that has arrived, with its request.
-    pub(super) fn receive(&mut self, mut deliver: impl FnMut(Sent, Outcome)) {
-        self.exchange.take_outcomes(&mut self.outcomes);
-        for (ticket, outcome) in self.outcomes.drain(..) {
-            if let Some(request) = self.in_flight.get_mut(ticket).and_then(Option::take) {
-                self.free.push(ticket);
-                deliver(request, outcome);
-            }
-        }
-        if self.free.len() == MAX_IN_FLIGHT {
+    /// Takes the outcomes that have arrived, each with its request.
+    pub(super) fn receive(&mut self) -> Vec<(Sent, Outcome)> {
+        let outcomes = self.exchange.take_outcomes().into_iter();
+        let received = outcomes
+            .filter_map(|(ticket, outcome)| Some((self.in_flight.get_mut(ticket)?.take()?, outcome)))
+            .collect();
+        if self.load() == 0 {
             self.oldest = None;
         }
+        received
     }
 
     /// Whether one request has been the oldest for [`RESPONSE_TIMEOUT`]. tiny_http hands requests to the workers in
@@ -187,24 +160,18 @@ impl WorkerPool {
         }
     }
 
-    /// Whether requests are in flight.
-    pub(super) fn is_busy(&self) -> bool {
-        self.load() > 0
-    }
-
     /// Requests in flight.
     pub(super) fn load(&self) -> usize {
-        MAX_IN_FLIGHT - self.free.len()
+        self.in_flight.iter().flatten().count()
     }
 
-    /// The requests that are lost with the pool.
-    pub(super) fn take_in_flight(&mut self) -> Vec<Sent> {
-        self.in_flight.iter_mut().filter_map(Option::take).collect()
-    }
-
-    /// Tells its threads to stop, without waiting for a stuck one.
-    pub(super) fn stop(&self) {
+    /// Tells the threads to stop, without waiting for a stuck one, and ends what [`WorkerPool::watch`] began: a stuck
+    /// worker keeps the exchange. Returns the requests that are lost.
+    pub(super) fn abandon(&mut self, epoll: &OwnedFd) -> Vec<Sent> {
         (self.stop)();
+        let _ = epoll::delete(epoll, &self.stream);
+        let _ = epoll::delete(epoll, self.exchange.wake());
+        self.in_flight.iter_mut().filter_map(Option::take).collect()
     }
 
     pub(super) fn has_stopped(&self) -> bool {
@@ -219,6 +186,6 @@ impl WorkerPool {
 
 impl Drop for WorkerPool {
     fn drop(&mut self) {
-        self.stop();
+        (self.stop)();
     }
 }

@@ -10,7 +10,6 @@ fn failed() -> Result<Vec<IpAddr>, LookupError> {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
 fn failed_lookup_keeps_last_addresses() {
     let names = HostResolver::of_system(INTERVAL);
     learn(&names, "no-such-host.invalid", [127, 0, 0, 1], None);
@@ -114,7 +113,6 @@ fn unknown_name_is_awaited_until_the_deadline() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
 fn known_name_is_awaited_for_a_second() {
     let names = stuck();
     learn(&names, "a.example", [192, 0, 2, 1], None);
