@@ -80,7 +80,8 @@ impl Promises {
     /// The cells with promises above the cap, each with their number.
     pub(super) fn extras(&self, cap: u16) -> impl Iterator<Item = (Cell, u16)> + '_ {
         let cells = self.cells().enumerate();
-        cells.filter_map(move |(cell, count)| (count > cap).then(|| (Cell(cell), count - cap)))
+        let above = cells.filter(move |(_, count)| *count > cap);
+        above.map(move |(cell, count)| (Cell(cell), count - cap))
     }
 
     /// Adds a promise made after probe number `last_sent` was sent.
