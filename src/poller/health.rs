@@ -1,18 +1,7 @@
 //! How the result of a probe changes the health of a node. Pure: the caller logs and counts.
 
+use crate::metrics::ProbeOutcome;
 use crate::registry::Health;
-
-/// What the result of a probe shows of the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// The node responds as a node does.
-    Success,
-    /// The node responds with 429.
-    Limited,
-    Failure,
-    /// The cause is on this machine.
-    LocalError,
-}
 
 /// A change of health that is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,27 +17,28 @@ pub(super) enum Flip {
 }
 
 /// Returns the health after a probe.
-pub(super) fn observe(health: Health, verdict: Verdict) -> (Health, Option<Flip>) {
-    use {Health::*, Verdict::*};
-    match (health, verdict) {
-        (health, LocalError) => (health, None),
-        (New | Down | Doubted, Success) => (Up, Some(Flip::Up)),
-        (Up | Suspect, Success | Limited) | (Doubted, Limited) => (Up, None),
-        (New, Limited | Failure) => (Down, Some(Flip::Down)),
-        (Up, Failure) => (Suspect, Some(Flip::Suspect)),
-        (Suspect, Failure) => (Down, Some(Flip::Lost)),
-        (Doubted, Failure) => (Doubted, None),
-        (Down, Limited | Failure) => (Down, None),
+pub(super) fn observe(health: Health, outcome: ProbeOutcome) -> (Health, Option<Flip>) {
+    use {Health::*, ProbeOutcome as Outcome};
+    match (health, outcome) {
+        (health, Outcome::Local) => (health, None),
+        (New | Down | Doubted, Outcome::Up) => (Up, Some(Flip::Up)),
+        (Up | Suspect, Outcome::Up | Outcome::Limited) | (Doubted, Outcome::Limited) => (Up, None),
+        (New, Outcome::Limited | Outcome::Failed) => (Down, Some(Flip::Down)),
+        (Up, Outcome::Failed) => (Suspect, Some(Flip::Suspect)),
+        (Suspect, Outcome::Failed) => (Down, Some(Flip::Lost)),
+        (Doubted, Outcome::Failed) => (Doubted, None),
+        (Down, Outcome::Limited | Outcome::Failed) => (Down, None),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Label;
 
     #[test]
-    fn health_and_verdict_match_contract_table() {
-        use {Health::*, Verdict::*};
+    fn health_and_outcome_match_contract_table() {
+        use Health::*;
         let table = [
             (
                 New,
@@ -71,8 +61,8 @@ mod tests {
             (Down, [(Up, Some(Flip::Up)), (Down, None), (Down, None), (Down, None)]),
         ];
         for (health, row) in table {
-            for (verdict, expected) in [Success, Limited, Failure, LocalError].into_iter().zip(row) {
-                assert_eq!(observe(health, verdict), expected, "{health:?}, {verdict:?}");
+            for (outcome, expected) in ProbeOutcome::ALL.iter().zip(row) {
+                assert_eq!(observe(health, *outcome), expected, "{health:?}, {outcome:?}");
             }
         }
     }

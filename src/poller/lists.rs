@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use ::log::Level;
 
+use super::Poller;
 use super::log::{Keys, Subject};
-use super::{Poller, Probing};
 use crate::lists::{self, Update};
-use crate::node::{Attributes, NodeAddr, Rank, Source};
+use crate::node::{Attributes, NodeAddr, Rank};
 use crate::registry::{Health, NodeId};
 
 impl Poller {
@@ -31,13 +31,9 @@ impl Poller {
             self.explorer.as_ref().map_or(&[], |list| &list.nodes),
             |host| self.fetcher.resolver().known(host),
         );
-        let gone: Vec<NodeAddr> = self
-            .by_addr
-            .keys()
-            .filter(|addr| !ranked.contains_key(*addr))
-            .cloned()
-            .collect();
-        gone.iter().for_each(|addr| self.drop_node(addr, now));
+        let gone = self.by_addr.extract_if(|addr, _| !ranked.contains_key(addr));
+        let gone: Vec<NodeId> = gone.map(|(_, id)| id).collect();
+        gone.into_iter().for_each(|id| self.drop_node(id, now));
         let mut new = Vec::new();
         for (addr, (rank, attributes)) in ranked {
             match self.by_addr.get(&addr) {
@@ -50,76 +46,36 @@ impl Poller {
             let id = self.registry.insert(addr.clone(), rank, now);
             self.registry.set_attributes(id, attributes);
             self.by_addr.insert(addr, id);
-            self.nodes.insert(id, Probing::new(rank.source()));
-            self.schedule.add_new(id, rank.source());
-            self.unanswered += 1;
+            self.schedule.add_new(id, rank.source(), now);
+            self.unanswered.insert(id);
         }
-        let nodes = &self.nodes;
-        let is_new = |probing: &Probing, source: Source| probing.last_sent.is_none() && probing.source == source;
-        self.schedule.retain(
-            |id, source| nodes.get(&id).is_some_and(|probing| is_new(probing, source)),
-            |id| nodes.contains_key(&id),
-        );
     }
 
     fn keep(&mut self, id: NodeId, addr: NodeAddr, rank: Rank, attributes: Attributes, now: Instant) {
         let is_draining = attributes.is_draining;
-        let former = self.registry.relist(id, addr, rank);
+        let former = self.registry.relist(id, addr, rank).source();
         let was_draining = self.registry.set_attributes(id, attributes);
-        let Some(probing) = self.nodes.get_mut(&id) else {
+        if (former, was_draining) == (rank.source(), is_draining) {
             return;
-        };
-        probing.source = rank.source();
-        if probing.last_sent.is_none() && former.source() != rank.source() {
-            self.schedule.add_new(id, rank.source());
         }
-        // A draining node counts in no mass failure.
-        let before = (!was_draining).then_some(former.source());
-        let after = (!is_draining).then_some(rank.source());
-        if before != after {
-            self.move_to_list(id, before, after.map(|_| rank), now);
-        }
-    }
-
-    /// Moves a node from the mass failure of one list to that of another one.
-    fn move_to_list(&mut self, id: NodeId, before: Option<Source>, after: Option<Rank>, now: Instant) {
-        if let Some(source) = before {
-            self.mass_failures.of(source).removed(id);
-        }
-        let Some(health) = self.registry.health(id).filter(|health| health.is_available()) else {
-            return;
-        };
-        if let Some(rank) = after {
-            self.mass_failures.of(rank.source()).responded(id, rank);
-        }
-        if health != Health::Up {
+        // The failures of the node count in another list now. A draining node counts in none.
+        self.schedule.relist(id, rank.source());
+        self.mass_failures.iter_mut().for_each(|failures| failures.removed(id));
+        if self.registry.health(id) == Some(Health::Doubted) {
             self.registry.set_health(id, Health::Suspect, now);
-            if let Some(rank) = after {
-                self.mass_failures.of(rank.source()).failed_once(id);
-            }
         }
     }
 
-    fn drop_node(&mut self, addr: &NodeAddr, now: Instant) {
-        let Some(id) = self.by_addr.remove(addr) else {
-            return;
-        };
-        let node = self
-            .registry
-            .note(id, now, |record| (Subject::of(record), record.health()));
+    fn drop_node(&mut self, id: NodeId, now: Instant) {
+        let node = self.registry.note(id, now, |record| Subject::of(record));
         self.registry.remove(id);
+        self.schedule.remove(id);
+        self.unanswered.remove(&id);
+        self.local_errors.remove(&id);
+        self.redirecting.remove(&id);
         self.resources.iter_mut().for_each(|resources| resources.removed(id));
-        if let (Some((node, health)), Some(probing)) = (node, self.nodes.remove(&id)) {
-            if health == Health::New {
-                self.unanswered = self.unanswered.saturating_sub(1);
-            }
-            if let Some((class, _)) = probing.in_flight {
-                self.orphans.insert(id, class);
-            }
-            if let Some(last_sent) = probing.last_sent {
-                self.schedule.dequeue(id, last_sent);
-            }
-            self.mass_failures.of(probing.source).removed(id);
+        if let Some(node) = node {
+            self.mass_failures[node.rank.source() as usize].removed(id);
             let event = "node removed: no longer listed";
             self.node_lines.log(Level::Info, event, &node, Keys::default(), now);
         }
@@ -128,7 +84,7 @@ impl Poller {
     /// Reports that serving may begin, once every node of the first lists has returned a result.
     pub(super) fn tell_ready(&mut self) {
         let has_lists = self.listed.is_some() && (self.explorer.is_some() || !self.settings.expects_explorer);
-        if has_lists && self.unanswered == 0 {
+        if has_lists && self.unanswered.is_empty() {
             self.ready = None;
         }
     }

@@ -45,32 +45,28 @@ pub(super) struct Keys<'a> {
     pub(super) lasts_s: Option<f64>,
 }
 
+impl<'a> Keys<'a> {
+    pub(super) fn of(reason: &'a str) -> Self {
+        Self {
+            reason: Some(reason),
+            ..Self::default()
+        }
+    }
+}
+
 /// Throttles of both lists. Lines about Explorer nodes displace none about listed nodes.
 #[derive(Debug)]
-pub(super) struct NodeLines {
-    listed: LogThrottle,
-    explorer: LogThrottle,
-}
+pub(super) struct NodeLines([LogThrottle; 2]);
 
 impl NodeLines {
     pub(super) fn new() -> Self {
-        Self {
-            listed: LogThrottle::new(NODE_RATE),
-            explorer: LogThrottle::new(NODE_RATE),
-        }
-    }
-
-    fn of(&mut self, source: Source) -> &mut LogThrottle {
-        match source {
-            Source::IpsFile => &mut self.listed,
-            Source::Explorer => &mut self.explorer,
-        }
+        Self([LogThrottle::new(NODE_RATE), LogThrottle::new(NODE_RATE)])
     }
 
     /// Logs an event of a node. A suppressed line is logged at level debug.
     pub(super) fn log(&mut self, level: Level, event: &str, node: &Subject, keys: Keys<'_>, now: Instant) {
         let source = node.rank.source();
-        let suppressed = self.of(source).admit(now);
+        let suppressed = self.0[source as usize].admit(now);
         log::log!(
             target: TARGET, if suppressed.is_some() { level } else { Level::Debug },
             node:% = node.addr,
@@ -89,7 +85,7 @@ impl NodeLines {
     /// Logs how many lines were suppressed if no other line has reported it.
     pub(super) fn log_overdue(&mut self, now: Instant) {
         for source in Source::ALL {
-            if let Some(suppressed) = self.of(*source).overdue(now) {
+            if let Some(suppressed) = self.0[*source as usize].overdue(now) {
                 log::warn!(target: TARGET, source = source.label(), suppressed; "node lines suppressed: too many changes");
             }
         }
@@ -110,8 +106,8 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
     fn flood_of_explorer_lines_displaces_no_listed_line() {
         let (mut lines, now) = (NodeLines::new(), Instant::now());
-        while lines.of(Source::Explorer).admit(now).is_some() {}
-        assert!(lines.of(Source::IpsFile).admit(now).is_some());
+        while lines.0[Source::Explorer as usize].admit(now).is_some() {}
+        assert!(lines.0[Source::IpsFile as usize].admit(now).is_some());
     }
 
     #[test]

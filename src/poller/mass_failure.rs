@@ -1,225 +1,169 @@
-//! Detects that many nodes of one list fail together, so that the cause is more likely local than at the nodes: the
-//! network, the name server or the clock of this machine. Pure: the poller changes the nodes.
+//! Takes down a node that has failed twice, unless many nodes of one list fail together: the cause is then more likely
+//! local than at the nodes, such as the network, the name server or the clock of this machine.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::IpAddr;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::node::{Rank, Source};
-use crate::registry::{NodeId, Withdrawn};
+use crate::node::Source;
+use crate::registry::{Health, NodeId, Registry, Withdrawn};
 
 /// Fewer nodes may well fail together: they share a machine.
 const MIN_NODES: usize = 4;
 /// Maximum number of intervals for which failing nodes remain available.
 pub(super) const MAX_DOUBT_INTERVALS: u32 = 3;
+/// The nodes of a long list are counted at most once per this part of them that fails, so that the cost of a failure
+/// does not grow with the list.
+const COUNT_SHARE: usize = 64;
 
-/// What to do with an available node that has failed twice.
-#[derive(Debug)]
+/// What became of a node that has failed twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Judgement {
-    /// The node goes down.
-    Lost,
+    Down,
     /// The node remains available: a mass failure is suspected already.
     Doubted,
-    /// The node remains available: a mass failure is suspected from now on.
+    /// The node remains available: a mass failure is suspected from now on. Nodes that went down within the last
+    /// interval are available again.
     DoubtBegins {
-        /// Nodes that went down within the last interval. They are put back.
-        lost: Vec<(NodeId, Withdrawn)>,
-        /// Failing units of the list, and all of them.
+        /// Failing nodes of the list, and all of them.
         failing: usize,
         of: usize,
     },
 }
 
-/// What counts once: a listed node, or all Explorer nodes of one address. Anyone can register 64 ports of one address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Unit {
-    Node(NodeId),
-    Addr(IpAddr),
+/// What a node of the last suspected mass failure has done since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubt {
+    Silent,
+    Failed,
+    Responded,
 }
 
-impl Unit {
-    fn of(id: NodeId, rank: Rank) -> Self {
-        match rank {
-            Rank::Listed(_) => Self::Node(id),
-            Rank::Explorer(socket) => Self::Addr(socket.ip()),
-        }
-    }
+/// The end of a suspected mass failure.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ended {
+    /// Nodes that are down, because they failed again.
+    pub(super) down: Vec<NodeId>,
+    /// The number of nodes with only local errors, which stay available.
+    pub(super) kept: usize,
 }
 
-/// A node that is available, or went down within the last interval.
-#[derive(Debug)]
-struct Member {
-    unit: Unit,
-    is_failing: bool,
-    /// When the node went down, and what the registry had of it.
-    lost: Option<(Instant, Withdrawn)>,
-}
-
-/// Members of one unit.
-#[derive(Debug, Default)]
-struct Counts {
-    members: usize,
-    failing: usize,
-}
-
-/// The failures of one list, and the mass failure that is suspected there.
+/// The failures of one list, and the mass failure that is suspected there: nodes that anyone may register do not affect
+/// the operator's nodes.
 #[derive(Debug)]
 pub(super) struct MassFailure {
+    source: Source,
     interval: Duration,
-    members: HashMap<NodeId, Member>,
-    units: HashMap<Unit, Counts>,
-    failing_units: usize,
-    /// Nodes that went down, oldest first. Some are back.
-    lost: VecDeque<(Instant, NodeId)>,
+    /// Nodes that went down within the last interval, with what the registry had of them.
+    lost: HashMap<NodeId, (Instant, Withdrawn)>,
     /// End of the suspicion.
     until: Option<Instant>,
     /// Nodes of the last suspicion.
-    doubted: HashSet<NodeId>,
-    /// Nodes of `doubted` that have not responded since, each with whether it has failed again.
-    missing: HashMap<NodeId, bool>,
+    doubted: HashMap<NodeId, Doubt>,
+    /// Nodes that must fail before the next count can have another result.
+    spare: usize,
 }
 
 impl MassFailure {
-    fn new(interval: Duration) -> Self {
+    pub(super) fn new(source: Source, interval: Duration) -> Self {
         Self {
+            source,
             interval,
-            members: HashMap::new(),
-            units: HashMap::new(),
-            failing_units: 0,
-            lost: VecDeque::new(),
+            lost: HashMap::new(),
             until: None,
-            doubted: HashSet::new(),
-            missing: HashMap::new(),
+            doubted: HashMap::new(),
+            spare: 0,
         }
     }
 
-    /// An available node has responded.
-    pub(super) fn responded(&mut self, id: NodeId, rank: Rank) {
-        let unit = Unit::of(id, rank);
-        if !self.members.contains_key(&id) {
-            self.units.entry(unit).or_default().members += 1;
+    /// A node has responded.
+    pub(super) fn responded(&mut self, id: NodeId) {
+        self.lost.remove(&id);
+        if let Some(doubt) = self.doubted.get_mut(&id) {
+            *doubt = Doubt::Responded;
         }
-        let member = self.members.entry(id).or_insert(Member {
-            unit,
-            is_failing: false,
-            lost: None,
-        });
-        member.lost = None;
-        self.set_failing(id, false);
-        self.missing.remove(&id);
     }
 
     /// An available node has failed once.
-    pub(super) fn failed_once(&mut self, id: NodeId) {
-        self.set_failing(id, true);
+    pub(super) fn failed_once(&mut self) {
+        self.spare = self.spare.saturating_sub(1);
     }
 
     /// A doubted node has failed again.
     pub(super) fn failed_again(&mut self, id: NodeId) {
-        if let Some(has_failed) = self.missing.get_mut(&id) {
-            *has_failed = true;
-        }
-    }
-
-    fn set_failing(&mut self, id: NodeId, is_failing: bool) {
-        let Some(member) = self.members.get_mut(&id) else {
-            return;
-        };
-        if std::mem::replace(&mut member.is_failing, is_failing) == is_failing {
-            return;
-        }
-        let unit = self.units.entry(member.unit).or_default();
-        let was_failing = unit.failing > 0;
-        match is_failing {
-            true => unit.failing += 1,
-            false => unit.failing -= 1,
-        }
-        match (was_failing, unit.failing > 0) {
-            (false, true) => self.failing_units += 1,
-            (true, false) => self.failing_units -= 1,
-            _ => {}
-        }
-    }
-
-    /// Judges an available node that has failed twice.
-    pub(super) fn judge(&mut self, id: NodeId, now: Instant) -> Judgement {
-        self.forget_old(now);
-        if self.until.is_some() {
-            self.doubt(id);
-            return Judgement::Doubted;
-        }
-        self.set_failing(id, true);
-        let (failing, of) = (self.failing_units, self.units.len());
-        let is_mass = failing >= MIN_NODES && failing * 2 > of;
-        let may_begin = self.missing.len() * 2 <= self.doubted.len();
-        if !is_mass || !may_begin {
-            return Judgement::Lost;
-        }
-        self.until = Some(now + self.interval * MAX_DOUBT_INTERVALS);
-        self.doubted.clear();
-        self.missing.clear();
-        let lost = std::mem::take(&mut self.lost).into_iter();
-        let lost: Vec<(NodeId, Withdrawn)> = lost
-            .filter_map(|(_, id)| Some((id, self.members.get_mut(&id)?.lost.take()?.1)))
-            .collect();
-        lost.iter().for_each(|(id, _)| self.doubt(*id));
-        self.doubt(id);
-        Judgement::DoubtBegins { lost, failing, of }
-    }
-
-    fn doubt(&mut self, id: NodeId) {
-        self.set_failing(id, false);
-        self.doubted.insert(id);
-        self.missing.insert(id, false);
-    }
-
-    /// A node went down and had this in the registry.
-    pub(super) fn lost(&mut self, id: NodeId, withdrawn: Withdrawn, now: Instant) {
-        if let Some(member) = self.members.get_mut(&id) {
-            member.lost = Some((now, withdrawn));
-            self.lost.push_back((now, id));
-        }
-    }
-
-    fn forget_old(&mut self, now: Instant) {
-        while let Some((at, id)) = self.lost.front().copied() {
-            if now.saturating_duration_since(at) <= self.interval {
-                return;
-            }
-            self.lost.pop_front();
-            // A recovered node may have gone down again since.
-            let is_last = |member: &Member| member.lost.as_ref().is_some_and(|(last, _)| *last == at);
-            if self.members.get(&id).is_some_and(is_last) {
-                self.leave(id);
-            }
-        }
-    }
-
-    fn leave(&mut self, id: NodeId) {
-        self.set_failing(id, false);
-        let Some(member) = self.members.remove(&id) else {
-            return;
-        };
-        if let Some(unit) = self.units.get_mut(&member.unit) {
-            unit.members -= 1;
-            if unit.members == 0 {
-                self.units.remove(&member.unit);
-            }
+        if let Some(doubt) = self.doubted.get_mut(&id).filter(|doubt| **doubt == Doubt::Silent) {
+            *doubt = Doubt::Failed;
         }
     }
 
     /// A node has left the list.
     pub(super) fn removed(&mut self, id: NodeId) {
-        self.leave(id);
-        if self.missing.remove(&id).is_some() {
+        self.lost.remove(&id);
+        if self.doubted.get(&id).is_some_and(|doubt| *doubt != Doubt::Responded) {
             self.doubted.remove(&id);
         }
+        self.spare = 0;
     }
 
-    /// A node that is down has responded without becoming available.
-    pub(super) fn responded_down(&mut self, id: NodeId) {
-        self.leave(id);
-        self.missing.remove(&id);
+    /// Takes down an available node that has failed twice, or keeps it as doubted.
+    pub(super) fn lose(&mut self, id: NodeId, registry: &Registry, now: Instant) -> Judgement {
+        if self.until.is_some() {
+            self.doubt(id);
+            registry.set_health(id, Health::Doubted, now);
+            return Judgement::Doubted;
+        }
+        let Some((failing, of)) = self.mass(id, registry, now) else {
+            if let Some(withdrawn) = registry.set_health(id, Health::Down, now) {
+                self.lost.insert(id, (now, withdrawn));
+            }
+            return Judgement::Down;
+        };
+        self.until = Some(now + self.interval * MAX_DOUBT_INTERVALS);
+        self.doubted.clear();
+        for (id, (_, withdrawn)) in std::mem::take(&mut self.lost) {
+            registry.put_back(id, &withdrawn, now);
+            self.doubt(id);
+        }
+        registry.set_health(id, Health::Doubted, now);
+        self.doubt(id);
+        Judgement::DoubtBegins { failing, of }
+    }
+
+    fn doubt(&mut self, id: NodeId) {
+        self.doubted.insert(id, Doubt::Silent);
+    }
+
+    /// Returns the failing nodes and all nodes if a mass failure is to be suspected.
+    fn mass(&mut self, id: NodeId, registry: &Registry, now: Instant) -> Option<(usize, usize)> {
+        if self.spare > 0 {
+            return None;
+        }
+        let (failing, of) = self.count(id, registry, now);
+        let enough = MIN_NODES.max(of / 2 + 1);
+        self.spare = enough.saturating_sub(failing).max(of / COUNT_SHARE);
+        let missing = self
+            .doubted
+            .values()
+            .filter(|doubt| **doubt != Doubt::Responded)
+            .count();
+        (failing >= enough && missing * 2 <= self.doubted.len()).then_some((failing, of))
+    }
+
+    /// Counts the nodes that are failing or went down within the last interval, and these and all available nodes. The
+    /// Explorer nodes of one address count once: anyone can register 64 ports of one address.
+    fn count(&mut self, failed: NodeId, registry: &Registry, now: Instant) -> (usize, usize) {
+        let is_recent = |at: Instant| now.saturating_duration_since(at) <= self.interval;
+        self.lost.retain(|_, (at, _)| is_recent(*at));
+        let mut units = HashMap::new();
+        registry.visit(|id, record| {
+            let is_lost = self.lost.contains_key(&id);
+            if record.rank.source() == self.source && (record.is_available() || is_lost) {
+                let unit = (record.rank.explorer_ip(), record.rank.is_listed().then_some(id));
+                let is_failing = is_lost || id == failed || record.health() == Health::Suspect;
+                *units.entry(unit).or_insert(false) |= is_failing;
+            }
+        });
+        let failing = units.values().filter(|is_failing| **is_failing).count();
+        (failing, units.len())
     }
 
     /// End of the suspicion, if any.
@@ -227,55 +171,37 @@ impl MassFailure {
         self.until
     }
 
-    /// Ends the suspicion when its time is over. Returns the nodes that have not responded, each with whether it has
-    /// failed since: a node with only local errors since is not lost.
-    pub(super) fn end(&mut self, now: Instant) -> Option<Vec<(NodeId, bool)>> {
-        self.until.filter(|until| *until <= now)?;
-        self.until = None;
-        let missing: Vec<_> = self.missing.iter().map(|(id, has_failed)| (*id, *has_failed)).collect();
-        for (id, has_failed) in &missing {
-            match has_failed {
-                true => self.leave(*id),
-                false => self.failed_once(*id),
+    /// Ends the suspicion when its time is over. A node that has failed since goes down. A node with only local errors
+    /// since stays available.
+    pub(super) fn end(&mut self, registry: &Registry, now: Instant) -> Option<Ended> {
+        self.until.take_if(|until| *until <= now)?;
+        self.spare = 0;
+        let mut ended = Ended {
+            down: Vec::new(),
+            kept: 0,
+        };
+        for (id, doubt) in &self.doubted {
+            match doubt {
+                _ if registry.health(*id) != Some(Health::Doubted) => {}
+                Doubt::Failed => {
+                    registry.set_health(*id, Health::Down, now);
+                    ended.down.push(*id);
+                }
+                Doubt::Silent | Doubt::Responded => {
+                    registry.set_health(*id, Health::Suspect, now);
+                    ended.kept += 1;
+                }
             }
         }
-        Some(missing)
-    }
-}
-
-/// One judgement per list: nodes that anyone may register do not affect the operator's nodes.
-#[derive(Debug)]
-pub(super) struct MassFailures {
-    listed: MassFailure,
-    explorer: MassFailure,
-}
-
-impl MassFailures {
-    pub(super) fn new(interval: Duration) -> Self {
-        Self {
-            listed: MassFailure::new(interval),
-            explorer: MassFailure::new(interval),
-        }
-    }
-
-    pub(super) fn of(&mut self, source: Source) -> &mut MassFailure {
-        match source {
-            Source::IpsFile => &mut self.listed,
-            Source::Explorer => &mut self.explorer,
-        }
-    }
-
-    /// The earliest end of a suspicion.
-    pub(super) fn until(&self) -> Option<Instant> {
-        [self.listed.until(), self.explorer.until()].into_iter().flatten().min()
+        Some(ended)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::NodeAddr;
-    use crate::registry::{Health, PromisePolicy, Registry};
+    use crate::node::{NodeAddr, Rank};
+    use crate::registry::PromisePolicy;
 
     const INTERVAL: Duration = Duration::from_secs(30);
 
@@ -283,26 +209,26 @@ mod tests {
     struct Rig {
         failure: MassFailure,
         registry: Registry,
-        nodes: Vec<(NodeId, Rank)>,
+        nodes: Vec<NodeId>,
         now: Instant,
     }
 
     impl Rig {
         fn new(nodes: u32) -> Self {
-            Self::with((0..nodes).map(Rank::Listed))
+            Self::with(Source::IpsFile, (0..nodes).map(Rank::Listed))
         }
 
         #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
-        fn with(ranks: impl Iterator<Item = Rank>) -> Self {
+        fn with(source: Source, ranks: impl Iterator<Item = Rank>) -> Self {
             let now = Instant::now();
             let registry = Registry::new(PromisePolicy::Off, INTERVAL, now);
             let insert = |(node, rank): (usize, Rank)| {
                 let addr = NodeAddr::parse(&format!("10.0.0.{node}:4000")).expect("an address");
-                (registry.insert(addr, rank, now), rank)
+                registry.insert(addr, rank, now)
             };
             let nodes = ranks.enumerate().map(insert).collect();
             let mut rig = Self {
-                failure: MassFailure::new(INTERVAL),
+                failure: MassFailure::new(source, INTERVAL),
                 nodes,
                 registry,
                 now,
@@ -311,38 +237,43 @@ mod tests {
             rig
         }
 
+        fn health(&self, node: usize) -> Health {
+            self.registry.health(self.nodes[node]).expect("it is listed")
+        }
+
+        fn fail_once(&mut self, node: usize) {
+            self.registry.set_health(self.nodes[node], Health::Suspect, self.now);
+            self.failure.failed_once();
+        }
+
         /// Lets a node fail twice. `Err` with the number of nodes put back if that begins a suspicion.
         fn fail(&mut self, node: usize) -> Result<&'static str, usize> {
-            let id = self.nodes[node].0;
-            match self.failure.judge(id, self.now) {
-                Judgement::Lost => {
-                    let withdrawn = self.registry.set_health(id, Health::Down, self.now);
-                    self.failure
-                        .lost(id, withdrawn.expect("the node was available"), self.now);
-                    Ok("lost")
-                }
+            if self.health(node) == Health::Up {
+                self.fail_once(node);
+            }
+            let lost = self.failure.lost.len();
+            match self.failure.lose(self.nodes[node], &self.registry, self.now) {
+                Judgement::Down => Ok("lost"),
                 Judgement::Doubted => Ok("doubted"),
-                Judgement::DoubtBegins { lost: back, .. } => {
-                    back.iter()
-                        .for_each(|(id, withdrawn)| self.registry.put_back(*id, withdrawn, self.now));
-                    Err(back.len())
-                }
+                Judgement::DoubtBegins { .. } => Err(lost - self.failure.lost.len()),
             }
         }
 
         fn respond(&mut self, node: usize) {
-            let (id, rank) = self.nodes[node];
+            let id = self.nodes[node];
             let probe = self.registry.begin_probe(id, self.now);
             self.registry.up(id, probe, &[], 0, self.now);
-            self.failure.responded(id, rank);
+            self.failure.responded(id);
         }
 
+        fn remove(&mut self, node: usize) {
+            self.registry.remove(self.nodes[node]);
+            self.failure.removed(self.nodes[node]);
+        }
+
+        /// The number of nodes that the end of the suspicion takes down.
         fn end(&mut self) -> Option<usize> {
-            let missing = self.failure.end(self.now)?;
-            let lost = missing.iter().filter(|(_, has_failed)| *has_failed);
-            lost.clone()
-                .for_each(|(id, _)| drop(self.registry.set_health(*id, Health::Down, self.now)));
-            Some(lost.count())
+            Some(self.failure.end(&self.registry, self.now)?.down.len())
         }
     }
 
@@ -366,11 +297,11 @@ mod tests {
     #[test]
     fn suspects_count_so_that_no_node_is_lost() {
         let mut rig = Rig::new(6);
-        (0..6).for_each(|node| rig.failure.failed_once(rig.nodes[node].0));
+        (0..6).for_each(|node| rig.fail_once(node));
         assert_eq!(rig.fail(0), Err(0), "none was lost before");
         assert_eq!(rig.fail(1), Ok("doubted"));
         let mut rig = Rig::new(6);
-        (0..6).for_each(|node| rig.failure.failed_once(rig.nodes[node].0));
+        (0..6).for_each(|node| rig.fail_once(node));
         (1..4).for_each(|node| rig.respond(node));
         assert_eq!(rig.fail(0), Ok("lost"), "the others responded to their recheck");
     }
@@ -399,7 +330,7 @@ mod tests {
         let mut rig = Rig::new(6);
         assert_eq!([0, 1, 2].map(|node| rig.fail(node)), [Ok("lost"); 3]);
         rig.respond(0);
-        rig.failure.removed(rig.nodes[1].0);
+        rig.remove(1);
         assert_eq!(rig.fail(3), Ok("lost"));
         assert_eq!(rig.fail(4), Ok("lost"));
         assert_eq!(rig.fail(5), Err(3));
@@ -411,9 +342,9 @@ mod tests {
         for node in 0..6 {
             let _ = rig.fail(node);
         }
-        rig.nodes.iter().for_each(|(id, _)| rig.failure.failed_again(*id));
+        rig.nodes.iter().for_each(|id| rig.failure.failed_again(*id));
         rig.respond(2);
-        rig.failure.removed(rig.nodes[3].0);
+        rig.remove(3);
         rig.now += 3 * INTERVAL - Duration::from_nanos(1);
         assert_eq!(rig.end(), None);
         assert_eq!(rig.fail(2), Ok("doubted"), "once more");
@@ -429,7 +360,7 @@ mod tests {
         for node in 0..4 {
             let _ = rig.fail(node);
         }
-        rig.failure.failed_again(rig.nodes[1].0);
+        rig.failure.failed_again(rig.nodes[1]);
         rig.now += 3 * INTERVAL;
         assert_eq!(rig.end(), Some(1));
     }
@@ -440,7 +371,7 @@ mod tests {
         for node in 0..8 {
             let _ = rig.fail(node);
         }
-        rig.nodes.iter().for_each(|(id, _)| rig.failure.failed_again(*id));
+        rig.nodes.iter().for_each(|id| rig.failure.failed_again(*id));
         for node in 0..3 {
             rig.respond(node);
         }
@@ -462,6 +393,7 @@ mod tests {
     fn ports_of_one_address_count_once() {
         let port = |addr: u8, port: u16| Rank::Explorer(([1, 1, 1, addr], port).into());
         let mut rig = Rig::with(
+            Source::Explorer,
             (1..=20)
                 .map(|number| port(1, number))
                 .chain((2..=4).map(|addr| port(addr, 1))),
@@ -477,6 +409,7 @@ mod tests {
         assert_eq!(rig.fail(22), Err(22));
         // Flapping ports of one address never amount to a mass.
         let mut rig = Rig::with(
+            Source::Explorer,
             (1..=20)
                 .map(|number| port(1, number))
                 .chain((2..=9).map(|addr| port(addr, 1))),

@@ -4,6 +4,7 @@
 //! One thread with one `select!`: updates of the lists, reports of probes, the clock. The thread never blocks on the
 //! pool, which has room for all probes in flight, and never on a list.
 
+mod due;
 mod health;
 mod lists;
 mod log;
@@ -15,7 +16,7 @@ mod schedule;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,7 +35,7 @@ use crate::status::Conflict;
 use crate::util::log_throttle::{LogRate, LogThrottle, ONE_A_MINUTE};
 use crate::util::pool::{Done, Pool};
 use crate::util::threads::{self, Alarm, Joined};
-use mass_failure::MassFailures;
+use mass_failure::MassFailure;
 use probe::ProbeJob;
 pub(crate) use probe::{Outcome, Probe, probe};
 use resources::ResourcePoller;
@@ -130,41 +131,6 @@ pub(crate) fn start(
     Ok((thread, is_ready))
 }
 
-/// Why a node is probed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
-    /// Its turn in the round, or its first probe.
-    Turn,
-    /// Its last probe failed. A recheck that fails too is repeated only in the next round.
-    Recheck,
-}
-
-/// The schedule of one listed node. What is known of the node is in the registry.
-#[derive(Debug)]
-struct Probing {
-    source: Source,
-    last_sent: Option<Instant>,
-    in_flight: Option<(Class, Cause)>,
-    /// Each node has one recheck due at most, so that failures cannot multiply.
-    is_recheck_due: bool,
-    /// The first of the last errors of the local network stack in a row.
-    refused_at: Option<Instant>,
-    warned_of_redirect: bool,
-}
-
-impl Probing {
-    fn new(source: Source) -> Self {
-        Self {
-            source,
-            last_sent: None,
-            in_flight: None,
-            is_recheck_due: false,
-            refused_at: None,
-            warned_of_redirect: false,
-        }
-    }
-}
-
 struct Poller {
     settings: Settings,
     registry: Arc<Registry>,
@@ -174,18 +140,20 @@ struct Poller {
     metrics: Arc<Metrics>,
     fetcher: Fetcher,
     schedule: Schedule,
-    nodes: HashMap<NodeId, Probing>,
     by_addr: HashMap<NodeAddr, NodeId>,
     listed: Option<Arc<NodeList>>,
     explorer: Option<Arc<ExplorerList>>,
-    /// Probes in flight whose nodes have left the lists.
-    orphans: HashMap<NodeId, Class>,
     ready: Option<Sender<()>>,
-    mass_failures: MassFailures,
+    /// By the list.
+    mass_failures: [MassFailure; 2],
     /// The last probe over each address family to which a node responded, by the time when it was sent.
     last_response: [Option<(Instant, NodeId)>; 2],
+    /// The first of the last local errors in a row, of nodes whose last probe had one.
+    local_errors: HashMap<NodeId, Instant>,
     /// Nodes without a result yet.
-    unanswered: usize,
+    unanswered: HashSet<NodeId>,
+    /// Nodes that were reported to redirect.
+    redirecting: HashSet<NodeId>,
     warned_of_pool: bool,
     warned_of_catalogue: bool,
     local_error_lines: LogThrottle,
@@ -206,16 +174,17 @@ impl Poller {
             fetcher: outputs.fetcher,
             pool,
             resources: None,
-            nodes: HashMap::new(),
             by_addr: HashMap::new(),
             listed: None,
             explorer: None,
-            orphans: HashMap::new(),
             ready: Some(ready),
-            mass_failures: MassFailures::new(settings.interval),
+            mass_failures: [Source::IpsFile, Source::Explorer]
+                .map(|source| MassFailure::new(source, settings.interval)),
             last_response: [None; 2],
             settings,
-            unanswered: 0,
+            local_errors: HashMap::new(),
+            unanswered: HashSet::new(),
+            redirecting: HashSet::new(),
             warned_of_pool: false,
             warned_of_catalogue: false,
             local_error_lines: LogThrottle::new(ONE_A_MINUTE),
@@ -230,19 +199,24 @@ impl Poller {
     /// Does all that is due. Returns when more is due.
     fn act(&mut self, now: Instant) -> Instant {
         self.end_doubts(now);
-        self.resize_pool(now);
-        let mut wake = self.send_due(now).min(self.pool.resize_at());
+        let mut wake = loop {
+            self.resize_pool(now);
+            if let Some(until) = self.step(now) {
+                break until.min(self.pool.resize_at());
+            }
+        };
         if let Some(resources) = &mut self.resources {
             wake = wake.min(resources.act(&self.by_addr, now));
         }
-        self.mass_failures.until().map_or(wake, |until| until.min(wake))
+        let doubts = self.mass_failures.iter().filter_map(MassFailure::until);
+        doubts.fold(wake, Instant::min)
     }
 
-    /// Provides threads for all that is due. While the system gives no more threads, no more probes are sent than there
-    /// are threads, so that available nodes keep their turn.
+    /// Provides a thread for each probe in flight and a spare one. While the system gives no more threads, no more
+    /// probes are sent than there are threads, so that available nodes keep their turn.
     fn resize_pool(&mut self, now: Instant) {
         let max_probes = self.settings.max_probes;
-        let demand = self.schedule.demand(now).min(max_probes);
+        let demand = (self.schedule.in_flight() + 1).min(max_probes);
         let resized = self.pool.resize(demand, now);
         let threads = self.pool.thread_limit();
         self.schedule.set_max_probes(threads.unwrap_or(max_probes));
@@ -256,25 +230,14 @@ impl Poller {
         }
     }
 
-    fn send_due(&mut self, now: Instant) -> Instant {
-        loop {
-            match self.schedule.turn(now) {
-                Turn::Probe(id) => self.send(id, Cause::Turn, now),
-                Turn::New(id) if self.is_new(id) => self.send(id, Cause::Turn, now),
-                Turn::Recheck(id) if self.is_recheck_due(id) => self.send(id, Cause::Recheck, now),
-                Turn::New(_) | Turn::Recheck(_) => {}
-                Turn::Round => self.begin_round(now),
-                Turn::Wait(until) => return until,
-            }
+    /// Does the next thing that is due. If nothing is, returns when something is.
+    fn step(&mut self, now: Instant) -> Option<Instant> {
+        match self.schedule.turn(now) {
+            Turn::Probe(id) => self.send(id, now),
+            Turn::Round => self.begin_round(now),
+            Turn::Wait(until) => return Some(until),
         }
-    }
-
-    fn is_new(&self, id: NodeId) -> bool {
-        self.nodes.get(&id).is_some_and(|node| node.last_sent.is_none())
-    }
-
-    fn is_recheck_due(&self, id: NodeId) -> bool {
-        self.nodes.get(&id).is_some_and(|node| node.is_recheck_due)
+        None
     }
 
     fn class(&self, id: NodeId) -> Class {
@@ -284,40 +247,22 @@ impl Poller {
         }
     }
 
-    fn send(&mut self, id: NodeId, cause: Cause, now: Instant) {
-        let class = self.class(id);
-        let Some(probing) = self.nodes.get_mut(&id).filter(|probing| probing.in_flight.is_none()) else {
-            return;
-        };
-        let Some(addr) = self.registry.note(id, now, |record| record.addr.clone()) else {
-            return;
-        };
-        if let Some(last_sent) = probing.last_sent {
-            self.schedule.dequeue(id, last_sent);
-        }
-        let job = ProbeJob {
-            id,
-            number: self.registry.begin_probe(id, now),
-            addr,
-            source: probing.source,
-        };
-        probing.is_recheck_due = false;
-        probing.last_sent = Some(now);
-        if self.pool.send(job) {
-            probing.in_flight = Some((class, cause));
-            self.schedule.sent(class);
-        } else {
-            self.schedule.enqueue(id, class, now);
-            self.recheck(id, now);
-        }
-    }
-
-    /// Schedules another probe of the node in a second.
-    fn recheck(&mut self, id: NodeId, now: Instant) {
-        let class = self.class(id);
-        if let Some(probing) = self.nodes.get_mut(&id).filter(|probing| !probing.is_recheck_due) {
-            probing.is_recheck_due = true;
-            self.schedule.recheck(id, class, now);
+    fn send(&mut self, id: NodeId, now: Instant) {
+        let listed = self
+            .registry
+            .note(id, now, |record| (record.addr.clone(), record.rank.source()));
+        let is_sent = listed.is_some_and(|(addr, source)| {
+            let number = self.registry.begin_probe(id, now);
+            self.pool.send(ProbeJob {
+                id,
+                number,
+                addr,
+                source,
+            })
+        });
+        if !is_sent {
+            self.schedule.finish(id);
+            self.schedule.enqueue(id, self.class(id), true, now);
         }
     }
 
@@ -343,7 +288,7 @@ impl Poller {
         } = &self.settings;
         match is_too_small {
             true => ::log::warn!(
-                nodes = self.nodes.len(), overdue_up = overdue.up, overdue_other = overdue.other,
+                nodes = self.by_addr.len(), overdue_up = overdue.up, overdue_other = overdue.other,
                 max_probes = *max_probes, interval_s = interval.as_secs_f64(), suppressed;
                 "pool too small: nodes missed their probe; raise MAX_PROBES or REFRESH_INTERVAL"
             ),

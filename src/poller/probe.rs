@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use super::health::Verdict;
+use crate::metrics::ProbeOutcome;
 use crate::net::{Bounds, Family, Fetcher, MAX_REDIRECTS, NODE_TIMEOUT, Response};
 use crate::node::{NodeAddr, NodeInfo, Source};
 use crate::registry::NodeId;
@@ -25,12 +25,13 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    pub(super) fn verdict(&self) -> Verdict {
+    /// The outcome without its data.
+    pub(super) fn kind(&self) -> ProbeOutcome {
         match self {
-            Outcome::Up(_) => Verdict::Success,
-            Outcome::Limited => Verdict::Limited,
-            Outcome::Failed(_) => Verdict::Failure,
-            Outcome::LocalError(_) => Verdict::LocalError,
+            Outcome::Up(_) => ProbeOutcome::Up,
+            Outcome::Limited => ProbeOutcome::Limited,
+            Outcome::Failed(_) => ProbeOutcome::Failed,
+            Outcome::LocalError(_) => ProbeOutcome::Local,
         }
     }
 }
@@ -47,15 +48,7 @@ impl fmt::Display for Outcome {
 
 /// Probes one node within [`NODE_TIMEOUT`].
 pub(crate) fn probe(fetcher: &Fetcher, addr: &NodeAddr, source: Source) -> Probe {
-    let bounds = Bounds {
-        timeout: NODE_TIMEOUT,
-        max_body_bytes: MAX_INFO_BYTES,
-        max_redirects: match source {
-            Source::IpsFile => MAX_REDIRECTS,
-            Source::Explorer => 0,
-        },
-    };
-    let mut answer = match fetcher.get(&addr.info_url(), bounds) {
+    let mut answer = match fetcher.get(&addr.info_url(), bounds(source, MAX_INFO_BYTES)) {
         Ok(answer) => answer,
         Err(error) => {
             let reason = with_port(error.to_string(), addr);
@@ -81,6 +74,18 @@ pub(crate) fn probe(fetcher: &Fetcher, addr: &NodeAddr, source: Source) -> Probe
         redirected_to,
         family,
         certificate_expires,
+    }
+}
+
+/// The limits of a request to a node.
+pub(super) fn bounds(source: Source, max_body_bytes: u64) -> Bounds {
+    Bounds {
+        timeout: NODE_TIMEOUT,
+        max_body_bytes,
+        max_redirects: match source {
+            Source::IpsFile => MAX_REDIRECTS,
+            Source::Explorer => 0,
+        },
     }
 }
 

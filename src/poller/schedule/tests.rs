@@ -1,3 +1,5 @@
+use std::collections::{HashSet, VecDeque};
+
 use super::*;
 use crate::util::arena::Arena;
 use proptest::prelude::*;
@@ -17,20 +19,24 @@ fn ids(count: usize) -> Vec<NodeId> {
     (0..count).map(|_| slots.insert(())).collect()
 }
 
-/// Sends all probes that are due at `now`, in `class`.
-fn send_due(schedule: &mut Schedule, class: Class, now: Instant) -> Vec<NodeId> {
+/// Sends all probes that are due at `now`.
+fn send_due(schedule: &mut Schedule, now: Instant) -> Vec<NodeId> {
     let mut probed = Vec::new();
-    while let Turn::Probe(id) | Turn::New(id) | Turn::Recheck(id) = schedule.turn(now) {
-        schedule.sent(class);
+    while let Turn::Probe(id) = schedule.turn(now) {
         probed.push(id);
     }
     probed
 }
 
-/// Nodes of a class that were all probed at `probed` and wait for their turn.
-fn waiting(schedule: &mut Schedule, count: usize, class: Class, probed: Instant) -> Vec<NodeId> {
-    let ids = ids(count);
-    ids.iter().for_each(|id| schedule.enqueue(*id, class, probed));
+/// Nodes that wait in a queue.
+fn wait(schedule: &mut Schedule, ids: &[NodeId], queue: Queue, due: Instant) {
+    ids.iter().for_each(|id| schedule.waiting.set(*id, queue as usize, due));
+}
+
+/// Fills slots of the pool with probes of other nodes.
+fn occupy(schedule: &mut Schedule, count: usize, class: Class, now: Instant) -> Vec<NodeId> {
+    let ids = ids(1000)[1000 - count..].to_vec();
+    ids.iter().for_each(|id| schedule.begin(*id, class, now));
     ids
 }
 
@@ -44,13 +50,13 @@ fn run(
     let (mut probed, mut now) = (Vec::new(), from);
     while now < until {
         match schedule.turn(now) {
-            Turn::Probe(id) | Turn::New(id) => {
+            Turn::Probe(id) => {
                 probed.push((id, now));
+                schedule.finish(id);
                 if stays(schedule, id, now) {
-                    schedule.enqueue(id, Class::Up, now);
+                    schedule.enqueue(id, Class::Up, false, now);
                 }
             }
-            Turn::Recheck(id) => probed.push((id, now)),
             Turn::Round => drop(schedule.begin_round(now)),
             Turn::Wait(next) => now = next,
         }
@@ -60,18 +66,16 @@ fn run(
 
 /// The longest time between two turns of one node.
 fn longest_gap(probed: &[(NodeId, Instant)]) -> Duration {
-    let mut last = std::collections::HashMap::new();
+    let mut last = HashMap::new();
     let gap = |(id, at): &(NodeId, Instant)| last.insert(*id, *at).map(|last| *at - last);
     probed.iter().filter_map(gap).max().expect("a node was probed twice")
 }
 
-/// The most turns within any second that begins with one.
-fn most_in_a_second(probed: &[(NodeId, Instant)]) -> usize {
+/// The most turns within any time of this length that begins with one.
+fn most_within(probed: &[(NodeId, Instant)], time: Duration) -> usize {
     let within = |from: usize| {
-        probed[from..]
-            .iter()
-            .take_while(|(_, at)| *at < probed[from].1 + SECOND)
-            .count()
+        let end = probed[from].1 + time;
+        probed[from..].iter().take_while(|(_, at)| *at < end).count()
     };
     (0..probed.len()).map(within).max().unwrap_or(0)
 }
@@ -99,60 +103,69 @@ fn long_sleep_is_followed_by_one_round() {
 
 #[test]
 fn nodes_probed_together_are_then_spread_evenly() {
-    let (mut schedule, start) = schedule(64);
-    let nodes = waiting(&mut schedule, 30, Class::Up, start);
-    let probed = run(&mut schedule, (start, start + 3 * INTERVAL + MILLI), |_, _, _| true);
-    let wanted: Vec<_> = (0..90)
-        .map(|at| (nodes[at % 30], start + SECOND * (at as u32 + 1)))
-        .collect();
-    assert_eq!(probed, wanted);
+    for count in [1, 2, 3, 10, 30, 100, 999] {
+        let (mut schedule, start) = schedule(64);
+        let nodes = ids(count);
+        wait(&mut schedule, &nodes, Queue::NewListed, start);
+        run(&mut schedule, (start, start + MILLI), |_, _, _| true);
+        let probed = run(&mut schedule, (start + MILLI, start + 4 * INTERVAL), |_, _, _| true);
+        assert!(probed.len() >= 3 * count && longest_gap(&probed) <= INTERVAL + 2 * MILLI);
+        let gaps = probed.windows(2).map(|pair| pair[1].1 - pair[0].1);
+        let longest = gaps.max().unwrap_or_default();
+        assert!(longest <= INTERVAL * 2 / count as u32, "{count}: {longest:?}");
+    }
 }
 
 #[test]
 fn ten_thousand_nodes_are_spread_over_each_second() {
     let (mut schedule, start) = schedule(64);
-    ids(10_000).iter().for_each(|id| schedule.add_new(*id, Source::IpsFile));
+    ids(10_000)
+        .iter()
+        .for_each(|id| schedule.add_new(*id, Source::IpsFile, start));
     let first = run(&mut schedule, (start, start + MILLI), |_, _, _| true);
-    assert_eq!(first.len(), 10_000, "those of ips.txt at once");
+    assert_eq!(first.len(), 10_000, "those of ips.txt immediately");
     let probed = run(&mut schedule, (start + MILLI, start + 3 * INTERVAL), |_, _, _| true);
     assert!(probed.len() >= 29_990, "{}", probed.len());
-    assert!(longest_gap(&probed) <= INTERVAL + MILLI);
-    let share = 10_000 / 30;
-    assert!(most_in_a_second(&probed) <= share + 2, "{}", most_in_a_second(&probed));
+    assert!(longest_gap(&probed) <= INTERVAL + 2 * MILLI);
+    let most = most_within(&probed, SECOND);
+    assert!(most <= 10_000 / 30 + 5, "{most}");
 }
 
 #[test]
 fn too_many_nodes_are_overdue_at_maximum_rate() {
     let (mut schedule, start) = schedule(64);
-    waiting(&mut schedule, 100_000, Class::Up, start);
+    wait(&mut schedule, &ids(100_000), Queue::Up, start);
     let probed = run(&mut schedule, (start, start + INTERVAL), |_, _, _| true);
-    assert!(
-        (1_900..=2_041).contains(&most_in_a_second(&probed)),
-        "{}",
-        most_in_a_second(&probed)
-    );
-    let overdue = schedule.begin_round(start + INTERVAL + INTERVAL / DELAY_SHARE + Duration::from_nanos(1));
-    assert_eq!(
-        overdue,
-        Overdue {
-            up: 100_000 - probed.len(),
-            other: 0
-        }
-    );
-    assert!((40_000..45_000).contains(&overdue.up), "{overdue:?}");
+    let most = most_within(&probed, SECOND);
+    assert!((1_900..=2_041).contains(&most), "{most}");
+    let overdue = schedule.begin_round(start + INTERVAL);
+    assert!(overdue.up >= 40_000, "{overdue:?}");
+}
+
+#[test]
+fn oldest_due_node_is_first_in_each_class() {
+    let (mut schedule, start) = schedule(64);
+    let ids = ids(4);
+    for (queue, at, id) in [
+        (Queue::Up, 4, 0),
+        (Queue::Other, 2, 1),
+        (Queue::Up, 3, 2),
+        (Queue::Other, 1, 3),
+    ] {
+        wait(&mut schedule, &ids[id..=id], queue, start + at * SECOND);
+    }
+    let probed = send_due(&mut schedule, start + 5 * SECOND);
+    assert_eq!(probed, [2, 0, 3, 1].map(|at| ids[at]));
 }
 
 #[test]
 fn available_nodes_leave_every_fourth_probe_to_others() {
-    let (mut schedule, start) = schedule(64);
-    let up = waiting(&mut schedule, 12, Class::Up, start);
-    ids(16)[12..]
-        .iter()
-        .for_each(|id| schedule.add_new(*id, Source::Explorer));
-    let now = start + INTERVAL;
-    schedule.next_round = now + INTERVAL;
-    let probed = send_due(&mut schedule, Class::Up, now);
-    let is_up: Vec<bool> = probed.iter().map(|id| up.contains(id)).collect();
+    let (mut schedule, now) = schedule(64);
+    let ids = ids(16);
+    wait(&mut schedule, &ids[..12], Queue::Up, now);
+    wait(&mut schedule, &ids[12..], Queue::NewExplorer, now);
+    let probed = send_due(&mut schedule, now + SECOND);
+    let is_up: Vec<bool> = probed.iter().map(|id| ids[..12].contains(id)).collect();
     assert_eq!(is_up[..8], [true, true, true, false, true, true, true, false]);
     assert_eq!(probed.len(), 16);
 }
@@ -160,30 +173,21 @@ fn available_nodes_leave_every_fourth_probe_to_others() {
 #[test]
 fn late_timer_is_caught_up_full_pool_not() {
     let (mut schedule, start) = schedule(1000);
-    waiting(&mut schedule, 3000, Class::Up, start);
-    // A turn each 10 ms.
-    assert_eq!(send_due(&mut schedule, Class::Up, start + 9 * MILLI).len(), 0);
-    assert_eq!(send_due(&mut schedule, Class::Up, start + 10 * MILLI).len(), 1);
-    assert_eq!(send_due(&mut schedule, Class::Up, start + 29 * MILLI).len(), 1);
-    assert_eq!(send_due(&mut schedule, Class::Up, start + 40 * MILLI).len(), 2);
-    assert_eq!(send_due(&mut schedule, Class::Up, start + SECOND).len(), 3);
-}
-
-#[test]
-fn new_listed_nodes_are_probed_immediately_in_order() {
-    let (mut schedule, now) = schedule(8);
-    let ids = ids(6);
-    ids.iter().for_each(|id| schedule.add_new(*id, Source::IpsFile));
-    assert_eq!(send_due(&mut schedule, Class::Other, now), ids);
+    wait(&mut schedule, &ids(1000), Queue::Up, start);
+    for (millis, sent) in [(0, 1), (10, 20), (20, 20), (1000, 41)] {
+        assert_eq!(send_due(&mut schedule, start + millis * MILLI).len(), sent, "{millis}");
+    }
 }
 
 #[test]
 fn new_explorer_nodes_keep_to_maximum_rate() {
     let (mut schedule, start) = schedule(8);
-    ids(5_000).iter().for_each(|id| schedule.add_new(*id, Source::Explorer));
+    ids(5_000)
+        .iter()
+        .for_each(|id| schedule.add_new(*id, Source::Explorer, start));
     let probed = run(&mut schedule, (start, start + 3 * SECOND), |_, _, _| true);
-    assert!(most_in_a_second(&probed) <= 2_041);
-    let seen: std::collections::HashSet<_> = probed.iter().map(|(id, _)| *id).collect();
+    assert!(most_within(&probed, SECOND) <= 2_041);
+    let seen: HashSet<_> = probed.iter().map(|(id, _)| *id).collect();
     assert_eq!(seen.len(), 5_000);
 }
 
@@ -191,38 +195,25 @@ fn new_explorer_nodes_keep_to_maximum_rate() {
 fn new_listed_nodes_precede_new_explorer_nodes() {
     let (mut schedule, now) = schedule(8);
     let ids = ids(5);
-    ids[..3].iter().for_each(|id| schedule.add_new(*id, Source::Explorer));
-    assert_eq!(schedule.turn(now), Turn::New(ids[0]));
-    ids[3..].iter().for_each(|id| schedule.add_new(*id, Source::IpsFile));
-    assert_eq!(
-        send_due(&mut schedule, Class::Other, now + SECOND),
-        [3, 4, 1, 2].map(|at| ids[at])
-    );
-}
-
-#[test]
-fn hanging_nodes_wait_for_all_new_nodes() {
-    let (mut schedule, now) = schedule(8);
-    let ids = ids(4);
-    schedule.recheck(ids[0], Class::Other, now);
-    schedule.add_new(ids[1], Source::IpsFile);
-    schedule.add_new(ids[2], Source::Explorer);
-    schedule.add_new(ids[3], Source::Explorer);
-    let probed = send_due(&mut schedule, Class::Other, now + RECHECK_AFTER);
-    assert_eq!(probed, [1, 2, 3, 0].map(|at| ids[at]));
+    ids[..3]
+        .iter()
+        .for_each(|id| schedule.add_new(*id, Source::Explorer, now));
+    assert_eq!(schedule.turn(now), Turn::Probe(ids[0]));
+    ids[3..]
+        .iter()
+        .for_each(|id| schedule.add_new(*id, Source::IpsFile, now));
+    schedule.relist(ids[2], Source::IpsFile);
+    let probed = send_due(&mut schedule, now + SECOND);
+    assert_eq!(probed, [2, 3, 4, 1].map(|at| ids[at]));
 }
 
 #[test]
 fn new_nodes_and_down_nodes_alternate() {
     let (mut schedule, start) = schedule(16);
     let ids = ids(8);
-    ids[..2]
-        .iter()
-        .for_each(|id| schedule.enqueue(*id, Class::Other, start));
-    ids[2..].iter().for_each(|id| schedule.add_new(*id, Source::Explorer));
-    let now = start + INTERVAL + SECOND;
-    schedule.next_round = now + INTERVAL;
-    let probed = send_due(&mut schedule, Class::Other, now);
+    wait(&mut schedule, &ids[..2], Queue::Other, start);
+    wait(&mut schedule, &ids[2..], Queue::NewExplorer, start);
+    let probed = send_due(&mut schedule, start + SECOND);
     assert_eq!(probed[..5], [2, 0, 3, 1, 4].map(|at| ids[at]), "{probed:?} of {ids:?}");
 }
 
@@ -230,20 +221,13 @@ fn new_nodes_and_down_nodes_alternate() {
 fn unavailable_nodes_take_three_quarters_of_the_pool() {
     for (max_probes, share) in [(1, 1), (2, 1), (4, 3), (128, 96)] {
         let (mut schedule, now) = schedule(max_probes);
-        ids(200)
-            .into_iter()
-            .for_each(|id| schedule.add_new(id, Source::IpsFile));
-        assert_eq!(
-            send_due(&mut schedule, Class::Other, now).len(),
-            share,
-            "of {max_probes}"
-        );
-        for _ in share..max_probes {
-            assert!(schedule.has_room(Class::Up), "{max_probes}");
-            schedule.sent(Class::Up);
-        }
+        wait(&mut schedule, &ids(200), Queue::NewListed, now);
+        let others = send_due(&mut schedule, now);
+        assert_eq!(others.len(), share, "of {max_probes}");
+        assert_eq!(schedule.has_room(Class::Up), share < max_probes);
+        occupy(&mut schedule, max_probes - share, Class::Up, now);
         assert!(!schedule.has_room(Class::Up), "{max_probes}");
-        schedule.finished(Class::Other);
+        schedule.finish(others[0]);
         assert!(schedule.has_room(Class::Up) && schedule.has_room(Class::Other));
     }
 }
@@ -252,79 +236,54 @@ fn unavailable_nodes_take_three_quarters_of_the_pool() {
 fn recheck_is_due_after_a_second() {
     let (mut schedule, now) = schedule(8);
     let id = ids(1)[0];
-    schedule.recheck(id, Class::Up, now);
-    assert_eq!(schedule.turn(now), Turn::Wait(now + RECHECK_AFTER));
-    assert_eq!(
-        schedule.turn(now + RECHECK_AFTER - MILLI),
-        Turn::Wait(now + RECHECK_AFTER)
-    );
-    assert_eq!(schedule.turn(now + RECHECK_AFTER), Turn::Recheck(id));
+    schedule.enqueue(id, Class::Up, true, now);
+    for early in [Duration::ZERO, RECHECK_AFTER - MILLI] {
+        assert_eq!(schedule.turn(now + early), Turn::Wait(now + RECHECK_AFTER));
+    }
+    assert_eq!(schedule.turn(now + RECHECK_AFTER), Turn::Probe(id));
+    schedule.finish(id);
+    schedule.enqueue(id, Class::Up, false, now + RECHECK_AFTER);
+    assert_eq!(schedule.turn(now + RECHECK_AFTER), Turn::Wait(now + INTERVAL));
 }
 
 #[test]
 fn hanging_rechecks_delay_no_recheck_of_available_node() {
     let (mut schedule, now) = schedule(4);
     let ids = ids(2);
-    (0..3).for_each(|_| schedule.sent(Class::Other));
-    schedule.recheck(ids[0], Class::Other, now);
-    schedule.recheck(ids[1], Class::Up, now + MILLI);
-    assert_eq!(schedule.turn(now), Turn::Wait(now + MILLI + RECHECK_AFTER));
-    assert_eq!(send_due(&mut schedule, Class::Up, now + 2 * SECOND), [ids[1]]);
-    schedule.finished(Class::Up);
-    schedule.finished(Class::Other);
-    assert_eq!(send_due(&mut schedule, Class::Other, now + 2 * SECOND), [ids[0]]);
+    let hanging = occupy(&mut schedule, 3, Class::Other, now);
+    wait(&mut schedule, &ids[..1], Queue::Other, now);
+    wait(&mut schedule, &ids[1..], Queue::Up, now + MILLI);
+    assert_eq!(schedule.turn(now), Turn::Wait(now + MILLI));
+    assert_eq!(send_due(&mut schedule, now + SECOND), [ids[1]]);
+    schedule.finish(ids[1]);
+    schedule.finish(hanging[0]);
+    assert_eq!(send_due(&mut schedule, now + SECOND), [ids[0]]);
 }
 
 #[test]
 fn available_node_gets_the_last_slot() {
-    let (mut schedule, start) = schedule(4);
-    let ids = ids(3);
-    schedule.enqueue(ids[0], Class::Up, start);
-    let now = start + INTERVAL;
-    schedule.next_round = now + INTERVAL;
-    schedule.recheck(ids[1], Class::Other, start);
-    schedule.add_new(ids[2], Source::IpsFile);
-    assert_eq!(schedule.turn(now), Turn::Probe(ids[0]));
-    schedule.sent(Class::Up);
-    assert_eq!(
-        send_due(&mut schedule, Class::Other, now + SECOND),
-        [ids[2], ids[1]],
-        "the new one first"
-    );
+    let (mut schedule, now) = schedule(4);
+    let ids = ids(2);
+    occupy(&mut schedule, 3, Class::Up, now);
+    wait(&mut schedule, &ids[..1], Queue::NewListed, now);
+    wait(&mut schedule, &ids[1..], Queue::Up, now);
+    assert_eq!(send_due(&mut schedule, now), [ids[1]]);
 }
 
 #[test]
-fn node_without_turn_in_seventeen_sixteenths_is_overdue() {
+fn node_without_turn_in_a_sixteenth_is_overdue() {
     let (mut schedule, start) = schedule(4);
-    waiting(&mut schedule, 3, Class::Up, start);
-    let ids = ids(9);
-    ids[..5]
-        .iter()
-        .for_each(|id| schedule.enqueue(*id, Class::Other, start));
-    ids[5..].iter().for_each(|id| schedule.add_new(*id, Source::IpsFile));
-    (0..4).for_each(|_| schedule.sent(Class::Up));
-    assert_eq!(
-        schedule.turn(start + SECOND),
-        Turn::Wait(start + INTERVAL),
-        "the pool is full"
-    );
-    let late = start + INTERVAL + INTERVAL / DELAY_SHARE;
-    // The new nodes have not waited for a whole round.
-    assert_eq!(schedule.begin_round(late), Overdue { up: 0, other: 0 });
-    assert_eq!(schedule.begin_round(late + MILLI), Overdue { up: 3, other: 9 });
-}
-
-#[test]
-fn demand_counts_in_flight_due_and_one_spare() {
-    let (mut schedule, now) = schedule(8);
-    let ids = ids(4);
-    schedule.sent(Class::Up);
-    schedule.sent(Class::Other);
-    ids[..2].iter().for_each(|id| schedule.add_new(*id, Source::IpsFile));
-    schedule.recheck(ids[2], Class::Up, now);
-    schedule.recheck(ids[3], Class::Other, now);
-    assert_eq!(schedule.demand(now), 5);
-    assert_eq!(schedule.demand(now + RECHECK_AFTER), 7);
+    let ids = ids(12);
+    let delay = INTERVAL / DELAY_SHARE;
+    occupy(&mut schedule, 4, Class::Up, start);
+    wait(&mut schedule, &ids[..3], Queue::Up, start);
+    wait(&mut schedule, &ids[3..8], Queue::Other, start);
+    wait(&mut schedule, &ids[8..], Queue::NewListed, start - INTERVAL);
+    let is_full = schedule.turn(start + SECOND);
+    assert_eq!(is_full, Turn::Wait(start + INTERVAL));
+    assert_eq!(schedule.begin_round(start + delay), Overdue { up: 0, other: 0 });
+    let later = schedule.begin_round(start + delay + MILLI);
+    assert_eq!(later, Overdue { up: 3, other: 9 });
 }
 
 proptest! {
@@ -339,18 +298,18 @@ proptest! {
         let (mut schedule, start) = schedule(64);
         let mut slots = Arena::default();
         for _ in 0..first {
-            schedule.add_new(slots.insert(()), Source::IpsFile);
+            schedule.add_new(slots.insert(()), Source::IpsFile, start);
         }
         let mut changes = changes.into_iter();
         let mut change = changes.next();
         let end = start + 6 * INTERVAL;
-        let mut last: std::collections::HashMap<NodeId, Instant> = std::collections::HashMap::new();
+        let mut last: HashMap<NodeId, Instant> = HashMap::new();
         let probed = run(&mut schedule, (start, end), |schedule, id, now| {
             last.insert(id, now);
             match &mut change {
                 Some((0, joining)) => {
                     for _ in 0..*joining {
-                        schedule.add_new(slots.insert(()), Source::IpsFile);
+                        schedule.add_new(slots.insert(()), Source::IpsFile, now);
                     }
                     let leaves = *joining == 0;
                     change = changes.next();
@@ -367,8 +326,8 @@ proptest! {
             }
         });
         let slack = 40 * MILLI;
-        prop_assert!(probed.len() < 2 || most_in_a_second(&probed) <= 2_041);
-        let mut previous = std::collections::HashMap::new();
+        prop_assert!(probed.len() < 2 || most_within(&probed, SECOND) <= 2_041);
+        let mut previous = HashMap::new();
         for (id, at) in &probed {
             if let Some(previous) = previous.insert(*id, *at) {
                 prop_assert!(*at - previous <= INTERVAL + slack, "{:?}", *at - previous);
@@ -384,37 +343,23 @@ proptest! {
     #[test]
     fn every_node_gets_a_turn_within_pool_size(
         max_probes in 1..20_usize,
-        (up, other, new, rechecks) in (0..30_usize, 0..30_usize, 0..30_usize, 0..30_usize),
+        queues in prop::collection::vec(0..4_usize, 0..90),
         took in 1..20_u32,
     ) {
         let (mut schedule, start) = schedule(max_probes);
-        let ids = ids(up + other + new + rechecks);
-        let (is_up, rest) = ids.split_at(up);
-        let (is_other, rest) = rest.split_at(other);
-        let (is_new, is_recheck) = rest.split_at(new);
-        let class_of = |id: &NodeId| if is_up.contains(id) { Class::Up } else { Class::Other };
-        let mut now = start;
-        is_up.iter().for_each(|id| schedule.enqueue(*id, Class::Up, start));
-        is_other.iter().for_each(|id| schedule.enqueue(*id, Class::Other, start));
-        is_new.iter().enumerate().for_each(|(at, id)| {
-            schedule.add_new(*id, if at % 2 == 0 { Source::IpsFile } else { Source::Explorer });
-        });
-        is_recheck.iter().for_each(|id| schedule.recheck(*id, Class::Other, now));
-        // The next round begins after the end of the test.
-        schedule.next_round = start + 3 * INTERVAL;
-        let mut in_flight: VecDeque<(Instant, Class)> = VecDeque::new();
-        let mut probed = Vec::new();
+        let ids = ids(queues.len());
+        ids.iter().zip(&queues).for_each(|(id, queue)| schedule.waiting.set(*id, *queue, start));
+        let (mut now, mut in_flight, mut probed) = (start, VecDeque::new(), Vec::new());
         loop {
-            while let Some((_, class)) = in_flight.front().copied().filter(|(end, _)| *end <= now) {
+            while let Some((_, id)) = in_flight.front().copied().filter(|(end, _)| *end <= now) {
                 in_flight.pop_front();
-                schedule.finished(class);
+                schedule.finish(id);
             }
             let wait = match schedule.turn(now) {
                 Turn::Round => break,
                 Turn::Wait(until) => until,
-                Turn::Probe(id) | Turn::New(id) | Turn::Recheck(id) => {
-                    schedule.sent(class_of(&id));
-                    in_flight.push_back((now + took * MILLI, class_of(&id)));
+                Turn::Probe(id) => {
+                    in_flight.push_back((now + took * MILLI, id));
                     probed.push(id);
                     continue;
                 }
@@ -423,7 +368,7 @@ proptest! {
             prop_assert!(wait > now, "no busy loop");
             now = in_flight.front().map_or(wait, |(end, _)| wait.min(*end));
         }
-        prop_assert_eq!(schedule.demand(now), 1 + in_flight.len());
+        prop_assert_eq!(schedule.in_flight(), in_flight.len());
         probed.sort_unstable();
         let mut all = ids.clone();
         all.sort_unstable();
