@@ -119,9 +119,9 @@ pub(crate) fn start(
                     Ok(update) => poller.update(update, clock()),
                     Err(_) => return,
                 },
-                recv(answers) -> done => match done {
-                    Ok(done) => poller.resources_done(done, clock()),
-                    Err(_) => return,
+                recv(answers) -> done => match (done, &mut poller.resources) {
+                    (Ok(done), Some(resources)) => resources.report(done, clock()),
+                    _ => return,
                 },
                 recv(woken) -> _ => {}
                 default(wake.saturating_duration_since(clock())) => {}

@@ -2,16 +2,18 @@
 //! pool, so that probes and these requests do not wait for each other. The outcome never changes the health of a node.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never};
 
-use super::{Outputs, Poller, Settings};
+use super::due::DueQueues;
+use super::probe::bounds;
+use super::{Outputs, Settings};
 use crate::metrics::{Metrics, ResourcesOutcome};
 use crate::models::{self, Answer, Models, Query};
-use crate::net::{Bounds, Fetcher, MAX_REDIRECTS, NODE_TIMEOUT};
+use crate::net::Fetcher;
 use crate::node::{ContainerId, NodeAddr, Reading, Source, parse_resources, parse_support};
 use crate::registry::{NodeId, Registry, ResourceReport};
 use crate::util::log_throttle::{LogThrottle, ONE_A_MINUTE};
@@ -28,20 +30,9 @@ const MAX_POLLS: usize = 16;
 const NOT_FOUND_INTERVAL: Duration = Duration::from_secs(3600);
 /// Minimum time between two polls of a node that goes down and comes back.
 const MIN_INTERVAL: Duration = Duration::from_secs(60);
-/// A node with another request in flight is polled after this time.
-const BUSY_DELAY: Duration = Duration::from_secs(1);
 /// Waits after the first polls of a node that came up, while a container is missing: services often fail their first
 /// request. The second wait ends 120 s after the first poll.
 const RETRIES: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(90)];
-
-/// A request to a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Target {
-    /// What its containers can run.
-    Resources,
-    /// Which of its containers support a model.
-    Support(Query),
-}
 
 /// One request to a node.
 #[derive(Debug)]
@@ -51,7 +42,8 @@ pub(super) struct ResourceJob {
     source: Source,
     /// The containers that the node runs, sorted.
     runs: Vec<ContainerId>,
-    target: Target,
+    /// Which of the containers support a model. `None`: what the containers can run.
+    query: Option<Query>,
 }
 
 type Outcome = Result<Reading, ResourceReport>;
@@ -59,45 +51,43 @@ pub(super) type ResourceDone = Done<ResourceJob, Outcome>;
 
 /// Sends one request, bounded as a probe is.
 fn fetch(fetcher: &Fetcher, job: &ResourceJob) -> Outcome {
-    let bounds = Bounds {
-        timeout: NODE_TIMEOUT,
-        max_body_bytes: MAX_BODY_BYTES,
-        max_redirects: match job.source {
-            Source::IpsFile => MAX_REDIRECTS,
-            Source::Explorer => 0,
-        },
+    let url = match &job.query {
+        None => job.addr.resources_url(),
+        Some(query) => job.addr.support_url(&query.id),
     };
-    let url = match &job.target {
-        Target::Resources => job.addr.resources_url(),
-        Target::Support(query) => job.addr.support_url(&query.id),
-    };
-    let answer = fetcher.get(&url, bounds).map_err(|error| match error.is_local() {
-        true => ResourceReport::LocalError(error.to_string()),
-        false => ResourceReport::Failed(error.to_string()),
-    })?;
+    let answer = fetcher
+        .get(&url, bounds(job.source, MAX_BODY_BYTES))
+        .map_err(|error| match error.is_local() {
+            true => ResourceReport::LocalError(error.to_string()),
+            false => ResourceReport::Failed(error.to_string()),
+        })?;
     if answer.status == 404 {
         return Err(ResourceReport::NotFound);
     }
     let body = answer
         .into_body()
         .map_err(|error| ResourceReport::Failed(error.to_string()))?;
-    match job.target {
-        Target::Resources => parse_resources(&body, &job.runs),
-        Target::Support(_) => parse_support(&body, &job.runs),
+    match job.query {
+        None => parse_resources(&body, &job.runs),
+        Some(_) => parse_support(&body, &job.runs),
     }
     .map_err(|error| ResourceReport::Failed(error.to_string()))
 }
 
-/// When a node is polled.
+/// The polls of a node.
 #[derive(Debug)]
 struct Polling {
     source: Source,
-    due: Instant,
     last: Option<Instant>,
-    /// One request to a node at a time.
-    is_busy: bool,
     /// Polls since the node came up, as long as a container was missing in each.
     retries: usize,
+}
+
+/// The kind of a request in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Poll,
+    Query,
 }
 
 /// The nodes to poll, pure.
@@ -106,9 +96,10 @@ pub(super) struct PollQueue {
     interval: Duration,
     nodes: HashMap<NodeId, Polling>,
     /// Listed nodes and Explorer nodes, which anyone can register.
-    due: [BTreeSet<(Instant, NodeId)>; 2],
+    waiting: DueQueues<2>,
+    /// One request to a node at a time.
+    in_flight: HashMap<NodeId, Kind>,
     next_slot: Instant,
-    in_flight: usize,
 }
 
 impl PollQueue {
@@ -116,100 +107,77 @@ impl PollQueue {
         Self {
             interval,
             nodes: HashMap::new(),
-            due: Default::default(),
+            waiting: DueQueues::new(),
+            in_flight: HashMap::new(),
             next_slot: now,
-            in_flight: 0,
         }
     }
 
     /// A node has come up: it is polled soon.
     fn up(&mut self, id: NodeId, source: Source, now: Instant) {
-        let polling = self.nodes.entry(id).or_insert(Polling {
+        let last = self.nodes.get(&id).and_then(|polling| polling.last);
+        let polling = Polling {
             source,
-            due: now,
-            last: None,
-            is_busy: false,
+            last,
             retries: 0,
-        });
-        self.due[polling.source as usize].remove(&(polling.due, id));
-        (polling.source, polling.retries) = (source, 0);
-        polling.due = polling.last.map_or(now, |last| now.max(last + MIN_INTERVAL));
-        if !polling.is_busy {
-            self.due[source as usize].insert((polling.due, id));
-        }
+        };
+        self.nodes.insert(id, polling);
+        self.enqueue(id, last.map_or(now, |last| now.max(last + MIN_INTERVAL)));
     }
 
     fn remove(&mut self, id: NodeId) {
-        if let Some(polling) = self.nodes.remove(&id) {
-            self.due[polling.source as usize].remove(&(polling.due, id));
-        }
+        self.nodes.remove(&id);
+        self.waiting.remove(id);
     }
 
     fn enqueue(&mut self, id: NodeId, due: Instant) {
-        if let Some(polling) = self.nodes.get_mut(&id) {
-            self.due[polling.source as usize].remove(&(polling.due, id));
-            polling.due = due;
-            self.due[polling.source as usize].insert((due, id));
+        if let Some(polling) = self.nodes.get(&id) {
+            self.waiting.set(id, polling.source as usize, due);
         }
     }
 
     /// The node to poll now, or the time of the next check. Of the nodes that are due, listed nodes rank first: many
     /// Explorer nodes that hang would otherwise delay them.
-    fn turn(&mut self, now: Instant) -> Result<NodeId, Instant> {
-        loop {
-            let firsts = self.due.iter().filter_map(BTreeSet::first);
-            let Some((due, id)) = firsts.min_by_key(|(due, _)| now.max(*due)).copied() else {
-                return Err(now + self.interval);
-            };
-            let begin = due.max(self.next_slot);
-            if begin > now {
-                return Err(begin);
-            }
-            if self.in_flight >= MAX_POLLS {
-                return Err(now + self.interval);
-            }
-            match self.nodes.get(&id).is_some_and(|polling| polling.is_busy) {
-                true => self.enqueue(id, now + BUSY_DELAY),
-                false => return Ok(id),
-            }
+    fn turn(&self, now: Instant) -> Result<NodeId, Instant> {
+        let first_free = |queue| self.waiting.of(queue).find(|(_, id)| self.is_free(*id));
+        let firsts = [Source::IpsFile, Source::Explorer].map(|source| first_free(source as usize));
+        let first = firsts.into_iter().flatten().min_by_key(|(due, _)| now.max(*due));
+        let polls = self.in_flight.values().filter(|kind| **kind == Kind::Poll).count();
+        match first.map(|(due, id)| (due.max(self.next_slot), id)) {
+            Some((begin, _)) if begin > now => Err(begin),
+            Some((_, id)) if polls < MAX_POLLS => Ok(id),
+            _ => Err(now + self.interval),
         }
     }
 
     /// Begins the poll that is due.
     fn begin(&mut self, id: NodeId, now: Instant) {
+        self.waiting.remove(id);
+        self.in_flight.insert(id, Kind::Poll);
+        self.next_slot = now + POLL_SPACING;
         if let Some(polling) = self.nodes.get_mut(&id) {
-            self.due[polling.source as usize].remove(&(polling.due, id));
-            (polling.is_busy, polling.last) = (true, Some(now));
-            self.in_flight += 1;
-            self.next_slot = now + POLL_SPACING;
+            polling.last = Some(now);
         }
     }
 
     /// Ends a poll. `is_missing`: it did not bring an entry of each container.
     fn end(&mut self, id: NodeId, is_missing: bool, is_not_found: bool, now: Instant) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+        self.in_flight.remove(&id);
         let Some(polling) = self.nodes.get_mut(&id) else {
             return;
         };
-        polling.is_busy = false;
         let retry = RETRIES.get(polling.retries).filter(|_| is_missing && !is_not_found);
         polling.retries = retry.map_or(RETRIES.len(), |_| polling.retries + 1);
-        let wait = match (retry, is_not_found) {
-            (Some(retry), _) => *retry,
-            (None, true) => self.interval.max(NOT_FOUND_INTERVAL),
-            (None, false) => self.interval,
+        let wait = match retry {
+            Some(retry) => *retry,
+            None if is_not_found => self.interval.max(NOT_FOUND_INTERVAL),
+            None => self.interval,
         };
         self.enqueue(id, now + wait);
     }
 
-    fn set_busy(&mut self, id: NodeId, is_busy: bool) {
-        if let Some(polling) = self.nodes.get_mut(&id) {
-            polling.is_busy = is_busy;
-        }
-    }
-
     fn is_free(&self, id: NodeId) -> bool {
-        self.nodes.get(&id).is_some_and(|polling| !polling.is_busy)
+        !self.in_flight.contains_key(&id)
     }
 }
 
@@ -217,7 +185,6 @@ impl PollQueue {
 pub(super) struct ResourcePoller {
     queue: PollQueue,
     pool: Pool<ResourceJob, Outcome>,
-    in_flight: usize,
     models: Arc<Models>,
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
@@ -234,7 +201,6 @@ impl ResourcePoller {
         let poller = Self {
             queue: PollQueue::new(interval, now),
             pool,
-            in_flight: 0,
             models,
             registry: Arc::clone(&outputs.registry),
             metrics: Arc::clone(&outputs.metrics),
@@ -263,7 +229,7 @@ impl ResourcePoller {
     /// Does all that is due and returns when there is more to do.
     pub(super) fn act(&mut self, by_addr: &HashMap<NodeAddr, NodeId>, now: Instant) -> Instant {
         let next = self.poll(now).min(self.query(by_addr, now));
-        if let Err(error) = self.pool.resize(self.in_flight, now) {
+        if let Err(error) = self.pool.resize(self.queue.in_flight.len(), now) {
             self.local_error(&error, now);
         }
         next.min(self.pool.resize_at())
@@ -273,7 +239,7 @@ impl ResourcePoller {
         loop {
             match self.queue.turn(now) {
                 Err(until) => return until,
-                Ok(id) if self.send(id, Target::Resources, now) => self.queue.begin(id, now),
+                Ok(id) if self.send(id, None, now) => self.queue.begin(id, now),
                 // It is down, and its next success makes it due.
                 Ok(id) => self.queue.enqueue(id, now + self.queue.interval),
             }
@@ -294,16 +260,16 @@ impl ResourcePoller {
             let sent = by_addr
                 .get(&query.addr)
                 .copied()
-                .filter(|id| self.send(*id, Target::Support(query.clone()), now));
+                .filter(|id| self.send(*id, Some(query.clone()), now));
             match sent {
-                Some(id) => self.queue.set_busy(id, true),
+                Some(id) => drop(self.queue.in_flight.insert(id, Kind::Query)),
                 None => models.answered(&query, Source::Explorer, Answer::Local, now),
             }
         }
     }
 
     /// Queues a request. Returns false if the node is not available.
-    fn send(&mut self, id: NodeId, target: Target, now: Instant) -> bool {
+    fn send(&mut self, id: NodeId, query: Option<Query>, now: Instant) -> bool {
         let listed = self.registry.note(id, now, |record| (record.addr.clone(), record.rank));
         let (Some((addr, rank)), Some(runs)) = (listed, self.registry.runs(id)) else {
             return false;
@@ -313,37 +279,33 @@ impl ResourcePoller {
             addr,
             source: rank.source(),
             runs,
-            target,
+            query,
         };
-        let is_sent = self.pool.send(job);
-        self.in_flight += usize::from(is_sent);
-        is_sent
+        self.pool.send(job)
     }
 
     /// Applies the outcome of a request.
     pub(super) fn report(&mut self, done: ResourceDone, now: Instant) {
-        self.in_flight = self.in_flight.saturating_sub(1);
         let job = done.job;
         let outcome = done
             .result
             .unwrap_or_else(|| Err(ResourceReport::Failed("the request panicked".to_owned())));
         self.log(&job, &outcome, now);
-        match job.target {
-            Target::Resources => {
+        match job.query {
+            None => {
                 let count = outcome.as_ref().map_or(0, |reading| reading.entries.len());
                 let is_not_found = outcome == Err(ResourceReport::NotFound);
                 self.queue.end(job.id, count < job.runs.len(), is_not_found, now);
-                let report = outcome.map_or_else(
-                    |failure| failure,
-                    |reading| ResourceReport::Entries(reading.entries, reading.left_out),
-                );
-                let is_kept = self.registry.set_resources(job.id, report);
+                let entries = |reading: Reading| ResourceReport::Entries(reading.entries, reading.left_out);
+                let is_kept = self
+                    .registry
+                    .set_resources(job.id, outcome.map_or_else(|report| report, entries));
                 if !is_kept && !std::mem::replace(&mut self.has_warned_of_room, true) {
                     ::log::warn!("resources truncated: storage full, nodes that rank last lose their entries");
                 }
             }
-            Target::Support(query) => {
-                self.queue.set_busy(job.id, false);
+            Some(query) => {
+                self.queue.in_flight.remove(&job.id);
                 let answer = match outcome {
                     Ok(reading) => Answer::Entries(reading.entries),
                     Err(ResourceReport::LocalError(_)) => Answer::Local,
@@ -365,10 +327,7 @@ impl ResourcePoller {
             Err(_) => (ResourcesOutcome::NotFound, "status 404"),
         };
         self.metrics.resources_requests[label].add(1);
-        let model = match &job.target {
-            Target::Resources => "",
-            Target::Support(query) => &*query.id,
-        };
+        let model = job.query.as_ref().map_or("", |query| &*query.id);
         ::log::debug!(node:% = job.addr.as_listed(), model, result; "resources requested: result received");
     }
 
@@ -384,15 +343,6 @@ fn candidates_of(registry: &Registry) -> Vec<(u64, NodeAddr)> {
     let mut candidates = Vec::new();
     registry.visit_resources(&[], |node| candidates.push((node.order, node.addr.clone())));
     candidates
-}
-
-impl Poller {
-    /// Applies the outcome of a request for resources.
-    pub(super) fn resources_done(&mut self, done: ResourceDone, now: Instant) {
-        if let Some(resources) = &mut self.resources {
-            resources.report(done, now);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -106,9 +106,10 @@ fn at_the_limit_no_poll_begins() {
 #[test]
 fn node_with_query_in_flight_is_polled_later() {
     let (mut queue, ids, now) = queue(2);
-    queue.set_busy(ids[0], true);
+    queue.in_flight.insert(ids[0], Kind::Query);
     assert_eq!(queue.turn(now), Ok(ids[1]));
-    assert_eq!(queue.nodes[&ids[0]].due, now + BUSY_DELAY);
+    queue.in_flight.remove(&ids[0]);
+    assert_eq!(queue.turn(now), Ok(ids[0]));
 }
 
 #[test]
@@ -128,5 +129,5 @@ fn flapping_node_is_polled_once_per_minute() {
     queue.up(ids[0], Source::IpsFile, later);
     assert_eq!(queue.turn(later), Err(start + MIN_INTERVAL));
     queue.remove(ids[0]);
-    assert!(queue.due.iter().all(BTreeSet::is_empty) && queue.nodes.is_empty());
+    assert!(queue.waiting.get(ids[0]).is_none() && queue.nodes.is_empty());
 }
