@@ -62,7 +62,7 @@ impl Nodes {
         self.time(&["all"], |_| 0)
     }
 
-    /// Makes so many promises to one client that its subnet is above its cap on the first nodes of the order.
+    /// Makes promises to one client until its subnet is above its cap on the first nodes of the order.
     fn crowd(&self) {
         (0..PROMISES_TO_ONE * self.ids.len()).for_each(|_| self.answer(&["all"], 1, 0, 0));
     }

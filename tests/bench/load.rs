@@ -23,6 +23,11 @@ pub struct Measured {
 }
 
 impl Measured {
+    /// Returns the number of responses.
+    pub fn count(&self) -> usize {
+        self.latencies.len()
+    }
+
     /// Returns the latency at a quantile, in microseconds.
     pub fn quantile(&self, part: f64) -> u32 {
         let at = (self.latencies.len() as f64 * part) as usize;
@@ -56,7 +61,7 @@ pub fn run(addr: SocketAddr, target: &str, connections: usize, keep: Keep, lasti
     let mut clients: Vec<Client> = (0..connections).map(|_| open(addr, &request, keep)).collect();
     for (number, client) in clients.iter_mut().enumerate() {
         watch(&poll, client, number);
-        client.ask(&request);
+        client.send(&request);
     }
     let (begin, mut latencies) = (Instant::now(), Vec::new());
     let mut events = Vec::with_capacity(connections);
@@ -68,13 +73,13 @@ pub fn run(addr: SocketAddr, target: &str, connections: usize, keep: Keep, lasti
         for event in &events {
             let number = event.data.u64() as usize;
             let client = &mut clients[number];
-            if client.hear() {
+            if client.receive() {
                 latencies.push(client.begin.elapsed().as_micros() as u32);
                 if client.closes || keep == Keep::Close {
                     *client = Client::connect(addr);
                     watch(&poll, client, number);
                 }
-                client.ask(&request);
+                client.send(&request);
             }
         }
     }
@@ -95,8 +100,8 @@ fn watch(poll: impl std::os::fd::AsFd, client: &Client, number: usize) {
 fn open(addr: SocketAddr, request: &[u8], keep: Keep) -> Client {
     let mut client = Client::connect(addr);
     if keep == Keep::Alive {
-        client.ask(request);
-        while !client.hear() {}
+        client.send(request);
+        while !client.receive() {}
     }
     client
 }
@@ -114,7 +119,7 @@ impl Client {
         }
     }
 
-    fn ask(&mut self, request: &[u8]) {
+    fn send(&mut self, request: &[u8]) {
         self.got.clear();
         self.want = None;
         self.begin = Instant::now();
@@ -122,7 +127,7 @@ impl Client {
     }
 
     /// Reads the available bytes. Returns true if the response is complete.
-    fn hear(&mut self) -> bool {
+    fn receive(&mut self) -> bool {
         let mut buffer = [0; 32 * 1024];
         match self.stream.read(&mut buffer) {
             Ok(0) => panic!("closed after {:?}", String::from_utf8_lossy(&self.got)),
@@ -131,17 +136,17 @@ impl Client {
             Err(error) => panic!("{error}"),
         }
         if self.want.is_none() {
-            (self.want, self.closes) = answer_len(&self.got);
+            (self.want, self.closes) = response_len(&self.got);
         }
         self.want.is_some_and(|want| self.got.len() >= want)
     }
 }
 
 /// Returns the length of a response, and whether the server closes the connection after it.
-fn answer_len(bytes: &[u8]) -> (Option<usize>, bool) {
+fn response_len(bytes: &[u8]) -> (Option<usize>, bool) {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut answer = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(head) = answer.parse(bytes).expect("an answer") else {
+    let httparse::Status::Complete(head) = answer.parse(bytes).expect("a response") else {
         return (None, false);
     };
     assert_eq!(answer.code, Some(200), "{}", String::from_utf8_lossy(bytes));

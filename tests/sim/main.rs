@@ -27,7 +27,7 @@ const SHORT: Duration = Duration::from_secs(2_000);
 /// Number of concurrent simulations.
 const THREADS: usize = 2;
 
-const POLICIES: [Policy; 4] = [Policy::Perfect, Policy::Random, Policy::CountsOnly, Policy::Soonest];
+const POLICIES: [Policy; 4] = [Policy::Perfect, Policy::Random, Policy::CountsOnly, Policy::EarliestCompletion];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -92,7 +92,7 @@ fn seconds<const N: usize>(fleets: &[Fleet<N>], measured: Duration) {
     let work = |fleet: &Fleet<N>| {
         fleet
             .scenarios
-            .map(|scenario| mean_of(&scenario, Policy::Soonest, measured))
+            .map(|scenario| mean_of(&scenario, Policy::EarliestCompletion, measured))
     };
     each(fleets, work, |fleet, all| {
         let cells = all.iter().zip(fleet.expected).map(|(found, expected)| {

@@ -1,7 +1,7 @@
 //! The model: nodes with a FIFO queue and a number of job slots, exponential jobs and arrivals, clients that send a job
 //! to the first address in the response, and probes as of the poller. Time is simulated.
 //!
-//! "Soonest" and "counts only" use the router's registry as the workers and the poller do. A seed determines everything
+//! "EarliestCompletion" and "counts only" use the router's registry as the workers and the poller do. A seed determines everything
 //! else, with the same requests for each policy. The registry orders equal nodes by random numbers without this seed.
 
 use std::cmp::Reverse;
@@ -32,7 +32,7 @@ pub enum Policy {
     /// The shortest expected wait, from the true queues and speeds at the time of the request.
     Perfect,
     /// The registry with `PROMISES=on`.
-    Soonest,
+    EarliestCompletion,
     /// The registry with `PROMISES=off`.
     CountsOnly,
     Random,
@@ -313,7 +313,7 @@ impl<'a> Run<'a> {
 
     fn choose(&mut self, client: Client) -> Option<usize> {
         match self.policy {
-            Policy::Soonest | Policy::CountsOnly => self.ask(CONTAINER, client),
+            Policy::EarliestCompletion | Policy::CountsOnly => self.ask(CONTAINER, client),
             Policy::Random => self.any(),
             Policy::Perfect => {
                 let (now, choices) = (self.now, &mut self.choices);

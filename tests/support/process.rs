@@ -238,14 +238,9 @@ impl Router {
         entries.count()
     }
 
-    /// Returns the processor time so far, user and system, in steps of 10 ms.
+    /// Returns the processor time so far.
     pub fn cpu_time(&self) -> Duration {
-        let stat = self.proc("stat");
-        // The name in brackets may contain any text. utime and stime are fields 14 and 15.
-        let (_, fields) = stat.rsplit_once(')').expect("stat names the program");
-        let ticks = fields.split_whitespace().skip(11).take(2);
-        let ticks: u32 = ticks.map(|t| t.parse::<u32>().expect("a number")).sum();
-        CPU_TICK * ticks
+        cpu_time(self.pid())
     }
 
     fn status(&self, name: &str) -> u64 {
@@ -323,6 +318,16 @@ impl Watch {
         drop(seen);
         self.changed.notify_all();
     }
+}
+
+/// Returns the processor time of a process so far, user and system, in steps of 10 ms.
+pub fn cpu_time(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running process");
+    // The name in brackets may contain any text. utime and stime are fields 14 and 15.
+    let (_, fields) = stat.rsplit_once(')').expect("stat names the program");
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    let ticks: u32 = ticks.map(|t| t.parse::<u32>().expect("a number")).sum();
+    CPU_TICK * ticks
 }
 
 /// Checks the condition every few milliseconds. Returns false on timeout.
