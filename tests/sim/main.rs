@@ -27,7 +27,12 @@ const SHORT: Duration = Duration::from_secs(2_000);
 /// Number of concurrent simulations.
 const THREADS: usize = 2;
 
-const POLICIES: [Policy; 4] = [Policy::Perfect, Policy::Random, Policy::CountsOnly, Policy::EarliestCompletion];
+const POLICIES: [Policy; 4] = [
+    Policy::Perfect,
+    Policy::Random,
+    Policy::CountsOnly,
+    Policy::EarliestCompletion,
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

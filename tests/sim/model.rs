@@ -1,7 +1,7 @@
 //! The model: nodes with a FIFO queue and a number of job slots, exponential jobs and arrivals, clients that send a job
 //! to the first address in the response, and probes as of the poller. Time is simulated.
 //!
-//! "EarliestCompletion" and "counts only" use the router's registry as the workers and the poller do. A seed determines everything
+//! "Earliest completion" and "counts only" use the router's registry as the workers and the poller do. A seed determines everything
 //! else, with the same requests for each policy. The registry orders equal nodes by random numbers without this seed.
 
 use std::cmp::Reverse;
