@@ -22,6 +22,22 @@ impl From<IpAddr> for Client {
     }
 }
 
+/// An IPv4 /24 or an IPv6 /48: what one customer of a hosting company gets.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Subnet {
+    V4(u32),
+    V6(u64),
+}
+
+impl From<Client> for Subnet {
+    fn from(client: Client) -> Self {
+        match client {
+            Client::V4(address) => Self::V4(address >> 8),
+            Client::V6(prefix) => Self::V6(prefix >> 16),
+        }
+    }
+}
+
 /// Whether one of the blocks contains the address. An IPv4-mapped address is IPv4.
 pub(crate) fn is_in(blocks: &[IpNet], addr: IpAddr) -> bool {
     blocks.iter().any(|block| block.contains(&addr.to_canonical()))

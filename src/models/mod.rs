@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::client::Client;
-use crate::metrics::{Metrics, SurveyOutcome};
+use crate::metrics::Metrics;
 use crate::node::{Entries, NodeAddr, Source};
 pub(crate) use queries::MAX_IN_FLIGHT;
 use surveys::Surveys;
@@ -82,17 +82,7 @@ impl Models {
 
     /// Requests a model: begins a survey or a round of it if one is due.
     pub(crate) fn request(&self, id: &str, client: Client, now: Instant) -> Step {
-        let (step, outcome) = {
-            let mut surveys = self.lock();
-            let is_kept = surveys.is_kept(id);
-            let step = surveys.request(id, client, now);
-            let outcome = match step {
-                Step::Refused(_) => SurveyOutcome::Refused,
-                _ if is_kept => SurveyOutcome::Kept,
-                _ => SurveyOutcome::New,
-            };
-            (step, outcome)
-        };
+        let (step, outcome) = self.lock().request(id, client, now);
         self.metrics.surveys[outcome].add(1);
         if step == Step::Later {
             // A full channel has woken the driver already.
@@ -112,15 +102,12 @@ impl Models {
     }
 
     /// Selects the nodes that each new round queries: of `nodes`, each with its order, those that finish earliest.
-    /// Walks the nodes without a lock.
-    pub(crate) fn plan<'a, I>(&self, nodes: impl Fn() -> I, now: Instant)
-    where
-        I: Iterator<Item = (u64, &'a NodeAddr)>,
-    {
-        let rounds = self.lock().unplanned(now);
-        for round in rounds {
-            let (queue, is_all) = round.select(nodes());
-            self.lock().plan(&round.id, queue, is_all);
+    /// Collects and sorts the nodes without a lock, and only if a query may be sent now.
+    pub(crate) fn plan(&self, nodes: impl FnOnce() -> Vec<(u64, NodeAddr)>, now: Instant) {
+        if self.lock().is_plan_due(now) {
+            let mut nodes = nodes();
+            nodes.sort_unstable();
+            self.lock().plan(&nodes, now);
         }
     }
 

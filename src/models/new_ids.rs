@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::client::Client;
+use crate::client::{Client, Subnet};
 
 /// The window of all three limits.
 pub(super) const WINDOW: Duration = Duration::from_secs(60);
@@ -14,22 +14,6 @@ pub(super) const MAX: usize = 30;
 pub(super) const MAX_OF_SUBNET: usize = 6;
 /// Reserved for subnets without a new id in the window, so that a few busy subnets cannot use up the budget.
 pub(super) const RESERVED: usize = 10;
-
-/// An IPv4 /24 or an IPv6 /48: what one customer of a hosting company gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Subnet {
-    V4(u32),
-    V6(u64),
-}
-
-impl From<Client> for Subnet {
-    fn from(client: Client) -> Self {
-        match client {
-            Client::V4(address) => Self::V4(address >> 8),
-            Client::V6(prefix) => Self::V6(prefix >> 16),
-        }
-    }
-}
 
 /// The new ids of the last window, oldest first.
 #[derive(Debug, Default)]

@@ -22,7 +22,7 @@ pub(crate) const MAX_IN_FLIGHT: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Queries {
     /// Oldest first.
-    sent: VecDeque<(Instant, NodeAddr)>,
+    pub(super) sent: VecDeque<(Instant, NodeAddr)>,
     in_flight: Vec<Query>,
 }
 
@@ -40,13 +40,15 @@ impl Queries {
     }
 
     /// Returns the nodes that must not be queried now because of their own rate.
-    pub(super) fn exhausted(&self, now: Instant) -> HashSet<NodeAddr> {
+    pub(super) fn exhausted(&mut self, now: Instant) -> HashSet<NodeAddr> {
+        let is_old = |at: Instant| now.saturating_duration_since(at) >= NODE_WINDOW;
+        while self.sent.front().is_some_and(|(at, _)| is_old(*at)) {
+            self.sent.pop_front();
+        }
         let mut counts: HashMap<&NodeAddr, usize> = HashMap::new();
-        let recent = self
-            .sent
+        self.sent
             .iter()
-            .filter(|(at, _)| now.saturating_duration_since(*at) < NODE_WINDOW);
-        recent.for_each(|(_, addr)| *counts.entry(addr).or_default() += 1);
+            .for_each(|(_, addr)| *counts.entry(addr).or_default() += 1);
         let exhausted = counts.into_iter().filter(|(_, count)| *count >= MAX_TO_NODE);
         exhausted.map(|(addr, _)| addr.clone()).collect()
     }
@@ -61,21 +63,18 @@ impl Queries {
         self.in_flight.iter().any(|query| query.id == *id)
     }
 
+    pub(super) fn is_in_flight(&self, id: &Arc<str>, addr: &NodeAddr) -> bool {
+        self.in_flight
+            .iter()
+            .any(|query| query.id == *id && query.addr == *addr)
+    }
+
     pub(super) fn begin(&mut self, query: Query, now: Instant) {
-        let is_old = |at: Instant| now.saturating_duration_since(at) >= NODE_WINDOW;
-        while self.sent.front().is_some_and(|(at, _)| is_old(*at)) {
-            self.sent.pop_front();
-        }
         self.sent.push_back((now, query.addr.clone()));
         self.in_flight.push(query);
     }
 
     pub(super) fn end(&mut self, query: &Query) {
         self.in_flight.retain(|other| other != query);
-    }
-
-    #[cfg(test)]
-    pub(super) fn forget_sent(&mut self) {
-        self.sent.clear();
     }
 }

@@ -1,6 +1,6 @@
 //! The surveys: the responses of nodes for each model id, and the rounds that query more nodes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use super::new_ids::NewIds;
 use super::queries::{MAX_IN_RATE_WINDOW, Queries};
 use super::{Answer, Query, Step};
 use crate::client::Client;
+use crate::metrics::SurveyOutcome;
 use crate::node::{Entries, NodeAddr, Source};
 use crate::response::MAX_DEFERRAL;
 
@@ -49,29 +50,19 @@ struct Round {
     queried: usize,
 }
 
-/// A round without a plan.
-#[derive(Debug)]
-pub(super) struct Unplanned {
-    pub(super) id: Arc<str>,
-    /// The nodes that have responded.
-    known: HashSet<NodeAddr>,
-    /// The nodes that must not be queried because of their own rate.
-    exhausted: HashSet<NodeAddr>,
-}
-
 #[derive(Debug)]
 pub(super) struct Survey {
     known: HashMap<NodeAddr, Known>,
     last_used: Instant,
     round: Option<Round>,
     /// Until then there is no node to query.
-    complete_until: Option<Instant>,
+    complete_until: Instant,
 }
 
 /// All surveys.
 #[derive(Debug, Default)]
 pub(super) struct Surveys {
-    pub(super) by_id: HashMap<Arc<str>, Survey>,
+    pub(super) by_id: BTreeMap<Arc<str>, Survey>,
     pub(super) new_ids: NewIds,
     pub(super) queries: Queries,
 }
@@ -85,47 +76,38 @@ impl Surveys {
         self.by_id.get(id).is_some_and(|survey| survey.round.is_some())
     }
 
-    pub(super) fn request(&mut self, id: &str, client: Client, now: Instant) -> Step {
+    pub(super) fn request(&mut self, id: &str, client: Client, now: Instant) -> (Step, SurveyOutcome) {
+        let mut outcome = SurveyOutcome::Kept;
         if !self.is_kept(id) {
             if let Err(wait) = self.new_ids.take(client, now) {
-                return Step::Refused(wait);
+                return (Step::Refused(wait), SurveyOutcome::Refused);
             }
-            self.insert(id, now);
-        }
-        let Some(survey) = self.by_id.get_mut(id) else {
-            return Step::Ready;
-        };
-        survey.last_used = now;
-        survey.known.retain(|_, known| known.is_fresh(now));
-        let until = now + MAX_DEFERRAL;
-        match &mut survey.round {
-            Some(round) => round.until = until,
-            None if survey.complete_until.is_some_and(|complete| now < complete) => return Step::Ready,
-            None => {
-                survey.round = Some(Round {
-                    until,
-                    queue: None,
-                    is_all: false,
-                    queried: 0,
-                });
+            outcome = SurveyOutcome::New;
+            self.by_id
+                .retain(|_, survey| now.saturating_duration_since(survey.last_used) < KEPT);
+            if self.by_id.len() >= MAX_IDS {
+                self.evict_oldest_but(id);
             }
         }
-        Step::Later
-    }
-
-    fn insert(&mut self, id: &str, now: Instant) {
-        self.by_id
-            .retain(|_, survey| now.saturating_duration_since(survey.last_used) < KEPT);
-        if self.by_id.len() >= MAX_IDS {
-            self.evict_oldest_but(id);
-        }
-        let survey = Survey {
+        let survey = self.by_id.entry(id.into()).or_insert_with(|| Survey {
             known: HashMap::new(),
             last_used: now,
             round: None,
-            complete_until: None,
-        };
-        self.by_id.insert(id.into(), survey);
+            complete_until: now,
+        });
+        survey.last_used = now;
+        survey.known.retain(|_, known| known.is_fresh(now));
+        if survey.round.is_none() && now < survey.complete_until {
+            return (Step::Ready, outcome);
+        }
+        let round = survey.round.get_or_insert(Round {
+            until: now,
+            queue: None,
+            is_all: false,
+            queried: 0,
+        });
+        round.until = now + MAX_DEFERRAL;
+        (Step::Later, outcome)
     }
 
     /// Evicts the survey that was requested longest ago; returns false if there is no other one.
@@ -144,71 +126,62 @@ impl Surveys {
             .collect()
     }
 
-    /// Returns rounds without a plan: only if a query may be sent now, and as many as may be sent, because each plan is
-    /// a walk of all nodes.
-    pub(super) fn unplanned(&self, now: Instant) -> Vec<Unplanned> {
-        if self.queries.next_at(now).is_some() || self.queries.is_full() {
-            return Vec::new();
-        }
-        let exhausted = self.queries.exhausted(now);
-        let surveys = self.by_id.iter().filter(|(_, survey)| survey.is_unplanned());
-        let rounds = surveys.take(MAX_IN_RATE_WINDOW).map(|(id, survey)| {
-            let fresh = survey.known.iter().filter(|(_, known)| known.is_fresh(now));
-            Unplanned {
-                id: Arc::clone(id),
-                known: fresh.map(|(addr, _)| addr.clone()).collect(),
-                exhausted: exhausted.clone(),
-            }
-        });
-        rounds.collect()
+    /// Returns whether a round has no plan and a query may be sent now.
+    pub(super) fn is_plan_due(&self, now: Instant) -> bool {
+        let can_send = self.queries.next_at(now).is_none() && !self.queries.is_full();
+        can_send && self.by_id.values().any(Survey::is_unplanned)
     }
 
-    pub(super) fn plan(&mut self, id: &str, queue: Vec<NodeAddr>, is_all: bool) {
-        let survey = self.by_id.get_mut(id);
-        if let Some(round) = survey.and_then(|survey| survey.round.as_mut()) {
-            (round.queue, round.is_all) = (Some(queue), is_all);
+    /// Plans as many new rounds as queries may be sent: those to the first of `nodes` of which nothing is known.
+    pub(super) fn plan(&mut self, nodes: &[(u64, NodeAddr)], now: Instant) {
+        let exhausted = self.queries.exhausted(now);
+        let unplanned = self.by_id.iter_mut().filter(|(_, survey)| survey.is_unplanned());
+        for (id, Survey { known, round, .. }) in unplanned.take(MAX_IN_RATE_WINDOW) {
+            let is_open = |addr: &&NodeAddr| !known.contains_key(addr) && !self.queries.is_in_flight(id, addr);
+            let open = || nodes.iter().map(|(_, addr)| addr).filter(is_open);
+            let queue = open().filter(|addr| !exhausted.contains(addr)).take(MAX_QUEUED);
+            let queue: Vec<NodeAddr> = queue.cloned().collect();
+            if let Some(round) = round {
+                round.is_all = open().take(MAX_QUEUED + 1).count() == queue.len();
+                round.queue = Some(queue);
+            }
         }
     }
 
     pub(super) fn next(&mut self, is_free: impl Fn(&NodeAddr) -> bool, now: Instant) -> Result<Query, Option<Instant>> {
         self.finish_rounds(now);
-        let rounds = self
-            .by_id
-            .iter()
-            .filter_map(|(id, survey)| Some((id, survey.round.as_ref()?)));
-        let mut rounds: Vec<(usize, &Arc<str>, &Round)> =
-            rounds.map(|(id, round)| (round.queried, id, round)).collect();
-        let until = rounds.iter().map(|(_, _, round)| round.until).min().ok_or(None)?;
+        let rounds = self.by_id.values().filter_map(|survey| survey.round.as_ref());
+        let until = rounds.map(|round| round.until).min().ok_or(None)?;
         if let Some(next_at) = self.queries.next_at(now) {
             return Err(Some(next_at.min(until)));
         }
         if self.queries.is_full() {
             return Err(Some(until));
         }
-        // The ids with the fewest queries rank first, so that no id takes all of them.
-        rounds.sort_unstable_by_key(|(queried, id, _)| (*queried, *id));
-        let is_ready = |addr: &&NodeAddr| is_free(addr) && !self.queries.is_busy(addr);
-        let next = rounds.into_iter().find_map(|(_, id, round)| {
+        let ready = self.by_id.iter().filter_map(|(id, survey)| {
+            let round = survey.round.as_ref()?;
+            let is_ready = |addr: &&NodeAddr| is_free(addr) && !self.queries.is_busy(addr);
             let addr = round.queue.as_ref()?.iter().find(is_ready)?;
-            Some(Query {
-                id: Arc::clone(id),
-                addr: addr.clone(),
-            })
+            Some((round.queried, id, addr))
         });
-        let Some(query) = next else {
+        // The id with the fewest queries ranks first, so that no id takes all of them.
+        let Some((_, id, addr)) = ready.min() else {
             let has_unplanned = self.by_id.values().any(Survey::is_unplanned);
             return Err(Some(if has_unplanned { now } else { until }));
         };
-        self.begin(&query, now);
-        Ok(query)
-    }
-
-    fn begin(&mut self, query: &Query, now: Instant) {
+        let query = Query {
+            id: Arc::clone(id),
+            addr: addr.clone(),
+        };
         self.queries.begin(query.clone(), now);
         if let Some(round) = self.by_id.get_mut(&query.id).and_then(|survey| survey.round.as_mut()) {
             round.queried += 1;
-            round.remove(&query.addr);
+            round
+                .queue
+                .iter_mut()
+                .for_each(|queue| queue.retain(|addr| *addr != query.addr));
         }
+        Ok(query)
     }
 
     /// Finishes the rounds that are over or have no node left to query.
@@ -225,8 +198,8 @@ impl Surveys {
             }
             let is_queried = round.queue.as_ref().is_some_and(Vec::is_empty);
             let is_done = is_queried && !self.queries.has_in_flight(id);
-            if is_done {
-                survey.complete_until = round.is_all.then(|| now + COMPLETE_FOR);
+            if is_done && round.is_all {
+                survey.complete_until = now + COMPLETE_FOR;
             }
             if is_done || round.until <= now {
                 survey.round = None;
@@ -236,38 +209,35 @@ impl Surveys {
 
     pub(super) fn answered(&mut self, query: &Query, source: Source, answer: Answer, now: Instant) {
         self.queries.end(query);
-        let Some(survey) = self.by_id.get_mut(&query.id) else {
-            return;
-        };
-        if let Some(round) = &mut survey.round {
-            round.remove(&query.addr);
-        }
         let entries = match answer {
             Answer::Local => return,
             Answer::Failed => None,
             Answer::Entries(entries) => Some(Arc::new(entries)),
         };
-        survey.known.remove(&query.addr);
-        let mut known = Known {
+        let Some(survey) = self.by_id.get_mut(&query.id) else {
+            return;
+        };
+        let known = Known {
             at: now,
             entries,
             source,
         };
-        if !self.make_room(&known, &query.id) {
+        survey.known.insert(query.addr.clone(), known);
+        if !self.make_room(source, &query.id)
+            && let Some(survey) = self.by_id.get_mut(&query.id)
+            && let Some(known) = survey.known.get_mut(&query.addr)
+        {
             known.entries = None;
-        }
-        if let Some(survey) = self.by_id.get_mut(&query.id) {
-            survey.known.insert(query.addr.clone(), known);
         }
     }
 
-    /// Evicts other surveys until a response fits. Returns false if it cannot fit.
-    fn make_room(&mut self, known: &Known, id: &str) -> bool {
+    /// Evicts other surveys until all responses fit. Returns false if the new response of a node of this list cannot.
+    fn make_room(&mut self, source: Source, id: &str) -> bool {
         let is_explorer = |known: &Known| known.source == Source::Explorer;
-        if is_explorer(known) && self.bytes(is_explorer) + known.bytes() > MAX_EXPLORER_BYTES {
+        if source == Source::Explorer && self.bytes(is_explorer) > MAX_EXPLORER_BYTES {
             return false;
         }
-        while self.bytes(|_| true) + known.bytes() > MAX_BYTES {
+        while self.bytes(|_| true) > MAX_BYTES {
             if !self.evict_oldest_but(id) {
                 return false;
             }
@@ -283,33 +253,8 @@ impl Surveys {
 }
 
 impl Survey {
-    fn is_unplanned(&self) -> bool {
+    pub(super) fn is_unplanned(&self) -> bool {
         self.round.as_ref().is_some_and(|round| round.queue.is_none())
-    }
-}
-
-impl Unplanned {
-    /// Returns the nodes to query, those with the lowest order first, and whether these are all of which nothing is
-    /// known.
-    pub(super) fn select<'a>(&self, nodes: impl Iterator<Item = (u64, &'a NodeAddr)>) -> (Vec<NodeAddr>, bool) {
-        let mut open: Vec<(u64, &NodeAddr)> = nodes.filter(|(_, addr)| !self.known.contains(addr)).collect();
-        let count = open.len();
-        open.retain(|(_, addr)| !self.exhausted.contains(addr));
-        if open.len() > MAX_QUEUED {
-            open.select_nth_unstable(MAX_QUEUED);
-            open.truncate(MAX_QUEUED);
-        }
-        open.sort_unstable();
-        let is_all = open.len() == count;
-        (open.into_iter().map(|(_, addr)| addr.clone()).collect(), is_all)
-    }
-}
-
-impl Round {
-    fn remove(&mut self, addr: &NodeAddr) {
-        if let Some(queue) = &mut self.queue {
-            queue.retain(|other| other != addr);
-        }
     }
 }
 

@@ -39,13 +39,13 @@ fn fleet(count: usize) -> (Fleet, Instant) {
 
 impl Fleet {
     fn request(&mut self, id: &str, number: u32, now: Instant) -> Step {
-        self.surveys.request(id, client(number), now)
+        self.surveys.request(id, client(number), now).0
     }
 
     fn next(&mut self, now: Instant) -> Option<Query> {
-        for round in self.surveys.unplanned(now) {
-            let (queue, is_all) = round.select((1..).zip(&self.nodes));
-            self.surveys.plan(&round.id, queue, is_all);
+        if self.surveys.is_plan_due(now) {
+            let nodes: Vec<_> = (1..).zip(self.nodes.iter().cloned()).collect();
+            self.surveys.plan(&nodes, now);
         }
         self.surveys.next(|_| true, now).ok()
     }
@@ -132,7 +132,7 @@ fn round_ends_after_two_seconds_or_32_nodes() {
     fleet.request("m", 1, now);
     let mut sent = 0;
     while fleet.surveys.is_in_progress("m") {
-        fleet.surveys.queries.forget_sent();
+        fleet.surveys.queries.sent.clear();
         sent += fleet.send(now, &entries("{}")).len();
     }
     assert_eq!(sent, MAX_QUEUED);
@@ -172,15 +172,21 @@ fn plans_are_limited_to_permitted_queries() {
     for number in 0..30 {
         assert_eq!(fleet.request(&number.to_string(), number, now), Step::Later);
     }
-    let rounds = fleet.surveys.unplanned(now);
-    assert_eq!(rounds.len(), MAX_IN_RATE_WINDOW);
+    assert!(fleet.surveys.is_plan_due(now));
+    fleet.surveys.plan(&[], now);
     // None of these has a node to query: the driver continues with the others immediately.
-    for round in rounds {
-        fleet.surveys.plan(&round.id, Vec::new(), true);
-    }
     assert_eq!(fleet.surveys.next(|_| true, now), Err(Some(now)));
+    assert_eq!(
+        fleet
+            .surveys
+            .by_id
+            .values()
+            .filter(|survey| survey.is_unplanned())
+            .count(),
+        30 - MAX_IN_RATE_WINDOW
+    );
     assert_eq!(fleet.send(now, &entries("{}")).len(), MAX_IN_RATE_WINDOW);
-    assert!(fleet.surveys.unplanned(now).is_empty(), "the rate is used up");
+    assert!(!fleet.surveys.is_plan_due(now), "the rate is used up");
 }
 
 #[test]

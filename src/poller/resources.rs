@@ -1,7 +1,6 @@
 //! Polls the resources of available nodes and sends the queries of surveys: the second kind of jobs, with a separate
 //! pool, so that probes and these requests do not wait for each other. The outcome never changes the health of a node.
 
-use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -248,9 +247,7 @@ impl ResourcePoller {
 
     fn query(&mut self, by_addr: &HashMap<NodeAddr, NodeId>, now: Instant) -> Instant {
         let (registry, models) = (Arc::clone(&self.registry), Arc::clone(&self.models));
-        let candidates = OnceCell::new();
-        let all = || candidates.get_or_init(|| candidates_of(&registry)).iter();
-        models.plan(|| all().map(|(order, addr)| (*order, addr)), now);
+        models.plan(|| candidates_of(&registry), now);
         loop {
             let is_free = |addr: &NodeAddr| by_addr.get(addr).is_some_and(|id| self.queue.is_free(*id));
             let query = match models.next(is_free, now) {

@@ -29,14 +29,14 @@ use std::hash::BuildHasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::client::Client;
+use crate::client::{Client, Subnet};
 use crate::node::{NodeAddr, Rank, Running, Source};
 use crate::util::arena::Key;
 pub use catalogue::{MAX_CONTAINERS, MAX_TEXT_BYTES, Summary};
 pub use health::{Health, NodeState};
 use node::Node;
 pub use pending::PendingByType;
-use promises::{Cell, subnet};
+use promises::Cell;
 pub use record::NodeRecord;
 use resources::NodeResources;
 pub use resources::{KnownEntries, ResourceNode, ResourceReport};
@@ -320,7 +320,7 @@ impl Registry {
     ) -> Result<Vec<NodeAddr>, TooDeep> {
         let promises = purpose == Purpose::Route && page.offset == 0 && self.policy != PromisePolicy::Off;
         let asking = Asking {
-            cell: Cell::of(self.keys.hash_one(subnet(client))),
+            cell: Cell::of(self.keys.hash_one(Subnet::from(client))),
             undoing_for: (page.offset > 0).then_some(client),
         };
         for attempt in 1.. {

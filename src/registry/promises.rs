@@ -24,14 +24,6 @@ pub(super) const CELLS: usize = 64;
 /// evicted, and the pages of its clients see their own promise.
 pub(super) const MAX_CLIENTS: usize = 16_384;
 
-/// The IPv4 /24 or IPv6 /48 of a client, as a number.
-pub(super) fn subnet(client: Client) -> u64 {
-    match client {
-        Client::V4(addr) => u64::from(addr >> 8) | 1 << 63,
-        Client::V6(net) => net >> 16,
-    }
-}
-
 /// The cell in which a subnet's promises are counted, the same one on every node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cell(usize);
