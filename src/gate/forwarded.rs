@@ -26,12 +26,17 @@ pub(super) struct Identity {
 }
 
 impl ProxyFields {
-    /// Adds a header line. `name` is in lower case.
+    /// Adds a header line.
     pub(super) fn add(&mut self, name: &str, value: &[u8]) {
-        self.is_any |= matches!(name, "forwarded" | "via" | "x-real-ip") || name.starts_with("x-forwarded-");
+        const PREFIX: &str = "x-forwarded-";
+        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        let is_forwarded = name
+            .get(..PREFIX.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
+        self.is_any |= is_forwarded || is("Forwarded") || is("Via") || is("X-Real-IP");
         let list = match name {
-            "x-forwarded-for" => &mut self.x_forwarded_for,
-            "forwarded" => &mut self.forwarded,
+            _ if is("X-Forwarded-For") => &mut self.x_forwarded_for,
+            _ if is("Forwarded") => &mut self.forwarded,
             _ => return,
         };
         match list {

@@ -96,9 +96,10 @@ pub(crate) fn parse(head: &[u8], body: &[u8]) -> Result<Option<Request>, Refusal
         Err(httparse::Error::HeaderValue) => return Err(Refusal::Malformed("header value")),
         Err(_) => return Err(Refusal::Malformed("header name")),
     };
-    let fields = Fields::read(headers)?;
-    fields.check_host(minor)?;
-    let framing = fields.framing(minor)?;
+    check_host(single(headers, "Host", "two Host headers")?, minor)?;
+    let length = single(headers, "Content-Length", "two lengths")?;
+    let encoding = single(headers, "Transfer-Encoding", "two transfer encodings")?;
+    let framing = framing(length, encoding, minor)?;
     if matches!(method, "GET" | "HEAD" | "OPTIONS") {
         let is_empty = match framing {
             Framing::None => Some(true),
@@ -111,17 +112,20 @@ pub(crate) fn parse(head: &[u8], body: &[u8]) -> Result<Option<Request>, Refusal
             None => return Ok(None),
         }
     }
-    let closes = fields.close || framing != Framing::None;
-    let persistence = match (closes, minor, fields.keep_alive) {
+    let has_option = |option| values(headers, "Connection").any(|value| has_token(value, option));
+    let closes = has_option("close") || framing != Framing::None;
+    let persistence = match (closes, minor, has_option("keep-alive")) {
         (true, ..) | (_, 0, false) => Persistence::Close,
         (_, 0, true) => Persistence::KeepAlive,
         _ => Persistence::Persist,
     };
+    let mut proxies = ProxyFields::default();
+    headers.iter().for_each(|header| proxies.add(header.name, header.value));
     Ok(Some(Request {
         method: method.to_owned(),
         target: canonical_target(method, target)?,
         persistence,
-        proxies: fields.proxies,
+        proxies,
     }))
 }
 
@@ -159,15 +163,20 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_token_byte)
 }
 
-/// The header fields that the gate uses.
-#[derive(Default)]
-struct Fields<'a> {
-    host: Option<&'a [u8]>,
-    length: Option<&'a [u8]>,
-    encoding: Option<&'a [u8]>,
-    close: bool,
-    keep_alive: bool,
-    proxies: ProxyFields,
+fn values<'a>(headers: &[httparse::Header<'a>], name: &str) -> impl Iterator<Item = &'a [u8]> {
+    let named = headers
+        .iter()
+        .filter(move |header| header.name.eq_ignore_ascii_case(name));
+    named.map(|header| header.value)
+}
+
+/// The value of a header that may occur once.
+fn single<'a>(headers: &[httparse::Header<'a>], name: &str, twice: &'static str) -> Result<Option<&'a [u8]>, Refusal> {
+    let mut values = values(headers, name);
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value),
+        _ => Err(Refusal::Malformed(twice)),
+    }
 }
 
 /// How the end of the body is found (RFC 9112, section 6).
@@ -179,59 +188,30 @@ enum Framing {
     Chunked,
 }
 
-impl<'a> Fields<'a> {
-    fn read(headers: &[httparse::Header<'a>]) -> Result<Self, Refusal> {
-        let mut fields = Self::default();
-        for header in headers {
-            match &*header.name.to_ascii_lowercase() {
-                "host" => once(&mut fields.host, header.value, "two Host headers")?,
-                "content-length" => once(&mut fields.length, header.value, "two lengths")?,
-                "transfer-encoding" => once(&mut fields.encoding, header.value, "two transfer encodings")?,
-                "connection" => {
-                    fields.close |= has_token(header.value, "close");
-                    fields.keep_alive |= has_token(header.value, "keep-alive");
-                }
-                name => fields.proxies.add(name, header.value),
-            }
-        }
-        Ok(fields)
-    }
-
-    /// Checks `Host` (RFC 9112, section 3.2), which may be empty.
-    fn check_host(&self, minor: u8) -> Result<(), Refusal> {
-        match self.host {
-            None if minor > 0 => Err(Refusal::Malformed("no Host header")),
-            Some(host) if !host.is_empty() && !is_authority(host) => Err(Refusal::Malformed("Host header")),
-            _ => Ok(()),
-        }
-    }
-
-    fn framing(&self, minor: u8) -> Result<Framing, Refusal> {
-        match (self.length, self.encoding) {
-            (Some(_), Some(_)) => Err(Refusal::Malformed("both Content-Length and Transfer-Encoding")),
-            (None, Some(_)) if minor == 0 => Err(Refusal::Malformed("Transfer-Encoding in HTTP/1.0")),
-            (None, Some(encoding)) if !ends_chunked(encoding) => Err(Refusal::Malformed("Transfer-Encoding")),
-            (None, Some(_)) => Ok(Framing::Chunked),
-            (None, None) => Ok(Framing::None),
-            (Some(length), None) => {
-                let digits = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
-                let length = str::from_utf8(length)
-                    .ok()
-                    .filter(|_| digits)
-                    .and_then(|length| length.parse::<u64>().ok());
-                match length.ok_or(Refusal::Malformed("Content-Length"))? {
-                    0 => Ok(Framing::None),
-                    _ => Ok(Framing::Length),
-                }
-            }
-        }
+/// Checks `Host` (RFC 9112, section 3.2), which may be empty.
+fn check_host(host: Option<&[u8]>, minor: u8) -> Result<(), Refusal> {
+    match host {
+        None if minor > 0 => Err(Refusal::Malformed("no Host header")),
+        Some(host) if !host.is_empty() && !is_authority(host) => Err(Refusal::Malformed("Host header")),
+        _ => Ok(()),
     }
 }
 
-fn once<'a>(field: &mut Option<&'a [u8]>, value: &'a [u8], twice: &'static str) -> Result<(), Refusal> {
-    match field.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(Refusal::Malformed(twice)),
+fn framing(length: Option<&[u8]>, encoding: Option<&[u8]>, minor: u8) -> Result<Framing, Refusal> {
+    match (length, encoding) {
+        (Some(_), Some(_)) => Err(Refusal::Malformed("both Content-Length and Transfer-Encoding")),
+        (None, Some(_)) if minor == 0 => Err(Refusal::Malformed("Transfer-Encoding in HTTP/1.0")),
+        (None, Some(encoding)) if !ends_chunked(encoding) => Err(Refusal::Malformed("Transfer-Encoding")),
+        (None, Some(_)) => Ok(Framing::Chunked),
+        (None, None) => Ok(Framing::None),
+        (Some(length), None) => {
+            let length = str::from_utf8(length).ok().filter(|length| !length.starts_with('+'));
+            match length.and_then(|length| length.parse::<u64>().ok()) {
+                Some(0) => Ok(Framing::None),
+                Some(_) => Ok(Framing::Length),
+                None => Err(Refusal::Malformed("Content-Length")),
+            }
+        }
     }
 }
 
