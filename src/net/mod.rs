@@ -38,6 +38,13 @@ pub(crate) const NODE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Redirects that a node of ips.txt may send. An Explorer node may send none: a party that registers a node must not
 /// choose what the router calls.
 pub(crate) const MAX_REDIRECTS: u32 = 3;
+/// The body of a 400 is read up to this length.
+const MAX_ERROR_BYTES: u64 = 4 * 1024;
+/// What nginx and Go respond to plain HTTP on a TLS port.
+const TLS_PORT_ERRORS: [&str; 2] = [
+    "The plain HTTP request was sent to HTTPS port",
+    "Client sent an HTTP request to an HTTPS server",
+];
 /// Characters of a page for a browser in a reason.
 const MAX_PAGE_CHARS: usize = 40;
 /// The interval for which a router of the default settings probes a node: what commands resolve names for.
@@ -166,12 +173,10 @@ impl Fetcher {
         let location = header(headers, LOCATION).filter(|_| status.is_redirection());
         let encoding =
             header(headers, CONTENT_ENCODING).filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity"));
+        let body = response.body_mut().with_config();
         let body = match status.as_u16() {
-            200 => response
-                .body_mut()
-                .with_config()
-                .limit(bounds.max_body_bytes)
-                .read_to_vec()?,
+            200 => body.limit(bounds.max_body_bytes).read_to_vec()?,
+            400 => body.limit(MAX_ERROR_BYTES).read_to_vec().unwrap_or_default(),
             _ => Vec::new(),
         };
         Ok(Response {
@@ -205,7 +210,7 @@ pub(crate) struct Bounds {
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
-    /// Empty unless the status is 200.
+    /// Empty unless the status is 200 or 400.
     pub(crate) body: Vec<u8>,
     /// The last URL, if redirects were followed. Escaped for the log.
     pub(crate) redirected_to: Option<String>,
@@ -243,11 +248,17 @@ impl Response {
                 "Content-Encoding {} though none was requested: turn it off at the node or its proxy",
                 reason::quoted(&encoding)
             ),
-            (status, Some(location), _) => format!("status {status}: redirect to {}", reason::quoted(&location)),
+            (status, Some(location), _) => format!("status {status}: redirect to {}", redirect::shown(&location)),
+            (400, ..) if is_tls_port(&self.body) => "TLS port: list the node with https://".to_owned(),
             (status, None, _) => format!("status {status}"),
         };
         Err(FetchError::of_peer(reason))
     }
+}
+
+fn is_tls_port(body: &[u8]) -> bool {
+    let body = String::from_utf8_lossy(body);
+    TLS_PORT_ERRORS.iter().any(|error| body.contains(error))
 }
 
 fn agent_config() -> ureq::config::Config {

@@ -7,6 +7,7 @@
 
 use super::reason::{FetchError, quoted};
 use crate::node::{Origin, Scheme, Url};
+use crate::util::text::redact;
 
 /// A URL that a request can be sent to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +48,7 @@ impl Target {
         let to = self.join(location).ok_or("not a URL");
         to.and_then(|to| self.deny_reason(&to).map_or(Ok(to), Err))
             .map_err(|why| {
-                let location = quoted(location);
+                let location = shown(location);
                 FetchError::of_peer(format!("status {status}: redirect to {location} not followed: {why}"))
             })
     }
@@ -81,6 +82,14 @@ impl Target {
             _ => Some("another port"),
         }
     }
+}
+
+/// Quotes `Location`, without a password before the host.
+pub(super) fn shown(location: &str) -> String {
+    let begin = location.find("//").map_or(0, |slashes| slashes + 2);
+    let length = location[begin..].find(['/', '?', '#']);
+    let (start, rest) = location.split_at(length.map_or(location.len(), |length| begin + length));
+    quoted(&format!("{}{rest}", redact(start)))
 }
 
 /// A colon in the first segment terminates a scheme. A later colon belongs to the path or the query.
@@ -127,6 +136,24 @@ mod tests {
         ] {
             assert_eq!(from.join(location), None, "{location}");
         }
+    }
+
+    #[test]
+    fn password_in_location_is_masked() {
+        for (location, expected) in [
+            ("http://me:secret@a/b?c=d@e", "\"http://***@a/b?c=d@e\""),
+            ("//me:secret@a", "\"***@a\""),
+            ("/a?b=c@d", "\"/a?b=c@d\""),
+            ("me:secret@a", "\"***@a\""),
+            ("http://[", "\"http://[\""),
+        ] {
+            assert_eq!(shown(location), expected);
+        }
+        let error = target("http://a/")
+            .follow("http://me:secret@b:x/", 302)
+            .expect_err("not a URL");
+        let reason = "status 302: redirect to \"http://***@b:x/\" not followed: not a URL";
+        assert_eq!(error.to_string(), reason);
     }
 
     #[test]

@@ -49,6 +49,19 @@ fn failing() -> Vec<(Behaviour, &'static str)> {
             Behaviour::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}".into()),
             "",
         ),
+        (
+            Behaviour::Raw(b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n".into()),
+            "TLS port: list the node with https://",
+        ),
+        (
+            Behaviour::Raw(
+                b"HTTP/1.1 400 Bad Request\r\nServer: nginx\r\nContent-Length: 66\r\n\r\n\
+                  <center>The plain HTTP request was sent to HTTPS port</center>\r\n\r\n"
+                    .into(),
+            ),
+            "TLS port: list the node with https://",
+        ),
+        (Behaviour::Status(400), "status 400"),
         (Behaviour::Status(500), "status 500"),
         (Behaviour::Status(404), "status 404"),
         (Behaviour::Status(204), "status 204"),
