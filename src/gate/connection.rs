@@ -257,6 +257,12 @@ impl Connection {
 
     /// Looks for a complete request in the bytes that were read. No request is in flight then.
     fn parse_next(&mut self, now: Instant) -> Action {
+        // Empty lines before a request do not count to its length, however many there are.
+        let lines = self.input.chunks_exact(2).take_while(|line| line == b"\r\n");
+        self.input.drain(..lines.count() * 2);
+        if self.input == b"\r" {
+            return Action::Nothing;
+        }
         let parsed = self.scanner.scan(&self.input).and_then(|end| match end {
             Some(end) => {
                 let (head, body) = self.input.split_at(end);

@@ -11,21 +11,23 @@ use crate::metrics::Refused;
 /// Connections that are examined to find the one to evict. With more connections, the next search continues after the
 /// last one: a flood of new connections must not cost a scan of 65,536 each.
 const MAX_CANDIDATES: usize = 1024;
+
 impl Clients {
     /// If the client is at its share, closes its longest-idle connection.
     pub(super) fn close_own_idle(&mut self, holder: Holder, now: Instant) -> bool {
         let Holder::Client(client) = holder else {
             return false;
         };
-        // A client may still be receiving a last response that is long.
-        let is_over = |connection: &Connection| {
-            let waits = now.saturating_duration_since(connection.since());
-            !connection.may_hold_unread() || waits >= MIN_WRITE
+        // A client may still be receiving a last response that is long, or be about to send its first request.
+        let is_idle = |connection: &Connection| {
+            let is_old = now.saturating_duration_since(connection.since()) >= MIN_WRITE;
+            let is_over = connection.is_lingering() && !connection.may_hold_unread();
+            connection.is_idle() || is_over || (connection.owes_nothing() && is_old)
         };
         let own = self.held.get(&client).into_iter().flatten().take(MAX_CANDIDATES);
         let idle = own
             .filter_map(|key| Some((*key, &self.sockets.get(*key)?.connection)))
-            .filter(|(_, connection)| connection.is_idle() || connection.is_lingering() && is_over(connection));
+            .filter(|(_, connection)| is_idle(connection));
         let longest = idle.min_by_key(|(_, connection)| connection.since());
         let longest = longest.map(|(key, _)| key);
         longest.is_some_and(|key| self.close(key, Some(Refused::MadeRoom)))

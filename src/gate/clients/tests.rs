@@ -206,6 +206,17 @@ fn longest_idle_connection_is_evicted_first() {
 }
 
 #[test]
+fn connection_silent_for_a_second_is_idle() {
+    let mut rig = rig();
+    let silent = rig.admitted(ip(1));
+    let _busy: Vec<_> = (0..3).map(|_| rig.admitted_at(ip(1), At::Inside)).collect();
+    assert_eq!(rig.admit(ip(1)).1, None, "its request may be on its way");
+    rig.now += MIN_WRITE;
+    rig.admitted(ip(1));
+    assert!(!rig.is_there(silent.1));
+}
+
+#[test]
 fn share_covers_ipv6_network_or_any_ipv4_form() {
     let mut rig = rig();
     let addr = |addr: &str| addr.parse::<IpAddr>().expect("an address");
@@ -361,7 +372,7 @@ fn eviction_scan_continues_after_last_position() {
 #[test]
 fn rejected_connections_linger_up_to_a_limit() {
     let mut rig = rig();
-    let _held: Vec<_> = (0..4).map(|_| rig.admitted(ip(1))).collect();
+    let _held: Vec<_> = (0..4).map(|_| rig.admitted_at(ip(1), At::Inside)).collect();
     let refused: Vec<_> = (0..MAX_REJECTED + 3).map(|_| rig.admit(ip(1)).0).collect();
     assert_eq!(rig.clients.rejected, MAX_REJECTED);
     assert_eq!(rig.refused(Refused::Share), MAX_REJECTED as u64 + 3);
@@ -393,6 +404,28 @@ fn silent_connection_is_closed_without_a_response() {
     rig.expire_after(IDLE_TIMEOUT);
     assert!(!rig.is_there(key));
     assert_eq!(all(client).as_bytes(), OK);
+}
+
+#[test]
+fn any_number_of_empty_lines_may_precede_a_request() {
+    let mut rig = rig();
+    let (_client, key) = rig.admitted_at(ip(1), At::Idle);
+    for lines in [
+        &b"\r\n".repeat(4_000)[..],
+        b"\r",
+        b"\n\r",
+        &b"\n\r".repeat(4_000),
+        b"\n",
+    ] {
+        rig.clients.pump(key, Event::Received(lines), rig.now);
+        assert!(
+            rig.clients
+                .sockets
+                .get(key)
+                .is_some_and(|socket| socket.connection.is_idle())
+        );
+    }
+    rig.bring(key, At::Inside);
 }
 
 #[test]
