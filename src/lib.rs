@@ -92,7 +92,7 @@ use net::Fetcher;
 use registry::{PromisePolicy, Registry};
 use status::Reporter;
 use util::descriptors;
-use util::threads::{self, Alarm, Joined};
+use util::threads::{self, Joined};
 
 /// The maximum time to wait for [`Router::ready`] before serving.
 /// Clients time out after 3 s, some earlier: a client that connects during the start still gets a response.
@@ -139,7 +139,7 @@ impl Router {
         let metrics = Arc::new(Metrics::default());
         let registry = Arc::new(Registry::new(policy(&config), config.refresh_interval, now));
         let lists = Lists::new(&config);
-        let (alarm, is_broken) = Alarm::new();
+        let (alarm, is_broken) = threads::alarm();
         // `stop` is declared last and dropped first: if the start fails, the threads stop before the joins.
         let mut threads = Vec::new();
         let (stop, stopped) = bounded(0);

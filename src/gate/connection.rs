@@ -289,15 +289,9 @@ impl Connection {
             true => request.persistence,
             false => Persistence::Close,
         };
-        let Request {
-            method,
-            target,
-            proxies,
-            ..
-        } = request;
-        let identity = proxies.identify(self.peer, &self.settings.trusted_proxies);
+        let identity = request.proxies.identify(self.peer, &self.settings.trusted_proxies);
         let in_flight = InFlight {
-            line: format!("{method} {target}"),
+            line: format!("{} {}", request.method, request.target),
             context: Context {
                 client: identity.client,
                 is_client_known: identity.is_known,

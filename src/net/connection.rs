@@ -14,7 +14,7 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
 
 use super::certificate;
-use super::reason::FetchError;
+use super::reason::{Family, FetchError};
 
 /// Longest header section of a response. Nodes send some 200 bytes, an Explorer at a content network a few KiB.
 pub(super) const MAX_HEADER_BYTES: usize = 8 * 1024;
@@ -59,10 +59,11 @@ impl Limit {
 
 /// The server that a request has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Peer {
-    pub(super) addr: SocketAddr,
+pub(crate) struct Peer {
+    /// The family of its address.
+    pub(crate) family: Family,
     /// When its verified certificate expires. `None` without TLS.
-    pub(super) certificate_expires: Option<SystemTime>,
+    pub(crate) certificate_expires: Option<SystemTime>,
 }
 
 impl Resolver for Dial {
@@ -89,7 +90,7 @@ impl Connector for Dial {
         };
         // Set once: each request has a separate connection and `Dial`.
         let _ = self.peer.set(Peer {
-            addr,
+            family: addr.into(),
             certificate_expires,
         });
         let buffers = LazyBuffers::new(INPUT_BUFFER_BYTES, OUTPUT_BUFFER_BYTES);

@@ -14,7 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -27,7 +27,8 @@ use crate::config::Config;
 use crate::util::polled::Polled;
 use crate::util::text;
 use crate::util::threads::{Alarm, Joined};
-use connection::{Dial, Limit, MAX_HEADER_BYTES, Peer};
+pub(crate) use connection::Peer;
+use connection::{Dial, Limit, MAX_HEADER_BYTES};
 use redirect::Target;
 pub(crate) use resolver::HostResolver;
 
@@ -214,7 +215,8 @@ pub(crate) struct Response {
     pub(crate) body: Vec<u8>,
     /// The last URL, if redirects were followed. Escaped for the log.
     pub(crate) redirected_to: Option<String>,
-    peer: Option<Peer>,
+    /// The server. Set with each response.
+    pub(crate) peer: Option<Peer>,
     /// `Location` of a redirect: untrusted text.
     location: Option<String>,
     /// `Content-Encoding` other than identity: untrusted text.
@@ -222,16 +224,6 @@ pub(crate) struct Response {
 }
 
 impl Response {
-    /// The family of the server's address.
-    pub(crate) fn family(&self) -> Option<Family> {
-        self.peer.map(|peer| peer.addr.into())
-    }
-
-    /// When the server's certificate expires. `None` without TLS.
-    pub(crate) fn certificate_expires(&self) -> Option<SystemTime> {
-        self.peer.and_then(|peer| peer.certificate_expires)
-    }
-
     /// Returns the body of a readable 200, to be parsed as JSON.
     ///
     /// # Errors

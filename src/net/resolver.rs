@@ -142,7 +142,10 @@ impl HostResolver {
     pub(crate) fn known(&self, host: &str) -> Vec<IpAddr> {
         match host.parse() {
             Ok(addr) => vec![addr],
-            Err(_) => self.lock().known(host),
+            Err(_) => {
+                let state = self.lock();
+                state.names.get(host).map(|name| name.addrs.clone()).unwrap_or_default()
+            }
         }
     }
 
@@ -179,17 +182,13 @@ impl HostResolver {
         if let Ok(addr) = host.parse() {
             return Ok(vec![addr]);
         }
-        let addrs = self.look_up(host, within);
-        let refused = |addr: &IpAddr| deny_reason(*addr, NetworkScope::Loopback);
-        let allowed: Vec<_> = addrs.iter().copied().filter(|addr| refused(addr).is_none()).collect();
-        match addrs.first() {
+        let is_allowed = |addr: &IpAddr| deny_reason(*addr, NetworkScope::Loopback).is_none();
+        let (allowed, refused): (Vec<_>, Vec<_>) = self.look_up(host, within).into_iter().partition(is_allowed);
+        match refused.first() {
             _ if !allowed.is_empty() => Ok(allowed),
-            Some(addr) => {
-                let why = refused(addr).unwrap_or_default();
-                Err(FetchError::of_peer(format!(
-                    "host name resolves to {addr}, which no name may ({why})"
-                )))
-            }
+            Some(addr) => Err(FetchError::of_peer(format!(
+                "host name resolves to {addr}, which no name may: link-local, metadata or reserved"
+            ))),
             None => Err(self.lock().reason(host)),
         }
     }
@@ -259,10 +258,6 @@ impl HostResolver {
 }
 
 impl State {
-    fn known(&self, host: &str) -> Vec<IpAddr> {
-        self.names.get(host).map(|name| name.addrs.clone()).unwrap_or_default()
-    }
-
     /// Why there is no address of a host.
     fn reason(&self, host: &str) -> FetchError {
         let error = self.names.get(host).and_then(|name| name.error.as_ref());

@@ -63,7 +63,7 @@ pub(crate) fn probe(fetcher: &Fetcher, addr: &NodeAddr, source: Source) -> Probe
         }
     };
     let redirected_to = answer.redirected_to.take();
-    let (family, certificate_expires) = (answer.family(), answer.certificate_expires());
+    let peer = answer.peer;
     let outcome = match (outcome(answer), &redirected_to) {
         (Outcome::Failed(reason), Some(to)) => Outcome::Failed(format!("{reason}, behind a redirect to \"{to}\"")),
         (Outcome::Failed(reason), None) => Outcome::Failed(with_port(reason, addr)),
@@ -72,8 +72,8 @@ pub(crate) fn probe(fetcher: &Fetcher, addr: &NodeAddr, source: Source) -> Probe
     Probe {
         outcome,
         redirected_to,
-        family,
-        certificate_expires,
+        family: peer.map(|peer| peer.family),
+        certificate_expires: peer.and_then(|peer| peer.certificate_expires),
     }
 }
 

@@ -43,15 +43,11 @@ pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Resu
 
 /// Reports that a vital thread has exited: a process that continues without its gate or its poller would never be
 /// restarted.
-#[derive(Clone, Debug)]
-pub(crate) struct Alarm(Sender<String>);
+pub(crate) type Alarm = Sender<String>;
 
-impl Alarm {
-    /// Returns an alarm and the receiver for the name of the first vital thread that exits.
-    pub(crate) fn new() -> (Self, Receiver<String>) {
-        let (sender, receiver) = bounded(1);
-        (Self(sender), receiver)
-    }
+/// Returns an alarm and the receiver for the name of the first vital thread that exits.
+pub(crate) fn alarm() -> (Alarm, Receiver<String>) {
+    bounded(1)
 }
 
 /// Rings on drop, also during a panic.
@@ -60,7 +56,7 @@ struct Ring(Alarm, String);
 impl Drop for Ring {
     fn drop(&mut self) {
         // If the channel is full, the alarm rings already.
-        let _ = self.0.0.try_send(std::mem::take(&mut self.1));
+        let _ = self.0.try_send(std::mem::take(&mut self.1));
     }
 }
 
@@ -115,7 +111,7 @@ mod tests {
 
     #[test]
     fn alarm_names_thread_that_exits_or_panics() {
-        let (alarm, ended) = Alarm::new();
+        let (alarm, ended) = alarm();
         let thread = spawn_vital("one", &alarm, || ()).expect("room");
         assert_eq!(ended.recv(), Ok("one".to_owned()));
         drop(thread);

@@ -92,11 +92,7 @@ pub(crate) fn watch<T: Send + Sync + 'static>(
 fn touch_disk<T>(file: WatchedFile<T>, requested: &Receiver<bool>, results: &Sender<Option<Result<T, String>>>) {
     let mut reader = Reader::new(file, Instant::now());
     for is_requested in requested {
-        let result = match is_requested {
-            true => Some(reader.load(Instant::now())),
-            false => reader.look(Instant::now()),
-        };
-        if results.send(result).is_err() {
+        if results.send(reader.look(is_requested, Instant::now())).is_err() {
             return;
         }
     }
@@ -142,18 +138,16 @@ impl<T> Reader<T> {
         }
     }
 
-    /// Reads the file, changed and settled or not.
-    fn load(&mut self, now: Instant) -> Result<T, String> {
-        self.seen = self.stamp();
-        self.read(now)
-    }
-
-    /// Reads the file if it has changed since it was read and then settled, or has not settled for too long.
-    fn look(&mut self, now: Instant) -> Option<Result<T, String>> {
+    /// Reads the file if it is requested, or if it has changed since it was read and then settled, or has not settled
+    /// for too long.
+    fn look(&mut self, is_requested: bool, now: Instant) -> Option<Result<T, String>> {
         let stamp = self.stamp();
         if stamp != self.seen {
             (self.seen, self.since) = (stamp, now);
             self.due.get_or_insert(now);
+        }
+        if is_requested {
+            return Some(self.read(now));
         }
         let due = self.due?;
         let is_settled = now.duration_since(self.since) >= SETTLED;
@@ -256,6 +250,14 @@ mod tests {
         (dir, Reader::new(file, now), now)
     }
 
+    fn load(reader: &mut Reader<String>, now: Instant) -> Result<String, String> {
+        reader.look(true, now).expect("it is read")
+    }
+
+    fn look(reader: &mut Reader<String>, now: Instant) -> Option<Result<String, String>> {
+        reader.look(false, now)
+    }
+
     fn path(reader: &Reader<String>) -> PathBuf {
         reader.file.path.clone()
     }
@@ -263,21 +265,21 @@ mod tests {
     #[test]
     fn changed_file_is_read_after_one_unchanged_second() {
         let (_dir, mut reader, now) = reader("a");
-        assert_eq!(reader.load(now).as_deref(), Ok("a"));
-        assert_eq!(reader.look(now + SECOND), None);
+        assert_eq!(load(&mut reader, now).as_deref(), Ok("a"));
+        assert_eq!(look(&mut reader, now + SECOND), None);
         fs::write(path(&reader), "ab").expect("written");
-        assert_eq!(reader.look(now + 2 * SECOND), None);
+        assert_eq!(look(&mut reader, now + 2 * SECOND), None);
         fs::write(path(&reader), "abc").expect("written");
-        assert_eq!(reader.look(now + 5 * SECOND / 2), None);
-        assert_eq!(reader.look(now + 3 * SECOND), None);
-        assert_eq!(reader.look(now + 7 * SECOND / 2), Some(Ok("abc".to_owned())));
-        assert_eq!(reader.look(now + 9 * SECOND), None);
+        assert_eq!(look(&mut reader, now + 5 * SECOND / 2), None);
+        assert_eq!(look(&mut reader, now + 3 * SECOND), None);
+        assert_eq!(look(&mut reader, now + 7 * SECOND / 2), Some(Ok("abc".to_owned())));
+        assert_eq!(look(&mut reader, now + 9 * SECOND), None);
     }
 
     #[test]
     fn constantly_changing_file_is_read_after_five_seconds() {
         let (_dir, mut reader, now) = reader("");
-        reader.load(now).expect("a text");
+        load(&mut reader, now).expect("a text");
         let mut text = String::new();
         let mut read = Vec::new();
         for tenth in 0..=110_u32 {
@@ -285,7 +287,7 @@ mod tests {
                 text.push('a');
                 fs::write(path(&reader), &text).expect("written");
             }
-            let found = reader.look(now + tenth * SECOND / 10);
+            let found = look(&mut reader, now + tenth * SECOND / 10);
             read.extend(found.map(|found| (tenth, found.expect("a text").len())));
         }
         // Each sequence begins with the first change after a read: at 0 and at 5.6 s.
@@ -295,32 +297,31 @@ mod tests {
     #[test]
     fn refused_read_is_retried_each_second() {
         let (_dir, mut reader, now) = reader("a");
-        reader.load(now).expect("a text");
+        load(&mut reader, now).expect("a text");
         fs::remove_file(path(&reader)).expect("removed");
         let missing = Some(Err("no such file".to_owned()));
-        assert_eq!(reader.look(now + SECOND), None);
-        assert_eq!(reader.look(now + 3 * SECOND), missing);
+        assert_eq!(look(&mut reader, now + SECOND), None);
+        assert_eq!(look(&mut reader, now + 3 * SECOND), missing);
         assert_eq!(
-            reader.look(now + 7 * SECOND / 2),
+            look(&mut reader, now + 7 * SECOND / 2),
             None,
             "not before a second has passed"
         );
-        assert_eq!(reader.look(now + 4 * SECOND), missing);
+        assert_eq!(look(&mut reader, now + 4 * SECOND), missing);
         fs::create_dir(path(&reader)).expect("made");
-        assert_eq!(reader.look(now + 6 * SECOND), None);
-        let found = reader
-            .look(now + 8 * SECOND)
+        assert_eq!(look(&mut reader, now + 6 * SECOND), None);
+        let found = look(&mut reader, now + 8 * SECOND)
             .expect("it settled")
             .expect_err("a directory");
         assert!(found.starts_with("a directory"), "{found}");
-        assert_eq!(reader.look(now + 20 * SECOND), None, "only a change ends that");
+        assert_eq!(look(&mut reader, now + 20 * SECOND), None, "only a change ends that");
     }
 
     #[test]
     fn file_has_at_most_its_limit_of_bytes() {
         let (_dir, mut reader, now) = reader(&"a".repeat(64));
-        assert_eq!(reader.load(now).map(|text| text.len()), Ok(64));
+        assert_eq!(load(&mut reader, now).map(|text| text.len()), Ok(64));
         fs::write(path(&reader), "a".repeat(65)).expect("written");
-        assert_eq!(reader.load(now), Err("longer than 64 bytes".to_owned()));
+        assert_eq!(load(&mut reader, now), Err("longer than 64 bytes".to_owned()));
     }
 }
