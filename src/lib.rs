@@ -147,7 +147,6 @@ impl Router {
         let models = config
             .resources_interval
             .map(|_| Arc::new(Models::new(Arc::clone(&metrics))));
-        let changed = config.changed.iter();
         let reporter = Reporter {
             registry: Arc::clone(&registry),
             lists: lists.clone(),
@@ -155,9 +154,7 @@ impl Router {
             metrics: Arc::clone(&metrics),
             started: now,
             interval: config.refresh_interval,
-            settings: changed
-                .map(|(name, value)| ((*name).to_owned(), value.clone()))
-                .collect(),
+            settings: config.changed.clone(),
         };
         let of_service = Arc::clone(&registry);
         let service = Service::new(&config, of_service, reporter, models.clone(), Arc::clone(&metrics), now);

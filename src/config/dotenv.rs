@@ -54,10 +54,8 @@ fn parse_line(line: &str) -> Option<(&str, String)> {
         .map_or(line, str::trim_start);
     let (name, value) = line.split_once('=')?;
     let (name, value) = (name.trim_end(), value.trim_start());
-    let is_name = name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte));
-    if !is_name || name.is_empty() || name.starts_with(|first: char| first.is_ascii_digit()) {
+    let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"_.".contains(&byte);
+    if name.is_empty() || name.as_bytes()[0].is_ascii_digit() || !name.bytes().all(is_name_byte) {
         return None;
     }
     let (value, rest) = match value.chars().next() {
@@ -90,9 +88,8 @@ fn double_quoted(text: &str) -> Option<(String, &str)> {
 }
 
 fn without_comment(value: &str) -> &str {
-    let comment = value
-        .match_indices('#')
-        .find(|(at, _)| value[..*at].ends_with([' ', '\t']) || *at == 0);
+    let starts_comment = |at: usize| at == 0 || value[..at].ends_with([' ', '\t']);
+    let comment = value.match_indices('#').find(|(at, _)| starts_comment(*at));
     comment.map_or(value, |(at, _)| &value[..at]).trim_end()
 }
 

@@ -7,7 +7,7 @@ mod reader;
 mod table;
 mod values;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fmt;
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ use log::LevelFilter;
 pub use api_url::ApiUrl;
 use api_url::parse_api_url;
 use dotenv::{parse_dotenv, read_dotenv};
-use reader::{Reader, is_blank};
+use reader::{Reader, is_blank, number_of};
 pub use reader::{SetBy, SettingValue};
 pub use table::{SETTINGS, Setting};
 pub use values::{CorsOrigins, PendingWeights};
@@ -78,8 +78,8 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// `SSL_CERT_FILE`: additional roots for https nodes.
     pub ssl_cert_file: Option<PathBuf>,
-    /// Settings that differ from their default, by name, as they may be shown: without a password.
-    pub changed: Vec<(&'static str, String)>,
+    /// The settings that differ from their defaults, without passwords.
+    pub changed: BTreeMap<String, String>,
     /// Warnings about valid settings, to be logged once the log is started.
     pub warnings: Vec<String>,
 }
@@ -90,11 +90,8 @@ impl Config {
     /// # Errors
     /// All invalid settings.
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Config, ConfigErrors> {
-        load(
-            &|name| lookup(name).map(|value| (value, SetBy::Environment)),
-            Vec::new(),
-        )
-        .config
+        let lookup = |name: &str| Some((lookup(name)?, SetBy::Environment));
+        load(&lookup, Vec::new()).config
     }
 }
 
@@ -151,30 +148,28 @@ impl fmt::Display for ConfigErrors {
 impl std::error::Error for ConfigErrors {}
 
 fn load(lookup: &dyn Fn(&str) -> Option<(OsString, SetBy)>, errors: Vec<String>) -> Loaded {
-    let mut reader = Reader::new(lookup, errors);
-    let config = read_all(&mut reader);
-    let Reader {
-        values,
+    let mut reader = Reader {
+        lookup,
+        values: Vec::new(),
         errors,
-        mut warnings,
-        ..
-    } = reader;
+        warnings: Vec::new(),
+    };
+    let mut config = read_all(&mut reader);
     if config.refresh_interval < MIN_POLITE_INTERVAL {
         let seconds = config.refresh_interval.as_secs_f64();
         let risk = "nodes allow 60 requests per minute by default and refuse more; 2 or above is safe";
-        warnings.push(format!("REFRESH_INTERVAL={seconds}: {risk}"));
+        reader.warnings.push(format!("REFRESH_INTERVAL={seconds}: {risk}"));
     }
-    let changed = values.iter().filter(|value| value.is_changed);
-    let changed = changed.map(|value| (value.name, value.value.clone())).collect();
-    let config = match errors.is_empty() {
-        true => Ok(Config {
-            changed,
-            warnings,
-            ..config
-        }),
-        false => Err(ConfigErrors(errors)),
-    };
-    Loaded { values, config }
+    let changed = reader.values.iter().filter(|value| value.is_changed);
+    config.changed = changed
+        .map(|value| (value.name.to_owned(), value.value.clone()))
+        .collect();
+    config.warnings = reader.warnings;
+    let is_valid = reader.errors.is_empty();
+    Loaded {
+        values: reader.values,
+        config: is_valid.then_some(config).ok_or(ConfigErrors(reader.errors)),
+    }
 }
 
 /// Reads every setting. The table's ranges make the conversions of numbers exact.
@@ -193,7 +188,7 @@ fn read_all(r: &mut Reader<'_>) -> Config {
         metrics_from: r.required("METRICS_FROM", parse_readers),
         is_metrics_from_set: r.values.last().is_some_and(|value| value.set_by != SetBy::Default),
         promises: r.required("PROMISES", parse_switch),
-        max_speedup: r.optional_number("MAX_SPEEDUP"),
+        max_speedup: r.read("MAX_SPEEDUP", number_of("MAX_SPEEDUP")),
         resources_interval: Some(r.seconds("RESOURCES_INTERVAL")).filter(|interval| !interval.is_zero()),
         idle_timeout: r.seconds("IDLE_TIMEOUT"),
         shutdown_delay: r.seconds("SHUTDOWN_DELAY"),
@@ -202,7 +197,7 @@ fn read_all(r: &mut Reader<'_>) -> Config {
         is_json_log: r.word("LOG_FORMAT") == "json",
         log_level: r.level("RUST_LOG"),
         ssl_cert_file: r.read("SSL_CERT_FILE", parse_path),
-        changed: Vec::new(),
+        changed: BTreeMap::new(),
         warnings: Vec::new(),
     }
 }

@@ -47,57 +47,38 @@ pub(super) enum Invalid {
     Expected(Cow<'static, str>),
 }
 
+pub(super) type Parsed<T> = Result<T, Invalid>;
+
 /// Reads the settings of a lookup by name.
 pub(super) struct Reader<'a> {
-    lookup: &'a dyn Fn(&str) -> Option<(OsString, SetBy)>,
+    pub(super) lookup: &'a dyn Fn(&str) -> Option<(OsString, SetBy)>,
     pub(super) values: Vec<SettingValue>,
     pub(super) errors: Vec<String>,
     pub(super) warnings: Vec<String>,
 }
 
-impl<'a> Reader<'a> {
-    pub(super) fn new(lookup: &'a dyn Fn(&str) -> Option<(OsString, SetBy)>, errors: Vec<String>) -> Self {
-        Self {
-            lookup,
-            values: Vec::new(),
-            errors,
-            warnings: Vec::new(),
-        }
-    }
-
+impl Reader<'_> {
     /// Reads a setting. An invalid one is an error, and the default is returned so that all errors are found.
-    pub(super) fn read<T: PartialEq>(
-        &mut self,
-        name: &'static str,
-        parse: impl Fn(&str) -> Result<T, Invalid>,
-    ) -> Option<T> {
+    pub(super) fn read<T: PartialEq>(&mut self, name: &'static str, parse: impl Fn(&str) -> Parsed<T>) -> Option<T> {
         let setting = Setting::named(name);
-        let default = Some(setting.default).filter(|default| !default.is_empty());
-        let default = default.and_then(|default| parse(default).ok());
+        let default = parse_value(setting.default.as_ref(), &parse).ok().flatten();
         let given = (self.lookup)(name).filter(|(value, _)| !is_blank(value));
-        let Some((value, set_by)) = given else {
-            self.note(name, setting.default, SetBy::Default, false);
-            return default;
-        };
+        let (value, set_by) = given.unwrap_or((setting.default.into(), SetBy::Default));
         let parsed = parse_value(&value, parse);
-        let is_changed = parsed.as_ref().ok() != default.as_ref();
-        let shown = text::redact(value.to_string_lossy().trim()).into_owned();
-        self.note(name, &shown, set_by, is_changed);
-        match parsed {
-            Ok(value) => Some(value),
-            Err(invalid) => {
-                self.errors.push(message(setting, &value, invalid));
-                default
-            }
-        }
+        self.values.push(SettingValue {
+            name,
+            value: text::redact(value.to_string_lossy().trim()).into_owned(),
+            set_by,
+            is_changed: parsed.as_ref().ok() != Some(&default),
+        });
+        parsed.unwrap_or_else(|invalid| {
+            self.errors.push(message(setting, &value, invalid));
+            default
+        })
     }
 
     /// Reads a setting with a default.
-    pub(super) fn required<T: PartialEq>(
-        &mut self,
-        name: &'static str,
-        parse: impl Fn(&str) -> Result<T, Invalid>,
-    ) -> T {
+    pub(super) fn required<T: PartialEq>(&mut self, name: &'static str, parse: impl Fn(&str) -> Parsed<T>) -> T {
         self.read(name, parse).expect("a test parses every default")
     }
 
@@ -105,16 +86,13 @@ impl<'a> Reader<'a> {
         self.required(name, number_of(name))
     }
 
-    pub(super) fn optional_number(&mut self, name: &'static str) -> Option<f64> {
-        self.read(name, number_of(name))
-    }
-
     pub(super) fn seconds(&mut self, name: &'static str) -> Duration {
         Duration::from_secs_f64(self.number(name))
     }
 
     pub(super) fn word(&mut self, name: &'static str) -> &'static str {
-        self.required(name, |text| Setting::named(name).form.word(text).ok_or(Invalid::Form))
+        let form = Setting::named(name).form;
+        self.required(name, |text| form.word(text).ok_or(Invalid::Form))
     }
 
     /// Reads the log level. An invalid level does not prevent service: it is a warning.
@@ -125,15 +103,6 @@ impl<'a> Reader<'a> {
         self.warnings.extend(errors.map(|error| error + "; using info"));
         level
     }
-
-    fn note(&mut self, name: &'static str, value: &str, set_by: SetBy, is_changed: bool) {
-        self.values.push(SettingValue {
-            name,
-            value: value.to_owned(),
-            set_by,
-            is_changed,
-        });
-    }
 }
 
 /// An invalid value or item as an error message repeats it.
@@ -141,31 +110,34 @@ pub(super) fn shown(value: &str) -> String {
     text::quote(&text::redact(value), MAX_SHOWN_CHARS)
 }
 
-fn number_of(name: &str) -> impl Fn(&str) -> Result<f64, Invalid> {
+/// The parser of a number in the range of this setting.
+pub(super) fn number_of(name: &str) -> impl Fn(&str) -> Parsed<f64> {
     |text| Setting::named(name).form.number(text).ok_or(Invalid::Form)
 }
 
-fn parse_value<T>(value: &OsStr, parse: impl Fn(&str) -> Result<T, Invalid>) -> Result<T, Invalid> {
+/// Parses a value; `None` if it is empty.
+fn parse_value<T>(value: &OsStr, parse: impl Fn(&str) -> Parsed<T>) -> Parsed<Option<T>> {
     match value.to_str().map(str::trim) {
+        Some("") => Ok(None),
         Some(text) if is_quoted(text) => Err(Invalid::Expected(
             "a value without quotes around it (docker's --env-file passes them on)".into(),
         )),
-        Some(text) => parse(text),
+        Some(text) => parse(text).map(Some),
         None => Err(Invalid::Expected("UTF-8".into())),
     }
 }
 
 fn message(setting: &Setting, value: &OsStr, invalid: Invalid) -> String {
-    let (name, value) = (setting.name, shown(&value.to_string_lossy()));
-    match invalid {
-        Invalid::Form => format!("{name}={value}: expected {}", setting.expected()),
-        Invalid::Item(item) => format!(
-            "{name}={value}: expected {}; {} is invalid",
-            setting.expected(),
-            shown(&item)
-        ),
-        Invalid::Expected(expected) => format!("{name}={value}: expected {expected}"),
-    }
+    let expected = match invalid {
+        Invalid::Form => setting.expected(),
+        Invalid::Item(item) => format!("{}; {} is invalid", setting.expected(), shown(&item)),
+        Invalid::Expected(expected) => expected.into_owned(),
+    };
+    format!(
+        "{}={}: expected {expected}",
+        setting.name,
+        shown(&value.to_string_lossy())
+    )
 }
 
 /// Whether the value is in quotes, which a shell would have removed.

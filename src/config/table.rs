@@ -23,13 +23,12 @@ pub(super) enum Form {
     Decimal(&'static str, f64, f64),
     /// A decimal number in the range, or 0.
     DecimalOrZero(&'static str, f64, f64),
-    Switch,
     Words(&'static [&'static str]),
     /// Any other form, as an error message names it.
     Other(&'static str),
 }
 
-use Form::{Decimal, DecimalOrZero, Other, Switch, Whole, Words};
+use Form::{Decimal, DecimalOrZero, Other, Whole, Words};
 
 const BLOCKS: Form = Other("addresses or CIDR blocks, comma-separated");
 const PATH: Form = Other("a path without control characters");
@@ -59,7 +58,7 @@ pub const SETTINGS: &[Setting] = &[
         "proxies that may name the client in X-Forwarded-For or Forwarded"),
     setting("METRICS_FROM", "loopback", Other("addresses, CIDR blocks, loopback or private, comma-separated"), "private",
         "clients that may read /metrics and /status; other clients get 404"),
-    setting("PROMISES", "on", Switch, "off",
+    setting("PROMISES", "on", Words(&["on", "off"]), "off",
         "off: order by pending jobs only, as the original does"),
     setting("MAX_SPEEDUP", "", Decimal("a decimal number", 1.0, 64.0), "4",
         "speed cap for listed nodes, as a multiple of the typical speed; unset: the upper quartile is the cap"),
@@ -103,11 +102,8 @@ impl Setting {
         match self.form {
             Whole(noun, min, max) | Decimal(noun, min, max) => format!("{noun}, {min} to {max}"),
             DecimalOrZero(noun, min, max) => format!("{noun}, {min} to {max}, or 0"),
-            Switch => "on or off".to_owned(),
-            Words(words) => match words.split_last() {
-                Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
-                None => String::new(),
-            },
+            Words([rest @ .., last]) => format!("{} or {last}", rest.join(", ")),
+            Words([]) => String::new(),
             Other(form) => form.to_owned(),
         }
     }
@@ -127,7 +123,7 @@ impl Form {
         let is_valid = match self {
             Whole(_, min, max) | Decimal(_, min, max) => (min..=max).contains(&number),
             DecimalOrZero(_, min, max) => number == 0.0 || (min..=max).contains(&number),
-            Switch | Words(_) | Other(_) => false,
+            Words(_) | Other(_) => false,
         };
         is_valid.then_some(number)
     }

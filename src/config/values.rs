@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
-use super::reader::{Invalid, shown};
+use super::reader::{Invalid, Parsed, shown};
 use crate::node::Url;
 
 /// The blocks of `loopback`.
-const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
-/// The blocks that `private` adds to `loopback`. Link-local addresses are not among them: on a shared network segment
-/// they belong to untrusted peers.
-const PRIVATE: [&str; 4] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
+const LOOPBACK: &str = "127.0.0.0/8,::1/128";
+/// The blocks of `private`. Link-local addresses are not among them: on a shared network segment they belong to
+/// untrusted peers.
+const PRIVATE: &str = "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7";
 /// Largest weight in `PENDING_WEIGHTS`. Sums of weighted jobs then saturate late.
 const MAX_WEIGHT: u32 = 1_000;
 /// An IPv4-mapped address has this prefix in front of the IPv4 address.
@@ -42,18 +42,16 @@ impl PendingWeights {
     }
 }
 
-pub(super) fn parse_host(text: &str) -> Result<IpAddr, Invalid> {
+pub(super) fn parse_host(text: &str) -> Parsed<IpAddr> {
     text.parse().map_err(|_| Invalid::Form)
 }
 
-pub(super) fn parse_path(text: &str) -> Result<PathBuf, Invalid> {
-    match text.contains(char::is_control) {
-        true => Err(Invalid::Form),
-        false => Ok(PathBuf::from(text)),
-    }
+pub(super) fn parse_path(text: &str) -> Parsed<PathBuf> {
+    let is_path = !text.contains(char::is_control);
+    is_path.then(|| PathBuf::from(text)).ok_or(Invalid::Form)
 }
 
-pub(super) fn parse_switch(text: &str) -> Result<bool, Invalid> {
+pub(super) fn parse_switch(text: &str) -> Parsed<bool> {
     match text.to_ascii_lowercase().as_str() {
         "on" | "true" | "1" | "yes" => Ok(true),
         "off" | "false" | "0" | "no" => Ok(false),
@@ -66,70 +64,59 @@ fn items(text: &str) -> impl Iterator<Item = &str> {
     text.strip_suffix(',').unwrap_or(text).split(',').map(str::trim)
 }
 
-pub(super) fn parse_blocks(text: &str) -> Result<Vec<IpNet>, Invalid> {
+pub(super) fn parse_blocks(text: &str) -> Parsed<Vec<IpNet>> {
     items(text).map(parse_block).collect()
 }
 
 /// Parses `METRICS_FROM`: blocks and the words `loopback` and `private`, mixed.
-pub(super) fn parse_readers(text: &str) -> Result<Vec<IpNet>, Invalid> {
-    let mut blocks = Vec::new();
-    for item in items(text) {
-        let of_word: &[&[&str]] = match item.to_ascii_lowercase().as_str() {
-            "loopback" => &[&LOOPBACK],
-            "private" => &[&LOOPBACK, &PRIVATE],
-            _ => &[&[item]],
-        };
-        for block in of_word.concat() {
-            blocks.push(parse_block(block)?);
-        }
-    }
-    Ok(blocks)
+pub(super) fn parse_readers(text: &str) -> Parsed<Vec<IpNet>> {
+    let blocks = items(text).flat_map(|item| match item.to_ascii_lowercase().as_str() {
+        "loopback" => items(LOOPBACK),
+        "private" => items(PRIVATE),
+        _ => items(item),
+    });
+    blocks.map(parse_block).collect()
 }
 
-pub(super) fn parse_origins(text: &str) -> Result<CorsOrigins, Invalid> {
+pub(super) fn parse_origins(text: &str) -> Parsed<CorsOrigins> {
     match text {
         "*" => Ok(CorsOrigins::Any),
         _ => items(text)
-            .map(|item| parse_origin(item).ok_or_else(|| Invalid::Item(item.to_owned())))
+            .map(parse_origin)
             .collect::<Result<_, _>>()
             .map(CorsOrigins::Listed),
     }
 }
 
 /// Parses an origin as browsers write it (RFC 6454, section 6.2): lower case, no default port, no path.
-fn parse_origin(item: &str) -> Option<String> {
-    let item = item.strip_suffix('/').unwrap_or(item).to_ascii_lowercase();
-    let url = Url::parse(&item).ok()?;
-    if !url.has_scheme || url.user.is_some() || !url.rest.is_empty() {
-        return None;
+fn parse_origin(item: &str) -> Parsed<String> {
+    let lower = item.strip_suffix('/').unwrap_or(item).to_ascii_lowercase();
+    match Url::parse(&lower) {
+        Ok(url) if url.has_scheme && url.user.is_none() && url.rest.is_empty() => {
+            let default_port = format!(":{}", url.origin.scheme().default_port());
+            Ok(lower.strip_suffix(&default_port).unwrap_or(&lower).to_owned())
+        }
+        _ => Err(Invalid::Item(item.to_owned())),
     }
-    let default_port = format!(":{}", url.origin.scheme().default_port());
-    Some(item.strip_suffix(&default_port).unwrap_or(&item).to_owned())
 }
 
-fn parse_block(item: &str) -> Result<IpNet, Invalid> {
+fn parse_block(item: &str) -> Parsed<IpNet> {
     let invalid = || Invalid::Item(item.to_owned());
-    let (address, prefix) = match item.split_once('/') {
-        Some((address, prefix)) => (address, Some(prefix)),
-        None => (item, None),
-    };
+    let (address, prefix) = item.split_once('/').unwrap_or((item, ""));
     let address: IpAddr = address.parse().map_err(|_| invalid())?;
-    let block = match prefix {
-        Some(prefix) => IpNet::new(address, digits(prefix).ok_or_else(invalid)?).map_err(|_| invalid())?,
-        None => IpNet::from(address),
+    let mut prefix: u8 = match item.contains('/') {
+        true => digits(prefix).ok_or_else(invalid)?,
+        false => IpNet::from(address).max_prefix_len(),
     };
-    match (block, address.to_canonical()) {
-        (IpNet::V6(_), IpAddr::V4(mapped)) => unmap(mapped, block.prefix_len()).ok_or_else(|| {
-            Invalid::Expected(format!("IPv4-mapped blocks of /96 or longer; {} is invalid", shown(item)).into())
-        }),
-        _ => Ok(block.trunc()),
+    // Clients with an IPv4-mapped address are IPv4 clients.
+    let client = address.to_canonical();
+    if client.is_ipv4() && address.is_ipv6() {
+        let expected = || format!("IPv4-mapped blocks of /96 or longer; {} is invalid", shown(item));
+        let bits = prefix.checked_sub(MAPPED_PREFIX_BITS);
+        prefix = bits.ok_or_else(|| Invalid::Expected(expected().into()))?;
     }
-}
-
-/// The IPv4 block of an IPv4-mapped block. Clients with an IPv4-mapped address are IPv4 clients.
-fn unmap(mapped: std::net::Ipv4Addr, prefix: u8) -> Option<IpNet> {
-    let block = Ipv4Net::new(mapped, prefix.checked_sub(MAPPED_PREFIX_BITS)?).ok()?;
-    Some(IpNet::V4(block.trunc()))
+    let block = IpNet::new(client, prefix).map_err(|_| invalid())?;
+    Ok(block.trunc())
 }
 
 /// Parses digits only: `str::parse` alone accepts a `+`.
@@ -138,7 +125,7 @@ fn digits<T: std::str::FromStr>(text: &str) -> Option<T> {
     text.parse().ok().filter(|_| is_digits)
 }
 
-pub(super) fn parse_weights(text: &str) -> Result<PendingWeights, Invalid> {
+pub(super) fn parse_weights(text: &str) -> Parsed<PendingWeights> {
     let mut weights = BTreeMap::new();
     for item in items(text) {
         let (job_type, weight) = parse_weight(item).ok_or_else(|| Invalid::Item(item.to_owned()))?;

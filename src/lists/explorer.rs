@@ -34,7 +34,7 @@ const MIN_SHRINKABLE: usize = 4;
 pub(crate) fn fetch(url: &ApiUrl, fetcher: &Fetcher) -> Result<ExplorerList, String> {
     // The name may mean something else from one lookup to the next, and who serves the list may own the name: its
     // entries get what both lookups allow.
-    let host = url.origin().host();
+    let host = url.origin.host();
     #[expect(clippy::disallowed_methods, reason = "one deadline over the lookup and the rest")]
     let begin = Instant::now();
     let before = NetworkScope::of(&fetcher.resolver().look_up(&host, EXPLORER_TIMEOUT));
@@ -44,7 +44,7 @@ pub(crate) fn fetch(url: &ApiUrl, fetcher: &Fetcher) -> Result<ExplorerList, Str
         max_redirects: 0,
     };
     let nodes_url = url.nodes_url();
-    let response = match url.credentials() {
+    let response = match &url.credentials {
         Some(credentials) => fetcher.get_as(credentials, &nodes_url, bounds),
         None => fetcher.get(&nodes_url, bounds),
     };
