@@ -74,7 +74,6 @@ mod util;
 pub use util::text::closest;
 pub use util::{glibc, logger};
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -132,8 +131,8 @@ impl Router {
         let now = Instant::now();
         let fetcher = Fetcher::of_config(&config);
         let bind = SocketAddr::new(config.host, config.port);
-        let gate = Gate::bind(bind)
-            .map_err(|error| io::Error::other(format!("can't serve on {bind} (HOST and PORT): {error}")))?;
+        let unbound = |error| io::Error::other(format!("can't serve on {bind} (HOST and PORT): {error}"));
+        let gate = Gate::bind(bind).map_err(unbound)?;
         threads::check_room(START_THREADS)?;
         let room = descriptors::fit_limits(config.max_connections, config.max_probes);
         let metrics = Arc::new(Metrics::default());
@@ -144,9 +143,8 @@ impl Router {
         let mut threads = Vec::new();
         let (stop, stopped) = bounded(0);
 
-        let models = config
-            .resources_interval
-            .map(|_| Arc::new(Models::new(Arc::clone(&metrics))));
+        let models = |_| Arc::new(Models::new(Arc::clone(&metrics)));
+        let models = config.resources_interval.map(models);
         let reporter = Reporter {
             registry: Arc::clone(&registry),
             lists: lists.clone(),
@@ -156,9 +154,7 @@ impl Router {
             interval: config.refresh_interval,
             settings: config.changed.clone(),
         };
-        let of_service = Arc::clone(&registry);
-        let service = Service::new(&config, of_service, reporter, models.clone(), Arc::clone(&metrics), now);
-        let service = Arc::new(service);
+        let service = Arc::new(Service::new(&config, reporter, models.clone(), now));
         let settings = gate::Settings {
             max_connections: room.connections,
             trusted_proxies: config.trusted_proxies.clone(),
@@ -172,12 +168,11 @@ impl Router {
 
         let (updates, news) = bounded(MAX_UPDATES);
 
-        let has_explorer = config.api_url.is_some();
         let poller = poller::Settings {
             interval: config.refresh_interval,
             max_probes: room.probes,
             weights: config.weights.clone(),
-            expects_explorer: has_explorer,
+            expects_explorer: config.api_url.is_some(),
             resources_interval: config.resources_interval,
         };
         let outputs = poller::Outputs {
@@ -191,16 +186,9 @@ impl Router {
 
         let outputs = lists::Outputs { updates, metrics };
         if let (Some(url), Some(polled)) = (&config.api_url, &lists.explorer) {
-            let interval = config.refresh_interval;
             let source = (url.clone(), Arc::clone(polled));
-            let follow = lists::follow(
-                source,
-                fetcher.clone(),
-                interval,
-                outputs.clone(),
-                stopped.clone(),
-                &alarm,
-            );
+            let (interval, stop) = (config.refresh_interval, stopped.clone());
+            let follow = lists::follow(source, fetcher.clone(), interval, outputs.clone(), stop, &alarm);
             threads.push(follow?);
         }
         // Last: probes begin with the first list, and must not take threads that the rest still needs.
@@ -256,21 +244,12 @@ impl Router {
         if self.serving.as_mut().is_some_and(Serving::begin) {
             let url = format!("http://{}", self.addr);
             log::info!(url:% = url; "serving: accepting requests");
-            self.service.log_readers();
         }
     }
 
     /// Makes `/health` and `/` return 503, so that balancers send their clients elsewhere. All else continues.
     pub fn announce_end(&self) {
         self.service.announce_end();
-    }
-}
-
-impl fmt::Debug for Router {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Router")
-            .field("addr", &self.addr)
-            .finish_non_exhaustive()
     }
 }
 

@@ -46,23 +46,6 @@ pub(crate) struct Decision {
     pub(crate) next_in: Duration,
 }
 
-impl Decision {
-    /// The wait of a refused request.
-    fn retry_after(&self) -> Option<Duration> {
-        (!self.is_granted).then_some(self.next_in)
-    }
-
-    /// `Retry-After` of a refused request: whole seconds, rounded up, so at least 1.
-    pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
-        self.retry_after().map(seconds_rounded_up)
-    }
-
-    /// `RateLimit-Reset`: whole seconds until the bucket is full, rounded up.
-    pub(crate) fn reset_seconds(&self) -> u64 {
-        seconds_rounded_up(self.full_in)
-    }
-}
-
 /// The buckets of one endpoint. Every operation takes logarithmic time.
 #[derive(Debug)]
 pub(crate) struct Limiter {
@@ -153,11 +136,8 @@ impl Limiter {
     /// An unknown client has a full bucket, so evicting a full bucket grants no extra token.
     fn evict_full(&mut self) {
         for _ in 0..EVICTED_AT_ONCE {
-            if self
-                .by_fullness
-                .first()
-                .is_some_and(|(full_at, _)| *full_at <= self.latest)
-            {
+            let fullest = self.by_fullness.first();
+            if fullest.is_some_and(|(full_at, _)| *full_at <= self.latest) {
                 self.evict_fullest();
             }
         }

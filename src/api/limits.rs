@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-use super::Asked;
 use crate::client::{self, Client};
 use crate::config::Config;
+use crate::gate::Context;
 use crate::limiter::{Decision, Limiter};
 use crate::metrics::{Endpoint, Metrics, Verdict};
 use crate::response::Deferral;
@@ -23,15 +23,12 @@ pub(super) struct Limits {
 
 impl Limits {
     pub(super) fn new(config: &Config, now: Instant) -> Self {
-        let with_resources = config.resources_interval.is_some().then_some(Endpoint::Resources);
-        let endpoints = [Endpoint::Ips, Endpoint::Containers].into_iter().chain(with_resources);
         let per_minute = NonZeroU32::new(config.requests_per_minute);
-        let limiters = per_minute.into_iter().flat_map(|per_minute| {
-            let limiter = move |endpoint| (endpoint, Mutex::new(Limiter::new(per_minute, now)));
-            endpoints.clone().map(limiter)
-        });
+        let resources = config.resources_interval.map(|_| Endpoint::Resources);
+        let endpoints = [Some(Endpoint::Ips), Some(Endpoint::Containers), resources].into_iter();
+        let limiters = endpoints.map(|endpoint| Some((endpoint?, Mutex::new(Limiter::new(per_minute?, now)))));
         Self {
-            limiters: limiters.collect(),
+            limiters: limiters.flatten().collect(),
             exempt: config.ratelimit_exempt.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
         }
@@ -41,16 +38,16 @@ impl Limits {
     pub(super) fn decide(
         &self,
         endpoint: Endpoint,
-        asked: Asked<'_>,
+        context: &Context,
         metrics: &Metrics,
         now: Instant,
     ) -> Option<Decision> {
         let (_, limiter) = self.limiters.iter().find(|(limited, _)| *limited == endpoint)?;
-        if self.exempts(asked) {
+        if self.exempts(context) {
             return None;
         }
-        let client = Client::from(asked.client);
-        if asked.deferral != Deferral::First {
+        let client = Client::from(context.client);
+        if context.deferral != Deferral::First {
             return Some(lock(limiter).standing(client, now));
         }
         let decision = lock(limiter).try_take(client, now);
@@ -64,17 +61,15 @@ impl Limits {
 
     /// Returns whether `RATELIMIT_EXEMPT` contains the client. A trusted proxy is not exempt for a client that it does
     /// not name: a client could otherwise get the proxy's exemption by a forged header.
-    fn exempts(&self, asked: Asked<'_>) -> bool {
-        let is_in = |blocks: &[IpNet]| client::is_in(blocks, asked.client);
-        is_in(&self.exempt) && (asked.is_client_known || !is_in(&self.trusted_proxies))
+    fn exempts(&self, context: &Context) -> bool {
+        let is_in = |blocks: &[IpNet]| client::is_in(blocks, context.client);
+        is_in(&self.exempt) && (context.is_client_known || !is_in(&self.trusted_proxies))
     }
 
     /// Returns how many clients have a bucket, for each endpoint.
     pub(super) fn clients(&self) -> Vec<(Endpoint, usize)> {
-        let limiters = self.limiters.iter();
-        limiters
-            .map(|(endpoint, limiter)| (*endpoint, lock(limiter).len()))
-            .collect()
+        let clients = |(endpoint, limiter): &(Endpoint, Mutex<Limiter>)| (*endpoint, lock(limiter).len());
+        self.limiters.iter().map(clients).collect()
     }
 }
 

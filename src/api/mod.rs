@@ -4,12 +4,10 @@
 
 mod limits;
 mod listing;
-mod openapi;
 mod query;
 mod readers;
 mod workers;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -18,10 +16,11 @@ use serde::Serialize;
 
 use crate::client::Client;
 use crate::config::Config;
+use crate::gate::Context;
 use crate::limiter::seconds_rounded_up;
-use crate::metrics::{self, Endpoint, Label, Metrics};
+use crate::metrics::{self, Endpoint, Label};
 use crate::models::{Models, Step};
-use crate::registry::{Purpose, Registry, Summary};
+use crate::registry::Purpose;
 use crate::response::{Deferral, Listing, Response};
 use crate::status::{self, Reporter};
 use limits::Limits;
@@ -29,46 +28,26 @@ use query::QueryError;
 use readers::Readers;
 pub(crate) use workers::spawn;
 
-/// A request that the gate has validated.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked<'a> {
-    pub(crate) method: &'a str,
-    /// Path and query, or `*`.
-    pub(crate) target: &'a str,
-    pub(crate) client: IpAddr,
-    /// False if the request came through a proxy that is not trusted or does not name its client.
-    pub(crate) is_client_known: bool,
-    pub(crate) deferral: Deferral,
-}
+/// The description of this API, OpenAPI 3.1.
+const OPENAPI: &[u8] = include_bytes!("openapi.json");
 
 /// Makes the responses; shared by the workers.
 pub(crate) struct Service {
-    registry: Arc<Registry>,
     reporter: Reporter,
     /// `None` if resources are never polled; the endpoint does not exist then.
     models: Option<Arc<Models>>,
     limits: Limits,
     readers: Readers,
-    metrics: Arc<Metrics>,
     is_ending: AtomicBool,
 }
 
 impl Service {
-    pub(crate) fn new(
-        config: &Config,
-        registry: Arc<Registry>,
-        reporter: Reporter,
-        models: Option<Arc<Models>>,
-        metrics: Arc<Metrics>,
-        now: Instant,
-    ) -> Self {
+    pub(crate) fn new(config: &Config, reporter: Reporter, models: Option<Arc<Models>>, now: Instant) -> Self {
         Self {
             limits: Limits::new(config, now),
             readers: Readers::new(config),
-            registry,
             reporter,
             models,
-            metrics,
             is_ending: AtomicBool::new(false),
         }
     }
@@ -78,51 +57,53 @@ impl Service {
         self.is_ending.store(true, Ordering::Relaxed);
     }
 
-    /// Logs which clients may read `/metrics` and `/status`.
-    pub(crate) fn log_readers(&self) {
-        self.readers.log();
-    }
-
-    /// Makes the response to one request.
-    pub(crate) fn answer(&self, asked: Asked<'_>, now: Instant) -> Response {
-        let (path, query) = asked.target.split_once('?').unwrap_or((asked.target, ""));
+    /// Makes the response to a request that the gate has validated. The target is path and query, or `*`.
+    pub(crate) fn answer(&self, method: &str, target: &str, context: &Context, now: Instant) -> Response {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let endpoint = endpoint_of(path);
-        let response = self.route(endpoint, query, asked, now);
-        let response = response.unwrap_or_else(|error| Response::error(400, &error.to_string()));
-        self.metrics.count_request(endpoint, response.status);
+        let is_missing = endpoint == Endpoint::Other && target != "*" || self.is_hidden(endpoint, context, now);
+        let response = match method {
+            _ if is_missing => Response::error(404, "Not found"),
+            "OPTIONS" => Response::options(),
+            "GET" => self.respond(endpoint, query, context, Purpose::Route, now),
+            "HEAD" => self.respond(endpoint, query, context, Purpose::Look, now),
+            _ => Response::method_not_allowed(),
+        };
+        self.reporter.metrics.count_request(endpoint, response.status);
         response
     }
 
-    fn route(&self, endpoint: Endpoint, query: &str, asked: Asked<'_>, now: Instant) -> Result<Response, QueryError> {
-        if (endpoint == Endpoint::Other && asked.target != "*") || self.is_hidden(endpoint, asked, now) {
-            return Ok(Response::error(404, "Not found"));
-        }
-        let purpose = match asked.method {
-            "OPTIONS" => return Ok(Response::options()),
-            "GET" => Purpose::Route,
-            "HEAD" => Purpose::Look,
-            _ => return Ok(Response::method_not_allowed()),
+    fn respond(&self, endpoint: Endpoint, query: &str, context: &Context, purpose: Purpose, now: Instant) -> Response {
+        let decision = self.limits.decide(endpoint, context, &self.reporter.metrics, now);
+        let next_in = decision.map_or(Duration::ZERO, |decision| decision.next_in);
+        let response = match endpoint {
+            _ if decision.is_some_and(|decision| !decision.is_granted) => Ok(too_many("Too many requests", next_in)),
+            Endpoint::Ips => self.ips(query, context, purpose, now),
+            Endpoint::Containers => self.containers(query),
+            Endpoint::Resources => self.resources(query, context, next_in, now),
+            Endpoint::Root | Endpoint::Health => Ok(self.health()),
+            Endpoint::OpenApi => Ok(Response::new(200, "application/json", OPENAPI)),
+            Endpoint::Metrics => Ok(self.metrics_text()),
+            Endpoint::Status => self.status(query, now),
+            Endpoint::StatusJson => query::status(query).map(|filter| dynamic(&self.reporter.report(&filter, now))),
+            Endpoint::Other => Ok(Response::method_not_allowed()),
         };
-        Ok(match endpoint {
-            Endpoint::Ips => self.limited(endpoint, asked, now, |_| self.ips(query, asked, purpose, now)),
-            Endpoint::Containers => self.limited(endpoint, asked, now, |_| self.containers(query)),
-            Endpoint::Resources => self.limited(endpoint, asked, now, |next_in| {
-                self.resources(query, asked, next_in, now)
-            }),
-            Endpoint::Root | Endpoint::Health => self.health(),
-            Endpoint::OpenApi => Response::new(200, "application/json", &openapi::OPENAPI[..]),
-            Endpoint::Metrics => self.metrics_text(),
-            Endpoint::Status => return self.status(query, now),
-            Endpoint::StatusJson => return self.status_json(query, now),
-            Endpoint::Other => Response::method_not_allowed(),
-        })
+        let response = response.unwrap_or_else(|error| Response::error(400, &error.to_string()));
+        let Some(decision) = decision else {
+            return response;
+        };
+        // The headers of the original, named as in draft-ietf-httpapi-ratelimit-headers-05.
+        response
+            .with("RateLimit-Limit", decision.limit.to_string())
+            .with("RateLimit-Remaining", decision.remaining.to_string())
+            .with("RateLimit-Reset", seconds_rounded_up(decision.full_in).to_string())
     }
 
     /// Returns whether the endpoint does not exist for this client.
-    fn is_hidden(&self, endpoint: Endpoint, asked: Asked<'_>, now: Instant) -> bool {
+    fn is_hidden(&self, endpoint: Endpoint, context: &Context, now: Instant) -> bool {
         match endpoint {
             Endpoint::Metrics | Endpoint::Status | Endpoint::StatusJson => {
-                !asked.is_client_known || !self.readers.admit(asked.client, now)
+                !context.is_client_known || !self.readers.admit(context.client, now)
             }
             Endpoint::Resources => self.models.is_none(),
             _ => false,
@@ -137,37 +118,14 @@ impl Service {
         }
     }
 
-    /// Calls `respond` if the client's limit allows it, with the time until the limit allows the next request.
-    fn limited(
-        &self,
-        endpoint: Endpoint,
-        asked: Asked<'_>,
-        now: Instant,
-        respond: impl FnOnce(Duration) -> Result<Response, QueryError>,
-    ) -> Response {
-        let respond = |next_in| respond(next_in).unwrap_or_else(|error| Response::error(400, &error.to_string()));
-        let Some(decision) = self.limits.decide(endpoint, asked, &self.metrics, now) else {
-            return respond(Duration::ZERO);
-        };
-        let response = match decision.retry_after_seconds() {
-            None => respond(decision.next_in),
-            Some(seconds) => too_many("Too many requests", seconds),
-        };
-        // The headers of the original, named as in draft-ietf-httpapi-ratelimit-headers-05.
-        response
-            .with("RateLimit-Limit", decision.limit.to_string())
-            .with("RateLimit-Remaining", decision.remaining.to_string())
-            .with("RateLimit-Reset", decision.reset_seconds().to_string())
-    }
-
-    fn ips(&self, query: &str, asked: Asked<'_>, purpose: Purpose, now: Instant) -> Result<Response, QueryError> {
+    fn ips(&self, query: &str, context: &Context, purpose: Purpose, now: Instant) -> Result<Response, QueryError> {
         let query = query::ips(query)?;
-        let (page, client) = (query.page, Client::from(asked.client));
+        let (page, client) = (query.page, Client::from(context.client));
         let containers = query.containers.iter().map(String::as_str);
-        let nodes = self.registry.answer(containers, page, client, purpose, now)?;
+        let nodes = self.reporter.registry.answer(containers, page, client, purpose, now)?;
         // A client that only looks, or pages past the end, is not left without a node.
         if nodes.is_empty() && purpose == Purpose::Route && page.offset == 0 && page.n > 0 {
-            self.metrics.empty_answers.add(1);
+            self.reporter.metrics.empty_answers.add(1);
         }
         let addresses: Vec<&str> = nodes.iter().map(|node| node.as_listed()).collect();
         Ok(dynamic(&addresses))
@@ -175,10 +133,15 @@ impl Service {
 
     fn containers(&self, query: &str) -> Result<Response, QueryError> {
         let page = query::containers(query)?;
-        let summaries = self.registry.containers();
+        let summaries = self.reporter.registry.containers();
         let listing = Listing::new(*b"[]", summaries.iter(), page, |body, summary| {
+            let row = Row {
+                id: summary.id.as_str(),
+                count: summary.count,
+                description: summary.description.as_deref(),
+            };
             // Writing to a Vec cannot fail.
-            let _ = serde_json::to_writer(body, &Row::from(summary));
+            let _ = serde_json::to_writer(body, &row);
         });
         Ok(listing.into_response().with("Cache-Control", "no-store"))
     }
@@ -191,15 +154,11 @@ impl Service {
             .with("Content-Security-Policy", status::CONTENT_SECURITY_POLICY))
     }
 
-    fn status_json(&self, query: &str, now: Instant) -> Result<Response, QueryError> {
-        Ok(dynamic(&self.reporter.report(&query::status(query)?, now)))
-    }
-
     /// The limit allows the client's next request after `next_in`.
     fn resources(
         &self,
         query: &str,
-        asked: Asked<'_>,
+        context: &Context,
         next_in: Duration,
         now: Instant,
     ) -> Result<Response, QueryError> {
@@ -208,32 +167,30 @@ impl Service {
             return Ok(Response::error(404, "Not found"));
         };
         let Some(model_id) = query.model_id else {
-            let listing = listing::resources(&self.registry, &query.containers, query.page);
+            let listing = listing::resources(&self.reporter.registry, &query.containers, query.page);
             return Ok(listing.into_response().with("Cache-Control", "max-age=60"));
         };
-        Ok(match survey(models, &model_id, asked, now) {
+        Ok(match survey(models, &model_id, context, now) {
             Step::Later => Response::deferred(),
-            Step::Refused(wait) => {
-                let seconds = seconds_rounded_up(wait.max(next_in));
-                too_many("Too many new values of model_id", seconds)
-            }
+            Step::Refused(wait) => too_many("Too many new values of model_id", wait.max(next_in)),
             Step::Ready => {
                 let answers = models.answers(&model_id, now);
-                let listing = listing::support(&self.registry, &answers, &query.containers, query.page);
+                let listing = listing::support(&self.reporter.registry, &answers, &query.containers, query.page);
                 listing.into_response().with("Cache-Control", "no-store")
             }
         })
     }
 
     fn metrics_text(&self) -> Response {
-        let text = self.metrics.to_text(&self.registry.totals(), &self.limits.clients());
+        let totals = self.reporter.registry.totals();
+        let text = self.reporter.metrics.to_text(&totals, &self.limits.clients());
         Response::new(200, metrics::CONTENT_TYPE, text.into_bytes()).with("Cache-Control", "no-store")
     }
 }
 
-fn survey(models: &Models, model_id: &str, asked: Asked<'_>, now: Instant) -> Step {
-    match asked.deferral {
-        Deferral::First => models.request(model_id, Client::from(asked.client), now),
+fn survey(models: &Models, model_id: &str, context: &Context, now: Instant) -> Step {
+    match context.deferral {
+        Deferral::First => models.request(model_id, Client::from(context.client), now),
         Deferral::More if models.is_in_progress(model_id) => Step::Later,
         Deferral::More | Deferral::Over => Step::Ready,
     }
@@ -255,19 +212,9 @@ struct Row<'a> {
     description: Option<&'a str>,
 }
 
-impl<'a> From<&'a Summary> for Row<'a> {
-    fn from(summary: &'a Summary) -> Self {
-        Self {
-            id: summary.id.as_str(),
-            count: summary.count,
-            description: summary.description.as_deref(),
-        }
-    }
-}
-
-/// 429: the client may retry after this many seconds.
-fn too_many(what: &str, seconds: u64) -> Response {
-    Response::error(429, what).with("Retry-After", seconds.to_string())
+/// 429: the client may retry after this time.
+fn too_many(what: &str, wait: Duration) -> Response {
+    Response::error(429, what).with("Retry-After", seconds_rounded_up(wait).to_string())
 }
 
 /// A response that is valid only now.

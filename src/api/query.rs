@@ -216,27 +216,11 @@ fn switch(value: &str) -> Result<bool, &'static str> {
 fn decode_pair(pair: &str) -> Result<(String, String), QueryError> {
     let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
     // The client sends a model id as it is. No id has a blank, so a plus is one.
-    let value = match name {
-        "model_id" => Cow::Owned(value.replace('+', "%2B")),
-        _ => Cow::Borrowed(value),
-    };
-    let decoded = decode(name).zip(decode(&value));
+    let plus = if name == "model_id" { "%2B" } else { " " };
+    let decode = |text: String| percent_decode(text.as_bytes()).decode_utf8().ok().map(Cow::into_owned);
+    let decoded = decode(name.replace('+', " ")).zip(decode(value.replace('+', plus)));
     let (name, value) = decoded.ok_or_else(|| QueryError::NotUtf8(pair.to_owned()))?;
-    let name = if name == "container[]" {
-        "container".to_owned()
-    } else {
-        name
-    };
-    Ok((name, value))
-}
-
-/// Decodes `%41` and `+`; returns `None` if the result is not UTF-8.
-fn decode(text: &str) -> Option<String> {
-    let text = match text.contains('+') {
-        true => Cow::Owned(text.replace('+', " ")),
-        false => Cow::Borrowed(text),
-    };
-    percent_decode(text.as_bytes()).decode_utf8().ok().map(Cow::into_owned)
+    Ok((name.replace("container[]", "container"), value))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+use crate::client::is_in;
 use crate::config::Config;
 use crate::util::log_throttle::{LogRate, LogThrottle};
 
@@ -26,43 +27,33 @@ pub(super) struct Readers {
 }
 
 impl Readers {
+    /// Logs which clients may read them.
     pub(super) fn new(config: &Config) -> Self {
-        let is_unset = !config.is_metrics_from_set;
+        let blocks: Vec<String> = config.metrics_from.iter().map(IpNet::to_string).collect();
+        log::info!(from:% = blocks.join(","); "metrics readers: these clients may read /metrics and /status");
         Self {
             blocks: config.metrics_from.clone(),
             own: config.host.to_canonical(),
-            refusals: is_unset.then(|| Mutex::new(LogThrottle::new(REFUSAL_LINES))),
+            refusals: (!config.is_metrics_from_set).then(|| Mutex::new(LogThrottle::new(REFUSAL_LINES))),
         }
     }
 
-    /// Logs which clients may read them.
-    pub(super) fn log(&self) {
-        let blocks: Vec<String> = self.blocks.iter().map(IpNet::to_string).collect();
-        log::info!(from:% = blocks.join(","); "metrics readers: these clients may read /metrics and /status");
-    }
-
-    /// Returns whether this client may read them.
+    /// Returns whether this client may read them. A private client may be the operator's Prometheus, which an older
+    /// version of the router admitted by default.
     pub(super) fn admit(&self, client: IpAddr, now: Instant) -> bool {
-        let is_admitted = client == self.own || self.blocks.iter().any(|block| block.contains(&client));
-        if !is_admitted && is_private(client) {
-            self.warn_of_refusal(client, now);
-        }
-        is_admitted
-    }
-
-    /// A private client may be the operator's Prometheus, which an older version of the router admitted by default.
-    fn warn_of_refusal(&self, client: IpAddr, now: Instant) {
-        let Some(refusals) = &self.refusals else {
-            return;
-        };
-        let admitted = refusals.lock().unwrap_or_else(PoisonError::into_inner).admit(now);
-        if let Some(suppressed) = admitted {
+        let is_admitted = client == self.own || is_in(&self.blocks, client);
+        if !is_admitted
+            && is_private(client)
+            && let Some(refusals) = &self.refusals
+            && let Some(suppressed) = refusals.lock().unwrap_or_else(PoisonError::into_inner).admit(now)
+        {
             log::warn!(
                 client:% = client,
                 suppressed;
                 "metrics refused: private client got 404, METRICS_FROM=private admits it"
             );
         }
+        is_admitted
     }
 }
 

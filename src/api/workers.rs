@@ -4,6 +4,7 @@
 //! connection is queued, and its backlog has room for only that one: if another process takes the slot, another
 //! listener is tried.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -16,7 +17,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
 use tiny_http::{Method, Request, Server};
 
-use super::{Asked, Service};
+use super::Service;
 use crate::gate::{Context, Exchange, Outcome, WorkerPool};
 use crate::response::{Body, Response};
 use crate::util::threads;
@@ -90,15 +91,8 @@ fn respond(request: Request, service: &Service, exchange: &Exchange) {
 
 #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
 fn outcome(method: &Method, target: &str, context: &Context, service: &Service) -> Outcome {
-    let asked = Asked {
-        method: method.as_str(),
-        target,
-        client: context.client,
-        is_client_known: context.is_client_known,
-        deferral: context.deferral,
-    };
-    let response = catch_unwind(AssertUnwindSafe(|| service.answer(asked, Instant::now())))
-        .unwrap_or_else(|_| Response::error(500, "Internal error"));
+    let answer = || service.answer(method.as_str(), target, context, Instant::now());
+    let response = catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|_| Response::error(500, "Internal error"));
     if response.is_deferred() {
         return Outcome::Deferred;
     }
@@ -141,10 +135,6 @@ fn socket(flags: SocketFlags) -> Result<OwnedFd, Errno> {
 }
 
 fn random_name() -> String {
-    use std::hash::{BuildHasher, RandomState};
-    format!(
-        "infernet-router-{:016x}{:016x}",
-        RandomState::new().hash_one(1),
-        RandomState::new().hash_one(2)
-    )
+    let random = RandomState::new();
+    format!("infernet-router-{:016x}{:016x}", random.hash_one(1), random.hash_one(2))
 }

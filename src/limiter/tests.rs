@@ -11,6 +11,20 @@ const A: Client = Client::V4(0x0102_0304);
 const MICROSECOND: Duration = Duration::from_micros(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
+impl Decision {
+    fn retry_after(&self) -> Option<Duration> {
+        (!self.is_granted).then_some(self.next_in)
+    }
+
+    fn retry_after_seconds(&self) -> Option<u64> {
+        self.retry_after().map(seconds_rounded_up)
+    }
+
+    fn reset_seconds(&self) -> u64 {
+        seconds_rounded_up(self.full_in)
+    }
+}
+
 fn per_minute(limit: u32) -> NonZeroU32 {
     NonZeroU32::new(limit).expect("limits in tests are positive")
 }

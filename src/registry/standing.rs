@@ -31,10 +31,19 @@ impl Registry {
         views
     }
 
-    /// The slots of the available nodes that run a container.
+    /// The slots of the available and the draining nodes that run a container.
     pub(crate) fn runners(&self, container: &str) -> HashSet<u32> {
         let order = self.lock().catalogue.order(container).cloned();
-        order.iter().flat_map(Order::iter).map(|place| place.node).collect()
+        let mut runners: HashSet<u32> = order.iter().flat_map(Order::iter).map(|place| place.node).collect();
+        self.visit_nodes(|id, node| {
+            let mut withheld = node.withheld.iter().flat_map(|withheld| &withheld.running);
+            runners.extend(
+                withheld
+                    .any(|running| running.id.as_str() == container)
+                    .then(|| id.index()),
+            );
+        });
+        runners
     }
 }
 

@@ -26,7 +26,7 @@ const CERTIFICATE_DAYS: i64 = 14;
 pub(crate) struct Filter {
     /// Only nodes in this state.
     pub(crate) state: Option<NodeState>,
-    /// Only available nodes that run this container.
+    /// Only available and draining nodes that run this container.
     pub(crate) container: Option<String>,
     /// Only nodes with this text in their address, case-insensitive.
     pub(crate) part: Option<String>,

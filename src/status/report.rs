@@ -215,24 +215,12 @@ pub(crate) struct SpeedReport {
 /// A point in time: RFC 3339 in JSON, an age on the page. The age is measured on the monotonic clock, so a jump of the
 /// system clock moves the time that is shown, not the age.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(from = "String", into = "String")]
+#[serde(transparent)]
 pub(crate) struct Moment {
     pub(crate) text: String,
     /// Time until the report was made. Zero for a moment in the future and after deserialization.
+    #[serde(skip)]
     pub(crate) age: Duration,
-}
-
-impl From<String> for Moment {
-    fn from(text: String) -> Self {
-        let age = Duration::ZERO;
-        Self { text, age }
-    }
-}
-
-impl From<Moment> for String {
-    fn from(moment: Moment) -> Self {
-        moment.text
-    }
 }
 
 /// Both clocks at one moment: converts instants to moments.
@@ -258,7 +246,8 @@ impl Clocks {
 
 impl From<SystemTime> for Moment {
     fn from(at: SystemTime) -> Self {
-        text(at).into()
+        let age = Duration::ZERO;
+        Self { text: text(at), age }
     }
 }
 

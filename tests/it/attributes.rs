@@ -42,6 +42,8 @@ fn draining_node_is_probed_and_not_returned() {
     );
     assert_eq!(node["containers"], serde_json::json!(["hello-world"]));
     assert!(node["speed"].is_object(), "{node}");
+    let filtered = router.get("/status.json?container=hello-world").json();
+    assert_eq!(filtered["matched"], 2, "the filter finds the draining node");
     let count = router.get("/api/v1/containers").json()[0]["count"].clone();
     assert_eq!(count, 1);
     let table = launch().set("PORT", router.addr().port()).arg("status").run().stdout;

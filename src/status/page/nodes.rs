@@ -93,11 +93,9 @@ fn row(row: &NodeRow) -> String {
     let (link, address) = (attribute(&row.address), shown(&row.address, LONG));
     let name = shown(row.name.as_deref().unwrap_or_default(), SHORT);
     let name = around(" <small>", &name, "</small>");
-    let jobs = row
-        .pending
-        .iter()
-        .map(|jobs| jobs.values().fold(0, |sum: u64, jobs| sum.saturating_add(*jobs)));
-    let jobs: String = jobs.map(grouped).collect();
+    let jobs = row.pending.iter().flat_map(|pending| pending.values());
+    let jobs = grouped(jobs.copied().fold(0, u64::saturating_add));
+    let jobs = if row.pending.is_some() { jobs } else { String::new() };
     let latency: String = row.latency.iter().map(|millis| format!("{millis:.1} ms")).collect();
     let probed: String = row.probed.iter().map(|at| format!("{} ago", time(at))).collect();
     let (badges, why, details) = (badges(row), reason_and_containers(row), details(row));
@@ -128,12 +126,9 @@ fn badges(row: &NodeRow) -> String {
 fn reason_and_containers(row: &NodeRow) -> String {
     let reason = shown(row.reason.as_deref().unwrap_or_default(), LONG);
     let days = row.certificate_days.filter(|days| *days < CERTIFICATE_DAYS);
-    let expiry: String = days
-        .iter()
-        .map(|days| format!("certificate expires in {days} days"))
-        .collect();
+    let expiry = days.map(|days| format!("certificate expires in {days} days"));
     let ids = ids(row, MAX_IDS);
-    let [reason, expiry] = [reason, expiry].map(|text| around("<div>", &text, "</div>"));
+    let [reason, expiry] = [reason, expiry.unwrap_or_default()].map(|text| around("<div>", &text, "</div>"));
     format!("{reason}{expiry}{}", around("<div class=\"c\">", &ids, "</div>"))
 }
 
@@ -154,6 +149,10 @@ fn details(row: &NodeRow) -> String {
         true => ids(row, MAX_IDS_IN_DETAILS),
         false => String::new(),
     };
+    let (finish, expiry) = (
+        row.finish.map(|seconds| span(seconds as u64)),
+        row.certificate_expires.as_ref(),
+    );
     let facts = [
         ("List", row.source.name().to_owned()),
         ("State since", row.since.text.clone()),
@@ -161,14 +160,8 @@ fn details(row: &NodeRow) -> String {
         ("Pending jobs", pending.collect::<Vec<_>>().join(", ")),
         ("Promises", grouped(row.promises)),
         ("Speed", row.speed.map(speed).unwrap_or_default()),
-        (
-            "Jobs finished in",
-            row.finish.map(|seconds| span(seconds as u64)).unwrap_or_default(),
-        ),
-        (
-            "Certificate until",
-            row.certificate_expires.clone().map(String::from).unwrap_or_default(),
-        ),
+        ("Jobs finished in", finish.unwrap_or_default()),
+        ("Certificate until", expiry.map_or(String::new(), |at| at.text.clone())),
         ("Resources", shown(row.resources.as_deref().unwrap_or_default(), LONG)),
         ("Containers", containers),
     ];
