@@ -168,12 +168,9 @@ impl Router {
 
         let (updates, news) = bounded(MAX_UPDATES);
 
-        let poller = poller::Settings {
-            interval: config.refresh_interval,
+        let poller = Config {
             max_probes: room.probes,
-            weights: config.weights.clone(),
-            expects_explorer: config.api_url.is_some(),
-            resources_interval: config.resources_interval,
+            ..config.clone()
         };
         let outputs = poller::Outputs {
             registry: Arc::clone(&registry),

@@ -69,11 +69,13 @@ impl Poller {
     fn drop_node(&mut self, id: NodeId, now: Instant) {
         let node = self.registry.note(id, now, |record| Subject::of(record));
         self.registry.remove(id);
-        self.schedule.remove(id);
+        self.schedule.waiting.remove(id);
         self.unanswered.remove(&id);
         self.local_errors.remove(&id);
         self.redirecting.remove(&id);
-        self.resources.iter_mut().for_each(|resources| resources.removed(id));
+        self.resources
+            .iter_mut()
+            .for_each(|resources| resources.queue.remove(id));
         if let Some(node) = node {
             self.mass_failures[node.rank.source() as usize].removed(id);
             let event = "node removed: no longer listed";
@@ -83,7 +85,7 @@ impl Poller {
 
     /// Reports that serving may begin, once every node of the first lists has returned a result.
     pub(super) fn tell_ready(&mut self) {
-        let has_lists = self.listed.is_some() && (self.explorer.is_some() || !self.settings.expects_explorer);
+        let has_lists = self.listed.is_some() && (self.explorer.is_some() || self.config.api_url.is_none());
         if has_lists && self.unanswered.is_empty() {
             self.ready = None;
         }

@@ -38,15 +38,6 @@ enum Doubt {
     Responded,
 }
 
-/// The end of a suspected mass failure.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Ended {
-    /// Nodes that are down, because they failed again.
-    pub(super) down: Vec<NodeId>,
-    /// The number of nodes with only local errors, which stay available.
-    pub(super) kept: usize,
-}
-
 /// The failures of one list, and the mass failure that is suspected there: nodes that anyone may register do not affect
 /// the operator's nodes.
 #[derive(Debug)]
@@ -56,7 +47,7 @@ pub(super) struct MassFailure {
     /// Nodes that went down within the last interval, with what the registry had of them.
     lost: HashMap<NodeId, (Instant, Withdrawn)>,
     /// End of the suspicion.
-    until: Option<Instant>,
+    pub(super) until: Option<Instant>,
     /// Nodes of the last suspicion.
     doubted: HashMap<NodeId, Doubt>,
     /// Nodes that must fail before the next count can have another result.
@@ -104,8 +95,14 @@ impl MassFailure {
         self.spare = 0;
     }
 
-    /// Takes down an available node that has failed twice, or keeps it as doubted.
+    /// Takes down an available node that has failed twice, or keeps it as doubted. A draining node counts in no mass
+    /// failure.
     pub(super) fn lose(&mut self, id: NodeId, registry: &Registry, now: Instant) -> Judgement {
+        let is_draining = registry.note(id, now, |record| record.attributes.is_draining);
+        if is_draining == Some(true) {
+            registry.set_health(id, Health::Down, now);
+            return Judgement::Down;
+        }
         if self.until.is_some() {
             self.doubt(id);
             registry.set_health(id, Health::Doubted, now);
@@ -166,34 +163,25 @@ impl MassFailure {
         (failing, units.len())
     }
 
-    /// End of the suspicion, if any.
-    pub(super) fn until(&self) -> Option<Instant> {
-        self.until
-    }
-
-    /// Ends the suspicion when its time is over. A node that has failed since goes down. A node with only local errors
-    /// since stays available.
-    pub(super) fn end(&mut self, registry: &Registry, now: Instant) -> Option<Ended> {
+    /// Ends the suspicion when its time is over. Returns the nodes that are down, because they failed again, and the
+    /// number of nodes with only local errors, which stay available.
+    pub(super) fn end(&mut self, registry: &Registry, now: Instant) -> Option<(Vec<NodeId>, usize)> {
         self.until.take_if(|until| *until <= now)?;
         self.spare = 0;
-        let mut ended = Ended {
-            down: Vec::new(),
-            kept: 0,
-        };
+        let (mut down, mut kept) = (Vec::new(), 0);
         for (id, doubt) in &self.doubted {
-            match doubt {
-                _ if registry.health(*id) != Some(Health::Doubted) => {}
-                Doubt::Failed => {
-                    registry.set_health(*id, Health::Down, now);
-                    ended.down.push(*id);
-                }
-                Doubt::Silent | Doubt::Responded => {
-                    registry.set_health(*id, Health::Suspect, now);
-                    ended.kept += 1;
-                }
+            if registry.health(*id) != Some(Health::Doubted) {
+                continue;
+            }
+            if *doubt == Doubt::Failed {
+                registry.set_health(*id, Health::Down, now);
+                down.push(*id);
+            } else {
+                registry.set_health(*id, Health::Suspect, now);
+                kept += 1;
             }
         }
-        Some(ended)
+        Some((down, kept))
     }
 }
 
@@ -273,7 +261,7 @@ mod tests {
 
         /// The number of nodes that the end of the suspicion takes down.
         fn end(&mut self) -> Option<usize> {
-            Some(self.failure.end(&self.registry, self.now)?.down.len())
+            Some(self.failure.end(&self.registry, self.now)?.0.len())
         }
     }
 
@@ -350,7 +338,7 @@ mod tests {
         assert_eq!(rig.fail(2), Ok("doubted"), "once more");
         rig.respond(2);
         rig.now += Duration::from_nanos(1);
-        assert_eq!(rig.failure.until(), Some(rig.now));
+        assert_eq!(rig.failure.until, Some(rig.now));
         assert_eq!((rig.end(), rig.end()), (Some(4), None));
     }
 

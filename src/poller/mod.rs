@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, never, select_biased};
 
 use self::log::NodeLines;
-use crate::config::PendingWeights;
+use crate::config::Config;
 use crate::lists::Update;
 use crate::metrics::Metrics;
 use crate::models::Models;
@@ -39,19 +39,14 @@ use mass_failure::MassFailure;
 use probe::ProbeJob;
 pub(crate) use probe::{Outcome, Probe, probe};
 use resources::ResourcePoller;
-use schedule::{Class, Overdue, Schedule, Turn};
+use schedule::{Queue, Schedule, Turn};
 
-/// Lines about a pool that is too small: near its limit, this may change with each round.
-const POOL_RATE: LogRate = LogRate {
-    burst: 10,
-    refill: Duration::from_secs(60),
-};
 /// Intervals of only 429 responses after which a node is shown as `limited`.
 const LIMITED_INTERVALS: u32 = 10;
 
-/// Lines about container ids with several images: a burst at startup, then one per minute, because untrusted nodes can
-/// cause such conflicts.
-const CONFLICT_RATE: LogRate = LogRate {
+/// Lines about what changes with a round: a burst at startup, then one per minute. A pool near its limit, and untrusted
+/// nodes with conflicting images, can cause such changes.
+const ROUND_RATE: LogRate = LogRate {
     burst: 20,
     refill: Duration::from_secs(60),
 };
@@ -59,18 +54,6 @@ const CONFLICT_RATE: LogRate = LogRate {
 type ProbePool = Pool<ProbeJob, Probe>;
 /// A finished probe.
 type Report = Done<ProbeJob, Probe>;
-
-/// The settings of the poller.
-#[derive(Debug)]
-pub(crate) struct Settings {
-    pub(crate) interval: Duration,
-    pub(crate) max_probes: usize,
-    pub(crate) weights: PendingWeights,
-    /// Whether startup waits for the first Explorer list.
-    pub(crate) expects_explorer: bool,
-    /// `RESOURCES_INTERVAL`; `None` if resources are never polled.
-    pub(crate) resources_interval: Option<Duration>,
-}
 
 /// What the poller reads and writes.
 pub(crate) struct Outputs {
@@ -87,7 +70,7 @@ pub(crate) struct Outputs {
 /// # Errors
 /// If no thread can be started.
 pub(crate) fn start(
-    settings: Settings,
+    config: Config,
     outputs: Outputs,
     updates: Receiver<Update>,
     stop: Receiver<()>,
@@ -98,12 +81,16 @@ pub(crate) fn start(
     let clock = Instant::now;
     let (fetcher, prober) = (outputs.fetcher.clone(), outputs.fetcher.clone());
     let run = move |job: &ProbeJob| probe(&prober, &job.addr, job.source);
-    let (mut pool, reports) = ProbePool::new("probe", settings.max_probes, run, clock());
+    let (mut pool, reports) = ProbePool::new("probe", config.max_probes, run, clock());
     pool.resize(1, clock())?;
-    let (resources, answers) = ResourcePoller::new(&settings, &outputs, clock()).unzip();
-    let (answers, woken) = (answers.unwrap_or_else(never), ResourcePoller::woken(resources.as_ref()));
+    let (resources, answers) = ResourcePoller::new(&config, &outputs, clock()).unzip();
+    let answers = answers.unwrap_or_else(never);
+    let woken = outputs
+        .models
+        .as_ref()
+        .map_or_else(never, |models| models.woken().clone());
     let thread = threads::spawn_vital("poller", alarm, move || {
-        let mut poller = Poller::new(settings, outputs, pool, ready, clock());
+        let mut poller = Poller::new(config, outputs, pool, ready, clock());
         poller.resources = resources;
         loop {
             let wake = poller.act(clock());
@@ -132,7 +119,7 @@ pub(crate) fn start(
 }
 
 struct Poller {
-    settings: Settings,
+    config: Config,
     registry: Arc<Registry>,
     pool: ProbePool,
     /// `None` if resources are never polled.
@@ -166,9 +153,9 @@ struct Poller {
 }
 
 impl Poller {
-    fn new(settings: Settings, outputs: Outputs, pool: ProbePool, ready: Sender<()>, now: Instant) -> Self {
+    fn new(config: Config, outputs: Outputs, pool: ProbePool, ready: Sender<()>, now: Instant) -> Self {
         Self {
-            schedule: Schedule::new(settings.interval, settings.max_probes, now),
+            schedule: Schedule::new(config.refresh_interval, config.max_probes, now),
             registry: outputs.registry,
             metrics: outputs.metrics,
             fetcher: outputs.fetcher,
@@ -179,20 +166,20 @@ impl Poller {
             explorer: None,
             ready: Some(ready),
             mass_failures: [Source::IpsFile, Source::Explorer]
-                .map(|source| MassFailure::new(source, settings.interval)),
+                .map(|source| MassFailure::new(source, config.refresh_interval)),
             last_response: [None; 2],
-            settings,
+            config,
             local_errors: HashMap::new(),
             unanswered: HashSet::new(),
             redirecting: HashSet::new(),
             warned_of_pool: false,
             warned_of_catalogue: false,
             local_error_lines: LogThrottle::new(ONE_A_MINUTE),
-            pool_lines: LogThrottle::new(POOL_RATE),
+            pool_lines: LogThrottle::new(ROUND_RATE),
             thread_lines: LogThrottle::new(ONE_A_MINUTE),
             node_lines: NodeLines::new(),
             conflicting: BTreeSet::new(),
-            conflict_lines: LogThrottle::new(CONFLICT_RATE),
+            conflict_lines: LogThrottle::new(ROUND_RATE),
         }
     }
 
@@ -208,18 +195,18 @@ impl Poller {
         if let Some(resources) = &mut self.resources {
             wake = wake.min(resources.act(&self.by_addr, now));
         }
-        let doubts = self.mass_failures.iter().filter_map(MassFailure::until);
+        let doubts = self.mass_failures.iter().filter_map(|failures| failures.until);
         doubts.fold(wake, Instant::min)
     }
 
     /// Provides a thread for each probe in flight and a spare one. While the system gives no more threads, no more
     /// probes are sent than there are threads, so that available nodes keep their turn.
     fn resize_pool(&mut self, now: Instant) {
-        let max_probes = self.settings.max_probes;
-        let demand = (self.schedule.in_flight() + 1).min(max_probes);
+        let max_probes = self.config.max_probes;
+        let demand = (self.schedule.in_flight.len() + 1).min(max_probes);
         let resized = self.pool.resize(demand, now);
         let threads = self.pool.thread_limit();
-        self.schedule.set_max_probes(threads.unwrap_or(max_probes));
+        self.schedule.max_probes = threads.unwrap_or(max_probes);
         if let (Err(error), Some(threads)) = (resized, threads)
             && let Some(suppressed) = self.thread_lines.admit(now)
         {
@@ -240,10 +227,11 @@ impl Poller {
         None
     }
 
-    fn class(&self, id: NodeId) -> Class {
+    /// The queue of a node that was probed.
+    fn queue(&self, id: NodeId) -> Queue {
         match self.registry.health(id) {
-            Some(Health::Up | Health::Suspect) => Class::Up,
-            _ => Class::Other,
+            Some(Health::Up | Health::Suspect) => Queue::Up,
+            _ => Queue::Other,
         }
     }
 
@@ -262,7 +250,7 @@ impl Poller {
         });
         if !is_sent {
             self.schedule.finish(id);
-            self.schedule.enqueue(id, self.class(id), true, now);
+            self.schedule.enqueue(id, self.queue(id), true, now);
         }
     }
 
@@ -274,8 +262,8 @@ impl Poller {
         self.node_lines.log_overdue(now);
     }
 
-    fn log_pool(&mut self, overdue: Overdue, now: Instant) {
-        let is_too_small = overdue.up + overdue.other > 0;
+    fn log_pool(&mut self, (overdue_up, overdue_other): (usize, usize), now: Instant) {
+        let is_too_small = overdue_up + overdue_other > 0;
         self.metrics.pool_too_small.set(u64::from(is_too_small));
         if std::mem::replace(&mut self.warned_of_pool, is_too_small) == is_too_small {
             return;
@@ -283,13 +271,11 @@ impl Poller {
         let Some(suppressed) = self.pool_lines.admit(now) else {
             return;
         };
-        let Settings {
-            interval, max_probes, ..
-        } = &self.settings;
+        let interval_s = self.config.refresh_interval.as_secs_f64();
         match is_too_small {
             true => ::log::warn!(
-                nodes = self.by_addr.len(), overdue_up = overdue.up, overdue_other = overdue.other,
-                max_probes = *max_probes, interval_s = interval.as_secs_f64(), suppressed;
+                nodes = self.by_addr.len(), overdue_up, overdue_other,
+                max_probes = self.config.max_probes, interval_s, suppressed;
                 "pool too small: nodes missed their probe; raise MAX_PROBES or REFRESH_INTERVAL"
             ),
             false => ::log::info!(suppressed; "pool large enough: all nodes are probed in an interval again"),
@@ -315,12 +301,6 @@ impl Poller {
             if let Some(suppressed) = self.conflict_lines.admit(now) {
                 ::log::info!(container = id.as_str(), suppressed; "image conflict ended: the container has one image again");
             }
-        }
-    }
-
-    fn local_error(&mut self, reason: &str, now: Instant) {
-        if let Some(suppressed) = self.local_error_lines.admit(now) {
-            ::log::error!(reason:% = reason, suppressed; "probe error: the cause is on this machine, nodes keep their state");
         }
     }
 }

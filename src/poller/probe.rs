@@ -48,32 +48,20 @@ impl fmt::Display for Outcome {
 
 /// Probes one node within [`NODE_TIMEOUT`].
 pub(crate) fn probe(fetcher: &Fetcher, addr: &NodeAddr, source: Source) -> Probe {
-    let mut answer = match fetcher.get(&addr.info_url(), bounds(source, MAX_INFO_BYTES)) {
-        Ok(answer) => answer,
-        Err(error) => {
-            let reason = with_port(error.to_string(), addr);
-            let outcome = match error.is_local() {
-                true => Outcome::LocalError(reason),
-                false => Outcome::Failed(reason),
-            };
-            return Probe {
-                family: error.network(),
-                ..Probe::of(outcome)
-            };
-        }
-    };
-    let redirected_to = answer.redirected_to.take();
-    let peer = answer.peer;
-    let outcome = match (outcome(answer), &redirected_to) {
-        (Outcome::Failed(reason), Some(to)) => Outcome::Failed(format!("{reason}, behind a redirect to \"{to}\"")),
-        (Outcome::Failed(reason), None) => Outcome::Failed(with_port(reason, addr)),
-        (outcome, _) => outcome,
-    };
-    Probe {
-        outcome,
-        redirected_to,
-        family: peer.map(|peer| peer.family),
-        certificate_expires: peer.and_then(|peer| peer.certificate_expires),
+    match fetcher.get(&addr.info_url(), bounds(source, MAX_INFO_BYTES)) {
+        Ok(response) => Probe {
+            redirected_to: response.redirected_to.clone(),
+            family: response.peer.map(|peer| peer.family),
+            certificate_expires: response.peer.and_then(|peer| peer.certificate_expires),
+            outcome: outcome(response, addr),
+        },
+        Err(error) => Probe {
+            family: error.network(),
+            ..Probe::of(match error.is_local() {
+                true => Outcome::LocalError(with_port(error.to_string(), addr)),
+                false => Outcome::Failed(with_port(error.to_string(), addr)),
+            })
+        },
     }
 }
 
@@ -97,15 +85,19 @@ fn with_port(reason: String, addr: &NodeAddr) -> String {
     }
 }
 
-fn outcome(answer: Response) -> Outcome {
-    if answer.status == 429 {
+fn outcome(mut response: Response, addr: &NodeAddr) -> Outcome {
+    if response.status == 429 {
         return Outcome::Limited;
     }
-    let info = answer
-        .into_body()
-        .map_err(|error| error.to_string())
-        .and_then(|body| NodeInfo::parse(&body).map_err(|error| error.to_string()));
-    info.map_or_else(Outcome::Failed, Outcome::Up)
+    let redirected_to = response.redirected_to.take();
+    let body = response.into_body().map_err(|error| error.to_string());
+    match body.and_then(|body| NodeInfo::parse(&body).map_err(|error| error.to_string())) {
+        Ok(info) => Outcome::Up(info),
+        Err(reason) => Outcome::Failed(match redirected_to {
+            Some(to) => format!("{reason}, behind a redirect to \"{to}\""),
+            None => with_port(reason, addr),
+        }),
+    }
 }
 
 /// A node to probe.

@@ -20,15 +20,12 @@ const LOCAL_ERROR_TIME: Duration = Duration::from_secs(5);
 
 /// A finished probe of a listed node.
 struct Finished {
-    id: NodeId,
-    /// The registry's number of the probe.
-    number: u32,
+    job: ProbeJob,
     took: Duration,
     now: Instant,
     node: Subject,
-    is_draining: bool,
-    was_limited: bool,
-    is_limited: bool,
+    /// The node is shown as `limited` from now on, or no longer.
+    is_limit_changed: bool,
     /// The failure differs in more than its numbers from the last one.
     is_new_reason: bool,
     health: Health,
@@ -55,13 +52,29 @@ impl Poller {
             self.unanswered.remove(&id);
         }
         let (health, flip) = observe(was, kind);
-        if let Some(finished) = self.note(&report.job, &probe, (health, flip), report.took, now) {
+        let limited_after = self.config.refresh_interval * LIMITED_INTERVALS;
+        let finished = self.registry.note(id, now, |record| {
+            let (node, was_limited) = (Subject::of(record), record.state() == NodeState::Limited);
+            let is_new_reason = note(record, &probe, health, now + limited_after);
+            record.probed = Some((now, report.took));
+            Finished {
+                job: report.job,
+                took: report.took,
+                now,
+                node,
+                is_limit_changed: was_limited != record.limited_at.is_some_and(|limited_at| now >= limited_at),
+                is_new_reason,
+                health,
+                flip,
+            }
+        });
+        if let Some(finished) = finished {
             self.apply(&finished, probe);
         }
         let local_error = self.local_errors.get(&id);
         let is_unclear = local_error.is_some_and(|first| now < *first + LOCAL_ERROR_TIME);
         let is_first = kind == ProbeOutcome::Failed && matches!(flip, Some(Flip::Suspect | Flip::Down));
-        self.schedule.enqueue(id, self.class(id), is_unclear || is_first, now);
+        self.schedule.enqueue(id, self.queue(id), is_unclear || is_first, now);
         self.tell_ready();
     }
 
@@ -88,61 +101,26 @@ impl Poller {
         }
     }
 
-    /// Records the time of a probe, since when the node has returned only 429, and the reason of a failure.
-    fn note(
-        &self,
-        job: &ProbeJob,
-        probe: &Probe,
-        (health, flip): (Health, Option<Flip>),
-        took: Duration,
-        now: Instant,
-    ) -> Option<Finished> {
-        let limited_after = self.settings.interval * LIMITED_INTERVALS;
-        self.registry.note(job.id, now, |record| {
-            let was_limited = record.state() == NodeState::Limited;
-            record.probed = Some((now, took));
-            let reason = match &probe.outcome {
-                Outcome::Failed(reason) => Some(reason.as_str()),
-                Outcome::Limited => Some(limited_reason(health)),
-                Outcome::Up(_) | Outcome::LocalError(_) => None,
-            };
-            match &probe.outcome {
-                Outcome::Limited => record.limited_at = record.limited_at.or(Some(now + limited_after)),
-                Outcome::Up(_) | Outcome::Failed(_) => record.limited_at = None,
-                Outcome::LocalError(_) => {}
-            }
-            if matches!(probe.outcome, Outcome::Up(_)) {
-                record.certificate_expires = probe.certificate_expires;
-            }
-            Finished {
-                id: job.id,
-                number: job.number,
-                took,
-                now,
-                node: Subject::of(record),
-                is_draining: record.attributes.is_draining,
-                was_limited,
-                is_limited: record.limited_at.is_some_and(|limited_at| now >= limited_at),
-                is_new_reason: reason.is_some_and(|reason| {
-                    let before = std::mem::replace(&mut record.last_failure, reason.into());
-                    !is_same_reason(&before, reason)
-                }),
-                health,
-                flip,
-            }
-        })
-    }
-
     fn apply(&mut self, finished: &Finished, probe: Probe) {
         ::log::debug!(
             node:% = finished.node.addr, outcome:% = probe.outcome, latency_ms = finished.took.as_millis() as u64;
             "probe finished: result received"
         );
+        // Only a success makes a node available, and a mass failure may keep one available that failed twice.
+        if finished.flip != Some(Flip::Lost) && !matches!(probe.outcome, Outcome::Up(_)) {
+            self.registry.set_health(finished.job.id, finished.health, finished.now);
+        }
         match probe.outcome {
             Outcome::Up(info) => self.up(finished, &info, probe.redirected_to),
             Outcome::Limited => self.limited(finished),
             Outcome::Failed(reason) => self.failed(finished, &reason),
             Outcome::LocalError(reason) => self.local_error(&reason, finished.now),
+        }
+    }
+
+    fn local_error(&mut self, reason: &str, now: Instant) {
+        if let Some(suppressed) = self.local_error_lines.admit(now) {
+            ::log::error!(reason, suppressed; "probe error: the cause is on this machine, nodes keep their state");
         }
     }
 
@@ -155,11 +133,16 @@ impl Poller {
     }
 
     fn up(&mut self, probe: &Finished, info: &NodeInfo, redirected_to: Option<String>) {
-        let Finished { id, now, .. } = *probe;
-        let pending = info.load(|job| self.settings.weights.weight(job));
-        let omitted = self.registry.up(id, probe.number, &info.containers, pending, now);
-        let by_type = PendingByType::of(&info.pending);
-        self.registry.note(id, now, |record| record.pending = Some(by_type));
+        let (id, now) = (probe.job.id, probe.now);
+        let pending = info.load(|job| self.config.weights.weight(job));
+        let omitted = self.registry.up(id, probe.job.number, &info.containers, pending, now);
+        let is_back = probe.is_limit_changed || probe.flip == Some(Flip::Up);
+        self.registry.note(id, now, |record| {
+            record.pending = Some(PendingByType::of(&info.pending));
+            if is_back {
+                record.last_failure = Box::default();
+            }
+        });
         self.failures_of(probe).responded(id);
         if omitted > 0 && !std::mem::replace(&mut self.warned_of_catalogue, true) {
             ::log::warn!(
@@ -176,9 +159,7 @@ impl Poller {
         {
             resources.up(id, probe.node.rank.source(), now);
         }
-        if probe.was_limited || probe.flip == Some(Flip::Up) {
-            self.registry
-                .note(id, now, |record| record.last_failure = Box::default());
+        if is_back {
             let keys = Keys {
                 containers: Some(info.containers.len()),
                 pending: Some(pending),
@@ -191,11 +172,10 @@ impl Poller {
 
     /// A 429 is a response: a suspect or doubted node is up again. A node that was never up waits for a success.
     fn limited(&mut self, probe: &Finished) {
-        self.registry.set_health(probe.id, probe.health, probe.now);
-        self.failures_of(probe).responded(probe.id);
-        if probe.is_limited && !probe.was_limited {
+        self.failures_of(probe).responded(probe.job.id);
+        if probe.is_limit_changed {
             let keys = Keys {
-                lasts_s: Some((self.settings.interval * LIMITED_INTERVALS).as_secs_f64()),
+                lasts_s: Some((self.config.refresh_interval * LIMITED_INTERVALS).as_secs_f64()),
                 ..Keys::default()
             };
             let event =
@@ -208,64 +188,56 @@ impl Poller {
     }
 
     fn failed(&mut self, probe: &Finished, reason: &str) {
+        let failures = &mut self.mass_failures[probe.node.rank.source() as usize];
         let mut keys = Keys::of(reason);
-        let (event, is_logged) = match probe.flip {
+        let event = match probe.flip {
             Some(Flip::Suspect) => {
-                self.registry.set_health(probe.id, Health::Suspect, probe.now);
-                self.failures_of(probe).failed_once();
+                failures.failed_once();
                 keys.recheck_s = Some(RECHECK_AFTER.as_secs());
-                ("node suspect: one probe failed", probe.is_new_reason)
+                probe.is_new_reason.then_some("node suspect: one probe failed")
             }
-            Some(Flip::Down) => {
-                self.registry.set_health(probe.id, Health::Down, probe.now);
-                ("node down: first probe failed", true)
-            }
-            Some(Flip::Lost) => match self.lose(probe, reason) {
-                Judgement::Down => ("node down: two probes in a row failed", true),
-                Judgement::Doubted => (REASON_CHANGED, probe.is_new_reason),
-                Judgement::DoubtBegins { .. } => return,
+            Some(Flip::Down) => Some("node down: first probe failed"),
+            Some(Flip::Lost) => match failures.lose(probe.job.id, &self.registry, probe.now) {
+                Judgement::Down => Some("node down: two probes in a row failed"),
+                Judgement::Doubted => probe.is_new_reason.then_some(REASON_CHANGED),
+                Judgement::DoubtBegins { failing, of } => return self.log_doubt(probe, failing, of, reason),
             },
             Some(Flip::Up) | None => {
-                self.failures_of(probe).failed_again(probe.id);
-                (REASON_CHANGED, probe.is_new_reason)
+                failures.failed_again(probe.job.id);
+                probe.is_new_reason.then_some(REASON_CHANGED)
             }
         };
-        if is_logged {
+        if let Some(event) = event {
             self.log_node(Level::Warn, event, probe, keys);
         }
     }
 
-    /// Takes down a node that has failed twice, unless a mass failure is suspected. A draining node counts in none.
-    fn lose(&mut self, probe: &Finished, reason: &str) -> Judgement {
-        let source = probe.node.rank.source();
-        if probe.is_draining {
-            self.registry.set_health(probe.id, Health::Down, probe.now);
-            return Judgement::Down;
-        }
-        let judgement = self.mass_failures[source as usize].lose(probe.id, &self.registry, probe.now);
-        if let Judgement::DoubtBegins { failing, of } = judgement {
-            ::log::warn!(
-                source = source.label(), failing, of,
-                limit_s = (self.settings.interval * MAX_DOUBT_INTERVALS).as_secs_f64(), last_reason:% = reason;
-                "mass failure suspected: nodes stay available; check this machine's network first"
-            );
-        }
-        judgement
+    fn log_doubt(&self, probe: &Finished, failing: usize, of: usize, reason: &str) {
+        let (source, limit) = (
+            probe.node.rank.source(),
+            self.config.refresh_interval * MAX_DOUBT_INTERVALS,
+        );
+        ::log::warn!(
+            source = source.label(), failing, of, limit_s = limit.as_secs_f64(), last_reason = reason;
+            "mass failure suspected: nodes stay available; check this machine's network first"
+        );
     }
 
     /// Ends the suspected mass failures whose time is over.
     pub(super) fn end_doubts(&mut self, now: Instant) {
         for source in Source::ALL {
             // The registry changes before the log: a reader of the line finds what the line states.
-            let Some(ended) = self.mass_failures[*source as usize].end(&self.registry, now) else {
+            let Some((down, kept)) = self.mass_failures[*source as usize].end(&self.registry, now) else {
                 continue;
             };
-            let (source, down, kept) = (source.label(), ended.down.len(), ended.kept);
-            match down + kept {
+            let source = source.label();
+            match down.len() + kept {
                 0 => ::log::info!(source; "mass failure ended: all nodes respond again"),
-                _ => ::log::warn!(source, down, kept; "mass failure ended: nodes that failed again are down"),
+                _ => {
+                    ::log::warn!(source, down = down.len(), kept; "mass failure ended: nodes that failed again are down")
+                }
             }
-            for id in ended.down {
+            for id in down {
                 let node = |record: &mut NodeRecord| (Subject::of(record), record.last_failure.clone());
                 if let Some((node, reason)) = self.registry.note(id, now, node) {
                     let event = "node down: no response since the mass failure";
@@ -274,6 +246,28 @@ impl Poller {
             }
         }
     }
+}
+
+/// Records the result of a probe. Returns whether the reason of a failure differs in more than its numbers from the
+/// last one.
+fn note(record: &mut NodeRecord, probe: &Probe, health: Health, limited_at: Instant) -> bool {
+    let reason = match &probe.outcome {
+        Outcome::LocalError(_) => return false,
+        Outcome::Up(_) => {
+            (record.limited_at, record.certificate_expires) = (None, probe.certificate_expires);
+            return false;
+        }
+        Outcome::Limited => {
+            record.limited_at.get_or_insert(limited_at);
+            limited_reason(health)
+        }
+        Outcome::Failed(reason) => {
+            record.limited_at = None;
+            reason
+        }
+    };
+    let before = std::mem::replace(&mut record.last_failure, reason.into());
+    !is_same_reason(&before, reason)
 }
 
 const REASON_CHANGED: &str = "node failing: the reason changed";

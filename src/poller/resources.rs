@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, never};
+use crossbeam_channel::Receiver;
 
+use super::Outputs;
 use super::due::DueQueues;
 use super::probe::bounds;
-use super::{Outputs, Settings};
+use crate::config::Config;
 use crate::metrics::{Metrics, ResourcesOutcome};
 use crate::models::{self, Answer, Models, Query};
 use crate::net::Fetcher;
@@ -124,7 +125,7 @@ impl PollQueue {
         self.enqueue(id, last.map_or(now, |last| now.max(last + MIN_INTERVAL)));
     }
 
-    fn remove(&mut self, id: NodeId) {
+    pub(super) fn remove(&mut self, id: NodeId) {
         self.nodes.remove(&id);
         self.waiting.remove(id);
     }
@@ -182,7 +183,7 @@ impl PollQueue {
 
 /// The driver of resource polls and surveys; part of the poller's thread.
 pub(super) struct ResourcePoller {
-    queue: PollQueue,
+    pub(super) queue: PollQueue,
     pool: Pool<ResourceJob, Outcome>,
     models: Arc<Models>,
     registry: Arc<Registry>,
@@ -192,8 +193,8 @@ pub(super) struct ResourcePoller {
 }
 
 impl ResourcePoller {
-    pub(super) fn new(settings: &Settings, outputs: &Outputs, now: Instant) -> Option<(Self, Receiver<ResourceDone>)> {
-        let (interval, models) = settings.resources_interval.zip(outputs.models.clone())?;
+    pub(super) fn new(config: &Config, outputs: &Outputs, now: Instant) -> Option<(Self, Receiver<ResourceDone>)> {
+        let (interval, models) = config.resources_interval.zip(outputs.models.clone())?;
         let fetcher = outputs.fetcher.clone();
         let run = move |job: &ResourceJob| fetch(&fetcher, job);
         let (pool, results) = Pool::new("resources", MAX_POLLS + models::MAX_IN_FLIGHT, run, now);
@@ -209,20 +210,10 @@ impl ResourcePoller {
         Some((poller, results))
     }
 
-    /// Receives when a survey begins a round.
-    pub(super) fn woken(poller: Option<&Self>) -> Receiver<()> {
-        poller.map_or_else(never, |poller| poller.models.woken().clone())
-    }
-
     /// A node has come up.
     pub(super) fn up(&mut self, id: NodeId, source: Source, now: Instant) {
         self.registry.expect_resources(id);
         self.queue.up(id, source, now);
-    }
-
-    /// A node is no longer listed.
-    pub(super) fn removed(&mut self, id: NodeId) {
-        self.queue.remove(id);
     }
 
     /// Does all that is due and returns when there is more to do.
@@ -267,18 +258,19 @@ impl ResourcePoller {
 
     /// Queues a request. Returns false if the node is not available.
     fn send(&mut self, id: NodeId, query: Option<Query>, now: Instant) -> bool {
-        let listed = self.registry.note(id, now, |record| (record.addr.clone(), record.rank));
-        let (Some((addr, rank)), Some(runs)) = (listed, self.registry.runs(id)) else {
+        let listed = self
+            .registry
+            .note(id, now, |record| (record.addr.clone(), record.rank.source()));
+        let (Some((addr, source)), Some(runs)) = (listed, self.registry.runs(id)) else {
             return false;
         };
-        let job = ResourceJob {
+        self.pool.send(ResourceJob {
             id,
             addr,
-            source: rank.source(),
+            source,
             runs,
             query,
-        };
-        self.pool.send(job)
+        })
     }
 
     /// Applies the outcome of a request.

@@ -28,19 +28,13 @@ const UP_IN_A_ROW: u32 = 3;
 /// The fractional part of the golden ratio, as a part of 2^32.
 const GOLDEN_RATIO: u32 = 0x9e37_79b9;
 
-/// The share of the pool that a probe takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
-    /// Available nodes: the whole pool.
-    Up,
-    /// Nodes that are down, doubted or new: at most three quarters of the pool, so that hanging nodes cannot fill it.
-    Other,
-}
-
 /// A queue of waiting nodes.
-#[derive(Clone, Copy, Debug)]
-enum Queue {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Queue {
+    /// Available nodes: they may use the whole pool.
     Up,
+    /// Nodes that are down or doubted. These and new nodes use at most three quarters of the pool, so that hanging
+    /// nodes cannot fill it.
     Other,
     /// Nodes that never were probed, due since they were listed. Listed nodes do not wait for Explorer nodes.
     NewListed,
@@ -52,13 +46,6 @@ impl Queue {
         match source {
             Source::IpsFile => Self::NewListed,
             Source::Explorer => Self::NewExplorer,
-        }
-    }
-
-    fn class(self) -> Class {
-        match self {
-            Self::Up => Class::Up,
-            _ => Class::Other,
         }
     }
 }
@@ -74,24 +61,16 @@ pub(super) enum Turn {
     Wait(Instant),
 }
 
-/// Nodes that have waited for longer than an interval.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Overdue {
-    /// Available nodes.
-    pub(super) up: usize,
-    /// Other nodes.
-    pub(super) other: usize,
-}
-
 #[derive(Debug)]
 pub(super) struct Schedule {
     interval: Duration,
-    max_probes: usize,
+    /// Maximum number of concurrent probes.
+    pub(super) max_probes: usize,
     began: Instant,
     next_round: Instant,
-    waiting: DueQueues<4>,
+    pub(super) waiting: DueQueues<4>,
     /// Probes in flight, also of nodes that are no longer listed, each with the time when it was sent.
-    in_flight: HashMap<NodeId, (Class, Instant)>,
+    pub(super) in_flight: HashMap<NodeId, (Queue, Instant)>,
     /// When `MIN_SPACING` allows the next probe.
     next_send: Instant,
     up_in_a_row: u32,
@@ -115,11 +94,6 @@ impl Schedule {
         }
     }
 
-    /// Changes the maximum number of concurrent probes. Probes in flight continue.
-    pub(super) fn set_max_probes(&mut self, max_probes: usize) {
-        self.max_probes = max_probes;
-    }
-
     pub(super) fn add_new(&mut self, id: NodeId, source: Source, now: Instant) {
         self.waiting.set(id, Queue::of_new(source) as usize, now);
     }
@@ -132,14 +106,9 @@ impl Schedule {
         }
     }
 
-    /// A node is no longer listed. Its probe in flight continues.
-    pub(super) fn remove(&mut self, id: NodeId) {
-        self.waiting.remove(id);
-    }
-
     /// Queues a node whose probe has finished: for its next turn, or for a recheck.
-    pub(super) fn enqueue(&mut self, id: NodeId, class: Class, is_recheck: bool, now: Instant) {
-        self.waiting.set(id, class as usize, self.next_turn(id, now));
+    pub(super) fn enqueue(&mut self, id: NodeId, queue: Queue, is_recheck: bool, now: Instant) {
+        self.waiting.set(id, queue as usize, self.next_turn(id, now));
         if is_recheck {
             self.recheck(id, now);
         }
@@ -165,9 +134,9 @@ impl Schedule {
     }
 
     /// Begins a probe of a node.
-    pub(super) fn begin(&mut self, id: NodeId, class: Class, now: Instant) {
+    pub(super) fn begin(&mut self, id: NodeId, queue: Queue, now: Instant) {
         self.waiting.remove(id);
-        self.in_flight.insert(id, (class, now));
+        self.in_flight.insert(id, (queue, now));
     }
 
     /// Ends a probe. Returns when it was sent.
@@ -175,33 +144,22 @@ impl Schedule {
         Some(self.in_flight.remove(&id)?.1)
     }
 
-    #[cfg(test)]
-    pub(super) fn sent(&self, id: NodeId) -> Option<Instant> {
-        Some(self.in_flight.get(&id)?.1)
-    }
-
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.len()
-    }
-
-    fn has_room(&self, class: Class) -> bool {
+    fn has_room(&self, queue: Queue) -> bool {
         let share = (self.max_probes * 3 / 4).max(1);
-        let others = || self.in_flight.values().filter(|(class, _)| *class == Class::Other);
-        self.in_flight() < self.max_probes && (class == Class::Up || others().count() < share)
+        let others = || self.in_flight.values().filter(|(queue, _)| *queue != Queue::Up);
+        self.in_flight.len() < self.max_probes && (queue == Queue::Up || others().count() < share)
     }
 
-    /// Begins a round. Returns the numbers of nodes that had no turn in the last one.
-    pub(super) fn begin_round(&mut self, now: Instant) -> Overdue {
+    /// Begins a round. Returns the numbers of available nodes and of others that had no turn in the last one.
+    pub(super) fn begin_round(&mut self, now: Instant) -> (usize, usize) {
         let delay = MAX_DELAY.min(self.interval / DELAY_SHARE);
         let overdue = |queue: Queue, delay| {
             let waits = |(due, _): &(Instant, NodeId)| *due + delay < now;
             self.waiting.of(queue as usize).take_while(waits).count()
         };
         let new = [Queue::NewListed, Queue::NewExplorer].map(|queue| overdue(queue, self.interval + delay));
-        let overdue = Overdue {
-            up: overdue(Queue::Up, delay),
-            other: overdue(Queue::Other, delay) + new.iter().sum::<usize>(),
-        };
+        let other = overdue(Queue::Other, delay) + new.iter().sum::<usize>();
+        let overdue = (overdue(Queue::Up, delay), other);
         // After a delay of more than an interval (the machine slept), continue from now instead of catching up.
         let next = self.next_round + self.interval;
         self.next_round = if next > now { next } else { now + self.interval };
@@ -213,7 +171,7 @@ impl Schedule {
         let mut wait = self.next_round;
         for queue in self.queues() {
             let first = self.waiting.of(queue as usize).next();
-            let Some((due, id)) = first.filter(|_| self.has_room(queue.class())) else {
+            let Some((due, id)) = first.filter(|_| self.has_room(queue)) else {
                 continue;
             };
             let due = match queue {
@@ -259,7 +217,7 @@ impl Schedule {
             let earliest = now.checked_sub(CATCH_UP).unwrap_or(now);
             self.next_send = self.next_send.max(earliest) + MIN_SPACING;
         }
-        self.begin(id, queue.class(), now);
+        self.begin(id, queue, now);
     }
 }
 

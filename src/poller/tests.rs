@@ -20,12 +20,11 @@ struct Rig {
 
 #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
 fn rig(expects_explorer: bool) -> Rig {
-    let settings = Settings {
-        interval: INTERVAL,
+    let url = expects_explorer.then(|| "http://127.0.0.1:1".into());
+    let config = Config::from_lookup(|name| url.clone().filter(|_| name == "API_URL"));
+    let config = Config {
         max_probes: 8,
-        weights: PendingWeights::default(),
-        expects_explorer,
-        resources_interval: None,
+        ..config.expect("valid")
     };
     let now = Instant::now();
     let registry = Arc::new(Registry::new(PromisePolicy::Off, INTERVAL, now));
@@ -38,7 +37,7 @@ fn rig(expects_explorer: bool) -> Rig {
         fetcher: Fetcher::default(),
         models: None,
     };
-    let poller = Poller::new(settings, outputs, pool, ready, now);
+    let poller = Poller::new(config, outputs, pool, ready, now);
     Rig {
         poller,
         registry,
@@ -95,8 +94,8 @@ impl Rig {
 
     /// Sends a probe, whether the node is due or not.
     fn send(&mut self, id: NodeId) {
-        let class = self.poller.class(id);
-        self.poller.schedule.begin(id, class, self.now);
+        let queue = self.poller.queue(id);
+        self.poller.schedule.begin(id, queue, self.now);
         self.poller.send(id, self.now);
     }
 
@@ -104,7 +103,7 @@ impl Rig {
     fn send_due(&mut self) -> Vec<String> {
         self.next();
         let ids = self.poller.by_addr.values();
-        let in_flight = ids.filter(|id| self.poller.schedule.sent(**id).is_some());
+        let in_flight = ids.filter(|id| self.poller.schedule.in_flight.contains_key(id));
         let mut in_flight: Vec<_> = in_flight.map(|id| self.addr(*id)).collect();
         in_flight.sort_unstable();
         in_flight
@@ -286,7 +285,7 @@ fn result_counts_only_if_listed_without_interruption() {
     assert_ne!(rig.id("h:1"), old);
     rig.report(old, is_up());
     assert_eq!(rig.available(), [""; 0]);
-    assert_eq!(rig.poller.schedule.in_flight(), 1);
+    assert_eq!(rig.poller.schedule.in_flight.len(), 1);
     assert_eq!(rig.probe("h:1", is_up()), Health::Up);
     rig.update(listed(""));
     assert_eq!(rig.available(), [""; 0]);
@@ -367,13 +366,14 @@ fn new_nodes_that_leave_take_no_turn() {
         rig.update(self::listed(listed));
     }
     rig.now += SECOND;
-    let order: Vec<_> = std::iter::from_fn(|| match rig.poller.schedule.turn(rig.now) {
+    let mut probed: Vec<_> = std::iter::from_fn(|| match rig.poller.schedule.turn(rig.now) {
         Turn::Probe(id) => Some(rig.registry.note(id, rig.now, |record| record.addr.to_string())),
         _ => None,
     })
     .collect();
     let known = |addr: &str| Some(addr.to_owned());
-    assert_eq!(order, [known("1.1.1.99:1"), known("9.9.9.9:9")]);
+    probed.sort_unstable();
+    assert_eq!(probed, [known("1.1.1.99:1"), known("9.9.9.9:9")]);
     rig.probe("1.1.1.99:1", failed());
     rig.update(explorer(""));
     rig.now += SECOND;
@@ -386,10 +386,10 @@ fn node_has_one_probe_in_flight() {
     assert_eq!(rig.send_due(), ["h:1", "h:2"]);
     rig.report(rig.id("h:2"), is_up());
     let hanging = rig.id("h:1");
-    let begun = rig.poller.schedule.sent(hanging);
+    let begun = rig.poller.schedule.in_flight.get(&hanging).copied();
     rig.now += INTERVAL;
     assert_eq!(rig.send_due(), ["h:1", "h:2"], "a round");
-    assert_eq!(rig.poller.schedule.sent(hanging), begun);
+    assert_eq!(rig.poller.schedule.in_flight.get(&hanging).copied(), begun);
 }
 
 #[test]

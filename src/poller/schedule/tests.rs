@@ -34,9 +34,9 @@ fn wait(schedule: &mut Schedule, ids: &[NodeId], queue: Queue, due: Instant) {
 }
 
 /// Fills slots of the pool with probes of other nodes.
-fn occupy(schedule: &mut Schedule, count: usize, class: Class, now: Instant) -> Vec<NodeId> {
+fn occupy(schedule: &mut Schedule, count: usize, queue: Queue, now: Instant) -> Vec<NodeId> {
     let ids = ids(1000)[1000 - count..].to_vec();
-    ids.iter().for_each(|id| schedule.begin(*id, class, now));
+    ids.iter().for_each(|id| schedule.begin(*id, queue, now));
     ids
 }
 
@@ -54,7 +54,7 @@ fn run(
                 probed.push((id, now));
                 schedule.finish(id);
                 if stays(schedule, id, now) {
-                    schedule.enqueue(id, Class::Up, false, now);
+                    schedule.enqueue(id, Queue::Up, false, now);
                 }
             }
             Turn::Round => drop(schedule.begin_round(now)),
@@ -139,7 +139,7 @@ fn too_many_nodes_are_overdue_at_maximum_rate() {
     let most = most_within(&probed, SECOND);
     assert!((1_900..=2_041).contains(&most), "{most}");
     let overdue = schedule.begin_round(start + INTERVAL);
-    assert!(overdue.up >= 40_000, "{overdue:?}");
+    assert!(overdue.0 >= 40_000, "{overdue:?}");
 }
 
 #[test]
@@ -224,11 +224,11 @@ fn unavailable_nodes_take_three_quarters_of_the_pool() {
         wait(&mut schedule, &ids(200), Queue::NewListed, now);
         let others = send_due(&mut schedule, now);
         assert_eq!(others.len(), share, "of {max_probes}");
-        assert_eq!(schedule.has_room(Class::Up), share < max_probes);
-        occupy(&mut schedule, max_probes - share, Class::Up, now);
-        assert!(!schedule.has_room(Class::Up), "{max_probes}");
+        assert_eq!(schedule.has_room(Queue::Up), share < max_probes);
+        occupy(&mut schedule, max_probes - share, Queue::Up, now);
+        assert!(!schedule.has_room(Queue::Up), "{max_probes}");
         schedule.finish(others[0]);
-        assert!(schedule.has_room(Class::Up) && schedule.has_room(Class::Other));
+        assert!(schedule.has_room(Queue::Up) && schedule.has_room(Queue::Other));
     }
 }
 
@@ -236,13 +236,13 @@ fn unavailable_nodes_take_three_quarters_of_the_pool() {
 fn recheck_is_due_after_a_second() {
     let (mut schedule, now) = schedule(8);
     let id = ids(1)[0];
-    schedule.enqueue(id, Class::Up, true, now);
+    schedule.enqueue(id, Queue::Up, true, now);
     for early in [Duration::ZERO, RECHECK_AFTER - MILLI] {
         assert_eq!(schedule.turn(now + early), Turn::Wait(now + RECHECK_AFTER));
     }
     assert_eq!(schedule.turn(now + RECHECK_AFTER), Turn::Probe(id));
     schedule.finish(id);
-    schedule.enqueue(id, Class::Up, false, now + RECHECK_AFTER);
+    schedule.enqueue(id, Queue::Up, false, now + RECHECK_AFTER);
     assert_eq!(schedule.turn(now + RECHECK_AFTER), Turn::Wait(now + INTERVAL));
 }
 
@@ -250,7 +250,7 @@ fn recheck_is_due_after_a_second() {
 fn hanging_rechecks_delay_no_recheck_of_available_node() {
     let (mut schedule, now) = schedule(4);
     let ids = ids(2);
-    let hanging = occupy(&mut schedule, 3, Class::Other, now);
+    let hanging = occupy(&mut schedule, 3, Queue::Other, now);
     wait(&mut schedule, &ids[..1], Queue::Other, now);
     wait(&mut schedule, &ids[1..], Queue::Up, now + MILLI);
     assert_eq!(schedule.turn(now), Turn::Wait(now + MILLI));
@@ -264,7 +264,7 @@ fn hanging_rechecks_delay_no_recheck_of_available_node() {
 fn available_node_gets_the_last_slot() {
     let (mut schedule, now) = schedule(4);
     let ids = ids(2);
-    occupy(&mut schedule, 3, Class::Up, now);
+    occupy(&mut schedule, 3, Queue::Up, now);
     wait(&mut schedule, &ids[..1], Queue::NewListed, now);
     wait(&mut schedule, &ids[1..], Queue::Up, now);
     assert_eq!(send_due(&mut schedule, now), [ids[1]]);
@@ -275,15 +275,15 @@ fn node_without_turn_in_a_sixteenth_is_overdue() {
     let (mut schedule, start) = schedule(4);
     let ids = ids(12);
     let delay = INTERVAL / DELAY_SHARE;
-    occupy(&mut schedule, 4, Class::Up, start);
+    occupy(&mut schedule, 4, Queue::Up, start);
     wait(&mut schedule, &ids[..3], Queue::Up, start);
     wait(&mut schedule, &ids[3..8], Queue::Other, start);
     wait(&mut schedule, &ids[8..], Queue::NewListed, start - INTERVAL);
     let is_full = schedule.turn(start + SECOND);
     assert_eq!(is_full, Turn::Wait(start + INTERVAL));
-    assert_eq!(schedule.begin_round(start + delay), Overdue { up: 0, other: 0 });
+    assert_eq!(schedule.begin_round(start + delay), (0, 0));
     let later = schedule.begin_round(start + delay + MILLI);
-    assert_eq!(later, Overdue { up: 3, other: 9 });
+    assert_eq!(later, (3, 9));
 }
 
 proptest! {
@@ -368,7 +368,7 @@ proptest! {
             prop_assert!(wait > now, "no busy loop");
             now = in_flight.front().map_or(wait, |(end, _)| wait.min(*end));
         }
-        prop_assert_eq!(schedule.in_flight(), in_flight.len());
+        prop_assert_eq!(schedule.in_flight.len(), in_flight.len());
         probed.sort_unstable();
         let mut all = ids.clone();
         all.sort_unstable();
