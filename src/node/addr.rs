@@ -44,10 +44,10 @@ impl NodeAddr {
     pub fn parse(text: &str) -> Result<NodeAddr, AddrError> {
         let url = Url::parse(text)?;
         if url.user.is_some() {
-            return Err(AddrError::User);
+            return Err(AddrError::USER);
         }
         if url.rest.contains('?') {
-            return Err(AddrError::Query);
+            return Err(AddrError::QUERY);
         }
         // Clients append a path to the address, so the slash is not part of it.
         let path = url.rest.strip_suffix('/').unwrap_or(url.rest);
@@ -131,17 +131,17 @@ impl NodeAddr {
 fn check_path(path: &str) -> Result<(), AddrError> {
     let is_path_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&byte);
     if !path.bytes().all(is_path_byte) || !path.split('%').skip(1).all(is_escape) {
-        return Err(AddrError::Path);
+        return Err(AddrError::PATH);
     }
     // The part before the first slash is empty.
     for segment in path.split('/').skip(1) {
         let plain: Vec<u8> = percent_decode_str(segment).collect();
         if matches!(&plain[..], b"" | b"." | b"..") || plain.contains(&b'/') {
-            return Err(AddrError::Path);
+            return Err(AddrError::PATH);
         }
     }
     match path.ends_with("/info") {
-        true => Err(AddrError::InfoPath),
+        true => Err(AddrError::INFO_PATH),
         false => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
 //! The Node Explorer's list: its JSON in, the nodes that the router may probe out.
 
 use super::addr::NodeAddr;
-use super::json::{self, BodyError, is_list, is_object, text, unexpected};
+use super::json::{self, ParseError, expect, text};
 use super::network_scope::{NetworkScope, deny_reason};
 use super::origin::parse_port;
 use serde::Deserialize;
@@ -35,16 +35,12 @@ pub struct ExplorerList {
 ///
 /// # Errors
 /// Any other shape of the whole, more entries, or two of `data`.
-pub fn parse_explorer(body: &[u8], scope: NetworkScope) -> Result<ExplorerList, BodyError> {
+pub fn parse_explorer(body: &[u8], scope: NetworkScope) -> Result<ExplorerList, ParseError> {
     // A byte that is not UTF-8 affects only the entry that contains it.
     let body = String::from_utf8_lossy(body);
-    let whole = json::object(body.as_bytes(), "an object with `data`")?;
-    let [data] = json::fields(whole, ["data"])?;
-    let data = data.once()?;
-    if !is_list(data) {
-        return Err(unexpected("`data` to be a list", data));
-    }
-    let Entries { mut sockets, skipped } = serde_json::from_str(data.get())?;
+    let [data] = json::fields(json::parse(body.as_bytes())?, "an object with `data`", ["data"])?;
+    let data = expect(data.once()?, '[', "`data` to be a list")?;
+    let Entries { mut sockets, skipped } = serde_json::from_str(data)?;
     sockets.sort_unstable();
     sockets.dedup();
     let mut list = ExplorerList {
@@ -101,7 +97,7 @@ impl<'de> Visitor<'de> for EntriesVisitor {
 
 /// An address with a port. `None` for an entry of any other kind.
 fn socket(raw: &RawValue) -> Option<SocketAddr> {
-    let [ip, port] = is_object(raw).then(|| json::fields(raw, ["ip", "port"]).ok())??;
+    let [ip, port] = json::fields(raw, "an object", ["ip", "port"]).ok()?;
     let ip: IpAddr = text(ip.once().ok()?)?.parse().ok()?;
     let port = match port.value.filter(|raw| raw.get() != "null") {
         _ if port.is_repeated => None,

@@ -21,9 +21,9 @@ impl Host {
     pub(super) fn parse(host: &str) -> Result<Host, AddrError> {
         if let Some(v6) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
             if v6.contains('%') {
-                return Err(AddrError::Zone);
+                return Err(AddrError::ZONE);
             }
-            let ip: Ipv6Addr = v6.parse().map_err(|_| AddrError::Ipv6)?;
+            let ip: Ipv6Addr = v6.parse().map_err(|_| AddrError::IPV6)?;
             return Ok(Host::Ip(IpAddr::V6(ip).to_canonical()));
         }
         if let Ok(ip) = host.parse::<Ipv4Addr>() {
@@ -37,14 +37,14 @@ fn parse_name(host: &str) -> Result<Host, AddrError> {
     // A final dot keeps resolvers from trying search domains; it is not a label.
     let labels = host.strip_suffix('.').unwrap_or(host);
     if host.is_empty() {
-        return Err(AddrError::NoHost);
+        return Err(AddrError::NO_HOST);
     }
     if labels.len() > MAX_HOST_BYTES || !labels.split('.').all(is_label) {
-        return Err(AddrError::HostName);
+        return Err(AddrError::HOST_NAME);
     }
     // Resolvers read `1.2.3`, `127.1` and `0x7f.1` as addresses, so these are not names.
     if labels.rsplit('.').next().is_some_and(is_number) {
-        return Err(AddrError::Ipv4);
+        return Err(AddrError::IPV4);
     }
     Ok(Host::Name(host.to_ascii_lowercase().into()))
 }
@@ -76,7 +76,7 @@ mod tests {
             assert!(Host::parse(name).is_ok());
         }
         for name in [format!("{label}a"), format!("{long}a"), format!("a{long}.")] {
-            assert_eq!(Host::parse(&name), Err(AddrError::HostName));
+            assert_eq!(Host::parse(&name), Err(AddrError::HOST_NAME));
         }
     }
 
@@ -92,7 +92,7 @@ mod tests {
             "a.0x0",
             "1.2.3.4.",
         ] {
-            assert_eq!(Host::parse(host), Err(AddrError::Ipv4), "{host}");
+            assert_eq!(Host::parse(host), Err(AddrError::IPV4), "{host}");
         }
         for host in ["a1", "1a", "0xg", "1.a", "1_0", "0x1.a"] {
             assert!(matches!(Host::parse(host), Ok(Host::Name(_))), "{host}");

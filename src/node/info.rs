@@ -1,12 +1,10 @@
 //! What a node reports about itself: the body of `GET /info`, checked against every limit.
 
-use super::json::{self, BodyError, is_list, is_object, text, unexpected};
+use super::json::{self, ParseError, expect, text, unexpected};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
-use std::error::Error;
-use std::fmt;
 use std::sync::Arc;
 
 /// The longest container id in bytes. Docker's names, which real ids become, are shorter.
@@ -33,10 +31,12 @@ impl ContainerId {
     ///
     /// # Errors
     /// The text is empty or has more than 256 bytes.
-    pub fn parse(text: &str) -> Result<ContainerId, IdError> {
+    pub fn parse(text: &str) -> Result<ContainerId, ParseError> {
         match (1..=MAX_ID_BYTES).contains(&text.len()) {
             true => Ok(ContainerId(text.into())),
-            false => Err(IdError),
+            false => Err(ParseError(format!(
+                "expected a container id, 1 to {MAX_ID_BYTES} bytes"
+            ))),
         }
     }
 
@@ -51,18 +51,6 @@ impl Borrow<str> for ContainerId {
         &self.0
     }
 }
-
-/// The text is too short or too long for a [`ContainerId`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IdError;
-
-impl fmt::Display for IdError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "expected a container id, 1 to {MAX_ID_BYTES} bytes")
-    }
-}
-
-impl Error for IdError {}
 
 /// A container that a node runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,9 +82,10 @@ impl NodeInfo {
     /// # Errors
     /// Any other body, also one with two of `containers`, `pending` or `id`. (Of a job type that occurs twice the last
     /// number applies.)
-    pub fn parse(body: &[u8]) -> Result<NodeInfo, BodyError> {
-        let whole = json::object(body, "an object with `containers` and `pending`")?;
-        let [containers, pending, version] = json::fields(whole, ["containers", "pending", "version"])?;
+    pub fn parse(body: &[u8]) -> Result<NodeInfo, ParseError> {
+        let whole = json::parse(body)?;
+        let expected = "an object with `containers` and `pending`";
+        let [containers, pending, version] = json::fields(whole, expected, ["containers", "pending", "version"])?;
         Ok(NodeInfo {
             containers: parse_containers(containers.once()?)?,
             pending: parse_pending(pending.once()?)?,
@@ -112,13 +101,10 @@ impl NodeInfo {
     }
 }
 
-fn parse_containers(raw: &RawValue) -> Result<Vec<Running>, BodyError> {
-    if !is_list(raw) {
-        return Err(unexpected("`containers` to be a list", raw));
-    }
-    let entries: Vec<&RawValue> = parse(raw, "`containers`")?;
+fn parse_containers(raw: &RawValue) -> Result<Vec<Running>, ParseError> {
+    let entries: Vec<&RawValue> = parse(raw, '[', "`containers` to be a list")?;
     if entries.len() > MAX_CONTAINERS {
-        return Err(BodyError(format!("`containers` lists more than {MAX_CONTAINERS}")));
+        return Err(ParseError(format!("`containers` lists more than {MAX_CONTAINERS}")));
     }
     let mut running: Vec<Running> = Vec::new();
     for entry in entries {
@@ -134,31 +120,24 @@ fn parse_containers(raw: &RawValue) -> Result<Vec<Running>, BodyError> {
     Ok(running)
 }
 
-fn parse_container(raw: &RawValue) -> Result<Running, BodyError> {
-    if !is_object(raw) {
-        return Err(unexpected("a container to be an object with an `id`", raw));
-    }
-    let fields = json::fields(raw, ["id", "description", "image"]).map_err(BodyError::from);
-    let [id, description, image] = fields.map_err(|error| error.of("a container"))?;
+fn parse_container(raw: &RawValue) -> Result<Running, ParseError> {
+    let expected = "a container to be an object with an `id`";
+    let [id, description, image] = json::fields(raw, expected, ["id", "description", "image"])?;
     let id = id.once().map_err(|error| error.of("a container"))?;
-    let id = text(id).ok_or(IdError).and_then(|text| ContainerId::parse(&text));
     Ok(Running {
-        id: id.map_err(|error| BodyError(error.to_string()))?,
+        id: ContainerId::parse(&text(id).unwrap_or_default())?,
         description: optional_text(description.value).map(|text| cut_chars(&text, MAX_DESCRIPTION_CHARS)),
         image: optional_text(image.value).map(|text| cut(&text, MAX_IMAGE_BYTES)),
     })
 }
 
-fn parse_pending(raw: &RawValue) -> Result<Vec<(String, u64)>, BodyError> {
-    if !is_object(raw) {
-        return Err(unexpected("`pending` to be a map of whole numbers", raw));
-    }
-    let types: BTreeMap<String, &RawValue> = parse(raw, "`pending`")?;
+fn parse_pending(raw: &RawValue) -> Result<Vec<(String, u64)>, ParseError> {
+    let types: BTreeMap<String, &RawValue> = parse(raw, '{', "`pending` to be a map of whole numbers")?;
     if types.len() > MAX_PENDING_TYPES {
-        return Err(BodyError(format!("`pending` has more than {MAX_PENDING_TYPES} types")));
+        return Err(ParseError(format!("`pending` has more than {MAX_PENDING_TYPES} types")));
     }
     let jobs = |(kind, raw): (String, &RawValue)| match count(raw) {
-        _ if kind.len() > MAX_TYPE_BYTES => Err(BodyError(format!(
+        _ if kind.len() > MAX_TYPE_BYTES => Err(ParseError(format!(
             "`pending` has a name of more than {MAX_TYPE_BYTES} bytes"
         ))),
         Some(jobs) => Ok((kind, jobs)),
@@ -176,8 +155,8 @@ fn count(raw: &RawValue) -> Option<u64> {
     u64::try_from(number.max(0)).ok()
 }
 
-fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue, what: &str) -> Result<T, BodyError> {
-    serde_json::from_str(raw.get()).map_err(|error| BodyError::from(error).of(what))
+fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue, begin: char, expected: &str) -> Result<T, ParseError> {
+    Ok(serde_json::from_str(expect(raw, begin, expected)?)?)
 }
 
 /// A text that is present and not empty.

@@ -16,54 +16,54 @@ pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Characters shown of an unexpected value.
 pub(super) const MAX_FOUND_CHARS: usize = 40;
 
-/// Why a body is rejected: one sentence, in which untrusted text is escaped and truncated.
+/// Why a body or a line is rejected: one sentence, in which untrusted text is escaped and truncated.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BodyError(pub(super) String);
+pub struct ParseError(pub(super) String);
 
-impl fmt::Display for BodyError {
+impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl Error for BodyError {}
+impl Error for ParseError {}
 
-impl BodyError {
+impl ParseError {
     /// Prefixes the part of the body that the error is about.
     pub(super) fn of(self, what: &str) -> Self {
-        BodyError(format!("{what}: {self}"))
+        ParseError(format!("{what}: {self}"))
     }
 }
 
 /// Values are read raw first, so no untrusted text is in serde's message.
-impl From<serde_json::Error> for BodyError {
+impl From<serde_json::Error> for ParseError {
     fn from(error: serde_json::Error) -> Self {
-        BodyError(match error.classify() {
+        ParseError(match error.classify() {
             Category::Data => error.to_string(),
             Category::Io | Category::Syntax | Category::Eof => format!("not JSON: {error}"),
         })
     }
 }
 
-/// The object that a body consists of. A byte order mark before it is skipped.
+/// The value that a body consists of. A byte order mark before it is skipped.
 ///
 /// # Errors
-/// The body is not JSON, or not an object.
-pub(super) fn object<'a>(body: &'a [u8], expected: &str) -> Result<&'a RawValue, BodyError> {
-    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
-    let whole: &RawValue = serde_json::from_slice(body)?;
-    match is_object(whole) {
-        true => Ok(whole),
-        false => Err(unexpected(expected, whole)),
+/// The body is not JSON.
+pub(super) fn parse(body: &[u8]) -> Result<&RawValue, ParseError> {
+    Ok(serde_json::from_slice(
+        body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body),
+    )?)
+}
+
+/// The JSON of a value that begins as an object (`{`) or a list (`[`).
+///
+/// # Errors
+/// It is another value than the expected one.
+pub(super) fn expect<'a>(raw: &'a RawValue, begin: char, expected: &str) -> Result<&'a str, ParseError> {
+    match raw.get().starts_with(begin) {
+        true => Ok(raw.get()),
+        false => Err(unexpected(expected, raw)),
     }
-}
-
-pub(super) fn is_object(raw: &RawValue) -> bool {
-    raw.get().starts_with('{')
-}
-
-pub(super) fn is_list(raw: &RawValue) -> bool {
-    raw.get().starts_with('[')
 }
 
 /// The text of a value. `None` for a value of another kind, or one with half a character (`"\ud800"`).
@@ -72,8 +72,8 @@ pub(super) fn text(raw: &RawValue) -> Option<String> {
 }
 
 /// The expected value and the found one.
-pub(super) fn unexpected(expected: &str, found: &RawValue) -> BodyError {
-    BodyError(format!(
+pub(super) fn unexpected(expected: &str, found: &RawValue) -> ParseError {
+    ParseError(format!(
         "expected {expected}, found {}",
         shorten(found.get(), MAX_FOUND_CHARS)
     ))
@@ -108,10 +108,10 @@ impl<'a> Field<'a> {
     ///
     /// # Errors
     /// The field is missing, or occurs twice: each reader would make something else of it.
-    pub(super) fn once(self) -> Result<&'a RawValue, BodyError> {
+    pub(super) fn once(self) -> Result<&'a RawValue, ParseError> {
         match self.value {
-            None => Err(BodyError(format!("missing field `{}`", self.name))),
-            Some(_) if self.is_repeated => Err(BodyError(format!("duplicate field `{}`", self.name))),
+            None => Err(ParseError(format!("missing field `{}`", self.name))),
+            Some(_) if self.is_repeated => Err(ParseError(format!("duplicate field `{}`", self.name))),
             Some(value) => Ok(value),
         }
     }
@@ -120,17 +120,19 @@ impl<'a> Field<'a> {
 /// The fields of an object with these names. All others are skipped, nested as deep as they like.
 ///
 /// # Errors
-/// The object is not JSON.
+/// The value is not an object.
 pub(super) fn fields<'a, const N: usize>(
     object: &'a RawValue,
+    expected: &str,
     names: [&'static str; N],
-) -> Result<[Field<'a>; N], serde_json::Error> {
+) -> Result<[Field<'a>; N], ParseError> {
+    let object = expect(object, '{', expected)?;
     let fields = names.map(|name| Field {
         name,
         value: None,
         is_repeated: false,
     });
-    serde_json::Deserializer::from_str(object.get()).deserialize_map(FieldsVisitor(fields))
+    Ok(serde_json::Deserializer::from_str(object).deserialize_map(FieldsVisitor(fields))?)
 }
 
 struct FieldsVisitor<'a, const N: usize>([Field<'a>; N]);

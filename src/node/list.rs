@@ -2,12 +2,11 @@
 //! The callers read the file and log invalid lines.
 
 use super::addr::NodeAddr;
-use super::json::BYTE_ORDER_MARK;
+use super::json::{BYTE_ORDER_MARK, ParseError};
 use super::origin::AddrError;
 use crate::util::text;
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
@@ -65,7 +64,7 @@ pub struct BadLine {
     /// At most 100 characters of the line, without its comment and without a password. Not escaped.
     pub text: String,
     /// Why the line is invalid.
-    pub reason: LineError,
+    pub reason: ParseError,
 }
 
 impl fmt::Display for BadLine {
@@ -74,67 +73,16 @@ impl fmt::Display for BadLine {
     }
 }
 
-/// Why a line is invalid. `Display` gives the expected form.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LineError {
-    /// The line is not UTF-8.
-    NotUtf8,
-    /// The line does not begin with an address.
-    Address(AddrError),
-    /// The path ends in `/info`. The address without it is a valid one.
-    InfoPath(String),
-    /// `as=` is not followed by an address.
-    Public(AddrError),
-    /// A word after the address is not an attribute. It may be a typo of the second one.
-    Word(String, Option<&'static str>),
-    /// An attribute occurs twice.
-    Repeated(&'static str),
-}
-
-impl fmt::Display for LineError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LineError::NotUtf8 => f.write_str("expected UTF-8"),
-            LineError::Address(error) => error.fmt(f),
-            LineError::InfoPath(address) => {
-                write!(f, "{}; did you mean {address}?", AddrError::InfoPath)
-            }
-            LineError::Public(error) => write!(f, "as=: {error}"),
-            LineError::Word(word, meant) => {
-                write!(f, "unknown word {word:?}; ")?;
-                match meant {
-                    Some(meant) => write!(f, "did you mean {meant}?"),
-                    None => f.write_str("expected drain, backup, as=ADDRESS or a # comment"),
-                }
-            }
-            LineError::Repeated(word) => write!(f, "expected {word} at most once"),
-        }
-    }
-}
-
-impl Error for LineError {}
-
-/// The file is another kind of file than a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoList;
-
-impl fmt::Display for NoList {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("expected text in UTF-8, not a binary file or UTF-16")
-    }
-}
-
-impl Error for NoList {}
-
 /// Parses the content of a list: one node per line. Spaces around it, CRLF, a byte order mark, blank lines and `#`
 /// comments are accepted. Invalid lines, also without UTF-8, are skipped and reported.
 ///
 /// # Errors
 /// The file is binary: it has a NUL byte (UTF-16 is full of them), or no address and more than half of its lines are
 /// not UTF-8.
-pub fn parse_list(bytes: &[u8]) -> Result<NodeList, NoList> {
+pub fn parse_list(bytes: &[u8]) -> Result<NodeList, ParseError> {
+    let binary = || ParseError("expected text in UTF-8, not a binary file or UTF-16".to_owned());
     if bytes.contains(&0) {
-        return Err(NoList);
+        return Err(binary());
     }
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let (mut list, mut seen) = (NodeList::default(), HashSet::new());
@@ -147,12 +95,13 @@ pub fn parse_list(bytes: &[u8]) -> Result<NodeList, NoList> {
             }
             Err(_) => {
                 others += 1;
-                list.add_bad(number, &String::from_utf8_lossy(line), LineError::NotUtf8);
+                let reason = ParseError("expected UTF-8".to_owned());
+                list.add_bad(number, &String::from_utf8_lossy(line), reason);
             }
         }
     }
     match others > texts && list.nodes.is_empty() {
-        true => Err(NoList),
+        true => Err(binary()),
         false => Ok(list),
     }
 }
@@ -179,7 +128,7 @@ impl NodeList {
         }
     }
 
-    fn add_bad(&mut self, number: usize, line: &str, reason: LineError) {
+    fn add_bad(&mut self, number: usize, line: &str, reason: ParseError) {
         self.bad_count += 1;
         if self.bad.len() < MAX_BAD_LINES {
             let text = without_secrets(line).chars().take(MAX_LINE_CHARS).collect();
@@ -188,13 +137,18 @@ impl NodeList {
     }
 }
 
-fn parse_node<'a>(address: &str, words: impl Iterator<Item = &'a str>, comment: &str) -> Result<ListedNode, LineError> {
-    let addr = NodeAddr::parse(address).map_err(|error| match error {
-        AddrError::InfoPath => {
-            let short = address.trim_end_matches('/').strip_suffix("/info").unwrap_or(address);
-            LineError::InfoPath(short.chars().take(MAX_LINE_CHARS).collect())
-        }
-        error => LineError::Address(error),
+fn parse_node<'a>(
+    address: &str,
+    words: impl Iterator<Item = &'a str>,
+    comment: &str,
+) -> Result<ListedNode, ParseError> {
+    let addr = NodeAddr::parse(address).map_err(|error| {
+        let short = address.trim_end_matches('/').strip_suffix("/info");
+        let short = short.filter(|_| error == AddrError::INFO_PATH);
+        ParseError(match short {
+            Some(short) => format!("{error}; did you mean {short:.MAX_LINE_CHARS$}?"),
+            None => error.to_string(),
+        })
     })?;
     let mut attributes = Attributes {
         name: name(comment),
@@ -205,23 +159,27 @@ fn parse_node<'a>(address: &str, words: impl Iterator<Item = &'a str>, comment: 
             None if word == "drain" => std::mem::replace(&mut attributes.is_draining, true).then_some("drain"),
             None if word == "backup" => std::mem::replace(&mut attributes.is_backup, true).then_some("backup"),
             Some(("as", address)) => {
-                let address = NodeAddr::parse(address).map_err(LineError::Public)?;
+                let address = NodeAddr::parse(address).map_err(|error| ParseError(format!("as=: {error}")))?;
                 attributes.public.replace(address).map(|_| "as=")
             }
             _ => return Err(unknown(word)),
         };
         if let Some(word) = repeated {
-            return Err(LineError::Repeated(word));
+            return Err(ParseError(format!("expected {word} at most once")));
         }
     }
     Ok(ListedNode { addr, attributes })
 }
 
 /// The word is shown up to its `=`: what follows could contain a password.
-fn unknown(word: &str) -> LineError {
+fn unknown(word: &str) -> ParseError {
     let name = word.split('=').next().unwrap_or_default();
-    let meant = text::closest(&name.to_ascii_lowercase(), ["drain", "backup", "as"]);
-    LineError::Word(name.chars().take(MAX_NAME_CHARS).collect(), meant)
+    let expected = match text::closest(&name.to_ascii_lowercase(), ["drain", "backup", "as"]) {
+        Some(meant) => format!("did you mean {meant}?"),
+        None => "expected drain, backup, as=ADDRESS or a # comment".to_owned(),
+    };
+    let name: String = name.chars().take(MAX_NAME_CHARS).collect();
+    ParseError(format!("unknown word {name:?}; {expected}"))
 }
 
 /// The name of a node: its comment, escaped and truncated.
@@ -327,7 +285,7 @@ mod tests {
             b"\x89PNG\r\n\x1a\n\x00\x00",
             b"\xff\n?\n\xfe\n",
         ] {
-            assert_eq!(parse_list(bytes), Err(NoList), "{bytes:?}");
+            assert!(parse_list(bytes).is_err(), "{bytes:?}");
         }
         assert_eq!(parse(b"\xff\na\n\xfe\n").nodes.len(), 1, "an address makes it a list");
         assert_eq!(parse(b"\xff\n?\n").bad_count, 2, "half of them");

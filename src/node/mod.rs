@@ -16,9 +16,9 @@ mod source;
 
 pub use addr::NodeAddr;
 pub use explorer::{ExplorerList, parse_explorer};
-pub use info::{ContainerId, IdError, NodeInfo, Running};
-pub use json::BodyError;
-pub use list::{Attributes, BadLine, LineError, ListedNode, NoList, NodeList, parse_list};
+pub use info::{ContainerId, NodeInfo, Running};
+pub use json::ParseError;
+pub use list::{Attributes, BadLine, ListedNode, NodeList, parse_list};
 pub use network_scope::{NetworkScope, deny_reason};
 pub use origin::{AddrError, Origin, Scheme, Url, split_port};
 pub use resources::{Entries, Reading, parse_resources, parse_support};

@@ -80,7 +80,7 @@ impl<'a> Url<'a> {
             scheme,
             host: Host::parse(host)?,
             port: match port {
-                Some(digits) => parse_port(digits).ok_or(AddrError::Port)?,
+                Some(digits) => parse_port(digits).ok_or(AddrError::PORT)?,
                 None => scheme.default_port(),
             },
         };
@@ -152,7 +152,7 @@ fn split_scheme(text: &str) -> Result<(Option<Scheme>, &str), AddrError> {
         None => Ok((None, text)),
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => Ok((Some(Scheme::Http), rest)),
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => Ok((Some(Scheme::Https), rest)),
-        Some(_) => Err(AddrError::Scheme),
+        Some(_) => Err(AddrError::SCHEME),
     }
 }
 
@@ -162,17 +162,17 @@ fn split_scheme(text: &str) -> Result<(Option<Scheme>, &str), AddrError> {
 /// The brackets or the colons are not those of `host:port` or `[v6]:port`.
 pub fn split_port(authority: &str) -> Result<(&str, Option<&str>), AddrError> {
     if authority.starts_with('[') {
-        let end = authority.find(']').ok_or(AddrError::Ipv6)? + 1;
+        let end = authority.find(']').ok_or(AddrError::IPV6)? + 1;
         let (host, rest) = authority.split_at(end);
         return match rest.strip_prefix(':') {
             Some(port) => Ok((host, Some(port))),
             None if rest.is_empty() => Ok((host, None)),
-            None => Err(AddrError::Ipv6),
+            None => Err(AddrError::IPV6),
         };
     }
     match authority.split_once(':') {
         None => Ok((authority, None)),
-        Some((_, port)) if port.contains(':') => Err(AddrError::BareIpv6),
+        Some((_, port)) if port.contains(':') => Err(AddrError::BARE_IPV6),
         Some((host, port)) => Ok((host, Some(port))),
     }
 }
@@ -185,60 +185,33 @@ pub(super) fn parse_port(digits: &str) -> Option<u16> {
     digits.parse().ok().filter(|port| *port != 0)
 }
 
-/// Why a text is not an address. `Display` gives the expected form.
+/// Why a text is not an address: the expected form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AddrError {
-    /// The host is missing.
-    NoHost,
-    /// The scheme is neither http nor https.
-    Scheme,
-    /// The path has empty segments, dot segments, escaped slashes, or bytes that need an escape.
-    Path,
-    /// The path ends in `/info`, which the router appends.
-    InfoPath,
-    /// The address has a query.
-    Query,
-    /// The address has a user name.
-    User,
-    /// The text after the colon is not a port from 1 to 65535.
-    Port,
-    /// There is more than one colon outside brackets.
-    BareIpv6,
-    /// The text between the brackets is not an IPv6 address, or text follows them.
-    Ipv6,
-    /// The IPv6 address has a zone.
-    Zone,
-    /// Numbers, with dots between them, that are not an IPv4 address.
-    Ipv4,
-    /// The host is not a host name.
-    HostName,
-}
+pub struct AddrError(pub &'static str);
 
 impl AddrError {
-    /// The expected form.
-    pub fn expected(self) -> &'static str {
-        match self {
-            AddrError::NoHost => "a host",
-            AddrError::Scheme => "http:// or https:// or no scheme",
-            AddrError::Path => "a path without \"//\", \".\", \"..\", \"%2F\" and unescaped special characters",
-            AddrError::InfoPath => "an address without /info, which the router appends",
-            AddrError::Query => "an address without a query",
-            AddrError::User => "an address without a user name",
-            AddrError::Port => "a port, 1 to 65535, after the colon",
-            AddrError::BareIpv6 => "one colon, or an IPv6 address in brackets",
-            AddrError::Ipv6 => "[IPv6 address] or [IPv6 address]:port",
-            AddrError::Zone => "an IPv6 address without a zone",
-            AddrError::Ipv4 => "an IPv4 address, four numbers from 0 to 255",
-            AddrError::HostName => {
-                "a host name: letters, digits, \"-\", \"_\", at most 63 bytes between two dots and 253 in all"
-            }
-        }
-    }
+    pub(super) const NO_HOST: Self = Self("a host");
+    /// The scheme is neither http nor https.
+    pub const SCHEME: Self = Self("http:// or https:// or no scheme");
+    pub(super) const PATH: Self =
+        Self("a path without \"//\", \".\", \"..\", \"%2F\" and unescaped special characters");
+    pub(super) const INFO_PATH: Self = Self("an address without /info, which the router appends");
+    pub(super) const QUERY: Self = Self("an address without a query");
+    pub(super) const USER: Self = Self("an address without a user name");
+    pub(super) const PORT: Self = Self("a port, 1 to 65535, after the colon");
+    /// There is more than one colon outside brackets.
+    pub(super) const BARE_IPV6: Self = Self("one colon, or an IPv6 address in brackets");
+    pub(super) const IPV6: Self = Self("[IPv6 address] or [IPv6 address]:port");
+    pub(super) const ZONE: Self = Self("an IPv6 address without a zone");
+    /// Numbers, with dots between them, that are not an IPv4 address.
+    pub(super) const IPV4: Self = Self("an IPv4 address, four numbers from 0 to 255");
+    pub(super) const HOST_NAME: Self =
+        Self("a host name: letters, digits, \"-\", \"_\", at most 63 bytes between two dots and 253 in all");
 }
 
 impl fmt::Display for AddrError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "expected {}", self.expected())
+        write!(f, "expected {}", self.0)
     }
 }
 
@@ -277,13 +250,13 @@ mod tests {
     #[test]
     fn url_without_valid_origin_is_rejected() {
         for (text, error) in [
-            ("ftp://a", AddrError::Scheme),
-            ("://a", AddrError::Scheme),
-            ("/a", AddrError::NoHost),
-            ("http://", AddrError::NoHost),
-            ("http:/a", AddrError::Port),
-            ("a:0/b", AddrError::Port),
-            ("[::1]b", AddrError::Ipv6),
+            ("ftp://a", AddrError::SCHEME),
+            ("://a", AddrError::SCHEME),
+            ("/a", AddrError::NO_HOST),
+            ("http://", AddrError::NO_HOST),
+            ("http:/a", AddrError::PORT),
+            ("a:0/b", AddrError::PORT),
+            ("[::1]b", AddrError::IPV6),
         ] {
             assert_eq!(Url::parse(text), Err(error), "{text}");
         }

@@ -5,7 +5,7 @@
 //! about another one. Containers are read one by one: an odd one affects no other.
 
 use super::info::ContainerId;
-use super::json::{self, BodyError, Name, is_object, unexpected};
+use super::json::{self, Name, ParseError, expect};
 use crate::util::text::quote;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ pub struct Reading {
 ///
 /// # Errors
 /// The body is not a JSON object.
-pub fn parse_resources(body: &[u8], runs: &[ContainerId]) -> Result<Reading, BodyError> {
+pub fn parse_resources(body: &[u8], runs: &[ContainerId]) -> Result<Reading, ParseError> {
     read(body, runs, |raw| {
         let value = object(raw)?;
         let text = serde_json::to_string(&value)?;
@@ -53,11 +53,11 @@ pub fn parse_resources(body: &[u8], runs: &[ContainerId]) -> Result<Reading, Bod
 ///
 /// # Errors
 /// The body is not a JSON object.
-pub fn parse_support(body: &[u8], runs: &[ContainerId]) -> Result<Reading, BodyError> {
+pub fn parse_support(body: &[u8], runs: &[ContainerId]) -> Result<Reading, ParseError> {
     read(body, runs, |raw| {
         let value = object(raw)?;
         let Some(Value::Bool(supported)) = value.get("supported") else {
-            return Err(BodyError("expected `supported` to be true or false".to_owned()));
+            return Err(ParseError("expected `supported` to be true or false".to_owned()));
         };
         let mut entry = json!({ "supported": supported });
         if let Some(Value::String(text)) = value.get("error")
@@ -72,10 +72,10 @@ pub fn parse_support(body: &[u8], runs: &[ContainerId]) -> Result<Reading, BodyE
 fn read(
     body: &[u8],
     runs: &[ContainerId],
-    read_entry: fn(&RawValue) -> Result<String, BodyError>,
-) -> Result<Reading, BodyError> {
-    let whole = json::object(body, "an object of containers")?;
-    let by_id: BTreeMap<Name<'_>, &RawValue> = serde_json::from_str(whole.get())?;
+    read_entry: fn(&RawValue) -> Result<String, ParseError>,
+) -> Result<Reading, ParseError> {
+    let whole = expect(json::parse(body)?, '{', "an object of containers")?;
+    let by_id: BTreeMap<Name<'_>, &RawValue> = serde_json::from_str(whole)?;
     let mut reading = Reading {
         entries: Vec::new(),
         left_out: None,
@@ -83,7 +83,7 @@ fn read(
     for (Name(id), raw) in by_id {
         let entry = match runs.binary_search_by(|run| run.as_str().cmp(&*id)) {
             Ok(at) => read_entry(raw).map(|entry| (runs[at].clone(), Arc::from(entry))),
-            Err(_) => Err(BodyError("not a container of this node".to_owned())),
+            Err(_) => Err(ParseError("not a container of this node".to_owned())),
         };
         match entry {
             Ok(entry) => reading.entries.push(entry),
@@ -97,21 +97,19 @@ fn read(
 }
 
 /// An object of bounded size and depth: more than 127 levels are rejected.
-fn object(raw: &RawValue) -> Result<serde_json::Map<String, Value>, BodyError> {
-    if !is_object(raw) {
-        return Err(unexpected("an object", raw));
-    }
-    if raw.get().len() > MAX_RAW_BYTES {
+fn object(raw: &RawValue) -> Result<serde_json::Map<String, Value>, ParseError> {
+    let raw = expect(raw, '{', "an object")?;
+    if raw.len() > MAX_RAW_BYTES {
         return Err(too_long());
     }
-    serde_json::from_str(raw.get()).map_err(|error| match error.to_string().contains("recursion limit") {
-        true => BodyError("nested too deep".to_owned()),
+    serde_json::from_str(raw).map_err(|error| match error.to_string().contains("recursion limit") {
+        true => ParseError("nested too deep".to_owned()),
         false => error.into(),
     })
 }
 
-fn too_long() -> BodyError {
-    BodyError(format!("longer than {MAX_ENTRY_BYTES} bytes"))
+fn too_long() -> ParseError {
+    ParseError(format!("longer than {MAX_ENTRY_BYTES} bytes"))
 }
 
 #[cfg(test)]

@@ -190,7 +190,7 @@ fn id_has_at_most_256_bytes() {
     assert_eq!(parse(&body(256)).containers[0].id.as_str().len(), 256);
     let wanted = "expected a container id, 1 to 256 bytes";
     assert!(refusal(&body(257)).starts_with(wanted));
-    assert_eq!(ContainerId::parse(&"ä".repeat(129)), Err(IdError));
+    assert!(ContainerId::parse(&"ä".repeat(129)).is_err());
 }
 
 #[test]
