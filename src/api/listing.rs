@@ -27,7 +27,7 @@ pub(super) fn support(
     let mut pager = Pager::new(containers, page);
     registry.visit_resources(containers, |node| {
         if let Some(entries) = by_addr.get(node.addr) {
-            pager.offer(node.addr, entries.iter().map(|(id, text)| (id, text)));
+            pager.offer(node.public, entries.iter().map(|(id, text)| (id, text)));
         }
     });
     pager.into_listing()
@@ -106,7 +106,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::node::{Rank, Running};
+    use crate::node::{Attributes, Rank, Running};
     use crate::registry::{PromisePolicy, ResourceReport};
 
     /// A number, the containers that the node runs, and its entries.
@@ -211,5 +211,29 @@ mod tests {
             r#"{"192.0.2.1:3":{"a":{"supported":true}},"192.0.2.1:1":{"a":{"supported":true}}}"#
         );
         assert_eq!(listing.total, 2);
+    }
+
+    #[test]
+    fn support_has_the_addresses_for_clients() {
+        let registry = three();
+        let mut ids = Vec::new();
+        registry.visit(|id, record| ids.push((record.rank, id)));
+        let attributes = Attributes {
+            public: Some(addr(7)),
+            ..Attributes::default()
+        };
+        ids.sort_unstable();
+        registry.set_attributes(ids[1].1, attributes);
+        let entries: Entries = vec![(id("a"), "{\"supported\":true}".into())];
+        let listing = support(
+            &registry,
+            &[(addr(1), Arc::new(entries))],
+            &[],
+            Page { n: 100, offset: 0 },
+        );
+        assert_eq!(
+            String::from_utf8(listing.body).expect("text"),
+            r#"{"192.0.2.1:7":{"a":{"supported":true}}}"#
+        );
     }
 }
