@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 
 use super::order::Place;
-use super::select::{MAX_PAGE, Page, Seen, TooDeep, View, select, select_any};
-use super::state::{Asking, State};
-use super::{NodeId, READ_AT_ONCE, Registry};
-use crate::node::{Attributes, NodeAddr};
+use super::promises::Cell;
+use super::select::{Page, Seen, View, select};
+use super::{NodeId, Registry};
+use crate::node::Attributes;
 
 impl Registry {
     /// Changes the attributes of a node, which keeps its state and its speed. Returns whether it was draining before.
@@ -26,54 +26,34 @@ impl Registry {
         former.is_draining
     }
 
-    /// Selects the nodes of a page. Of several nodes with one address for clients only the first is selected.
-    ///
-    /// # Errors
-    /// As [`select`].
-    pub(super) fn select_distinct(&self, view: &View, page: Page, asking: Asking) -> Result<Vec<Seen>, TooDeep> {
-        let private = |some: &[Place]| self.lock().seen(some, asking);
+    /// Selects the nodes of a page. Of several nodes with one address for clients only the first is selected. Returns
+    /// `None` if the page takes too many searches.
+    pub(super) fn select_distinct(&self, view: &View, page: Page, cell: Cell) -> Option<Vec<Seen>> {
+        let private = |some: &[Place]| self.lock().seen(some, cell);
         if self.lock().aliases == 0 {
             return select(view, page, private);
         }
-        let (offset, n) = (page.offset as usize, page.n.min(MAX_PAGE) as usize);
         let mut wide = Page {
-            n: page.offset.saturating_add(page.n.min(MAX_PAGE)),
+            n: page.offset.saturating_add(page.n),
             offset: 0,
         };
+        let wanted = wide.n as usize;
         loop {
-            let all = select_any(view, wide, private).map_err(|error| TooDeep {
-                offset: page.offset,
-                ..error
-            })?;
-            let distinct = self.distinct(&all);
-            if distinct.len() >= offset + n || all.len() < wide.n as usize {
-                return Ok(distinct.into_iter().skip(offset).take(n).collect());
+            let mut nodes = select(view, wide, private)?;
+            let is_last = nodes.len() < wide.n as usize;
+            let mut addrs = HashSet::new();
+            // The lock is released after each node.
+            nodes.retain(|seen| {
+                let state = self.lock();
+                let node = state.nodes.at(seen.place.node);
+                node.is_some_and(|(_, node)| addrs.insert(node.record.public_addr().clone()))
+            });
+            if nodes.len() >= wanted || is_last {
+                nodes.truncate(wanted);
+                return Some(nodes.split_off(nodes.len().min(page.offset as usize)));
             }
             wide.n = wide.n.saturating_mul(2);
         }
-    }
-
-    /// The first node of each address for clients. The lock is released between the slices.
-    fn distinct(&self, all: &[Seen]) -> Vec<Seen> {
-        let (mut addrs, mut distinct) = (HashSet::new(), Vec::with_capacity(all.len()));
-        for some in all.chunks(READ_AT_ONCE) {
-            let state = self.lock();
-            for seen in some {
-                let addr = state
-                    .public_addrs(state.nodes.key_at(seen.place.node).into_iter())
-                    .pop();
-                distinct.extend(addr.filter(|addr| addrs.insert(addr.clone())).map(|_| *seen));
-            }
-        }
-        distinct
-    }
-}
-
-impl State {
-    /// The addresses of these nodes for clients, without those of nodes that have left.
-    pub(super) fn public_addrs(&self, ids: impl Iterator<Item = NodeId>) -> Vec<NodeAddr> {
-        let addr = |id| Some(self.nodes.get(id)?.record.public_addr().clone());
-        ids.filter_map(addr).collect()
     }
 }
 
@@ -85,7 +65,7 @@ mod tests {
     use super::super::{Health, PromisePolicy, Purpose};
     use super::*;
     use crate::client::Client;
-    use crate::node::{NodeInfo, Rank, parse_list};
+    use crate::node::{NodeAddr, NodeInfo, Rank, parse_list};
 
     const INTERVAL: Duration = Duration::from_secs(30);
 

@@ -327,7 +327,11 @@ impl Registry {
             let Some(view) = self.lock().view(containers.clone(), asking) else {
                 break;
             };
-            let selected = self.select_distinct(&view, page, asking)?;
+            let selected = self.select_distinct(&view, page, asking.cell);
+            let selected = selected.ok_or(TooDeep {
+                containers: view.orders.len(),
+                offset: page.offset,
+            })?;
             let Some(first) = selected.first().copied() else {
                 break;
             };
@@ -335,10 +339,11 @@ impl Registry {
             // A change of an order copies what a reader still holds.
             drop(view);
             let mut state = self.lock();
-            let is_unchanged = state.removal_epoch == removal_epoch && (!promises || state.is_seen(first, asking));
+            let is_unchanged = state.removal_epoch == removal_epoch && (!promises || state.is_seen(first, asking.cell));
             if is_unchanged || attempt == MAX_ATTEMPTS {
                 let ids = state.still_there(&selected, removal_epoch);
-                let answer = state.public_addrs(ids.iter().copied());
+                let nodes = ids.iter().filter_map(|id| state.nodes.get(*id));
+                let answer = nodes.map(|node| node.record.public_addr().clone()).collect();
                 if promises && let Some(first) = ids.first() {
                     state.promise(*first, client, asking.cell, self.time(now));
                 }

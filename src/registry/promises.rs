@@ -14,7 +14,6 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::mem;
 
 use super::NodeId;
-use super::order::Place;
 use crate::client::Client;
 
 /// Cells in which the promises of one node are counted, by subnet of the client: 256 bytes per node. Subnets that share
@@ -164,8 +163,8 @@ pub(super) struct ClientPromise {
     pub(super) node: NodeId,
     /// The number of the last probe sent to the node when it was made.
     pub(super) last_sent: u32,
-    /// The place of the node in the shared order before the promise.
-    pub(super) old_place: Place,
+    /// The key of the node in the shared order before the promise.
+    pub(super) old_key: u64,
     /// Whether it was above the cap of the client's subnet.
     pub(super) is_extra: bool,
 }
@@ -251,7 +250,7 @@ mod tests {
         let promise = ClientPromise {
             node: NodeId::default(),
             last_sent: 0,
-            old_place: Place::default(),
+            old_key: 0,
             is_extra: false,
         };
         let count = 3 * MAX_CLIENTS as u32 + 1;

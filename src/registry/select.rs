@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::order::{Cursor, Order, Place};
 
-/// Maximum number of addresses in one response; a larger `n` is reduced to it.
+/// Maximum number of addresses in one response. Callers reduce a larger `n` to it.
 pub const MAX_PAGE: u32 = 1_000;
 /// Maximum number of searches in orders for one response: one to two milliseconds. One container needs none, two need
 /// one for each node of the shorter order, 64 need 63. A pair of containers that 100,000 nodes run stays below it.
@@ -19,7 +19,7 @@ const KEYS_AT_ONCE: usize = 64;
 /// The part of the order to return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Maximum number of addresses, reduced to [`MAX_PAGE`].
+    /// Maximum number of addresses.
     pub n: u32,
     /// Number of addresses to skip.
     pub offset: u32,
@@ -47,13 +47,6 @@ impl fmt::Display for TooDeep {
 
 impl std::error::Error for TooDeep {}
 
-/// A node that a client sees in another place, because its view ignores its last promise.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Adjusted {
-    pub(super) actual: Place,
-    pub(super) seen: Place,
-}
-
 /// A node as one client sees it: by its private key, then by its place in the shared order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Seen {
@@ -75,7 +68,8 @@ impl Seen {
 pub(super) struct View {
     /// The orders of the queried containers, the shortest first.
     pub(super) orders: Vec<Order>,
-    pub(super) adjusted: Option<Adjusted>,
+    /// The place of a node, and how the client sees the node: its view ignores its last promise.
+    pub(super) undone: Option<(Place, Seen)>,
     /// Whether the client's subnet has promises above its cap on any node.
     pub(super) is_private: bool,
     /// Number of nodes removed from the registry before this copy.
@@ -83,88 +77,59 @@ pub(super) struct View {
 }
 
 /// Returns the nodes of a page, earliest expected completion first, of the nodes that are in all of the view's orders.
-/// `private` returns the private keys of some places; it is called only if the view is private.
-///
-/// # Errors
-/// The page takes too many searches.
-pub(super) fn select(
-    view: &View,
-    page: Page,
-    private: impl FnMut(&[Place]) -> Vec<Seen>,
-) -> Result<Vec<Seen>, TooDeep> {
-    let n = page.n.min(MAX_PAGE);
-    select_any(view, Page { n, ..page }, private)
-}
-
-/// Like [`select`], without a maximum of `n`.
-///
-/// # Errors
-/// As [`select`].
-pub(super) fn select_any(
-    view: &View,
-    page: Page,
-    private: impl FnMut(&[Place]) -> Vec<Seen>,
-) -> Result<Vec<Seen>, TooDeep> {
+/// `private` returns some places as the client sees them; it is called only if the shared order is not the client's.
+/// Returns `None` if the page takes too many searches.
+pub(super) fn select(view: &View, page: Page, private: impl FnMut(&[Place]) -> Vec<Seen>) -> Option<Vec<Seen>> {
     let searches = Counter::new(0);
-    let Some((shortest, others)) = view.orders.split_first() else {
-        return Ok(Vec::new());
-    };
     let (offset, n) = (page.offset as usize, page.n as usize);
-    if offset >= shortest.len() || n == 0 {
-        return Ok(Vec::new());
-    }
-    let walk = walk(view, shortest, others, &searches);
-    let selected: Vec<Seen> = match view.is_private {
-        true => reorder(walk, offset + n, private).into_iter().skip(offset).collect(),
+    let orders = view.orders.split_first();
+    let Some((shortest, others)) = orders.filter(|(shortest, _)| offset < shortest.len() && n > 0) else {
+        return Some(Vec::new());
+    };
+    let is_run = |(actual, _): &(Place, _)| view.orders.iter().all(|order| order.contains(*actual));
+    let undone = view.undone.filter(is_run);
+    let walk = walk(shortest, others, &searches).filter(|place| undone.is_none_or(|(actual, _)| actual != *place));
+    let selected: Vec<Seen> = match view.is_private || undone.is_some() {
+        true => {
+            let best = undone.into_iter().map(|(_, seen)| seen).collect();
+            reorder(walk, best, offset + n, private)
+                .into_iter()
+                .skip(offset)
+                .collect()
+        }
         false => walk.skip(offset).take(n).map(Seen::shared).collect(),
     };
-    match searches.get() > MAX_SEARCHES && selected.len() < n {
-        true => Err(TooDeep {
-            containers: view.orders.len(),
-            offset: page.offset,
-        }),
-        false => Ok(selected),
-    }
+    (searches.get() <= MAX_SEARCHES || selected.len() == n).then_some(selected)
 }
 
 /// The places that are in all orders, rising. Walks the shortest order as far as the caller goes, and stops at
 /// `MAX_SEARCHES`.
 fn walk<'a>(
-    view: &'a View,
     shortest: &'a Order,
     others: &'a [Order],
     searches: &'a Counter<usize>,
 ) -> impl Iterator<Item = Place> + 'a {
     let mut cursors: Vec<Cursor<'_>> = others.iter().map(Cursor::new).collect();
-    let in_place = shortest
-        .iter()
-        .take_while(|_| searches.get() <= MAX_SEARCHES)
-        .filter(|place| view.adjusted.is_none_or(|adjusted| adjusted.actual != *place))
-        .filter(move |place| {
-            cursors.iter_mut().all(|cursor| {
-                searches.set(searches.get() + 1);
-                cursor.seek(*place)
-            })
-        });
-    let adjusted = view
-        .adjusted
-        .iter()
-        .filter(|adjusted| view.orders.iter().all(|order| order.contains(adjusted.actual)))
-        .map(|adjusted| adjusted.seen);
-    merge(in_place, adjusted)
+    let places = shortest.iter().take_while(|_| searches.get() <= MAX_SEARCHES);
+    places.filter(move |place| {
+        cursors.iter_mut().all(|cursor| {
+            searches.set(searches.get() + 1);
+            cursor.seek(*place)
+        })
+    })
 }
 
-/// The first `wanted` nodes of a walk by their private keys, sorted. A private key is never below the shared one, so the
-/// walk ends when no further node can be among them, or after [`MIN_COMPARED`] nodes.
+/// The first `wanted` nodes of `best` and a walk by their private keys, sorted. A private key is never below the shared
+/// one, so the walk ends when no further node can be among them, or after [`MIN_COMPARED`] nodes.
 fn reorder(
     walk: impl Iterator<Item = Place>,
+    mut best: BinaryHeap<Seen>,
     wanted: usize,
     mut private: impl FnMut(&[Place]) -> Vec<Seen>,
 ) -> Vec<Seen> {
     let mut walk = walk.take(wanted.max(MIN_COMPARED)).peekable();
-    let mut best = BinaryHeap::with_capacity(wanted + 1);
     while let Some(next) = walk.peek()
-        && (best.len() < wanted || best.peek().is_some_and(|last: &Seen| next.key < last.private_key))
+        && (best.len() < wanted || best.peek().is_some_and(|last| Seen::shared(*next) < *last))
     {
         let some: Vec<Place> = walk.by_ref().take(KEYS_AT_ONCE).collect();
         for seen in private(&some) {
@@ -180,16 +145,6 @@ fn reorder(
     best.into_sorted_vec()
 }
 
-/// Two rising sequences as one.
-fn merge<T: Ord>(left: impl Iterator<Item = T>, right: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
-    let (mut left, mut right) = (left.peekable(), right.peekable());
-    std::iter::from_fn(move || match (left.peek(), right.peek()) {
-        (Some(a), Some(b)) if b < a => right.next(),
-        (Some(_), _) => left.next(),
-        (None, _) => right.next(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -200,21 +155,27 @@ mod tests {
     fn naive(view: &View, page: Page, private_key: impl Fn(Place) -> u64) -> Vec<Seen> {
         let (first, others) = view.orders.split_first().expect("an order");
         let in_all = |place: &Place| others.iter().all(|order| order.iter().any(|other| other == *place));
-        let adjusted = |place: Place| match view.adjusted {
-            Some(adjusted) if adjusted.actual == place => adjusted.seen,
-            _ => place,
-        };
-        let mut shared: Vec<Place> = first.iter().filter(in_all).map(adjusted).collect();
+        let is_undone = |place: Place| view.undone.is_some_and(|(actual, _)| actual == place);
+        let mut shared: Vec<Place> = first.iter().filter(in_all).collect();
+        let undone = shared
+            .iter()
+            .any(|place| is_undone(*place))
+            .then_some(view.undone)
+            .flatten();
+        shared.retain(|place| !is_undone(*place));
         shared.sort_unstable();
-        shared.truncate((page.offset + page.n.min(MAX_PAGE)).max(MIN_COMPARED as u32) as usize);
+        shared.truncate((page.offset + page.n).max(MIN_COMPARED as u32) as usize);
         let seen = |place| Seen {
             private_key: private_key(place),
             place,
         };
         let mut all: Vec<Seen> = shared.into_iter().map(seen).collect();
+        all.extend(undone.map(|(_, seen)| seen));
         all.sort_unstable();
-        let page = all.into_iter().skip(page.offset as usize).take(page.n as usize);
-        page.take(MAX_PAGE as usize).collect()
+        all.into_iter()
+            .skip(page.offset as usize)
+            .take(page.n as usize)
+            .collect()
     }
 
     fn orders_of(nodes: &[(u64, u8)], containers: usize) -> (Vec<Order>, Vec<Place>) {
@@ -243,12 +204,13 @@ mod tests {
             page in (0..40_u32, 0..1_200_u32).prop_map(|(offset, n)| Page { offset, n }),
         ) {
             let (orders, places) = orders_of(&nodes, containers);
-            let adjusted = adjusted.filter(|_| !places.is_empty()).map(|(at, key)| {
-                let actual = *at.get(&places);
-                Adjusted { actual, seen: Place { key: key.min(actual.key), ..actual } }
-            });
             let private_key = |place: Place| place.key + extra.unwrap_or(0) * u64::from(place.node % 3);
-            let view = View { orders, adjusted, is_private: extra.is_some(), removal_epoch: 0 };
+            let undone = adjusted.filter(|_| !places.is_empty()).map(|(at, key)| {
+                let actual = *at.get(&places);
+                let place = Place { key: key.min(actual.key), ..actual };
+                (actual, Seen { private_key: private_key(place), place })
+            });
+            let view = View { orders, undone, is_private: extra.is_some(), removal_epoch: 0 };
             let private = |some: &[Place]| {
                 some.iter().map(|place| Seen { private_key: private_key(*place), place: *place }).collect()
             };
@@ -273,7 +235,7 @@ mod tests {
             offset: nodes as u32 - 1,
         };
         let selected = select(&shared(nodes, 64), page, |_| Vec::new());
-        assert_eq!(selected.map(|selected| selected.len()), Ok(1));
+        assert_eq!(selected.map(|selected| selected.len()), Some(1));
     }
 
     #[test]
@@ -283,7 +245,6 @@ mod tests {
             n: 1,
             offset: nodes as u32 - 1,
         };
-        let error = select(&shared(nodes, 64), page, |_| Vec::new()).expect_err("too many searches");
-        assert_eq!((error.containers, error.offset), (64, page.offset));
+        assert_eq!(select(&shared(nodes, 64), page, |_| Vec::new()), None);
     }
 }

@@ -7,7 +7,7 @@ use super::node::{Fleet, Node};
 use super::order::{Order, Place};
 use super::promises::{Cell, ClientPromise, ClientPromises, Extras};
 use super::record::later;
-use super::select::{Adjusted, Seen, View};
+use super::select::{Seen, View};
 use super::speed::{FleetSpeed, Time};
 use super::{NodeId, PromisePolicy};
 use crate::client::Client;
@@ -158,67 +158,49 @@ impl State {
         orders.sort_by_key(Order::len);
         Some(View {
             orders,
-            adjusted: self.adjusted(asking),
+            undone: self.undone(asking),
             is_private: self.extras.has(asking.cell),
             removal_epoch: self.removal_epoch,
         })
     }
 
-    /// The open promise that the client's view ignores, with its node.
-    fn undone(&self, asking: Asking) -> Option<(ClientPromise, &Node)> {
+    /// The place of the node of the client's last promise, and the node as if the promise were not made.
+    fn undone(&self, asking: Asking) -> Option<(Place, Seen)> {
         let promise = self.clients.last_promise(asking.undoing_for?)?;
         let node = self.nodes.get(promise.node)?;
-        node.is_open(promise.last_sent).then_some((promise, node))
+        let actual = node.place.filter(|_| node.is_open(promise.last_sent))?;
+        let extra = node.extra(asking.cell, self.fleet.interval);
+        let (key, extra) = match promise.is_extra {
+            true => (actual.key, extra.saturating_sub(1)),
+            false => (node.reclassed(promise.old_key), extra),
+        };
+        let seen = Seen {
+            private_key: later(key, node.work.nanos_of(extra)),
+            place: Place { key, ..actual },
+        };
+        Some((actual, seen))
     }
 
-    fn adjusted(&self, asking: Asking) -> Option<Adjusted> {
-        let (promise, node) = self.undone(asking)?;
-        let actual = node.place?;
-        (!promise.is_extra).then_some(Adjusted {
-            actual,
-            seen: Place {
-                key: node.reclassed(promise.old_place.key),
-                ..actual
-            },
-        })
-    }
-
-    /// The nodes at these places of a view as a client sees them.
-    pub(super) fn seen(&self, places: &[Place], asking: Asking) -> Vec<Seen> {
-        let undone = self.undone(asking).filter(|(promise, _)| promise.is_extra);
-        let undone = undone.map(|(promise, node)| {
-            let extra = node.extra(asking.cell, self.fleet.interval).saturating_sub(1);
-            (promise.node.index(), node.work.nanos_of(extra))
-        });
-        let seen = |place: &Place| {
-            let nanos = match undone {
-                Some((slot, nanos)) if slot == place.node => nanos,
-                _ => self.extras.nanos(asking.cell, place.node),
-            };
-            Seen {
-                private_key: later(place.key, nanos),
-                place: *place,
-            }
+    /// The nodes at these places as the subnets of a cell see them.
+    pub(super) fn seen(&self, places: &[Place], cell: Cell) -> Vec<Seen> {
+        let seen = |place: &Place| Seen {
+            private_key: later(place.key, self.extras.nanos(cell, place.node)),
+            place: *place,
         };
         places.iter().map(seen).collect()
     }
 
     /// Whether the client still sees this node in this place.
-    pub(super) fn is_seen(&self, seen: Seen, asking: Asking) -> bool {
-        let node = self.nodes.key_at(seen.place.node).and_then(|key| self.nodes.get(key));
-        node.is_some_and(|node| node.place == Some(seen.place)) && self.seen(&[seen.place], asking) == [seen]
+    pub(super) fn is_seen(&self, seen: Seen, cell: Cell) -> bool {
+        let node = self.nodes.at(seen.place.node);
+        node.is_some_and(|(_, node)| node.place == Some(seen.place)) && self.seen(&[seen.place], cell) == [seen]
     }
 
     /// The nodes at the places of a view, without removed nodes. Another node may have the number of a removed one.
     pub(super) fn still_there(&self, selected: &[Seen], removal_epoch: u64) -> Vec<NodeId> {
-        let key = |seen: &Seen| {
-            let key = self.nodes.key_at(seen.place.node)?;
-            self.nodes
-                .get(key)
-                .is_some_and(|node| node.removal_epoch <= removal_epoch)
-                .then_some(key)
-        };
-        selected.iter().filter_map(key).collect()
+        let nodes = selected.iter().filter_map(|seen| self.nodes.at(seen.place.node));
+        let nodes = nodes.filter(|(_, node)| node.removal_epoch <= removal_epoch);
+        nodes.map(|(id, _)| id).collect()
     }
 
     /// Promises a node to a client whose subnet is counted in `cell`.
@@ -234,19 +216,19 @@ impl State {
         } else {
             self.promises_made += 1;
         }
-        if let Some(old_place) = self.update_key(id) {
+        if let Some(old_key) = self.update_key(id) {
             let promise = ClientPromise {
                 node: id,
                 last_sent,
-                old_place,
+                old_key,
                 is_extra,
             };
             self.clients.set(client, promise);
         }
     }
 
-    /// Moves a node to its current place, and returns the old one.
-    pub(super) fn update_key(&mut self, id: NodeId) -> Option<Place> {
+    /// Moves a node to its current place, and returns its old key.
+    pub(super) fn update_key(&mut self, id: NodeId) -> Option<u64> {
         let node = self.nodes.get_mut(id)?;
         let key = node.key(self.is_on);
         let place = node.place.as_mut()?;
@@ -255,7 +237,7 @@ impl State {
         for (run, _) in &node.runs {
             self.catalogue.move_node(*run, Some(old_place), *place);
         }
-        Some(old_place)
+        Some(old_place.key)
     }
 }
 

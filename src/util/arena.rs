@@ -72,10 +72,10 @@ impl<T> Arena<T> {
         (*known == key).then_some(value)
     }
 
-    /// The key of the value in this slot.
-    pub(crate) fn key_at(&self, index: u32) -> Option<Key> {
-        let (key, _) = self.slots.get(index as usize)?.as_ref()?;
-        Some(*key)
+    /// The value in this slot, and its key.
+    pub(crate) fn at(&self, index: u32) -> Option<(Key, &T)> {
+        let (key, value) = self.slots.get(index as usize)?.as_ref()?;
+        Some((*key, value))
     }
 
     /// The values in at most `most` slots from this one on; `None` after the last slot.
@@ -109,7 +109,7 @@ mod tests {
         let new = slots.insert("new");
         assert_eq!(old.index(), new.index());
         assert_eq!((slots.get(old), slots.get(new)), (None, Some(&"new")));
-        assert_eq!(slots.key_at(new.index()), Some(new));
+        assert_eq!(slots.at(new.index()), Some((new, &"new")));
         assert_eq!(Key::from_bits(new.to_bits()), new);
         assert_eq!((slots.len(), slots.iter().count()), (1, 1));
         let next = slots.insert("next");
