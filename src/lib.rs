@@ -109,9 +109,13 @@ const MAX_UPDATES: usize = 1;
 pub struct Router {
     serving: Option<Serving>,
     service: Arc<Service>,
-    addr: SocketAddr,
-    is_ready: Receiver<()>,
-    is_broken: Receiver<String>,
+    /// The bound address.
+    pub addr: SocketAddr,
+    /// Closes when every node has responded or failed.
+    pub ready: Receiver<()>,
+    /// Receives the name of a vital thread that has exited, which is a defect. The process must then exit, so that the
+    /// supervisor restarts it.
+    pub broken: Receiver<String>,
     /// The watchers of the list and of `SSL_CERT_FILE`.
     reread: Vec<Sender<()>>,
     fetcher: Fetcher,
@@ -138,7 +142,7 @@ impl Router {
         let metrics = Arc::new(Metrics::default());
         let registry = Arc::new(Registry::new(policy(&config), config.refresh_interval, now));
         let lists = Lists::new(&config);
-        let (alarm, is_broken) = threads::alarm();
+        let (alarm, broken) = threads::alarm();
         // `stop` is declared last and dropped first: if the start fails, the threads stop before the joins.
         let mut threads = Vec::new();
         let (stop, stopped) = bounded(0);
@@ -178,7 +182,7 @@ impl Router {
             fetcher: fetcher.clone(),
             models,
         };
-        let (thread, is_ready) = poller::start(poller, outputs, news, stopped.clone(), &alarm)?;
+        let (thread, ready) = poller::start(poller, outputs, news, stopped.clone(), &alarm)?;
         threads.push(thread);
 
         let outputs = lists::Outputs { updates, metrics };
@@ -203,23 +207,13 @@ impl Router {
             serving: Some(serving),
             service,
             addr,
-            is_ready,
-            is_broken,
+            ready,
+            broken,
             reread,
             fetcher,
             stop: Some(stop),
             _threads: threads,
         })
-    }
-
-    /// The bound address.
-    pub fn addr(&self) -> SocketAddr {
-        self.addr
-    }
-
-    /// Closes when every node has responded or failed.
-    pub fn ready(&self) -> &Receiver<()> {
-        &self.is_ready
     }
 
     /// Reloads the list of nodes now, changed or not.
@@ -228,12 +222,6 @@ impl Router {
         for watcher in &self.reread {
             let _ = watcher.try_send(());
         }
-    }
-
-    /// Receives the name of a vital thread that has exited, which is a defect. The process must then exit, so that the
-    /// supervisor restarts it.
-    pub fn broken(&self) -> &Receiver<String> {
-        &self.is_broken
     }
 
     /// Starts to serve clients. A second call does nothing.

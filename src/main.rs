@@ -117,9 +117,9 @@ fn serve(config: Config, caught: Caught, prints_port: bool) -> Result<(), Box<dy
     let delay = config.shutdown_delay;
     let mut router = Router::start(config).map_err(|error| format!("can't start: {error}"))?;
     if prints_port {
-        print(&format!("{}\n", router.addr().port()));
+        print(&format!("{}\n", router.addr.port()));
     }
-    let (mut ready, grace, broken) = (router.ready().clone(), after(STARTUP_GRACE), router.broken().clone());
+    let (mut ready, grace, broken) = (router.ready.clone(), after(STARTUP_GRACE), router.broken.clone());
     let (mut shutdown, mut end) = (signals.shutdown, never());
     loop {
         select! {

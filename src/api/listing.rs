@@ -9,11 +9,12 @@ use crate::response::{Listing, MAX_PAGE_BYTES};
 
 /// Lists the resources of the nodes that run all of `containers`; of these containers only, if there are any.
 pub(super) fn resources(registry: &Registry, containers: &[String], page: Page) -> Listing {
-    let mut pager = Pager::new(containers, page);
+    let mut pager = Pager::default();
     registry.visit_resources(containers, |node| {
-        pager.offer(node.public, node.entries.iter().map(|(id, known)| (id, &known.text)));
+        let entries = node.entries.iter().map(|(id, known)| (id, &known.text));
+        pager.offer(containers, page, node.public, entries);
     });
-    pager.into_listing()
+    pager.into_listing(page)
 }
 
 /// Lists the responses of nodes about a model in the same way. A node that is no longer available is omitted.
@@ -24,20 +25,19 @@ pub(super) fn support(
     page: Page,
 ) -> Listing {
     let by_addr: HashMap<&NodeAddr, &Entries> = answers.iter().map(|(addr, entries)| (addr, &**entries)).collect();
-    let mut pager = Pager::new(containers, page);
+    let mut pager = Pager::default();
     registry.visit_resources(containers, |node| {
         if let Some(entries) = by_addr.get(node.addr) {
-            pager.offer(node.public, entries.iter().map(|(id, text)| (id, text)));
+            pager.offer(containers, page, node.public, entries.iter().map(|(id, text)| (id, text)));
         }
     });
-    pager.into_listing()
+    pager.into_listing(page)
 }
 
 /// Collects the nodes of a page, and counts all nodes. A node is copied under the registry's lock and written without
 /// it.
-struct Pager<'a> {
-    containers: &'a [String],
-    page: Page,
+#[derive(Default)]
+struct Pager {
     nodes: Vec<(NodeAddr, Entries)>,
     /// Several nodes may have one address for clients: the first one represents it.
     seen: HashSet<NodeAddr>,
@@ -45,27 +45,21 @@ struct Pager<'a> {
     total: usize,
 }
 
-impl<'a> Pager<'a> {
-    fn new(containers: &'a [String], page: Page) -> Self {
-        Self {
-            containers,
-            page,
-            nodes: Vec::new(),
-            seen: HashSet::new(),
-            bytes: 0,
-            total: 0,
-        }
-    }
-
-    fn offer<'e>(&mut self, addr: &NodeAddr, entries: impl Iterator<Item = (&'e ContainerId, &'e Arc<str>)>) {
-        let containers = self.containers;
+impl Pager {
+    fn offer<'e>(
+        &mut self,
+        containers: &[String],
+        page: Page,
+        addr: &NodeAddr,
+        entries: impl Iterator<Item = (&'e ContainerId, &'e Arc<str>)>,
+    ) {
         let is_wanted = |id: &ContainerId| containers.is_empty() || containers.iter().any(|other| other == id.as_str());
         let mut entries = entries.filter(|(id, _)| is_wanted(id)).peekable();
         if entries.peek().is_none() || !self.seen.insert(addr.clone()) {
             return;
         }
-        let has_room = self.nodes.len() < self.page.n as usize && self.bytes < MAX_PAGE_BYTES;
-        if self.total >= self.page.offset as usize && has_room {
+        let has_room = self.nodes.len() < page.n as usize && self.bytes < MAX_PAGE_BYTES;
+        if self.total >= page.offset as usize && has_room {
             let wanted: Entries = entries.map(|(id, text)| (id.clone(), text.clone())).collect();
             self.bytes += wanted.iter().map(|(_, text)| text.len()).sum::<usize>();
             self.nodes.push((addr.clone(), wanted));
@@ -73,8 +67,8 @@ impl<'a> Pager<'a> {
         self.total += 1;
     }
 
-    fn into_listing(self) -> Listing {
-        let page = Page { offset: 0, ..self.page };
+    fn into_listing(self, page: Page) -> Listing {
+        let page = Page { offset: 0, ..page };
         let listing = Listing::new(*b"{}", self.nodes.iter(), page, write_node);
         Listing {
             total: self.total,

@@ -69,12 +69,6 @@ impl fmt::Display for QueryError {
     }
 }
 
-impl From<TooDeep> for QueryError {
-    fn from(error: TooDeep) -> Self {
-        Self::TooDeep(error)
-    }
-}
-
 /// Parses the query of `/api/v1/ips`.
 pub(super) fn ips(query: &str) -> Result<Query, QueryError> {
     let params = Params::parse(query)?;
@@ -186,10 +180,10 @@ fn number(value: &str) -> Result<u32, &'static str> {
 
 fn model_id(value: &str) -> Result<String, &'static str> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || MODEL_ID_MARKS.contains(&byte);
-    match value.len() <= MAX_MODEL_ID_BYTES && value.bytes().all(is_plain) {
-        true => Ok(value.to_owned()),
-        false => Err("1 to 256 bytes of A-Za-z0-9._-/:,@=+~"),
-    }
+    let is_valid = value.len() <= MAX_MODEL_ID_BYTES && value.bytes().all(is_plain);
+    is_valid
+        .then(|| value.to_owned())
+        .ok_or("1 to 256 bytes of A-Za-z0-9._-/:,@=+~")
 }
 
 fn state(value: &str) -> Result<NodeState, &'static str> {
@@ -198,10 +192,8 @@ fn state(value: &str) -> Result<NodeState, &'static str> {
 }
 
 fn filter(value: &str) -> Result<String, &'static str> {
-    match value.len() <= MAX_FILTER_BYTES {
-        true => Ok(value.to_owned()),
-        false => Err("at most 256 bytes"),
-    }
+    let is_short = value.len() <= MAX_FILTER_BYTES;
+    is_short.then(|| value.to_owned()).ok_or("at most 256 bytes")
 }
 
 fn switch(value: &str) -> Result<bool, &'static str> {
