@@ -1,7 +1,7 @@
 //! Applies the rate limit: one token bucket per client and rate-limited endpoint.
 
 use std::num::NonZeroU32;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use ipnet::IpNet;
@@ -19,10 +19,11 @@ pub(super) struct Limits {
     limiters: Vec<(Endpoint, Mutex<Limiter>)>,
     exempt: Vec<IpNet>,
     trusted_proxies: Vec<IpNet>,
+    metrics: Arc<Metrics>,
 }
 
 impl Limits {
-    pub(super) fn new(config: &Config, now: Instant) -> Self {
+    pub(super) fn new(config: &Config, metrics: Arc<Metrics>, now: Instant) -> Self {
         let per_minute = NonZeroU32::new(config.requests_per_minute);
         let resources = config.resources_interval.map(|_| Endpoint::Resources);
         let endpoints = [Some(Endpoint::Ips), Some(Endpoint::Containers), resources].into_iter();
@@ -31,17 +32,12 @@ impl Limits {
             limiters: limiters.flatten().collect(),
             exempt: config.ratelimit_exempt.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
+            metrics,
         }
     }
 
     /// Takes a token for a new request; returns `None` if the client has no limit. A deferred request has paid already.
-    pub(super) fn decide(
-        &self,
-        endpoint: Endpoint,
-        context: &Context,
-        metrics: &Metrics,
-        now: Instant,
-    ) -> Option<Decision> {
+    pub(super) fn decide(&self, endpoint: Endpoint, context: &Context, now: Instant) -> Option<Decision> {
         let (_, limiter) = self.limiters.iter().find(|(limited, _)| *limited == endpoint)?;
         if self.exempts(context) {
             return None;
@@ -55,7 +51,7 @@ impl Limits {
             true => Verdict::Granted,
             false => Verdict::Refused,
         };
-        metrics.limiter[endpoint][verdict].add(1);
+        self.metrics.limiter[endpoint][verdict].add(1);
         Some(decision)
     }
 

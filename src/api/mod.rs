@@ -44,7 +44,7 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn new(config: &Config, reporter: Reporter, models: Option<Arc<Models>>, now: Instant) -> Self {
         Self {
-            limits: Limits::new(config, now),
+            limits: Limits::new(config, Arc::clone(&reporter.metrics), now),
             readers: Readers::new(config),
             reporter,
             models,
@@ -74,7 +74,7 @@ impl Service {
     }
 
     fn respond(&self, endpoint: Endpoint, query: &str, context: &Context, purpose: Purpose, now: Instant) -> Response {
-        let decision = self.limits.decide(endpoint, context, &self.reporter.metrics, now);
+        let decision = self.limits.decide(endpoint, context, now);
         let next_in = decision.map_or(Duration::ZERO, |decision| decision.next_in);
         let response = match endpoint {
             _ if decision.is_some_and(|decision| !decision.is_granted) => Ok(too_many("Too many requests", next_in)),

@@ -188,7 +188,7 @@ impl CheckReport {
         let lists = self.lists.iter();
         let lists = lists.map(|list| table::list_note(&list.name, list.nodes, list.problem.as_deref()));
         let notes: Vec<String> = lists.chain(self.conflicts.iter().map(Conflict::to_string)).collect();
-        let table = || table::to_text(&notes, &self.nodes, available, nodes);
+        let table = table::to_text(&notes, &self.nodes, available, nodes);
         Printout::new(format, self, table, available)
     }
 }

@@ -27,7 +27,7 @@ pub fn request(config: &Config, format: Format) -> Result<Printout, RequestError
         }
         report.nodes.extend(more);
     }
-    let table = || table(&report, &config.weights);
+    let table = table(&report, &config.weights);
     Ok(Printout::new(format, &report, table, report.totals.available))
 }
 

@@ -43,15 +43,13 @@ pub struct Printout {
 }
 
 impl Printout {
-    pub(super) fn new(
-        format: Format,
-        report: &impl Serialize,
-        table: impl FnOnce() -> String,
-        available: usize,
-    ) -> Self {
-        let json = || serde_json::to_string_pretty(report).map_or_else(|error| error.to_string(), |json| json + "\n");
+    pub(super) fn new(format: Format, report: &impl Serialize, table: String, available: usize) -> Self {
+        let json = serde_json::to_string_pretty(report).map(|json| json + "\n");
         Self {
-            text: if format == Format::Json { json() } else { table() },
+            text: match format {
+                Format::Table => table,
+                Format::Json => json.unwrap_or_else(|error| error.to_string()),
+            },
             any_available: available > 0,
         }
     }

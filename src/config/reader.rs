@@ -142,8 +142,7 @@ fn message(setting: &Setting, value: &OsStr, invalid: Invalid) -> String {
 
 /// Whether the value is in quotes, which a shell would have removed.
 fn is_quoted(text: &str) -> bool {
-    let inner = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
-    inner('"').or_else(|| inner('\'')).is_some()
+    matches!(text.as_bytes(), [b'"', .., b'"'] | [b'\'', .., b'\''])
 }
 
 /// Whether the value is treated as unset.

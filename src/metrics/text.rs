@@ -32,11 +32,8 @@ impl Metrics {
 
     fn put_poller_and_lists(&self, to: &mut Text) {
         to.by("infernet_router_probes_total", "outcome", &self.probes);
-        to.histogram(
-            "infernet_router_probe_duration_seconds",
-            &PROBE_BOUNDS,
-            &self.probe_time,
-        );
+        let took = &self.probe_time;
+        to.histogram("infernet_router_probe_duration_seconds", &PROBE_BOUNDS, took);
         to.one("infernet_router_probe_pool_too_small", self.pool_too_small.get());
         let resources = &self.resources_requests;
         to.by("infernet_router_resources_requests_total", "outcome", resources);
