@@ -28,7 +28,8 @@ pub(super) fn support(
     let mut pager = Pager::default();
     registry.visit_resources(containers, |node| {
         if let Some(entries) = by_addr.get(node.addr) {
-            pager.offer(containers, page, node.public, entries.iter().map(|(id, text)| (id, text)));
+            let entries = entries.iter().map(|(id, text)| (id, text));
+            pager.offer(containers, page, node.public, entries);
         }
     });
     pager.into_listing(page)
