@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
 use serde_json::json;
+use ureq::http::StatusCode;
 
 use crate::registry::Page;
 use crate::util::calendar;
@@ -104,8 +105,9 @@ impl Response {
     /// The response as it goes over the wire, with further header lines.
     pub(crate) fn to_bytes(&self, body: Body, persistence: Persistence, lines: &str, now: SystemTime) -> Vec<u8> {
         let mut head = String::with_capacity(320);
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         // Writing to a String cannot fail.
-        let _ = write!(head, "HTTP/1.1 {} {}\r\n", self.status, phrase(self.status));
+        let _ = write!(head, "HTTP/1.1 {status}\r\n");
         // httpdate panics at a time that the format cannot express. Such a clock is not reliable (RFC 9110, section
         // 6.6.1).
         if calendar::is_sane(now) {
@@ -179,25 +181,6 @@ impl Listing {
 
     pub(crate) fn into_response(self) -> Response {
         Response::json(self.body).with("X-Total-Count", self.total.to_string())
-    }
-}
-
-fn phrase(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        204 => "No Content",
-        400 => "Bad Request",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        413 => "Content Too Large",
-        414 => "URI Too Long",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        505 => "HTTP Version Not Supported",
-        _ => "Internal Server Error",
     }
 }
 

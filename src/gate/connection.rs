@@ -111,7 +111,7 @@ impl Connection {
 
     /// How long the connection must be in its stage before it can be evicted for a client with as many connections.
     /// `None` while its request is with the workers.
-    pub(super) fn gives_way_after(&self) -> Option<Duration> {
+    pub(super) fn evictable_after(&self) -> Option<Duration> {
         match self.stage {
             Stage::Lingering(_) | Stage::Closing if self.may_hold_unread() => Some(MIN_WRITE),
             Stage::Reading | Stage::Lingering(_) | Stage::Closing => Some(MIN_WAIT),

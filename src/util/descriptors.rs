@@ -30,11 +30,7 @@ pub(crate) fn fit_limits(connections: usize, probes: usize) -> Room {
         current: Some(raised),
         maximum,
     };
-    let available = if setrlimit(Resource::Nofile, limit).is_ok() {
-        raised
-    } else {
-        current
-    };
+    let available = setrlimit(Resource::Nofile, limit).map_or(current, |()| raised);
     let room = fit(connections, probes, available);
     if (room.connections, room.probes) != (connections, probes) {
         log::warn!(

@@ -23,10 +23,8 @@ pub(crate) const ONE_A_MINUTE: LogRate = LogRate {
 #[derive(Clone, Debug)]
 pub(crate) struct LogThrottle {
     rate: LogRate,
-    /// Lines that may be written now.
-    free: u32,
-    /// Until when refills have been counted; `None` before the first line.
-    refilled: Option<Instant>,
+    /// When the whole burst is free again; `None` before the first line.
+    full_at: Option<Instant>,
     suppressed: u64,
 }
 
@@ -48,44 +46,33 @@ impl LogThrottle {
     pub(crate) fn new(rate: LogRate) -> Self {
         Self {
             rate,
-            free: rate.burst,
-            refilled: None,
+            full_at: None,
             suppressed: 0,
         }
     }
 
     /// Returns the suppressed count if a line may be written now. Otherwise counts the line.
     pub(crate) fn admit(&mut self, now: Instant) -> Option<Suppressed> {
-        self.refill(now);
-        if self.free == 0 {
+        if !self.take(now) {
             self.suppressed += 1;
             return None;
         }
-        self.free -= 1;
         Some(Suppressed(std::mem::take(&mut self.suppressed)))
     }
 
     /// Returns the suppressed count if a line about it may be written now: no other line may follow.
     pub(crate) fn overdue(&mut self, now: Instant) -> Option<u64> {
-        self.refill(now);
-        if self.suppressed == 0 || self.free == 0 {
-            return None;
-        }
-        self.free -= 1;
-        Some(std::mem::take(&mut self.suppressed))
+        (self.suppressed > 0 && self.take(now)).then(|| std::mem::take(&mut self.suppressed))
     }
 
-    fn refill(&mut self, now: Instant) {
-        let since = *self.refilled.get_or_insert(now);
-        let back = now.saturating_duration_since(since).as_nanos() / self.rate.refill.as_nanos().max(1);
-        let back = u32::try_from(back).unwrap_or(u32::MAX);
-        self.free = self.free.saturating_add(back).min(self.rate.burst);
-        let refilled = match self.free == self.rate.burst {
-            // A full bucket waits for no refill.
-            true => now,
-            false => since + self.rate.refill * back,
-        };
-        self.refilled = Some(refilled);
+    /// Takes the right to write one line, if there is one.
+    fn take(&mut self, now: Instant) -> bool {
+        let full_at = self.full_at.map_or(now, |full_at| full_at.max(now));
+        let is_free = full_at.duration_since(now) <= self.rate.refill * (self.rate.burst - 1);
+        if is_free {
+            self.full_at = Some(full_at + self.rate.refill);
+        }
+        is_free
     }
 }
 

@@ -36,37 +36,28 @@ impl Clients {
     /// Evicts the connection that has waited longest for its request or its reader, of the client with the most
     /// connections. A connection that waits for a worker gets 503, and is evicted only if no other qualifies. A client
     /// with more connections than the new one's client evicts none.
-    pub(super) fn make_room(&mut self, newcomer: Holder, now: Instant) -> bool {
-        let holds = self.held_by(newcomer);
-        let gives_way = |socket: &Socket| {
-            let theirs = self.held_by(socket.holder);
-            let is_long = |least| now.saturating_duration_since(socket.connection.since()) >= least;
-            let least = socket
-                .connection
-                .gives_way_after()
-                .filter(|_| socket.holder != Holder::Nobody);
-            least.is_some_and(|least| theirs > holds + 1 || (theirs >= holds && is_long(least)))
+    pub(super) fn make_room(&mut self, new: Holder, now: Instant) -> bool {
+        let held_by_new = self.held_by(new);
+        let is_evictable = |Socket { holder, connection, .. }: &Socket| {
+            let (held, age) = (self.held_by(*holder), now.saturating_duration_since(connection.since()));
+            let is_old = connection.evictable_after().map(|least| age >= least);
+            let is_old = is_old.filter(|_| *holder != Holder::Nobody);
+            is_old.is_some_and(|is_old| held > held_by_new + 1 || (held >= held_by_new && is_old))
         };
         let candidates = self.sockets.iter_from(self.next_candidate).take(MAX_CANDIDATES);
-        let victim = candidates
-            .filter(|(_, socket)| gives_way(socket))
-            .max_by_key(|(_, socket)| {
-                let connection = &socket.connection;
-                let holds = self.held_by(socket.holder);
-                (holds, !connection.is_waiting(), Reverse(connection.since()))
-            })
-            .map(|(key, _)| key);
+        let candidates = candidates.filter(|(_, socket)| is_evictable(socket));
+        let victim = candidates.max_by_key(|(_, Socket { holder, connection, .. })| {
+            let is_waiting = connection.is_waiting();
+            (self.held_by(*holder), !is_waiting, Reverse(connection.since()))
+        });
+        let victim = victim.map(|(key, socket)| (key, socket.connection.is_waiting()));
         self.next_candidate = (self.next_candidate + MAX_CANDIDATES) % self.settings.max_connections;
-        let Some(victim) = victim else {
+        let Some((key, is_waiting)) = victim else {
             return false;
         };
-        if self
-            .sockets
-            .get(victim)
-            .is_some_and(|socket| socket.connection.is_waiting())
-        {
-            self.pump(victim, Event::Rejected(Refusal::Busy), now);
+        if is_waiting {
+            self.pump(key, Event::Rejected(Refusal::Busy), now);
         }
-        self.close(victim, Some(Refused::MadeRoom))
+        self.close(key, Some(Refused::MadeRoom))
     }
 }
