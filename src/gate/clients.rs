@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::connection::{Action, Connection, Event};
-use super::in_flight::InFlight;
+use super::exchange::InFlight;
 use super::refusal::Refusal;
 use super::{SEND_BUFFER_BYTES, Settings};
 use crate::client::Client;

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
 
-use super::exchange::Context;
+use super::exchange::{Context, InFlight};
 use super::head::{self, Request, Scanner, without_empty_lines};
-use super::in_flight::InFlight;
 use super::refusal::{MAX_HEAD_BYTES, Refusal};
 use super::worker_pool::RESPONSE_TIMEOUT;
 use super::{Settings, cors};
@@ -209,7 +208,7 @@ impl Connection {
             (Event::Ended { .. }, Stage::Reading | Stage::Lingering(_) | Stage::Closing) => Action::Close(None),
             (Event::Dispatched, Stage::Waiting(_)) => self.forward(now),
             (Event::Responded(number, response), Stage::Inside(in_flight)) if in_flight.number == number => {
-                let is_last = in_flight.is_last();
+                let is_last = in_flight.context.persistence == Persistence::Close;
                 self.write(response, is_last, now)
             }
             (Event::Deferred { number, may_wait }, Stage::Inside(in_flight)) if in_flight.number == number => {

@@ -5,6 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -23,6 +24,25 @@ pub(crate) struct Context {
     pub(crate) persistence: Persistence,
     /// Header lines for the response, each with its end.
     pub(crate) cors: String,
+}
+
+/// A request between its header section and its response.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    /// Method and target, such as `GET /health`.
+    pub(super) line: String,
+    pub(super) context: Context,
+    /// Counts the requests of the connection.
+    pub(super) number: u32,
+    /// When its header section was complete.
+    pub(super) begun: Instant,
+}
+
+impl InFlight {
+    /// Whether the response has no body.
+    pub(super) fn is_head(&self) -> bool {
+        self.line.starts_with("HEAD ")
+    }
 }
 
 /// What a worker made of a request.

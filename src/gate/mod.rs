@@ -18,7 +18,6 @@ mod event_loop;
 mod exchange;
 mod forwarded;
 mod head;
-mod in_flight;
 mod refusal;
 mod worker_pool;
 

@@ -10,8 +10,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 
-use super::exchange::{Exchange, MAX_IN_FLIGHT, Outcome};
-use super::in_flight::InFlight;
+use super::exchange::{Exchange, InFlight, MAX_IN_FLIGHT, Outcome};
 use crate::util::arena::Key;
 use crate::util::threads::Joined;
 
