@@ -170,7 +170,7 @@ impl Router {
         let addr = gate.addr();
         let serving = gate.prepare(settings, spawn, Arc::clone(&metrics), &alarm)?;
 
-        let (updates, news) = bounded(MAX_UPDATES);
+        let (updates, received) = bounded(MAX_UPDATES);
 
         let poller = Config {
             max_probes: room.probes,
@@ -182,7 +182,7 @@ impl Router {
             fetcher: fetcher.clone(),
             models,
         };
-        let (thread, ready) = poller::start(poller, outputs, news, stopped.clone(), &alarm)?;
+        let (thread, ready) = poller::start(poller, outputs, received, stopped.clone(), &alarm)?;
         threads.push(thread);
 
         let outputs = lists::Outputs { updates, metrics };

@@ -54,16 +54,16 @@ impl Pager {
         addr: &NodeAddr,
         entries: impl Iterator<Item = (&'e ContainerId, &'e Arc<str>)>,
     ) {
-        let is_wanted = |id: &ContainerId| containers.is_empty() || containers.iter().any(|other| other == id.as_str());
-        let mut entries = entries.filter(|(id, _)| is_wanted(id)).peekable();
+        let is_shown = |id: &ContainerId| containers.is_empty() || containers.iter().any(|other| other == id.as_str());
+        let mut entries = entries.filter(|(id, _)| is_shown(id)).peekable();
         if entries.peek().is_none() || !self.seen.insert(addr.clone()) {
             return;
         }
         let has_room = self.nodes.len() < page.n as usize && self.bytes < MAX_PAGE_BYTES;
         if self.total >= page.offset as usize && has_room {
-            let wanted: Entries = entries.map(|(id, text)| (id.clone(), text.clone())).collect();
-            self.bytes += wanted.iter().map(|(_, text)| text.len()).sum::<usize>();
-            self.nodes.push((addr.clone(), wanted));
+            let shown: Entries = entries.map(|(id, text)| (id.clone(), text.clone())).collect();
+            self.bytes += shown.iter().map(|(_, text)| text.len()).sum::<usize>();
+            self.nodes.push((addr.clone(), shown));
         }
         self.total += 1;
     }
