@@ -71,15 +71,3 @@ impl NodeState {
         !matches!(self, Self::New | Self::Up)
     }
 }
-
-impl From<Health> for NodeState {
-    fn from(health: Health) -> Self {
-        match health {
-            Health::New => Self::New,
-            Health::Up => Self::Up,
-            Health::Suspect => Self::Suspect,
-            Health::Doubted => Self::Doubted,
-            Health::Down => Self::Down,
-        }
-    }
-}

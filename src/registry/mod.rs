@@ -84,9 +84,8 @@ const MAX_COUNTED_PENDING: u64 = 1_000_000;
 /// Sums over all nodes, computed when they are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    nodes: [[usize; NodeState::ALL.len()]; 2],
-    /// Draining nodes, a part of `nodes`.
-    draining: [[usize; NodeState::ALL.len()]; 2],
+    /// By list and state: all nodes, and the draining ones of them.
+    nodes: [[(usize, usize); NodeState::ALL.len()]; 2],
     /// Available nodes.
     pub available: usize,
     /// Pending jobs that available nodes report.
@@ -102,9 +101,9 @@ pub struct Totals {
 impl Totals {
     /// Counts a node.
     pub(crate) fn count(&mut self, record: &NodeRecord) {
-        let (source, state) = (record.rank.source() as usize, record.state() as usize);
-        self.nodes[source][state] += 1;
-        self.draining[source][state] += usize::from(record.attributes.is_draining);
+        let (all, draining) = &mut self.nodes[record.rank.source() as usize][record.state() as usize];
+        *all += 1;
+        *draining += usize::from(record.attributes.is_draining);
         if record.is_available() {
             self.available += 1;
             let pending = record.pending.as_ref().map_or(0, PendingByType::total);
@@ -118,17 +117,17 @@ impl Totals {
 
     /// Nodes of a list in a state.
     pub fn nodes(&self, source: Source, state: NodeState) -> usize {
-        self.nodes[source as usize][state as usize]
+        self.nodes[source as usize][state as usize].0
     }
 
     /// Draining nodes of a list in a state.
     pub fn draining(&self, source: Source, state: NodeState) -> usize {
-        self.draining[source as usize][state as usize]
+        self.nodes[source as usize][state as usize].1
     }
 
     /// All nodes in a state.
     pub fn in_state(&self, state: NodeState) -> usize {
-        self.nodes.iter().map(|of_source| of_source[state as usize]).sum()
+        self.nodes.iter().map(|of_source| of_source[state as usize].0).sum()
     }
 }
 
@@ -148,7 +147,6 @@ pub struct Standing {
 /// All nodes and what is known of them.
 #[derive(Debug)]
 pub struct Registry {
-    policy: PromisePolicy,
     began: Instant,
     /// Makes the cell of a subnet and the order of equal nodes unpredictable.
     keys: RandomState,
@@ -160,7 +158,6 @@ impl Registry {
     /// job is assumed to take as long.
     pub fn new(policy: PromisePolicy, interval: Duration, now: Instant) -> Self {
         Self {
-            policy,
             began: now,
             keys: RandomState::new(),
             state: Mutex::new(State::new(policy, interval)),
@@ -318,7 +315,7 @@ impl Registry {
         purpose: Purpose,
         now: Instant,
     ) -> Result<Vec<NodeAddr>, TooDeep> {
-        let promises = purpose == Purpose::Route && page.offset == 0 && self.policy != PromisePolicy::Off;
+        let promises = purpose == Purpose::Route && page.offset == 0;
         let asking = Asking {
             cell: Cell::of(self.keys.hash_one(Subnet::from(client))),
             undoing_for: (page.offset > 0).then_some(client),

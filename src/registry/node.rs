@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::PromisePolicy;
 use super::catalogue::{Index, Run};
 use super::order::Place;
 use super::promises::{Cell, Promises};
@@ -13,10 +14,7 @@ use super::state::Withdrawn;
 /// What the registry knows of the whole fleet, and its settings.
 #[derive(Debug)]
 pub(super) struct Fleet {
-    /// Weighted pending jobs that one promise is charged as; at least 1.
-    pub(super) weight: u32,
-    /// `MAX_SPEEDUP`.
-    pub(super) max_speedup: Option<f64>,
+    pub(super) policy: PromisePolicy,
     pub(super) interval: Duration,
     pub(super) speed: FleetSpeed,
 }
@@ -84,26 +82,17 @@ impl Node {
         self.promises.as_ref().map_or(0, |promises| promises.extra(cell, cap))
     }
 
-    /// The time that the promises of one cell above its cap take.
-    pub(super) fn extra_nanos(&self, cell: Cell, interval: Duration) -> u64 {
-        self.work.nanos_of(self.extra(cell, interval))
-    }
-
-    pub(super) fn key(&self, is_on: bool) -> u64 {
-        self.in_class(match is_on {
-            true => self.work.next_done().0,
-            false => self.pending,
+    /// What determines the position of the node in its class.
+    pub(super) fn key(&self, policy: PromisePolicy) -> u64 {
+        self.in_class(match policy {
+            PromisePolicy::On { .. } => self.work.next_done().0,
+            PromisePolicy::Off => self.pending,
         })
     }
 
     /// The key in the class of the node.
-    fn in_class(&self, key: u64) -> u64 {
+    pub(super) fn in_class(&self, key: u64) -> u64 {
         self.record.class() | key.min(MAX_KEY)
-    }
-
-    /// Moves the key of another moment to the current class of the node.
-    pub(super) fn reclassed(&self, key: u64) -> u64 {
-        self.in_class(key & MAX_KEY)
     }
 
     /// Whether a promise that was made after this probe was sent may not be in a count yet.
@@ -111,28 +100,33 @@ impl Node {
         last_sent.wrapping_sub(self.last_reported) as i32 >= 0
     }
 
-    /// Adds a promise. Returns whether it is above the cap of its cell.
-    pub(super) fn promise(&mut self, cell: Cell, interval: Duration, now: Time) -> bool {
+    /// Adds a promise. If it is above the cap of its cell, returns the nanoseconds that all such promises take.
+    pub(super) fn promise(&mut self, cell: Cell, interval: Duration, now: Time) -> Option<u64> {
         let last_sent = self.last_sent;
         let promises = self.promises.get_or_insert_with(|| Box::new(Promises::new(last_sent)));
         promises.add(cell, last_sent);
-        let is_extra = self.extra(cell, interval) > 0;
-        if !is_extra {
-            self.work.promise(now);
+        match self.extra(cell, interval) {
+            0 => {
+                self.work.promise(now);
+                None
+            }
+            extra => Some(self.work.nanos_of(extra)),
         }
-        is_extra
     }
 
     /// Applies the report of a probe, with `pending` weighted jobs.
     pub(super) fn apply(&mut self, probe: u32, pending: u64, fleet: &Fleet, now: Time) {
         self.last_reported = probe;
         self.pending = pending;
+        let PromisePolicy::On { weight, max_speedup } = fleet.policy else {
+            return;
+        };
         let promises = self.promises.as_mut();
         let count = Count {
-            pending: pending as f64 / f64::from(fleet.weight),
+            pending: pending as f64 / f64::from(weight.max(1)),
             promised: promises.map_or(0, |promises| promises.end_before(probe)),
         };
-        let bounds = fleet.speed.bounds(self.record.rank.is_listed(), fleet.max_speedup);
+        let bounds = fleet.speed.bounds(self.record.rank.is_listed(), max_speedup);
         self.work.learn(count, bounds, &fleet.speed);
         let after = self.promised(fleet.interval);
         if after == 0 {

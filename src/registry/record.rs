@@ -82,13 +82,15 @@ impl NodeRecord {
 
     /// The state to show. `limited` follows from the time since which the node has returned only 429.
     pub fn state(&self) -> NodeState {
-        let is_limited = match (self.limited_at, self.probed) {
-            (Some(limited_at), Some((probed, _))) => probed >= limited_at,
-            _ => false,
-        };
-        match is_limited && self.health != Health::Doubted {
-            true => NodeState::Limited,
-            false => self.health.into(),
+        let limited = self.limited_at.zip(self.probed);
+        let is_limited = limited.is_some_and(|(limited_at, (probed, _))| probed >= limited_at);
+        match self.health {
+            Health::Doubted => NodeState::Doubted,
+            _ if is_limited => NodeState::Limited,
+            Health::New => NodeState::New,
+            Health::Up => NodeState::Up,
+            Health::Suspect => NodeState::Suspect,
+            Health::Down => NodeState::Down,
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::order::Order;
 use super::speed::Time;
 use super::state::State;
-use super::{NodeId, NodeRecord, Registry, Standing};
+use super::{NodeId, NodeRecord, PromisePolicy, Registry, Standing};
 use crate::node::ContainerId;
 
 /// All that a report shows of one node.
@@ -50,11 +50,12 @@ impl Registry {
 impl State {
     pub(super) fn standing(&self, id: NodeId, now: Time) -> Option<Standing> {
         let node = self.nodes.get(id)?;
+        let is_on = self.fleet.policy != PromisePolicy::Off;
         Some(Standing {
             promises: node.promised(self.fleet.interval),
-            speed: self.is_on.then(|| node.work.speed()),
+            speed: is_on.then(|| node.work.speed()),
             is_learned: node.work.record().is_some(),
-            finish: self.is_on.then(|| node.work.finish().since(now)),
+            finish: is_on.then(|| node.work.finish().since(now)),
         })
     }
 

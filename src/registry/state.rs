@@ -6,7 +6,7 @@ use super::catalogue::{Catalogue, Index};
 use super::node::{Fleet, Node};
 use super::order::{Order, Place};
 use super::promises::{Cell, ClientPromise, ClientPromises, Extras};
-use super::record::later;
+use super::record::{MAX_KEY, later};
 use super::select::{Seen, View};
 use super::speed::{FleetSpeed, Time};
 use super::{NodeId, PromisePolicy};
@@ -16,7 +16,6 @@ use crate::util::arena::Arena;
 
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) is_on: bool,
     pub(super) fleet: Fleet,
     pub(super) nodes: Arena<Node>,
     /// Number of removed nodes. A view older than the last removal may name a removed node.
@@ -51,15 +50,9 @@ pub struct Withdrawn {
 
 impl State {
     pub(super) fn new(policy: PromisePolicy, interval: Duration) -> Self {
-        let (is_on, weight, max_speedup) = match policy {
-            PromisePolicy::On { weight, max_speedup } => (true, weight.max(1), max_speedup),
-            PromisePolicy::Off => (false, 1, None),
-        };
         Self {
-            is_on,
             fleet: Fleet {
-                weight,
-                max_speedup,
+                policy,
                 interval,
                 speed: FleetSpeed::new(interval),
             },
@@ -100,7 +93,7 @@ impl State {
             return 0;
         }
         let place = Place {
-            key: node.key(self.is_on),
+            key: node.key(self.fleet.policy),
             tie,
             node: id.index(),
         };
@@ -172,7 +165,7 @@ impl State {
         let extra = node.extra(asking.cell, self.fleet.interval);
         let (key, extra) = match promise.is_extra {
             true => (actual.key, extra.saturating_sub(1)),
-            false => (node.reclassed(promise.old_key), extra),
+            false => (node.in_class(promise.old_key & MAX_KEY), extra),
         };
         let seen = Seen {
             private_key: later(key, node.work.nanos_of(extra)),
@@ -203,18 +196,17 @@ impl State {
         nodes.map(|(id, _)| id).collect()
     }
 
-    /// Promises a node to a client whose subnet is counted in `cell`.
+    /// Promises a node to a client whose subnet is counted in `cell`, unless promises are off.
     pub(super) fn promise(&mut self, id: NodeId, client: Client, cell: Cell, now: Time) {
-        let interval = self.fleet.interval;
-        let Some(node) = self.nodes.get_mut(id) else {
+        let node = self.nodes.get_mut(id);
+        let Some(node) = node.filter(|_| self.fleet.policy != PromisePolicy::Off) else {
             return;
         };
-        let is_extra = node.promise(cell, interval, now);
-        let last_sent = node.last_sent;
-        if is_extra {
-            self.extras.set(cell, id.index(), node.extra_nanos(cell, interval));
-        } else {
-            self.promises_made += 1;
+        let extra = node.promise(cell, self.fleet.interval, now);
+        let (last_sent, is_extra) = (node.last_sent, extra.is_some());
+        match extra {
+            Some(nanos) => self.extras.set(cell, id.index(), nanos),
+            None => self.promises_made += 1,
         }
         if let Some(old_key) = self.update_key(id) {
             let promise = ClientPromise {
@@ -230,7 +222,7 @@ impl State {
     /// Moves a node to its current place, and returns its old key.
     pub(super) fn update_key(&mut self, id: NodeId) -> Option<u64> {
         let node = self.nodes.get_mut(id)?;
-        let key = node.key(self.is_on);
+        let key = node.key(self.fleet.policy);
         let place = node.place.as_mut()?;
         let old_place = *place;
         place.key = key;
@@ -254,6 +246,6 @@ impl State {
 
     /// The key of the node's place, computed again.
     pub(super) fn key(&self, id: NodeId) -> Option<u64> {
-        Some(self.nodes.get(id)?.key(self.is_on))
+        Some(self.nodes.get(id)?.key(self.fleet.policy))
     }
 }
