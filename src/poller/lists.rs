@@ -5,7 +5,7 @@ use std::time::Instant;
 use ::log::Level;
 
 use super::Poller;
-use super::log::{Keys, Subject};
+use super::log::Subject;
 use crate::lists::{self, Update};
 use crate::node::{Attributes, NodeAddr, Rank};
 use crate::registry::{Health, NodeId};
@@ -77,9 +77,9 @@ impl Poller {
             .iter_mut()
             .for_each(|resources| resources.queue.remove(id));
         if let Some(node) = node {
-            self.mass_failures[node.rank.source() as usize].removed(id);
+            self.mass_failures[node.source as usize].removed(id);
             let event = "node removed: no longer listed";
-            self.node_lines.log(Level::Info, event, &node, Keys::default(), now);
+            self.node_lines.log(Level::Info, event, &node, &[], now);
         }
     }
 

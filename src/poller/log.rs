@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use log::Level;
-use log::kv::Value;
+use log::kv::{ToValue, Value};
+use log::{Level, Record};
 
 use crate::metrics::Label;
-use crate::node::{NodeAddr, Rank, Source};
+use crate::node::{NodeAddr, Source};
 use crate::registry::NodeRecord;
 use crate::util::log_throttle::{LogRate, LogThrottle};
 
@@ -22,34 +22,14 @@ const TARGET: &str = "infernet_router::poller";
 #[derive(Clone, Debug)]
 pub(super) struct Subject {
     pub(super) addr: NodeAddr,
-    pub(super) rank: Rank,
+    pub(super) source: Source,
 }
 
 impl Subject {
     pub(super) fn of(record: &NodeRecord) -> Self {
         Self {
             addr: record.addr.clone(),
-            rank: record.rank,
-        }
-    }
-}
-
-/// The keys of a line beside `node` and `source`. An absent key is omitted.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Keys<'a> {
-    pub(super) reason: Option<&'a str>,
-    pub(super) containers: Option<usize>,
-    pub(super) pending: Option<u64>,
-    pub(super) latency_ms: Option<u64>,
-    pub(super) recheck_s: Option<u64>,
-    pub(super) lasts_s: Option<f64>,
-}
-
-impl<'a> Keys<'a> {
-    pub(super) fn of(reason: &'a str) -> Self {
-        Self {
-            reason: Some(reason),
-            ..Self::default()
+            source: record.rank.source(),
         }
     }
 }
@@ -63,23 +43,22 @@ impl NodeLines {
         Self([LogThrottle::new(NODE_RATE), LogThrottle::new(NODE_RATE)])
     }
 
-    /// Logs an event of a node. A suppressed line is logged at level debug.
-    pub(super) fn log(&mut self, level: Level, event: &str, node: &Subject, keys: Keys<'_>, now: Instant) {
-        let source = node.rank.source();
-        let suppressed = self.0[source as usize].admit(now);
-        log::log!(
-            target: TARGET, if suppressed.is_some() { level } else { Level::Debug },
-            node:% = node.addr,
-            source = source.label(),
-            reason = keys.reason.as_ref().map_or_else(Value::null, Value::from_display),
-            containers = keys.containers,
-            pending = keys.pending,
-            latency_ms = keys.latency_ms,
-            recheck_s = keys.recheck_s,
-            lasts_s = keys.lasts_s,
-            suppressed = suppressed;
-            "{event}"
-        );
+    /// Logs an event of a node with `keys` beside `node` and `source`. A suppressed line is logged at level debug.
+    pub(super) fn log(&mut self, level: Level, event: &str, node: &Subject, keys: &[(&str, Value<'_>)], now: Instant) {
+        let suppressed = self.0[node.source as usize].admit(now);
+        let level = suppressed.map_or(Level::Debug, |_| level);
+        if level > log::max_level() {
+            return;
+        }
+        let mut all = vec![
+            ("node", Value::from_display(&node.addr)),
+            ("source", node.source.label().into()),
+        ];
+        all.extend_from_slice(keys);
+        all.push(("suppressed", suppressed.to_value()));
+        let mut record = Record::builder();
+        record.target(TARGET).level(level).key_values(&all);
+        log::logger().log(&record.args(format_args!("{event}")).build());
     }
 
     /// Logs how many lines were suppressed if no other line has reported it.

@@ -104,7 +104,7 @@ impl MassFailure {
             return Judgement::Down;
         }
         if self.until.is_some() {
-            self.doubt(id);
+            self.doubted.insert(id, Doubt::Silent);
             registry.set_health(id, Health::Doubted, now);
             return Judgement::Doubted;
         }
@@ -118,15 +118,11 @@ impl MassFailure {
         self.doubted.clear();
         for (id, (_, withdrawn)) in std::mem::take(&mut self.lost) {
             registry.put_back(id, &withdrawn, now);
-            self.doubt(id);
+            self.doubted.insert(id, Doubt::Silent);
         }
         registry.set_health(id, Health::Doubted, now);
-        self.doubt(id);
-        Judgement::DoubtBegins { failing, of }
-    }
-
-    fn doubt(&mut self, id: NodeId) {
         self.doubted.insert(id, Doubt::Silent);
+        Judgement::DoubtBegins { failing, of }
     }
 
     /// Returns the failing nodes and all nodes if a mass failure is to be suspected.

@@ -141,7 +141,6 @@ struct Poller {
     unanswered: HashSet<NodeId>,
     /// Nodes that were reported to redirect.
     redirecting: HashSet<NodeId>,
-    warned_of_pool: bool,
     warned_of_catalogue: bool,
     local_error_lines: LogThrottle,
     pool_lines: LogThrottle,
@@ -172,7 +171,6 @@ impl Poller {
             local_errors: HashMap::new(),
             unanswered: HashSet::new(),
             redirecting: HashSet::new(),
-            warned_of_pool: false,
             warned_of_catalogue: false,
             local_error_lines: LogThrottle::new(ONE_A_MINUTE),
             pool_lines: LogThrottle::new(ROUND_RATE),
@@ -264,8 +262,9 @@ impl Poller {
 
     fn log_pool(&mut self, (overdue_up, overdue_other): (usize, usize), now: Instant) {
         let is_too_small = overdue_up + overdue_other > 0;
-        self.metrics.pool_too_small.set(u64::from(is_too_small));
-        if std::mem::replace(&mut self.warned_of_pool, is_too_small) == is_too_small {
+        let was_too_small = self.metrics.pool_too_small.get() > 0;
+        self.metrics.pool_too_small.set(is_too_small.into());
+        if was_too_small == is_too_small {
             return;
         }
         let Some(suppressed) = self.pool_lines.admit(now) else {
@@ -284,9 +283,9 @@ impl Poller {
 
     /// Logs the container ids that have come to have several images, or have one image again.
     fn log_conflicts(&mut self, now: Instant) {
-        let conflicts: Vec<Conflict> = self.registry.conflicts().into_iter().map(Conflict::from).collect();
-        for conflict in &conflicts {
-            if !self.conflicting.contains(&conflict.id)
+        let before = std::mem::take(&mut self.conflicting);
+        for conflict in self.registry.conflicts().into_iter().map(Conflict::from) {
+            if !before.contains(&conflict.id)
                 && let Some(suppressed) = self.conflict_lines.admit(now)
             {
                 ::log::warn!(
@@ -294,9 +293,8 @@ impl Poller {
                     "image conflict: jobs for the container reach any of its images"
                 );
             }
+            self.conflicting.insert(conflict.id);
         }
-        let ids = conflicts.into_iter().map(|conflict| conflict.id).collect();
-        let before = std::mem::replace(&mut self.conflicting, ids);
         for id in before.difference(&self.conflicting) {
             if let Some(suppressed) = self.conflict_lines.admit(now) {
                 ::log::info!(container = id.as_str(), suppressed; "image conflict ended: the container has one image again");

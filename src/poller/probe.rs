@@ -1,6 +1,5 @@
 //! Probes one node: a single `GET /info`, bounded in time and size. Does not log and does not decide health.
 
-use std::fmt;
 use std::time::SystemTime;
 
 use crate::metrics::ProbeOutcome;
@@ -32,16 +31,6 @@ impl Outcome {
             Outcome::Limited => ProbeOutcome::Limited,
             Outcome::Failed(_) => ProbeOutcome::Failed,
             Outcome::LocalError(_) => ProbeOutcome::Local,
-        }
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Outcome::Up(_) => f.write_str("up"),
-            Outcome::Limited => f.write_str("status 429"),
-            Outcome::Failed(reason) | Outcome::LocalError(reason) => f.write_str(reason),
         }
     }
 }

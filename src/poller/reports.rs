@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use ::log::Level;
+use ::log::kv::Value;
 
-use super::health::{Flip, observe};
-use super::log::{Keys, Subject, is_same_reason};
-use super::mass_failure::{Judgement, MAX_DOUBT_INTERVALS, MassFailure};
+use super::health::observe;
+use super::log::{Subject, is_same_reason};
+use super::mass_failure::{Judgement, MAX_DOUBT_INTERVALS};
 use super::probe::{Outcome, Probe, ProbeJob};
 use super::schedule::RECHECK_AFTER;
 use super::{LIMITED_INTERVALS, Poller, Report};
@@ -28,8 +29,8 @@ struct Finished {
     is_limit_changed: bool,
     /// The failure differs in more than its numbers from the last one.
     is_new_reason: bool,
+    was: Health,
     health: Health,
-    flip: Option<Flip>,
 }
 
 impl Poller {
@@ -51,7 +52,7 @@ impl Poller {
         if kind != ProbeOutcome::Local {
             self.unanswered.remove(&id);
         }
-        let (health, flip) = observe(was, kind);
+        let health = observe(was, kind);
         let limited_after = self.config.refresh_interval * LIMITED_INTERVALS;
         let finished = self.registry.note(id, now, |record| {
             let (node, was_limited) = (Subject::of(record), record.state() == NodeState::Limited);
@@ -64,8 +65,8 @@ impl Poller {
                 node,
                 is_limit_changed: was_limited != record.limited_at.is_some_and(|limited_at| now >= limited_at),
                 is_new_reason,
+                was,
                 health,
-                flip,
             }
         });
         if let Some(finished) = finished {
@@ -73,7 +74,7 @@ impl Poller {
         }
         let local_error = self.local_errors.get(&id);
         let is_unclear = local_error.is_some_and(|first| now < *first + LOCAL_ERROR_TIME);
-        let is_first = kind == ProbeOutcome::Failed && matches!(flip, Some(Flip::Suspect | Flip::Down));
+        let is_first = kind == ProbeOutcome::Failed && matches!(was, Health::New | Health::Up);
         self.schedule.enqueue(id, self.queue(id), is_unclear || is_first, now);
         self.tell_ready();
     }
@@ -83,33 +84,26 @@ impl Poller {
     /// that responded last is then probed again. If none ever responded, the error is a failure.
     fn judge_local_error(&mut self, id: NodeId, sent: Instant, probe: &mut Probe, now: Instant) {
         let last_response = probe.family.map(|family| &mut self.last_response[family as usize]);
-        match (&mut probe.outcome, last_response) {
-            (Outcome::LocalError(reason), last_response) => {
-                let first = *self.local_errors.entry(id).or_insert(now);
-                match last_response {
-                    Some(Some((sent, witness))) if *sent <= first => self.schedule.recheck(*witness, now),
-                    Some(_) => probe.outcome = Outcome::Failed(std::mem::take(reason)),
-                    None => {}
-                }
+        let Outcome::LocalError(reason) = &mut probe.outcome else {
+            self.local_errors.remove(&id);
+            if let (Outcome::Up(_) | Outcome::Limited, Some(last)) = (&probe.outcome, last_response) {
+                *last = (*last).max(Some((sent, id)));
             }
-            (outcome, last_response) => {
-                self.local_errors.remove(&id);
-                if let (Outcome::Up(_) | Outcome::Limited, Some(last)) = (outcome, last_response) {
-                    *last = (*last).max(Some((sent, id)));
-                }
-            }
+            return;
+        };
+        let first = *self.local_errors.entry(id).or_insert(now);
+        match last_response {
+            Some(Some((sent, witness))) if *sent <= first => self.schedule.recheck(*witness, now),
+            Some(_) => probe.outcome = Outcome::Failed(std::mem::take(reason)),
+            None => {}
         }
     }
 
     fn apply(&mut self, finished: &Finished, probe: Probe) {
         ::log::debug!(
-            node:% = finished.node.addr, outcome:% = probe.outcome, latency_ms = finished.took.as_millis() as u64;
+            node:% = finished.node.addr, outcome = probe.outcome.kind().label(), latency_ms = finished.took.as_millis() as u64;
             "probe finished: result received"
         );
-        // Only a success makes a node available, and a mass failure may keep one available that failed twice.
-        if finished.flip != Some(Flip::Lost) && !matches!(probe.outcome, Outcome::Up(_)) {
-            self.registry.set_health(finished.job.id, finished.health, finished.now);
-        }
         match probe.outcome {
             Outcome::Up(info) => self.up(finished, &info, probe.redirected_to),
             Outcome::Limited => self.limited(finished),
@@ -124,26 +118,23 @@ impl Poller {
         }
     }
 
-    fn log_node(&mut self, level: Level, event: &str, probe: &Finished, keys: Keys<'_>) {
+    fn log_node(&mut self, level: Level, event: &str, probe: &Finished, keys: &[(&str, Value<'_>)]) {
         self.node_lines.log(level, event, &probe.node, keys, probe.now);
-    }
-
-    fn failures_of(&mut self, probe: &Finished) -> &mut MassFailure {
-        &mut self.mass_failures[probe.node.rank.source() as usize]
     }
 
     fn up(&mut self, probe: &Finished, info: &NodeInfo, redirected_to: Option<String>) {
         let (id, now) = (probe.job.id, probe.now);
         let pending = info.load(|job| self.config.weights.weight(job));
         let omitted = self.registry.up(id, probe.job.number, &info.containers, pending, now);
-        let is_back = probe.is_limit_changed || probe.flip == Some(Flip::Up);
+        let is_up_again = !matches!(probe.was, Health::Up | Health::Suspect);
+        let is_back = probe.is_limit_changed || is_up_again;
         self.registry.note(id, now, |record| {
             record.pending = Some(PendingByType::of(&info.pending));
             if is_back {
                 record.last_failure = Box::default();
             }
         });
-        self.failures_of(probe).responded(id);
+        self.mass_failures[probe.node.source as usize].responded(id);
         if omitted > 0 && !std::mem::replace(&mut self.warned_of_catalogue, true) {
             ::log::warn!(
                 max_ids = MAX_CONTAINERS, max_bytes = MAX_TEXT_BYTES;
@@ -152,71 +143,69 @@ impl Poller {
         }
         if let Some(to) = redirected_to.filter(|_| self.redirecting.insert(id)) {
             let event = "node redirects: POST requests of clients will not follow; list the target instead";
-            self.log_node(Level::Warn, event, probe, Keys::of(&format!("redirect to \"{to}\"")));
+            let reason = format!("redirect to \"{to}\"");
+            self.log_node(Level::Warn, event, probe, &[("reason", reason.as_str().into())]);
         }
-        if probe.flip == Some(Flip::Up)
-            && let Some(resources) = &mut self.resources
-        {
-            resources.up(id, probe.node.rank.source(), now);
+        if let (true, Some(resources)) = (is_up_again, &mut self.resources) {
+            self.registry.expect_resources(id);
+            resources.queue.up(id, probe.node.source, now);
         }
         if is_back {
-            let keys = Keys {
-                containers: Some(info.containers.len()),
-                pending: Some(pending),
-                latency_ms: Some(probe.took.as_millis() as u64),
-                ..Keys::default()
-            };
-            self.log_node(Level::Info, "node up: probe succeeded", probe, keys);
+            let keys = [
+                ("containers", info.containers.len().into()),
+                ("pending", pending.into()),
+                ("latency_ms", (probe.took.as_millis() as u64).into()),
+            ];
+            self.log_node(Level::Info, "node up: probe succeeded", probe, &keys);
         }
     }
 
     /// A 429 is a response: a suspect or doubted node is up again. A node that was never up waits for a success.
     fn limited(&mut self, probe: &Finished) {
-        self.failures_of(probe).responded(probe.job.id);
+        self.registry.set_health(probe.job.id, probe.health, probe.now);
+        self.mass_failures[probe.node.source as usize].responded(probe.job.id);
         if probe.is_limit_changed {
-            let keys = Keys {
-                lasts_s: Some((self.config.refresh_interval * LIMITED_INTERVALS).as_secs_f64()),
-                ..Keys::default()
-            };
             let event =
                 "node limited: only 429 responses; other routers may share its limit, or REFRESH_INTERVAL is too short";
-            self.log_node(Level::Warn, event, probe, keys);
+            let lasts = self.config.refresh_interval * LIMITED_INTERVALS;
+            self.log_node(Level::Warn, event, probe, &[("lasts_s", lasts.as_secs_f64().into())]);
         } else if probe.is_new_reason {
-            let keys = Keys::of(limited_reason(probe.health));
-            self.log_node(Level::Warn, "node rate-limits: probe returned 429", probe, keys);
+            let keys = [("reason", limited_reason(probe.health).into())];
+            self.log_node(Level::Warn, "node rate-limits: probe returned 429", probe, &keys);
         }
     }
 
     fn failed(&mut self, probe: &Finished, reason: &str) {
-        let failures = &mut self.mass_failures[probe.node.rank.source() as usize];
-        let mut keys = Keys::of(reason);
-        let event = match probe.flip {
-            Some(Flip::Suspect) => {
+        // The failures of the list decide about a suspect.
+        if probe.was != Health::Suspect {
+            self.registry.set_health(probe.job.id, probe.health, probe.now);
+        }
+        let failures = &mut self.mass_failures[probe.node.source as usize];
+        let mut keys = vec![("reason", reason.into())];
+        let event = match probe.was {
+            Health::Up => {
                 failures.failed_once();
-                keys.recheck_s = Some(RECHECK_AFTER.as_secs());
+                keys.push(("recheck_s", RECHECK_AFTER.as_secs().into()));
                 probe.is_new_reason.then_some("node suspect: one probe failed")
             }
-            Some(Flip::Down) => Some("node down: first probe failed"),
-            Some(Flip::Lost) => match failures.lose(probe.job.id, &self.registry, probe.now) {
+            Health::New => Some("node down: first probe failed"),
+            Health::Suspect => match failures.lose(probe.job.id, &self.registry, probe.now) {
                 Judgement::Down => Some("node down: two probes in a row failed"),
                 Judgement::Doubted => probe.is_new_reason.then_some(REASON_CHANGED),
                 Judgement::DoubtBegins { failing, of } => return self.log_doubt(probe, failing, of, reason),
             },
-            Some(Flip::Up) | None => {
+            Health::Doubted | Health::Down => {
                 failures.failed_again(probe.job.id);
                 probe.is_new_reason.then_some(REASON_CHANGED)
             }
         };
         if let Some(event) = event {
-            self.log_node(Level::Warn, event, probe, keys);
+            self.log_node(Level::Warn, event, probe, &keys);
         }
     }
 
     fn log_doubt(&self, probe: &Finished, failing: usize, of: usize, reason: &str) {
-        let (source, limit) = (
-            probe.node.rank.source(),
-            self.config.refresh_interval * MAX_DOUBT_INTERVALS,
-        );
+        let (source, limit) = (probe.node.source, self.config.refresh_interval * MAX_DOUBT_INTERVALS);
         ::log::warn!(
             source = source.label(), failing, of, limit_s = limit.as_secs_f64(), last_reason = reason;
             "mass failure suspected: nodes stay available; check this machine's network first"
@@ -241,7 +230,8 @@ impl Poller {
                 let node = |record: &mut NodeRecord| (Subject::of(record), record.last_failure.clone());
                 if let Some((node, reason)) = self.registry.note(id, now, node) {
                     let event = "node down: no response since the mass failure";
-                    self.node_lines.log(Level::Warn, event, &node, Keys::of(&reason), now);
+                    let keys = [("reason", (&*reason).into())];
+                    self.node_lines.log(Level::Warn, event, &node, &keys, now);
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! Polls the resources of available nodes and sends the queries of surveys: the second kind of jobs, with a separate
 //! pool, so that probes and these requests do not wait for each other. The outcome never changes the health of a node.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,8 @@ const MAX_BODY_BYTES: u64 = 64 * 1024;
 /// Time between two polls: a tenth less than 50 per second, so that the rate holds at the nodes too, whatever the
 /// network does to the time between. 10,000 nodes that come up together are polled within 220 s.
 const POLL_SPACING: Duration = Duration::from_millis(22);
-/// Maximum number of polls in flight. Nodes respond within 40 ms, so these are for 16 nodes that hang.
+/// A poll begins while fewer requests than this are in flight. Nodes respond within 40 ms, so these are for 16 nodes
+/// that hang.
 const MAX_POLLS: usize = 16;
 /// Time until the next poll of a node older than 1.4.0.
 const NOT_FOUND_INTERVAL: Duration = Duration::from_secs(3600);
@@ -55,23 +57,22 @@ fn fetch(fetcher: &Fetcher, job: &ResourceJob) -> Outcome {
         None => job.addr.resources_url(),
         Some(query) => job.addr.support_url(&query.id),
     };
-    let answer = fetcher
-        .get(&url, bounds(job.source, MAX_BODY_BYTES))
-        .map_err(|error| match error.is_local() {
-            true => ResourceReport::LocalError(error.to_string()),
-            false => ResourceReport::Failed(error.to_string()),
-        })?;
-    if answer.status == 404 {
+    let failed = |error: &dyn fmt::Display| ResourceReport::Failed(error.to_string());
+    let response = fetcher.get(&url, bounds(job.source, MAX_BODY_BYTES));
+    let response = response.map_err(|error| match error.is_local() {
+        true => ResourceReport::LocalError(error.to_string()),
+        false => failed(&error),
+    })?;
+    if response.status == 404 {
         return Err(ResourceReport::NotFound);
     }
-    let body = answer
-        .into_body()
-        .map_err(|error| ResourceReport::Failed(error.to_string()))?;
-    match job.query {
-        None => parse_resources(&body, &job.runs),
-        Some(_) => parse_support(&body, &job.runs),
-    }
-    .map_err(|error| ResourceReport::Failed(error.to_string()))
+    let body = response.into_body().map_err(|error| failed(&error))?;
+    let parse = if job.query.is_some() {
+        parse_support
+    } else {
+        parse_resources
+    };
+    parse(&body, &job.runs).map_err(|error| failed(&error))
 }
 
 /// The polls of a node.
@@ -83,13 +84,6 @@ struct Polling {
     retries: usize,
 }
 
-/// The kind of a request in flight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Poll,
-    Query,
-}
-
 /// The nodes to poll, pure.
 #[derive(Debug)]
 pub(super) struct PollQueue {
@@ -98,7 +92,7 @@ pub(super) struct PollQueue {
     /// Listed nodes and Explorer nodes, which anyone can register.
     waiting: DueQueues<2>,
     /// One request to a node at a time.
-    in_flight: HashMap<NodeId, Kind>,
+    in_flight: HashSet<NodeId>,
     next_slot: Instant,
 }
 
@@ -108,13 +102,13 @@ impl PollQueue {
             interval,
             nodes: HashMap::new(),
             waiting: DueQueues::new(),
-            in_flight: HashMap::new(),
+            in_flight: HashSet::new(),
             next_slot: now,
         }
     }
 
     /// A node has come up: it is polled soon.
-    fn up(&mut self, id: NodeId, source: Source, now: Instant) {
+    pub(super) fn up(&mut self, id: NodeId, source: Source, now: Instant) {
         let last = self.nodes.get(&id).and_then(|polling| polling.last);
         let polling = Polling {
             source,
@@ -142,10 +136,9 @@ impl PollQueue {
         let first_free = |queue| self.waiting.of(queue).find(|(_, id)| self.is_free(*id));
         let firsts = [Source::IpsFile, Source::Explorer].map(|source| first_free(source as usize));
         let first = firsts.into_iter().flatten().min_by_key(|(due, _)| now.max(*due));
-        let polls = self.in_flight.values().filter(|kind| **kind == Kind::Poll).count();
         match first.map(|(due, id)| (due.max(self.next_slot), id)) {
             Some((begin, _)) if begin > now => Err(begin),
-            Some((_, id)) if polls < MAX_POLLS => Ok(id),
+            Some((_, id)) if self.in_flight.len() < MAX_POLLS => Ok(id),
             _ => Err(now + self.interval),
         }
     }
@@ -153,7 +146,7 @@ impl PollQueue {
     /// Begins the poll that is due.
     fn begin(&mut self, id: NodeId, now: Instant) {
         self.waiting.remove(id);
-        self.in_flight.insert(id, Kind::Poll);
+        self.in_flight.insert(id);
         self.next_slot = now + POLL_SPACING;
         if let Some(polling) = self.nodes.get_mut(&id) {
             polling.last = Some(now);
@@ -177,7 +170,7 @@ impl PollQueue {
     }
 
     fn is_free(&self, id: NodeId) -> bool {
-        !self.in_flight.contains_key(&id)
+        !self.in_flight.contains(&id)
     }
 }
 
@@ -210,12 +203,6 @@ impl ResourcePoller {
         Some((poller, results))
     }
 
-    /// A node has come up.
-    pub(super) fn up(&mut self, id: NodeId, source: Source, now: Instant) {
-        self.registry.expect_resources(id);
-        self.queue.up(id, source, now);
-    }
-
     /// Does all that is due and returns when there is more to do.
     pub(super) fn act(&mut self, by_addr: &HashMap<NodeAddr, NodeId>, now: Instant) -> Instant {
         let next = self.poll(now).min(self.query(by_addr, now));
@@ -238,7 +225,12 @@ impl ResourcePoller {
 
     fn query(&mut self, by_addr: &HashMap<NodeAddr, NodeId>, now: Instant) -> Instant {
         let (registry, models) = (Arc::clone(&self.registry), Arc::clone(&self.models));
-        models.plan(|| candidates_of(&registry), now);
+        let candidates = || {
+            let mut all = Vec::new();
+            registry.visit_resources(&[], |node| all.push((node.order, node.addr.clone())));
+            all
+        };
+        models.plan(candidates, now);
         loop {
             let is_free = |addr: &NodeAddr| by_addr.get(addr).is_some_and(|id| self.queue.is_free(*id));
             let query = match models.next(is_free, now) {
@@ -250,7 +242,7 @@ impl ResourcePoller {
                 .copied()
                 .filter(|id| self.send(*id, Some(query.clone()), now));
             match sent {
-                Some(id) => drop(self.queue.in_flight.insert(id, Kind::Query)),
+                Some(id) => drop(self.queue.in_flight.insert(id)),
                 None => models.answered(&query, Source::Explorer, Answer::Local, now),
             }
         }
@@ -320,18 +312,11 @@ impl ResourcePoller {
         ::log::debug!(node:% = job.addr.as_listed(), model, result; "resources requested: result received");
     }
 
-    fn local_error(&mut self, reason: &dyn std::fmt::Display, now: Instant) {
+    fn local_error(&mut self, reason: &dyn fmt::Display, now: Instant) {
         if let Some(suppressed) = self.local_error_lines.admit(now) {
             ::log::error!(reason:% = reason, suppressed; "resource error: the cause is on this machine");
         }
     }
-}
-
-/// The available nodes with resources, each with its order.
-fn candidates_of(registry: &Registry) -> Vec<(u64, NodeAddr)> {
-    let mut candidates = Vec::new();
-    registry.visit_resources(&[], |node| candidates.push((node.order, node.addr.clone())));
-    candidates
 }
 
 #[cfg(test)]

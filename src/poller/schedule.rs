@@ -36,7 +36,7 @@ pub(super) enum Queue {
     /// Nodes that are down or doubted. These and new nodes use at most three quarters of the pool, so that hanging
     /// nodes cannot fill it.
     Other,
-    /// Nodes that never were probed, due since they were listed. Listed nodes do not wait for Explorer nodes.
+    /// Nodes that never were probed. They are overdue after an interval. Listed nodes do not wait for Explorer nodes.
     NewListed,
     NewExplorer,
 }
@@ -95,7 +95,8 @@ impl Schedule {
     }
 
     pub(super) fn add_new(&mut self, id: NodeId, source: Source, now: Instant) {
-        self.waiting.set(id, Queue::of_new(source) as usize, now);
+        self.waiting
+            .set(id, Queue::of_new(source) as usize, now + self.interval);
     }
 
     /// A node has changed lists.
@@ -153,13 +154,12 @@ impl Schedule {
     /// Begins a round. Returns the numbers of available nodes and of others that had no turn in the last one.
     pub(super) fn begin_round(&mut self, now: Instant) -> (usize, usize) {
         let delay = MAX_DELAY.min(self.interval / DELAY_SHARE);
-        let overdue = |queue: Queue, delay| {
+        let overdue = |queue: Queue| {
             let waits = |(due, _): &(Instant, NodeId)| *due + delay < now;
             self.waiting.of(queue as usize).take_while(waits).count()
         };
-        let new = [Queue::NewListed, Queue::NewExplorer].map(|queue| overdue(queue, self.interval + delay));
-        let other = overdue(Queue::Other, delay) + new.iter().sum::<usize>();
-        let overdue = (overdue(Queue::Up, delay), other);
+        let others = [Queue::Other, Queue::NewListed, Queue::NewExplorer].map(overdue);
+        let overdue = (overdue(Queue::Up), others.iter().sum());
         // After a delay of more than an interval (the machine slept), continue from now instead of catching up.
         let next = self.next_round + self.interval;
         self.next_round = if next > now { next } else { now + self.interval };
@@ -175,8 +175,9 @@ impl Schedule {
                 continue;
             };
             let due = match queue {
-                Queue::NewListed => due,
-                _ => due.max(self.next_send),
+                Queue::NewListed => now,
+                Queue::NewExplorer => self.next_send,
+                Queue::Up | Queue::Other => due.max(self.next_send),
             };
             if due <= now {
                 self.take(id, queue, now);
@@ -193,27 +194,24 @@ impl Schedule {
 
     /// The queues in the order of this turn.
     fn queues(&self) -> [Queue; 4] {
-        let [first, second] = match self.is_turn_of_new {
-            true => [Queue::NewExplorer, Queue::Other],
-            false => [Queue::Other, Queue::NewExplorer],
-        };
-        match self.up_in_a_row < UP_IN_A_ROW {
-            true => [Queue::Up, Queue::NewListed, first, second],
-            false => [Queue::NewListed, first, second, Queue::Up],
+        let mut queues = [Queue::Up, Queue::NewListed, Queue::NewExplorer, Queue::Other];
+        if !self.is_turn_of_new {
+            queues.swap(2, 3);
         }
+        if self.up_in_a_row >= UP_IN_A_ROW {
+            queues.rotate_left(1);
+        }
+        queues
     }
 
     fn take(&mut self, id: NodeId, queue: Queue, now: Instant) {
-        match queue {
-            Queue::Up => self.up_in_a_row += 1,
-            _ => self.up_in_a_row = 0,
-        }
+        self.up_in_a_row = if queue == Queue::Up { self.up_in_a_row + 1 } else { 0 };
         match queue {
             Queue::Other => self.is_turn_of_new = true,
             Queue::NewExplorer => self.is_turn_of_new = false,
-            _ => {}
+            Queue::Up | Queue::NewListed => {}
         }
-        if !matches!(queue, Queue::NewListed) {
+        if queue != Queue::NewListed {
             let earliest = now.checked_sub(CATCH_UP).unwrap_or(now);
             self.next_send = self.next_send.max(earliest) + MIN_SPACING;
         }

@@ -106,7 +106,7 @@ fn at_the_limit_no_poll_begins() {
 #[test]
 fn node_with_query_in_flight_is_polled_later() {
     let (mut queue, ids, now) = queue(2);
-    queue.in_flight.insert(ids[0], Kind::Query);
+    queue.in_flight.insert(ids[0]);
     assert_eq!(queue.turn(now), Ok(ids[1]));
     queue.in_flight.remove(&ids[0]);
     assert_eq!(queue.turn(now), Ok(ids[0]));

@@ -278,7 +278,7 @@ fn node_without_turn_in_a_sixteenth_is_overdue() {
     occupy(&mut schedule, 4, Queue::Up, start);
     wait(&mut schedule, &ids[..3], Queue::Up, start);
     wait(&mut schedule, &ids[3..8], Queue::Other, start);
-    wait(&mut schedule, &ids[8..], Queue::NewListed, start - INTERVAL);
+    wait(&mut schedule, &ids[8..], Queue::NewListed, start);
     let is_full = schedule.turn(start + SECOND);
     assert_eq!(is_full, Turn::Wait(start + INTERVAL));
     assert_eq!(schedule.begin_round(start + delay), (0, 0));
