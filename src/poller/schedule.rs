@@ -109,10 +109,11 @@ impl Schedule {
 
     /// Queues a node whose probe has finished: for its next turn, or for a recheck.
     pub(super) fn enqueue(&mut self, id: NodeId, queue: Queue, is_recheck: bool, now: Instant) {
-        self.waiting.set(id, queue as usize, self.next_turn(id, now));
-        if is_recheck {
-            self.recheck(id, now);
-        }
+        let due = match is_recheck {
+            true => now + RECHECK_AFTER.min(self.interval),
+            false => self.next_turn(id, now),
+        };
+        self.waiting.set(id, queue as usize, due);
     }
 
     /// Probes a waiting node in a second, if its turn does not come earlier.

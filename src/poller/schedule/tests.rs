@@ -247,6 +247,14 @@ fn recheck_is_due_after_a_second() {
 }
 
 #[test]
+fn recheck_is_due_after_a_second_even_if_the_turn_is_earlier() {
+    let (mut schedule, start) = schedule(8);
+    let (id, now) = (ids(1)[0], start + INTERVAL - SECOND / 10);
+    schedule.enqueue(id, Queue::Other, true, now);
+    assert_eq!(schedule.waiting.get(id).map(|(_, due)| due), Some(now + RECHECK_AFTER));
+}
+
+#[test]
 fn hanging_rechecks_delay_no_recheck_of_available_node() {
     let (mut schedule, now) = schedule(4);
     let ids = ids(2);
