@@ -4,6 +4,7 @@
 
 mod limits;
 mod listing;
+mod openapi;
 mod query;
 mod readers;
 mod workers;
@@ -24,12 +25,10 @@ use crate::registry::Purpose;
 use crate::response::{Deferral, Listing, Response};
 use crate::status::{self, Reporter};
 use limits::Limits;
+use openapi::OPENAPI;
 use query::QueryError;
 use readers::Readers;
 pub(crate) use workers::spawn;
-
-/// The description of this API, OpenAPI 3.1.
-const OPENAPI: &[u8] = include_bytes!("openapi.json");
 
 /// Makes the responses; shared by the workers.
 pub(crate) struct Service {
@@ -82,7 +81,7 @@ impl Service {
             Endpoint::Containers => self.containers(query),
             Endpoint::Resources => self.resources(query, context, next_in, now),
             Endpoint::Root | Endpoint::Health => Ok(self.health()),
-            Endpoint::OpenApi => Ok(Response::new(200, "application/json", OPENAPI)),
+            Endpoint::OpenApi => Ok(Response::new(200, "application/json", &OPENAPI[..])),
             Endpoint::Metrics => Ok(self.metrics_text()),
             Endpoint::Status => self.status(query, now),
             Endpoint::StatusJson => query::status(query).map(|filter| dynamic(&self.reporter.report(&filter, now))),
