@@ -44,7 +44,7 @@ enum Holder {
     /// A trusted proxy serves many clients and has no share.
     TrustedProxy,
     /// No client: the connection was rejected and remains only until its 503 is read.
-    Nobody,
+    Rejected,
 }
 
 #[derive(Debug)]
@@ -116,7 +116,7 @@ impl Clients {
     fn held_by(&self, holder: Holder) -> usize {
         match holder {
             Holder::Client(client) => self.held.get(&client).map_or(0, Vec::len),
-            Holder::TrustedProxy | Holder::Nobody => 0,
+            Holder::TrustedProxy | Holder::Rejected => 0,
         }
     }
 
@@ -152,7 +152,7 @@ impl Clients {
         };
         // The connection remains for a moment, so that the client can read the 503, which a new socket takes in one
         // write.
-        socket.holder = Holder::Nobody;
+        socket.holder = Holder::Rejected;
         let key = self.register(socket);
         self.pump(key, Event::Rejected(refusal), now);
         if self.rejected > MAX_REJECTED {
@@ -165,7 +165,7 @@ impl Clients {
         let key = self.sockets.insert(socket);
         match holder {
             Holder::Client(client) => self.held.entry(client).or_default().push(key),
-            Holder::Nobody => self.rejected += 1,
+            Holder::Rejected => self.rejected += 1,
             Holder::TrustedProxy => {}
         }
         let added = self.sockets.get(key).map(|socket| {
@@ -184,7 +184,7 @@ impl Clients {
         let Some(Socket { stream, connection, .. }) = self.sockets.get_mut(key) else {
             return;
         };
-        let unwanted = flags - connection.interest();
+        let unexpected = flags - connection.interest();
         let room = connection.room().min(scratch.len());
         // A lingering connection reports a hang-up when its client closes. Its remaining bytes are read even then: the
         // reset that unread bytes cause could overtake the response.
@@ -211,7 +211,7 @@ impl Clients {
             Err(error) if is_for_later(&error) => {}
             Err(_) => drop(self.close(key, None)),
         }
-        self.listen(key, unwanted);
+        self.listen(key, unexpected);
     }
 
     /// Passes an event to a connection and performs its actions until it waits for the next event.
@@ -262,19 +262,19 @@ impl Clients {
         }
     }
 
-    /// Updates the events that epoll reports of a connection, if it lacks one or has reported an unwanted one. An
-    /// unwanted event that never occurs costs nothing.
-    fn listen(&mut self, key: Key, unwanted: EventFlags) {
+    /// Updates the events that epoll reports of a connection, if it lacks one or has reported an unexpected one. An
+    /// unexpected event that never occurs costs nothing.
+    fn listen(&mut self, key: Key, unexpected: EventFlags) {
         let Some(socket) = self.sockets.get_mut(key) else {
             return;
         };
-        let wanted = socket.connection.interest();
-        if socket.interest.contains(wanted) && !(socket.interest - wanted).intersects(unwanted) {
+        let expected = socket.connection.interest();
+        if socket.interest.contains(expected) && !(socket.interest - expected).intersects(unexpected) {
             return;
         }
-        socket.interest = wanted;
+        socket.interest = expected;
         let data = EventData::new_u64(key.to_bits());
-        if epoll::modify(&self.epoll, &socket.stream, data, wanted).is_err() {
+        if epoll::modify(&self.epoll, &socket.stream, data, expected).is_err() {
             self.close(key, None);
         }
     }
@@ -343,7 +343,7 @@ impl Clients {
                     }
                 }
             }
-            Holder::Nobody => self.rejected -= 1,
+            Holder::Rejected => self.rejected -= 1,
             Holder::TrustedProxy => {}
         }
         // A lingering connection has had all its responses.

@@ -206,7 +206,10 @@ impl Connection {
                 Action::Shutdown
             }
             (Event::Ended { .. }, Stage::Reading | Stage::Lingering(_) | Stage::Closing) => Action::Close(None),
-            (Event::Dispatched, Stage::Waiting(_)) => self.forward(now),
+            (Event::Dispatched, Stage::Waiting(_)) => {
+                self.hand_over(Stage::Inside, RESPONSE_TIMEOUT * 2, now);
+                Action::Forward
+            }
             (Event::Responded(number, response), Stage::Inside(in_flight)) if in_flight.number == number => {
                 let is_last = in_flight.context.persistence == Persistence::Close;
                 self.write(response, is_last, now)
@@ -316,21 +319,20 @@ impl Connection {
         }
     }
 
-    fn forward(&mut self, now: Instant) -> Action {
-        let Some(in_flight) = self.take_in_flight() else {
-            return Action::Nothing;
-        };
-        self.enter(Stage::Inside(in_flight), RESPONSE_TIMEOUT * 2, now);
-        Action::Forward
+    /// Brings the request to another stage.
+    fn hand_over(&mut self, to: fn(InFlight) -> Stage, timeout: Duration, now: Instant) {
+        if let Some(in_flight) = self.take_in_flight() {
+            self.enter(to(in_flight), timeout, now);
+        }
     }
 
     /// Keeps a request for a moment, or repeats it immediately if it must not wait.
     fn defer(&mut self, may_wait: bool, now: Instant) -> Action {
-        if may_wait && let Some(in_flight) = self.take_in_flight() {
-            self.enter(Stage::Deferred(in_flight), DEFERRAL_INTERVAL, now);
-            return Action::Nothing;
+        if !may_wait {
+            return self.repeat(false, now);
         }
-        self.repeat(may_wait, now)
+        self.hand_over(Stage::Deferred, DEFERRAL_INTERVAL, now);
+        Action::Nothing
     }
 
     /// Repeats a deferred request, for the last time if it must not wait any more.

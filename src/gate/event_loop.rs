@@ -27,7 +27,7 @@ use crate::util::threads;
 const TICK: Duration = Duration::from_millis(100);
 /// Connections that are accepted in one batch, so that a flood does not delay existing connections.
 const MAX_ACCEPTS: usize = 64;
-/// Failed pools whose threads still run. Only a defect makes workers stuck, and new ones would get stuck too.
+/// Failed pools with threads that still run. Only a defect makes workers stuck, and new ones would get stuck too.
 const MAX_FAILED: usize = 4;
 /// After the shutdown has begun, idle connections may send one more request for this time: a proxy may be about to use
 /// one. Connections with their last response are kept as long, so that no reset overtakes it.
@@ -56,7 +56,7 @@ pub(super) struct EventLoop {
     pool: Option<WorkerPool>,
     /// The pool that is being started, on another thread.
     starting: Option<Receiver<io::Result<WorkerPool>>>,
-    /// Failed pools whose threads still run.
+    /// Failed pools with threads that still run.
     failed: Vec<WorkerPool>,
     draining: Option<Instant>,
     metrics: Arc<Metrics>,
@@ -130,7 +130,7 @@ impl EventLoop {
 
     fn handle(&mut self, number: u64, flags: EventFlags, now: Instant) {
         match number {
-            // At the limit each one evicts another, whose bytes should be read before many more connections arrive.
+            // At the limit each one evicts another. The new bytes should be read before many more connections arrive.
             LISTENER => self.accept(MAX_ACCEPTS.min(self.clients.share()), now),
             SHUTDOWN => self.drain(now),
             // The private connection brings nothing. It can only be lost.

@@ -101,15 +101,11 @@ pub(crate) fn parse(head: &[u8], body: &[u8]) -> Result<Option<Request>, Refusal
     let encoding = single(headers, "Transfer-Encoding", "two transfer encodings")?;
     let framing = framing(length, encoding, minor)?;
     if matches!(method, "GET" | "HEAD" | "OPTIONS") {
-        let is_empty = match framing {
-            Framing::None => Some(true),
-            Framing::Length => Some(false),
-            Framing::Chunked => is_last_chunk(body)?,
-        };
-        match is_empty {
-            Some(true) => {}
-            Some(false) => return Err(Refusal::Body),
-            None => return Ok(None),
+        match framing {
+            Framing::None => {}
+            Framing::Length => return Err(Refusal::Body),
+            Framing::Chunked if is_last_chunk(body)? => {}
+            Framing::Chunked => return Ok(None),
         }
     }
     let has_option = |option| values(headers, "Connection").any(|value| has_token(value, option));
@@ -130,13 +126,13 @@ pub(crate) fn parse(head: &[u8], body: &[u8]) -> Result<Option<Request>, Refusal
 }
 
 /// Whether a chunked body consists of only the last chunk, which has no data (RFC 9112, section 7.1). Proxies send it
-/// for a request of HTTP/2 whose end comes separately.
-fn is_last_chunk(body: &[u8]) -> Result<Option<bool>, Refusal> {
+/// for a request of HTTP/2 with a separate end. False as long as the bytes do not decide.
+fn is_last_chunk(body: &[u8]) -> Result<bool, Refusal> {
     let digits = body.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     match body.get(digits) {
-        _ if body[..digits].iter().any(|digit| *digit != b'0') => Ok(Some(false)),
-        None if digits <= MAX_CHUNK_DIGITS => Ok(None),
-        Some(b'\r' | b';' | b' ' | b'\t') if (1..=MAX_CHUNK_DIGITS).contains(&digits) => Ok(Some(true)),
+        _ if body[..digits].iter().any(|digit| *digit != b'0') => Err(Refusal::Body),
+        None if digits <= MAX_CHUNK_DIGITS => Ok(false),
+        Some(b'\r' | b';' | b' ' | b'\t') if (1..=MAX_CHUNK_DIGITS).contains(&digits) => Ok(true),
         _ => Err(Refusal::Malformed("chunk size")),
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! `event_loop` waits for events. It passes events of clients to `clients`, which owns the sockets and drives each
 //! `connection`, a pure state machine over `head`, `forwarded`, `cors` and `refusal`. It passes requests to
-//! `worker_pool`, whose workers take their context from `exchange` and return the response there.
+//! `worker_pool`. The workers take their context from `exchange` and return the response there.
 
 mod clients;
 mod clock;

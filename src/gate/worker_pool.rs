@@ -114,7 +114,7 @@ impl WorkerPool {
         let _ = write!(self.out, "{}#{ticket} HTTP/1.1\r\n\r\n", request.line);
     }
 
-    /// Sends the requests that were taken as far as the kernel has room. If it has none, workers have requests whose
+    /// Sends the requests that were taken as far as the kernel has room. If it has none, workers have requests, and their
     /// outcomes bring the next call.
     ///
     /// # Errors

@@ -207,7 +207,7 @@ pub(crate) struct Bounds {
     pub(crate) max_redirects: u32,
 }
 
-/// A response whose header section and body are complete.
+/// A response with complete header section and body.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,

@@ -41,7 +41,7 @@ impl Clients {
         let is_evictable = |Socket { holder, connection, .. }: &Socket| {
             let (held, age) = (self.held_by(*holder), now.saturating_duration_since(connection.since()));
             let is_old = connection.evictable_after().map(|least| age >= least);
-            let is_old = is_old.filter(|_| *holder != Holder::Nobody);
+            let is_old = is_old.filter(|_| *holder != Holder::Rejected);
             is_old.is_some_and(|is_old| held > held_by_new + 1 || (held >= held_by_new && is_old))
         };
         let candidates = self.sockets.iter_from(self.next_candidate).take(MAX_CANDIDATES);

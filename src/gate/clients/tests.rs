@@ -101,7 +101,7 @@ impl Rig {
     /// All connections with a slot.
     fn keys(&self) -> Vec<Key> {
         let all = self.clients.sockets.iter();
-        let held = all.filter(|(_, socket)| socket.holder != Holder::Nobody);
+        let held = all.filter(|(_, socket)| socket.holder != Holder::Rejected);
         held.map(|(key, _)| key).collect()
     }
 
