@@ -19,14 +19,11 @@ impl NetworkScope {
     /// the Explorer public.
     pub fn of(addrs: &[IpAddr]) -> NetworkScope {
         let classes: Vec<_> = addrs.iter().flat_map(|addr| classes(*addr)).collect();
-        if classes.is_empty() {
-            NetworkScope::Public
-        } else if classes.iter().all(|c| *c == Class::Loopback) {
-            NetworkScope::Loopback
-        } else if classes.iter().all(|c| matches!(c, Class::Loopback | Class::Private)) {
-            NetworkScope::Private
-        } else {
-            NetworkScope::Public
+        let are_all = |allowed: &[Class]| classes.iter().all(|class| allowed.contains(class));
+        match classes.is_empty() || !are_all(&[LOOPBACK, PRIVATE]) {
+            true => NetworkScope::Public,
+            false if are_all(&[LOOPBACK]) => NetworkScope::Loopback,
+            false => NetworkScope::Private,
         }
     }
 }
@@ -38,24 +35,20 @@ impl NetworkScope {
 /// (documentation, benchmarks, protocol assignments), need a scope that is not public. The rule for an embedded IPv4
 /// address applies to the IPv6 address around it.
 pub fn deny_reason(addr: IpAddr, scope: NetworkScope) -> Option<&'static str> {
-    let mut reasons = classes(addr).into_iter().map(|class| match class {
-        Class::Public => None,
-        Class::Loopback => (scope != NetworkScope::Loopback).then_some("loopback"),
-        Class::Private => (scope == NetworkScope::Public).then_some("private"),
-        Class::Special(why) => (scope == NetworkScope::Public).then_some(why),
-        Class::Never(why) => Some(why),
-    });
-    reasons.find_map(|reason| reason)
+    let is_denied = |(least, _): &Class| least.is_none_or(|least| scope < least);
+    classes(addr).into_iter().find(is_denied).map(|(_, reason)| reason)
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    Public,
-    Private,
-    Loopback,
-    /// Not routed in the internet, so a host with this address is inside.
-    Special(&'static str),
-    Never(&'static str),
+/// The least scope that allows an address, or `None` if no scope does, and the reason of a denial. An address that is
+/// not routed in the internet belongs to a host inside.
+type Class = (Option<NetworkScope>, &'static str);
+
+const PUBLIC: Class = (Some(NetworkScope::Public), "");
+const PRIVATE: Class = inside("private");
+const LOOPBACK: Class = (Some(NetworkScope::Loopback), "loopback");
+
+const fn inside(reason: &'static str) -> Class {
+    (Some(NetworkScope::Private), reason)
 }
 
 /// The classes of an address and of the addresses embedded in it. The strictest applies.
@@ -75,43 +68,43 @@ fn classes(addr: IpAddr) -> Vec<Class> {
 /// By the IANA registry of special-purpose IPv4 addresses.
 fn class_v4(addr: Ipv4Addr) -> Class {
     match addr.octets() {
-        [0, ..] => Class::Never("unspecified"),
-        [169, 254, ..] => Class::Never("link-local"),
+        [0, ..] => (None, "unspecified"),
+        [169, 254, ..] => (None, "link-local"),
         // Alibaba, Oracle (classic), Azure: metadata outside of link-local space.
-        [100, 100, 100, 200] | [192, 0, 0, 192] | [168, 63, 129, 16] => Class::Never("cloud metadata"),
-        [224..=239, ..] => Class::Never("multicast"),
-        [255, 255, 255, 255] => Class::Never("broadcast"),
-        [240..=255, ..] => Class::Never("reserved"),
-        [127, ..] => Class::Loopback,
-        [10, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Class::Private,
-        [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => Class::Special("documentation"),
-        [198, 18..=19, ..] => Class::Special("benchmarks"),
-        [192, 0, 0, _] | [192, 88, 99, _] => Class::Special("protocol assignments"),
-        _ => Class::Public,
+        [100, 100, 100, 200] | [192, 0, 0, 192] | [168, 63, 129, 16] => (None, "cloud metadata"),
+        [224..=239, ..] => (None, "multicast"),
+        [255, 255, 255, 255] => (None, "broadcast"),
+        [240..=255, ..] => (None, "reserved"),
+        [127, ..] => LOOPBACK,
+        [10, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => PRIVATE,
+        [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => inside("documentation"),
+        [198, 18..=19, ..] => inside("benchmarks"),
+        [192, 0, 0, _] | [192, 88, 99, _] => inside("protocol assignments"),
+        _ => PUBLIC,
     }
 }
 
 /// By the IANA registry of special-purpose IPv6 addresses, without ranges that embed IPv4.
 fn class_v6(addr: Ipv6Addr) -> Class {
     match addr.segments() {
-        [0, 0, 0, 0, 0, 0, 0, 0] => Class::Never("unspecified"),
-        [0, 0, 0, 0, 0, 0, 0, 1] => Class::Loopback,
+        [0, 0, 0, 0, 0, 0, 0, 0] => (None, "unspecified"),
+        [0, 0, 0, 0, 0, 0, 0, 1] => LOOPBACK,
         // AWS (all its services), then Google, Oracle, Scaleway, Alibaba, Akamai.
         [0xfd00, 0xec2, ..]
         | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]
         | [0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe]
         | [0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42]
         | [0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200]
-        | [0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1] => Class::Never("cloud metadata"),
-        [0xff00..=0xffff, ..] => Class::Never("multicast"),
-        [0xfe80..=0xfebf, ..] => Class::Never("link-local"),
+        | [0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1] => (None, "cloud metadata"),
+        [0xff00..=0xffff, ..] => (None, "multicast"),
+        [0xfe80..=0xfebf, ..] => (None, "link-local"),
         // Unique local, and site-local, which it replaced.
-        [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Class::Private,
-        [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Class::Special("documentation"),
-        [0x2001, 2, 0, ..] => Class::Special("benchmarks"),
-        [0x2001, 0..=0x1ff, ..] => Class::Special("protocol assignments"),
-        [0x2000..=0x3fff, ..] => Class::Public,
-        _ => Class::Never("reserved"),
+        [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => PRIVATE,
+        [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => inside("documentation"),
+        [0x2001, 2, 0, ..] => inside("benchmarks"),
+        [0x2001, 0..=0x1ff, ..] => inside("protocol assignments"),
+        [0x2000..=0x3fff, ..] => PUBLIC,
+        _ => (None, "reserved"),
     }
 }
 

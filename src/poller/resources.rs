@@ -67,12 +67,11 @@ fn fetch(fetcher: &Fetcher, job: &ResourceJob) -> Outcome {
         return Err(ResourceReport::NotFound);
     }
     let body = response.into_body().map_err(|error| failed(&error))?;
-    let parse = if job.query.is_some() {
-        parse_support
-    } else {
-        parse_resources
+    let reading = match job.query {
+        None => parse_resources(&body, &job.runs),
+        Some(_) => parse_support(&body, &job.runs),
     };
-    parse(&body, &job.runs).map_err(|error| failed(&error))
+    reading.map_err(|error| failed(&error))
 }
 
 /// The polls of a node.
