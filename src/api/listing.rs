@@ -101,8 +101,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::node::{Attributes, Rank, Running};
-    use crate::registry::{PromisePolicy, ResourceReport};
+    use crate::node::{Attributes, Rank, Reading, Running};
+    use crate::registry::PromisePolicy;
 
     /// A number, the containers that the node runs, and its entries.
     type Node<'a> = (usize, &'a [&'a str], &'a [(&'a str, &'a str)]);
@@ -131,7 +131,8 @@ mod tests {
             let running: Vec<Running> = runs.iter().map(running).collect();
             registry.up(node, registry.begin_probe(node, now), &running, 0, now);
             let entries = entries.iter().map(|(name, text)| (id(name), (*text).into())).collect();
-            assert!(registry.set_resources(node, ResourceReport::Entries(entries, None)));
+            let left_out = None;
+            assert!(registry.set_resources(node, Ok(Reading { entries, left_out })));
         }
         registry
     }

@@ -15,8 +15,8 @@ use crate::config::Config;
 use crate::metrics::{Metrics, ResourcesOutcome};
 use crate::models::{self, Answer, Models, Query};
 use crate::net::Fetcher;
-use crate::node::{ContainerId, NodeAddr, Reading, Source, parse_resources, parse_support};
-use crate::registry::{NodeId, Registry, ResourceReport};
+use crate::node::{ContainerId, NodeAddr, Source, parse_resources, parse_support};
+use crate::registry::{NodeId, Registry, ResourceFailure, ResourceReport};
 use crate::util::log_throttle::{LogThrottle, ONE_A_MINUTE};
 use crate::util::pool::{Done, Pool};
 
@@ -48,23 +48,22 @@ pub(super) struct ResourceJob {
     query: Option<Query>,
 }
 
-type Outcome = Result<Reading, ResourceReport>;
-pub(super) type ResourceDone = Done<ResourceJob, Outcome>;
+pub(super) type ResourceDone = Done<ResourceJob, ResourceReport>;
 
 /// Sends one request, bounded as a probe is.
-fn fetch(fetcher: &Fetcher, job: &ResourceJob) -> Outcome {
+fn fetch(fetcher: &Fetcher, job: &ResourceJob) -> ResourceReport {
     let url = match &job.query {
         None => job.addr.resources_url(),
         Some(query) => job.addr.support_url(&query.id),
     };
-    let failed = |error: &dyn fmt::Display| ResourceReport::Failed(error.to_string());
+    let failed = |error: &dyn fmt::Display| ResourceFailure::Failed(error.to_string());
     let response = fetcher.get(&url, bounds(job.source, MAX_BODY_BYTES));
     let response = response.map_err(|error| match error.is_local() {
-        true => ResourceReport::LocalError(error.to_string()),
+        true => ResourceFailure::LocalError(error.to_string()),
         false => failed(&error),
     })?;
     if response.status == 404 {
-        return Err(ResourceReport::NotFound);
+        return Err(ResourceFailure::NotFound);
     }
     let body = response.into_body().map_err(|error| failed(&error))?;
     let reading = match job.query {
@@ -176,7 +175,7 @@ impl PollQueue {
 /// The driver of resource polls and surveys; part of the poller's thread.
 pub(super) struct ResourcePoller {
     pub(super) queue: PollQueue,
-    pool: Pool<ResourceJob, Outcome>,
+    pool: Pool<ResourceJob, ResourceReport>,
     models: Arc<Models>,
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
@@ -269,17 +268,14 @@ impl ResourcePoller {
         let job = done.job;
         let outcome = done
             .result
-            .unwrap_or_else(|| Err(ResourceReport::Failed("the request panicked".to_owned())));
+            .unwrap_or_else(|| Err(ResourceFailure::Failed("the request panicked".to_owned())));
         self.log(&job, &outcome, now);
         match job.query {
             None => {
                 let count = outcome.as_ref().map_or(0, |reading| reading.entries.len());
-                let is_not_found = outcome == Err(ResourceReport::NotFound);
+                let is_not_found = outcome == Err(ResourceFailure::NotFound);
                 self.queue.end(job.id, count < job.runs.len(), is_not_found, now);
-                let entries = |reading: Reading| ResourceReport::Entries(reading.entries, reading.left_out);
-                let is_kept = self
-                    .registry
-                    .set_resources(job.id, outcome.map_or_else(|report| report, entries));
+                let is_kept = self.registry.set_resources(job.id, outcome);
                 if !is_kept && !std::mem::replace(&mut self.has_warned_of_room, true) {
                     ::log::warn!("resources truncated: storage full, nodes that rank last lose their entries");
                 }
@@ -288,7 +284,7 @@ impl ResourcePoller {
                 self.queue.in_flight.remove(&job.id);
                 let answer = match outcome {
                     Ok(reading) => Answer::Entries(reading.entries),
-                    Err(ResourceReport::LocalError(_)) => Answer::Local,
+                    Err(ResourceFailure::LocalError(_)) => Answer::Local,
                     Err(_) => Answer::Failed,
                 };
                 self.models.answered(&query, job.source, answer, now);
@@ -296,11 +292,11 @@ impl ResourcePoller {
         }
     }
 
-    fn log(&mut self, job: &ResourceJob, outcome: &Outcome, now: Instant) {
+    fn log(&mut self, job: &ResourceJob, outcome: &ResourceReport, now: Instant) {
         let (label, result) = match outcome {
             Ok(reading) => (ResourcesOutcome::Ok, reading.left_out.as_deref().unwrap_or("complete")),
-            Err(ResourceReport::Failed(reason)) => (ResourcesOutcome::Failed, reason.as_str()),
-            Err(ResourceReport::LocalError(reason)) => {
+            Err(ResourceFailure::Failed(reason)) => (ResourcesOutcome::Failed, reason.as_str()),
+            Err(ResourceFailure::LocalError(reason)) => {
                 self.local_error(reason, now);
                 (ResourcesOutcome::Local, reason.as_str())
             }

@@ -39,7 +39,7 @@ pub use pending::PendingByType;
 use promises::Cell;
 pub use record::NodeRecord;
 use resources::NodeResources;
-pub use resources::{KnownEntries, ResourceNode, ResourceReport};
+pub use resources::{KnownEntries, ResourceFailure, ResourceNode, ResourceReport};
 pub use select::{MAX_PAGE, Page, TooDeep};
 use speed::{FleetSpeed, Time};
 pub use standing::NodeView;

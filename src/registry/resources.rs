@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::catalogue::Index;
 use super::state::State;
 use super::{NodeId, Registry};
-use crate::node::{ContainerId, Entries, NodeAddr};
+use crate::node::{ContainerId, Entries, NodeAddr, Reading};
 
 /// Polls in a row in which a container may be missing while its last entry is kept: intermittent failures are normal.
 const MAX_MISSES: u8 = 3;
@@ -15,10 +15,11 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Memory of an entry beside its text.
 const ENTRY_OVERHEAD: usize = 128;
 /// The result of a poll of a node's resources.
+pub type ResourceReport = Result<Reading, ResourceFailure>;
+
+/// Why a poll of a node's resources brought nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ResourceReport {
-    /// Entries of containers that the node runs, and why another one was omitted.
-    Entries(Entries, Option<String>),
+pub enum ResourceFailure {
     /// 404: the node has no such endpoint.
     NotFound,
     /// The poll failed for this reason.
@@ -66,23 +67,23 @@ impl NodeResources {
     /// Applies a poll of a node that runs `runs` (sorted).
     fn apply(&mut self, report: ResourceReport, runs: &[ContainerId]) {
         match report {
-            ResourceReport::Entries(entries, omitted) => {
-                self.problem = match (entries.is_empty(), omitted) {
+            Ok(Reading { entries, left_out }) => {
+                self.problem = match (entries.is_empty(), left_out) {
                     (_, Some(reason)) => format!("omitted {reason}"),
                     (true, None) => "no container in the response".to_owned(),
                     (false, None) => String::new(),
                 };
                 self.settle(entries, runs);
             }
-            ResourceReport::NotFound => {
+            Err(ResourceFailure::NotFound) => {
                 self.entries.clear();
                 "status 404: infernet-node has resources from 1.4.0 on".clone_into(&mut self.problem);
             }
-            ResourceReport::Failed(reason) => {
+            Err(ResourceFailure::Failed(reason)) => {
                 self.settle(Entries::new(), runs);
                 self.problem = reason;
             }
-            ResourceReport::LocalError(reason) => self.problem = format!("not polled, local error: {reason}"),
+            Err(ResourceFailure::LocalError(reason)) => self.problem = format!("not polled, local error: {reason}"),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::node::Entries;
+use crate::node::{Entries, Reading};
 
 const RUNS: [&str; 2] = ["a", "b"];
 
@@ -29,11 +29,14 @@ fn run(registry: &Registry, node: NodeId, ids: &[&str]) {
 fn entries(ids: &[&str], bytes: usize) -> ResourceReport {
     let text: Arc<str> = "y".repeat(bytes).into();
     let entries: Entries = ids.iter().map(|name| (id(name), Arc::clone(&text))).collect();
-    ResourceReport::Entries(entries, None)
+    Ok(Reading {
+        entries,
+        left_out: None,
+    })
 }
 
 fn failure() -> ResourceReport {
-    ResourceReport::Failed("timeout".to_owned())
+    Err(ResourceFailure::Failed("timeout".to_owned()))
 }
 
 fn set(registry: &Registry, node: NodeId, report: ResourceReport) -> bool {
@@ -70,7 +73,7 @@ fn entry_survives_three_misses() {
     set(
         &registry,
         nodes[0],
-        ResourceReport::LocalError("no descriptor".to_owned()),
+        Err(ResourceFailure::LocalError("no descriptor".to_owned())),
     );
     assert_eq!(known_of_first(&registry), RUNS, "a local error is no miss");
     set(&registry, nodes[0], entries(&["b"], 1));
@@ -83,7 +86,7 @@ fn entry_survives_three_misses() {
 fn not_found_drops_all_entries() {
     let (registry, nodes) = fleet(1);
     set(&registry, nodes[0], entries(&RUNS, 1));
-    set(&registry, nodes[0], ResourceReport::NotFound);
+    set(&registry, nodes[0], Err(ResourceFailure::NotFound));
     assert_eq!(known(&registry), []);
     assert!(state(&registry, nodes[0]).starts_with("0 of 2 containers: status 404"));
     set(&registry, nodes[0], entries(&["a"], 1));
