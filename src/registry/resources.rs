@@ -14,6 +14,7 @@ const MAX_MISSES: u8 = 3;
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Memory of an entry beside its text.
 const ENTRY_OVERHEAD: usize = 128;
+
 /// The result of a poll of a node's resources.
 pub type ResourceReport = Result<Reading, ResourceFailure>;
 
