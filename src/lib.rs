@@ -2,42 +2,54 @@
 //!
 //! `.packaging/docs/design.md` has a diagram of these flows.
 //!
-//! **A request.** client → `gate` (connection limit: 503; header section late: 408; too long: 414, 431; body with data:
-//! 413; malformed: 400; HTTP/2: 505) → method, path, query and a ticket over a private, already open connection →
-//! tiny_http → worker, which finds the rest of the request under the ticket: route (404, 405) → `limiter` (429) → query
-//! (400) → `registry`: select, promise → JSON → the response and its ticket on a bounded queue, and an eventfd → `gate`
-//! writes the response under a deadline. A request that the workers lose gets 502.
+//! **A request.** client → `gate` (connection limit: 503; header section late: 408; too long: 414, 431; body with
+//! data: 413; malformed: 400; HTTP/2: 505) → method, path, query and a ticket over a private, already open connection
+//! → tiny_http → worker, which finds the rest of the request under the ticket: route (404, 405) → `api::limits`
+//! (exempt clients pass, `limiter` decides for all others: 429) → query (400) → `registry`: select, promise → JSON →
+//! the response and its ticket on a bounded queue, and an eventfd → `gate::clients` writes the response without
+//! blocking, under the deadline of `gate::connection`. `gate::worker_pool` notices a worker that is stuck for 5 s, and
+//! `gate::event_loop` replaces the pool: all its requests in flight get 502.
 //!
-//! **A list.** `lists` reads `ips.txt` when it changes and polls the Node Explorer → the last good list of each source
-//! (`util::polled`) → merge → bounded channel → `poller` adds and removes nodes.
+//! **A list.** `lists` reads `ips.txt` when it has changed and settled (`util::watched_file`), and polls the Node
+//! Explorer. Entries of the Explorer are IP addresses, and `node::network_scope` refuses private ones. The last good
+//! list of each source (`util::polled`) → merge → bounded channel → `poller` adds and removes nodes.
 //!
 //! **A probe.** `poller` selects the due node, spread evenly over the interval: available nodes before nodes that are
 //! down, with rechecks and new nodes between → bounded channel → a `probe` thread: one `GET /info` under one deadline
-//! (`net`) → bounded channel → `poller`: `health::observe` gives the new health, `mass_failure` judges whether the
+//! (`net`) → bounded channel → `poller`: `observe` gives the new health, `mass_failure` judges whether the
 //! cause is local → the node's record in `registry` → log.
 //!
 //! **A promise.** A response that names a node first adds one expected job to that node (`registry::promises`,
 //! `registry::speed`), so the next client gets another node. A report of a probe that was sent later replaces the
-//! promise.
+//! promise. `registry::speed` caps how far one subnet moves the order of all clients (`MIN_CAP`, `MAX_CAP`).
 //!
 //! **Resources.** `poller` selects an available node whose resources are due → a separate pool: one `GET /resources`
 //! under one deadline → the node's entries in `registry` → `/api/v1/resources`.
 //!
-//! **A survey.** A request with a `model_id` starts a survey in `models`, or joins one (429 above the budget) →
-//! `poller` sends its queries to the nodes through the same pool → `models` stores the responses. Meanwhile the worker
-//! defers the request, and the gate repeats it, so that no other request waits.
+//! **A survey.** A request with a `model_id` starts a survey in `models`, or joins one (`models::new_ids` refuses
+//! above the budget, `api` responds 429) → `poller` sends its queries to the nodes through the same pool → `models`
+//! stores the responses. Meanwhile the worker defers the request, and the gate repeats it, so that no other request
+//! waits.
 //!
 //! **The status.** `status` reads the records of `registry` in slices, and the last state of the lists → `/status`,
 //! `/status.json` and the command `status`, which has the same types.
 //!
+//! **To add a setting**: `config::table`, then `Config` and `read_all` in the order of the table. Tests name the
+//! documents that must show it. **To add a metric**: `metrics/families.txt` and `metrics::text`, and a field of
+//! `Metrics` for a counter.
+//!
 //! **Invariants**
-//! - `config`, `node`, `limiter` and `registry` open no socket, start no thread and read no clock.
+//! - `config`, `node`, `limiter`, `registry`, `models`, `gate::head` and `gate::connection` open no socket, start no
+//!   thread and read no clock.
+//! - A node has one place, the same in the order of each container that it runs. Only `registry::state` changes it,
+//!   and moves the node in all these orders: a stale place is never removed.
 //! - Only the poller writes what nodes are. Only a response adds a promise. The registry's lock is held for
 //!   microseconds (a report of a node with 256 containers takes some hundred), never across I/O, a log line or a sort
 //!   of all nodes.
-//! - The first page of `/ips` for one container costs the same with 10 nodes as with 100,000, unless the client's subnet
-//!   is above its cap: the private order then reads up to 256 nodes. A later page costs a walk over the nodes before it. Containers that rarely meet cost a walk over the nodes of the rarest, outside the lock,
-//!   repeated at most four times while other responses change the order.
+//! - The first page of `/ips` for one container costs the same with 10 nodes as with 100,000, unless the client's
+//!   subnet is above its cap: the private order then reads up to 256 keys. A later page costs a walk over the nodes
+//!   before it. Containers that rarely meet cost a walk over the nodes of the rarest, outside the lock, repeated at
+//!   most four times while other responses change the order.
 //! - A client connection has at most one request in flight, by construction: its stages are private, carry their data,
 //!   and change in one pure function. The epoll interest is computed from the stage in one place.
 //! - When a vital thread (gate, poller, lists) exits, the process exits.

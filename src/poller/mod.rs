@@ -5,10 +5,10 @@
 //! pool, which has room for all probes in flight, and never on a list.
 
 mod due;
-mod health;
 mod lists;
 mod log;
 mod mass_failure;
+mod observe;
 mod probe;
 mod reports;
 mod resources;

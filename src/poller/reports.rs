@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use ::log::Level;
 use ::log::kv::Value;
 
-use super::health::observe;
 use super::log::{Subject, is_same_reason};
 use super::mass_failure::{Judgement, MAX_DOUBT_INTERVALS};
+use super::observe::observe;
 use super::probe::{Outcome, Probe, ProbeJob};
 use super::schedule::RECHECK_AFTER;
 use super::{LIMITED_INTERVALS, Poller, Report};

@@ -1,13 +1,14 @@
-//! Counts promises: a response names a node first, so one job is expected there until a probe sent later counts it. The
-//! report of such a probe, or the removal of the node, ends the promise. A node that goes down keeps its promises until
-//! it reports again.
+//! Counts promises: a response names a node first, so one job is expected there until a probe sent later counts it.
+//! The report of such a probe, or the removal of the node, ends the promise. A node that goes down keeps its promises
+//! until it reports again.
 //!
 //! [`Promises`] counts them for one node. [`ClientPromises`] stores the last promise of each client, so that later
 //! pages continue the order of the first one.
 //!
-//! A subnet moves the shared order of a node by its cap at most (`Work::cap`). The cap bounds what unused promises do
-//! to a *busy* node. They still lower the share of an *idle* one: with three idle nodes and the default rate limit, one
-//! address that sends no job lowers the share of one node from 0.29 to 0.12 of the responses to others.
+//! A subnet moves the shared order of a node by its cap at most (`speed::Work::cap`). The cap bounds what unused
+//! promises do to a *busy* node. They still lower the share of an *idle* one: with three idle nodes and the default
+//! rate limit, one address that sends no job lowers the share of one node from 0.29 to 0.12 of the responses to
+//! others.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
