@@ -13,11 +13,9 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
 
-use super::certificate;
 use super::reason::{Family, FetchError};
+use super::{MAX_HEADER_BYTES, certificate};
 
-/// Longest header section of a response. Nodes send some 200 bytes, an Explorer at a content network a few KiB.
-pub(super) const MAX_HEADER_BYTES: usize = 8 * 1024;
 /// Buffers of a connection: ureq's default of 128 KiB each way costs 128 probes 50 MiB instead of 21 MiB. The input
 /// holds a whole header section and one byte more, which reveals a longer one.
 const INPUT_BUFFER_BYTES: usize = MAX_HEADER_BYTES + 1;

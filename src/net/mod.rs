@@ -28,7 +28,7 @@ use crate::util::polled::Polled;
 use crate::util::text;
 use crate::util::threads::{Alarm, Joined};
 pub(crate) use connection::Peer;
-use connection::{Dial, Limit, MAX_HEADER_BYTES};
+use connection::{Dial, Limit};
 use redirect::Target;
 pub(crate) use resolver::HostResolver;
 
@@ -36,6 +36,8 @@ pub(crate) use reason::{Family, FetchError};
 
 /// A node has this long for one request: name resolution, connect, TLS, header section and body.
 pub(crate) const NODE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest header section of a response. Nodes send some 200 bytes, an Explorer at a content network a few KiB.
+const MAX_HEADER_BYTES: usize = 8 * 1024;
 /// Redirects that a node of ips.txt may send. An Explorer node may send none: a party that registers a node must not
 /// choose what the router calls.
 pub(crate) const MAX_REDIRECTS: u32 = 3;

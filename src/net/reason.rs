@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use rustix::io::Errno;
 use rustls::{AlertDescription, CertificateError, InvalidMessage};
 
-use super::connection::MAX_HEADER_BYTES;
+use super::MAX_HEADER_BYTES;
 use crate::util::text;
 
 /// Characters of untrusted text in a reason.

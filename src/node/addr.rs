@@ -1,6 +1,7 @@
 //! The address of a node: parsed once, compared by the server that it names, shown as it was listed.
 
-use super::origin::{AddrError, Origin, Url};
+use super::error::AddrError;
+use super::origin::{Origin, Url};
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};

@@ -1,7 +1,8 @@
 //! The host of an address: an IP address, or a name that no resolver reads as an address.
 
-use super::origin::AddrError;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::error::AddrError;
 
 /// The longest host name, without a final dot (RFC 1035: 255 bytes on the wire).
 const MAX_HOST_BYTES: usize = 253;

@@ -2,8 +2,8 @@
 //! The callers read the file and log invalid lines.
 
 use super::addr::NodeAddr;
+use super::error::AddrError;
 use super::json::{BYTE_ORDER_MARK, ParseError};
-use super::origin::AddrError;
 use crate::util::text;
 use std::borrow::Cow;
 use std::collections::HashSet;

@@ -4,6 +4,7 @@
 //! contain untrusted text only escaped and truncated.
 
 mod addr;
+mod error;
 mod explorer;
 mod host;
 mod info;
@@ -15,11 +16,12 @@ mod resources;
 mod source;
 
 pub use addr::NodeAddr;
+pub use error::AddrError;
 pub use explorer::{ExplorerList, parse_explorer};
 pub use info::{ContainerId, NodeInfo, Running};
 pub use json::ParseError;
 pub use list::{Attributes, BadLine, ListedNode, NodeList, parse_list};
 pub use network_scope::{NetworkScope, deny_reason};
-pub use origin::{AddrError, Origin, Scheme, Url, split_port};
+pub use origin::{Origin, Scheme, Url, split_port};
 pub use resources::{Entries, Reading, parse_resources, parse_support};
 pub use source::{Rank, Source};

@@ -10,6 +10,7 @@
 //! A promise and a report move the node in the order of each container that it runs, at most 256.
 //! No socket, no thread, no clock here: `now` is an argument.
 
+mod all_resources;
 mod attributes;
 mod catalogue;
 mod health;
@@ -32,6 +33,7 @@ use std::time::{Duration, Instant};
 use crate::client::{Client, Subnet};
 use crate::node::{NodeAddr, Rank, Running, Source};
 use crate::util::arena::Key;
+pub use all_resources::ResourceNode;
 pub use catalogue::{MAX_CONTAINERS, MAX_TEXT_BYTES, Summary};
 pub use health::{Health, NodeState};
 use node::Node;
@@ -39,7 +41,7 @@ pub use pending::PendingByType;
 use promises::Cell;
 pub use record::NodeRecord;
 use resources::NodeResources;
-pub use resources::{KnownEntries, ResourceFailure, ResourceNode, ResourceReport};
+pub use resources::{KnownEntries, ResourceFailure, ResourceReport};
 pub use select::{MAX_PAGE, Page, TooDeep};
 use speed::{FleetSpeed, Time};
 pub use standing::NodeView;

@@ -1,17 +1,12 @@
-//! What nodes report of their containers (`GET /resources`): the last good entries of each node, within a total limit.
+//! What one node reports of its containers (`GET /resources`): the last good entries.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::catalogue::Index;
-use super::state::State;
-use super::{NodeId, Registry};
-use crate::node::{ContainerId, Entries, NodeAddr, Reading};
+use crate::node::{ContainerId, Entries, Reading};
 
 /// Polls in a row in which a container may be missing while its last entry is kept: intermittent failures are normal.
 const MAX_MISSES: u8 = 3;
-/// All entries together. Above it, the nodes that rank last lose their entries.
-const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Memory of an entry beside its text.
 const ENTRY_OVERHEAD: usize = 128;
 
@@ -44,9 +39,9 @@ pub struct KnownEntry {
 /// What is known of the resources of one node.
 #[derive(Debug, Default)]
 pub(super) struct NodeResources {
-    entries: KnownEntries,
+    pub(super) entries: KnownEntries,
     /// Why the last poll did not bring everything; empty if it did.
-    problem: String,
+    pub(super) problem: String,
 }
 
 impl NodeResources {
@@ -66,7 +61,7 @@ impl NodeResources {
     }
 
     /// Applies a poll of a node that runs `runs` (sorted).
-    fn apply(&mut self, report: ResourceReport, runs: &[ContainerId]) {
+    pub(super) fn apply(&mut self, report: ResourceReport, runs: &[ContainerId]) {
         match report {
             Ok(Reading { entries, left_out }) => {
                 self.problem = match (entries.is_empty(), left_out) {
@@ -95,113 +90,5 @@ impl NodeResources {
         self.entries.extend(new);
         self.entries
             .retain(|id, known| known.misses <= MAX_MISSES && runs.binary_search(id).is_ok());
-    }
-}
-
-/// An available node with entries.
-#[derive(Clone, Copy, Debug)]
-pub struct ResourceNode<'a> {
-    /// The address as listed.
-    pub addr: &'a NodeAddr,
-    /// The address for clients.
-    pub public: &'a NodeAddr,
-    /// Smaller for a node that should finish earlier.
-    pub order: u64,
-    /// The entries of its containers, at least one.
-    pub entries: &'a KnownEntries,
-}
-
-impl Registry {
-    /// The containers that an available node runs, sorted.
-    pub fn runs(&self, id: NodeId) -> Option<Vec<ContainerId>> {
-        self.lock().runs(id)
-    }
-
-    /// Prepares the record of a node whose resources are to be polled.
-    pub fn expect_resources(&self, id: NodeId) {
-        self.lock().change_resources(id, |_| {});
-    }
-
-    /// Applies a poll of the resources of a node, if the node is still available. If all entries exceed the limit, the
-    /// nodes that rank last lose theirs. Returns whether all were kept.
-    pub fn set_resources(&self, id: NodeId, report: ResourceReport) -> bool {
-        let mut state = self.lock();
-        if let Some(runs) = state.runs(id) {
-            state.change_resources(id, |resources| resources.apply(report, &runs));
-        }
-        drop(state);
-        let is_full = || self.lock().resource_bytes > MAX_BYTES;
-        let mut are_kept = true;
-        while is_full() {
-            are_kept = false;
-            let mut last = None;
-            self.visit_nodes(|id, node| {
-                if node.resources.as_ref().is_some_and(|known| !known.entries.is_empty()) {
-                    last = last.max(Some((node.record.rank, id)));
-                }
-            });
-            let Some((_, last)) = last else {
-                break;
-            };
-            self.lock().change_resources(last, |resources| {
-                resources.entries.clear();
-                resources.problem = format!("no room: all entries have more than {} MiB", MAX_BYTES >> 20);
-            });
-        }
-        are_kept
-    }
-
-    /// Shows the available nodes with entries that run all of `containers` to `visit`, by rank. The lock is released
-    /// between the nodes.
-    pub fn visit_resources(&self, containers: &[String], mut visit: impl FnMut(ResourceNode<'_>)) {
-        let Some(containers) = self.lock().indexes(containers) else {
-            return;
-        };
-        let mut nodes = Vec::new();
-        self.visit_nodes(|id, node| {
-            if node.resources.is_some() && containers.iter().all(|container| node.runs(*container)) {
-                nodes.push((node.record.rank, id));
-            }
-        });
-        nodes.sort_unstable();
-        for (_, id) in nodes {
-            if let Some(node) = self.lock().nodes.get(id)
-                && let (Some(place), Some(resources)) = (node.place, &node.resources)
-                && !resources.entries.is_empty()
-            {
-                visit(ResourceNode {
-                    addr: &node.record.addr,
-                    public: node.record.public_addr(),
-                    order: place.key,
-                    entries: &resources.entries,
-                });
-            }
-        }
-    }
-}
-
-impl State {
-    fn indexes(&self, containers: &[String]) -> Option<Vec<Index>> {
-        containers.iter().map(|id| self.catalogue.index(id)).collect()
-    }
-
-    /// Drops the entries of containers that the node no longer runs.
-    pub(super) fn retain_resources(&mut self, id: NodeId) {
-        if self.nodes.get(id).is_some_and(|node| node.resources.is_some()) {
-            let runs = self.runs(id).unwrap_or_default();
-            self.change_resources(id, |resources| {
-                resources.entries.retain(|id, _| runs.binary_search(id).is_ok());
-            });
-        }
-    }
-
-    /// Changes the resources of a node, and the sum of their bytes.
-    fn change_resources(&mut self, id: NodeId, change: impl FnOnce(&mut NodeResources)) {
-        if let Some(node) = self.nodes.get_mut(id) {
-            let resources = node.resources.get_or_insert_default();
-            self.resource_bytes -= resources.bytes();
-            change(resources);
-            self.resource_bytes += resources.bytes();
-        }
     }
 }
