@@ -53,6 +53,8 @@ struct State {
     /// Names with a problem, for one log line when the first has one and one when the last has none.
     problems: usize,
     interval: Duration,
+    /// Lookups that changed the addresses of a name.
+    changes: u64,
     is_closed: bool,
 }
 
@@ -118,6 +120,7 @@ impl HostResolver {
             lookups: 0,
             slow_lookups: 0,
             problems: 0,
+            changes: 0,
             interval,
             is_closed: false,
         };
@@ -149,6 +152,11 @@ impl HostResolver {
         }
     }
 
+    /// Returns how often the addresses of a name have changed.
+    pub(crate) fn changes(&self) -> u64 {
+        self.lock().changes
+    }
+
     /// Returns the error of the name server and the number of host names with it, `None` without an error.
     pub(crate) fn problem(&self) -> Option<String> {
         let state = self.lock();
@@ -170,7 +178,9 @@ impl HostResolver {
             tried,
             ..Name::default()
         };
-        self.lock().names.insert(host.to_owned(), name);
+        let mut state = self.lock();
+        state.changes += 1;
+        state.names.insert(host.to_owned(), name);
     }
 
     /// Returns the addresses that a request may connect to. A name must not lead to link-local or metadata addresses,
@@ -288,14 +298,17 @@ impl State {
             _ => (name.misses, name.missed) = (0, None),
         }
         match result {
-            Ok(addrs) => (name.addrs, name.error) = (addrs, None),
+            Ok(addrs) => {
+                self.changes += u64::from(name.addrs != addrs);
+                (name.addrs, name.error) = (addrs, None);
+            }
             Err(error) => name.error = Some(error),
         }
         let problem = name.problem();
         self.problems = self.problems + usize::from(problem.is_some()) - usize::from(had_problem);
         match (had_problem, problem, self.problems) {
             (false, Some(reason), 1) => log::warn!(
-                host, reason, lookup_ms = now.duration_since(begin).as_millis();
+                host, reason, lookup_ms = now.duration_since(begin).as_millis() as u64;
                 "name server fails: last known addresses stay in use"
             ),
             (true, None, 0) => log::info!("name server recovered: all lookups succeed"),

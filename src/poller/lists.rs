@@ -24,8 +24,17 @@ impl Poller {
         self.tell_ready();
     }
 
+    /// Merges the lists again if a name has other addresses than before: an Explorer node at the address of a listed
+    /// name is the listed node.
+    pub(super) fn follow_names(&mut self, now: Instant) {
+        if self.explorer.is_some() && self.fetcher.resolver().changes() != self.name_changes {
+            self.relist(now);
+        }
+    }
+
     /// Brings the nodes in line with the lists. Nodes that remain keep their state.
     fn relist(&mut self, now: Instant) {
+        self.name_changes = self.fetcher.resolver().changes();
         let ranked = lists::merge(
             self.listed.as_ref().map_or(&[], |list| &list.nodes),
             self.explorer.as_ref().map_or(&[], |list| &list.nodes),

@@ -130,6 +130,8 @@ struct Poller {
     by_addr: HashMap<NodeAddr, NodeId>,
     listed: Option<Arc<NodeList>>,
     explorer: Option<Arc<ExplorerList>>,
+    /// The resolver's count of changes when the lists were merged.
+    name_changes: u64,
     ready: Option<Sender<()>>,
     /// By the list.
     mass_failures: [MassFailure; 2],
@@ -163,6 +165,7 @@ impl Poller {
             by_addr: HashMap::new(),
             listed: None,
             explorer: None,
+            name_changes: 0,
             ready: Some(ready),
             mass_failures: [Source::IpsFile, Source::Explorer]
                 .map(|source| MassFailure::new(source, config.refresh_interval)),
@@ -254,6 +257,7 @@ impl Poller {
 
     fn begin_round(&mut self, now: Instant) {
         self.registry.begin_round();
+        self.follow_names(now);
         let overdue = self.schedule.begin_round(now);
         self.log_pool(overdue, now);
         self.log_conflicts(now);

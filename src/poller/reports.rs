@@ -76,6 +76,9 @@ impl Poller {
         let is_unclear = local_error.is_some_and(|first| now < *first + LOCAL_ERROR_TIME);
         let is_first = kind == ProbeOutcome::Failed && matches!(was, Health::New | Health::Up);
         self.schedule.enqueue(id, self.queue(id), is_unclear || is_first, now);
+        if self.ready.is_some() && self.unanswered.is_empty() {
+            self.follow_names(now);
+        }
         self.tell_ready();
     }
 

@@ -448,6 +448,27 @@ fn node_that_returns_429_leaves_the_suspects() {
 }
 
 #[test]
+fn explorer_node_at_later_resolved_name_is_listed_node() {
+    let mut rig = rig(true);
+    rig.update(listed("one.test:5000"));
+    rig.update(explorer("127.0.1.1:5000"));
+    rig.probe("127.0.1.1:5000", is_up());
+    let addr = [127, 0, 1, 1].into();
+    rig.poller.fetcher.resolver().learn("one.test", vec![addr]);
+    rig.probe("one.test:5000", is_up());
+    assert_eq!(rig.available(), ["one.test:5000"]);
+    let other = [127, 0, 1, 2].into();
+    rig.poller.fetcher.resolver().learn("one.test", vec![other]);
+    rig.now += INTERVAL;
+    rig.next();
+    assert_eq!(
+        rig.poller.by_addr.len(),
+        2,
+        "another machine has the Explorer's address now"
+    );
+}
+
+#[test]
 fn explorer_failures_do_not_affect_listed_nodes() {
     let of_file: Vec<String> = (1..=8).map(|node| format!("9.9.9.{node}:1")).collect();
     let of_one_address: Vec<String> = (1..=20).map(|port| format!("1.1.1.1:{port}")).collect();
