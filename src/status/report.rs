@@ -14,7 +14,7 @@ use crate::util::calendar::rfc3339;
 use crate::util::text::shorten;
 
 /// Maximum length of the omitted ids in a line of text.
-const MAX_IDS_CHARS: usize = 200;
+pub(super) const MAX_IDS_CHARS: usize = 200;
 
 /// The body of `/status.json`.
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::report::{
-    Clocks, ContainerTotal, Doubt, ExplorerReport, IpsFileReport, Moment, NodeProblem, NodeRow, OmittedContainers,
-    SkippedLine, SpeedReport, StatusReport, StatusTotals,
+    Clocks, ContainerTotal, Doubt, ExplorerReport, IpsFileReport, MAX_IDS_CHARS, Moment, NodeProblem, NodeRow,
+    OmittedContainers, SkippedLine, SpeedReport, StatusReport, StatusTotals,
 };
 use super::{CERTIFICATE_DAYS, Conflict, Filter};
 use crate::lists::Lists;
@@ -16,6 +16,7 @@ use crate::net::HostResolver;
 use crate::node::{ExplorerList, NodeAddr, NodeList};
 use crate::registry::{NodeId, NodeRecord, NodeState, NodeView, Registry, Standing, Summary, Totals};
 use crate::util::polled::Polled;
+use crate::util::text::quote;
 
 /// Containers, conflicts and problems in the report: longer lists are not readable.
 const MAX_CONTAINERS: usize = 100;
@@ -127,8 +128,7 @@ impl Reporter {
     /// Returns the page of the nodes: nodes with a problem first, then by address. Sorts only as much as needed.
     fn rows(&self, mut nodes: Vec<(bool, NodeAddr, NodeId)>, filter: &Filter, clocks: Clocks) -> Vec<NodeRow> {
         let order = |(a_is_fine, a, _): &(_, NodeAddr, _), (b_is_fine, b, _): &(_, NodeAddr, _)| {
-            let by_address = || natural_order(a.as_listed(), b.as_listed());
-            bool::cmp(a_is_fine, b_is_fine).then_with(by_address)
+            bool::cmp(a_is_fine, b_is_fine).then_with(|| by_address(a, b))
         };
         let end = filter.offset.saturating_add(filter.n);
         if end < nodes.len() {
@@ -175,6 +175,15 @@ impl Found {
         problems.sort_unstable_by(|a, b| (b.nodes, a.state, &a.reason).cmp(&(a.nodes, b.state, &b.reason)));
         problems.truncate(MAX_PROBLEMS);
         problems
+    }
+}
+
+/// Orders IP addresses by value, then names in natural order.
+fn by_address(a: &NodeAddr, b: &NodeAddr) -> Ordering {
+    match (a.socket_addr(), b.socket_addr()) {
+        (Some(_), Some(_)) => a.cmp(b),
+        (None, None) => natural_order(a.as_listed(), b.as_listed()),
+        (a, b) => a.is_none().cmp(&b.is_none()),
     }
 }
 
@@ -244,7 +253,7 @@ fn row(view: NodeView, id_bytes_left: &mut usize, clocks: Clocks) -> NodeRow {
         draining: record.attributes.is_draining,
         backup: record.attributes.is_backup,
         public_address: public.map(|addr| addr.as_listed().to_owned()),
-        reason: Some(record.reason().to_owned()).filter(|reason| !reason.is_empty()),
+        reason: reason(&record),
         probed: record.probed.map(|(at, _)| clocks.moment(at)),
         latency: record
             .probed
@@ -258,6 +267,15 @@ fn row(view: NodeView, id_bytes_left: &mut usize, clocks: Clocks) -> NodeRow {
         containers_left_out: view.containers.len() - containers.len(),
         containers,
         resources: view.resources,
+    }
+}
+
+/// Why the node is not available, or why some of its containers are not.
+fn reason(record: &NodeRecord) -> Option<String> {
+    let omitted = record.omitted.as_ref().map(|id| quote(id.as_str(), MAX_IDS_CHARS));
+    match record.reason() {
+        "" => omitted.map(|id| format!("container ids omitted because a quota was reached, such as {id}")),
+        reason => Some(reason.to_owned()),
     }
 }
 
