@@ -45,7 +45,7 @@ impl Target {
     /// # Errors
     /// If the router does not follow that redirect.
     pub(super) fn follow(&self, location: &str, status: u16) -> Result<Self, FetchError> {
-        let to = self.join(location).ok_or("not a URL");
+        let to = self.join(location).ok_or("not a URL without a user name");
         to.and_then(|to| self.deny_reason(&to).map_or(Ok(to), Err))
             .map_err(|why| {
                 let location = shown(location);
@@ -152,7 +152,7 @@ mod tests {
         let error = target("http://a/")
             .follow("http://me:secret@b:x/", 302)
             .expect_err("not a URL");
-        let reason = "status 302: redirect to \"http://***@b:x/\" not followed: not a URL";
+        let reason = "status 302: redirect to \"http://***@b:x/\" not followed: not a URL without a user name";
         assert_eq!(error.to_string(), reason);
     }
 

@@ -54,7 +54,7 @@ fn event(body: &str) -> &str {
 }
 
 fn is_constant(event: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b" _".contains(&byte);
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b" _-".contains(&byte);
     !event.is_empty() && event.bytes().all(is_plain)
 }
 
