@@ -101,7 +101,7 @@ impl Models {
         self.lock().answers(id, now)
     }
 
-    /// Selects the nodes that each new round queries: of `nodes`, each with its order, those that finish earliest.
+    /// Selects the nodes that each new round queries: the earliest to finish of `nodes`, each with its order.
     /// Collects and sorts the nodes without a lock, and only if a query may be sent now.
     pub(crate) fn plan(&self, nodes: impl FnOnce() -> Vec<(u64, NodeAddr)>, now: Instant) {
         if self.lock().is_plan_due(now) {

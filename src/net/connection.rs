@@ -105,7 +105,7 @@ impl Dial {
     /// Connects to the first address that accepts. Each address has half of the time that is left, the last one all.
     ///
     /// # Errors
-    /// The last error for which a peer is the cause. If there is none, the last one.
+    /// The last error caused by a peer, else the last error.
     fn open(&self, addrs: &[SocketAddr]) -> Result<(Socket, SocketAddr), FetchError> {
         let mut failed = FetchError::timeout();
         for (number, addr) in addrs.iter().enumerate() {

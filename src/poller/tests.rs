@@ -266,7 +266,7 @@ fn status_429_ends_doubt_for_its_node() {
         rig.now,
     );
     let first = first.expect("one container");
-    assert_eq!(first[0].as_listed(), "h:3", "before those that are doubted");
+    assert_eq!(first[0].as_listed(), "h:3", "before doubted nodes");
     for addr in ["h:1", "h:2", "h:4"] {
         rig.probe(addr, failed());
     }

@@ -108,7 +108,7 @@ impl<J: Send + 'static, R: Send + 'static> Pool<J, R> {
 }
 
 impl<J, R> Pool<J, R> {
-    /// Number of threads, without those that are exiting.
+    /// Number of threads, without exiting threads.
     pub(crate) fn threads(&self) -> usize {
         self.threads.len().saturating_sub(self.exiting)
     }

@@ -377,7 +377,7 @@ fn rejected_connections_linger_up_to_a_limit() {
     assert_eq!(rig.clients.rejected, MAX_REJECTED);
     assert_eq!(rig.refused(Refused::Share), MAX_REJECTED as u64 + 3);
     for client in refused {
-        assert!(is_prepared_503(&all(client), SHARE), "also those that do not linger");
+        assert!(is_prepared_503(&all(client), SHARE), "also without lingering");
     }
     rig.now += LINGER_TIMEOUT;
     rig.clients.expire(rig.now);

@@ -35,7 +35,7 @@ impl Clients {
         }
     }
 
-    /// Closes connections until the unsent responses are within [`MAX_UNSENT_BYTES`]: first those that have made no
+    /// Closes connections until the unsent responses are within [`MAX_UNSENT_BYTES`]: first connections that have made no
     /// progress for [`MIN_WRITE`], then those with the most unsent bytes. The newest connection is kept.
     pub(super) fn evict_readers(&mut self, newest: Key, now: Instant) {
         while self.unsent > MAX_UNSENT_BYTES {

@@ -190,7 +190,7 @@ impl World {
                 Action::Queue => {
                     assert!(
                         !self.queued && self.in_flight.is_none(),
-                        "one request under way at most"
+                        "one request in flight at most"
                     );
                     self.queued = true;
                     return;
