@@ -115,7 +115,7 @@ fn run(config: Config, caught: Caught, prints_port: bool) -> Result<ExitCode, Fa
 fn serve(config: Config, caught: Caught, prints_port: bool) -> Result<(), Box<dyn Error>> {
     let signals = caught.watch()?;
     let delay = config.shutdown_delay;
-    let mut router = Router::start(config)?;
+    let mut router = Router::start(config).map_err(|error| format!("can't start: {error}"))?;
     if prints_port {
         print(&format!("{}\n", router.addr.port()));
     }
