@@ -113,7 +113,9 @@ pub fn run(lasting: Duration) -> ExitCode {
         "\n## Accidents for {} s, {NODES} nodes in each list\n",
         lasting.as_secs()
     );
-    println!("| | resident | peak | threads | descriptors | processor time |\n|---|---|---|---|---|---|");
+    println!(
+        "| | resident | peak | TCP in the kernel | threads | descriptors | processor time |\n|---|---|---|---|---|---|---|"
+    );
     print("before", &world.router);
     let honest = Honest::start(HONEST, world.router.addr(), IPS);
     let (begin, mut happened) = (Instant::now(), 0);
