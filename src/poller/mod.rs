@@ -143,6 +143,8 @@ struct Poller {
     unanswered: HashSet<NodeId>,
     /// Nodes that were reported to redirect.
     redirecting: HashSet<NodeId>,
+    /// The last reasons of failures.
+    reasons: HashSet<Arc<str>>,
     warned_of_catalogue: bool,
     local_error_lines: LogThrottle,
     pool_lines: LogThrottle,
@@ -174,6 +176,7 @@ impl Poller {
             local_errors: HashMap::new(),
             unanswered: HashSet::new(),
             redirecting: HashSet::new(),
+            reasons: HashSet::new(),
             warned_of_catalogue: false,
             local_error_lines: LogThrottle::new(ONE_A_MINUTE),
             pool_lines: LogThrottle::new(ROUND_RATE),

@@ -1,5 +1,6 @@
 //! Applies the result of a probe to the registry.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::log::Level;
@@ -18,6 +19,8 @@ use crate::registry::{Health, MAX_CONTAINERS, MAX_TEXT_BYTES, NodeId, NodeRecord
 /// How long a node is rechecked each second after a local error. After an error of the local network stack another node
 /// is probed after 1 s, and has 3 s to respond.
 const LOCAL_ERROR_TIME: Duration = Duration::from_secs(5);
+/// Reasons that nodes share. A real fleet has a dozen.
+const MAX_REASONS: usize = 256;
 
 /// A finished probe of a listed node.
 struct Finished {
@@ -54,9 +57,13 @@ impl Poller {
         }
         let health = observe(was, kind);
         let limited_after = self.config.refresh_interval * LIMITED_INTERVALS;
+        let reason = match &probe.outcome {
+            Outcome::Failed(reason) => self.share(reason),
+            _ => self.share(limited_reason(health)),
+        };
         let finished = self.registry.note(id, now, |record| {
             let (node, was_limited) = (Subject::of(record), record.state() == NodeState::Limited);
-            let is_new_reason = note(record, &probe, health, now + limited_after);
+            let is_new_reason = note(record, &probe, reason, now + limited_after);
             record.probed = Some((now, report.took));
             Finished {
                 job: report.job,
@@ -102,6 +109,19 @@ impl Poller {
         }
     }
 
+    /// Returns the text that other nodes with the same reason have.
+    fn share(&mut self, reason: &str) -> Arc<str> {
+        if let Some(known) = self.reasons.get(reason) {
+            return Arc::clone(known);
+        }
+        if self.reasons.len() == MAX_REASONS {
+            self.reasons.clear();
+        }
+        let new = Arc::from(reason);
+        self.reasons.insert(Arc::clone(&new));
+        new
+    }
+
     fn apply(&mut self, finished: &Finished, probe: Probe) {
         ::log::debug!(
             node:% = finished.node.addr, outcome = probe.outcome.kind().label(), latency_ms = finished.took.as_millis() as u64;
@@ -134,7 +154,7 @@ impl Poller {
         self.registry.note(id, now, |record| {
             record.pending = Some(PendingByType::of(&info.pending));
             if is_back {
-                record.last_failure = Box::default();
+                record.last_failure = Arc::default();
             }
         });
         self.mass_failures[probe.node.source as usize].responded(id);
@@ -241,26 +261,20 @@ impl Poller {
     }
 }
 
-/// Records the result of a probe. Returns whether the reason of a failure differs in more than its numbers from the
-/// last one.
-fn note(record: &mut NodeRecord, probe: &Probe, health: Health, limited_at: Instant) -> bool {
-    let reason = match &probe.outcome {
+/// Records the result of a probe. `reason` is why the node is not up. Returns whether it differs in more than its
+/// numbers from the last one.
+fn note(record: &mut NodeRecord, probe: &Probe, reason: Arc<str>, limited_at: Instant) -> bool {
+    match &probe.outcome {
         Outcome::LocalError(_) => return false,
         Outcome::Up(_) => {
             (record.limited_at, record.certificate_expires) = (None, probe.certificate_expires);
             return false;
         }
-        Outcome::Limited => {
-            record.limited_at.get_or_insert(limited_at);
-            limited_reason(health)
-        }
-        Outcome::Failed(reason) => {
-            record.limited_at = None;
-            reason
-        }
-    };
-    let before = std::mem::replace(&mut record.last_failure, reason.into());
-    !is_same_reason(&before, reason)
+        Outcome::Limited => drop(record.limited_at.get_or_insert(limited_at)),
+        Outcome::Failed(_) => record.limited_at = None,
+    }
+    let before = std::mem::replace(&mut record.last_failure, reason);
+    !is_same_reason(&before, &record.last_failure)
 }
 
 const REASON_CHANGED: &str = "node failing: the reason changed";

@@ -54,7 +54,7 @@ impl Registry {
     fn evict_resources(&self, mut bytes: usize) {
         let mut nodes = Vec::new();
         self.visit_nodes(|id, node| {
-            let known = node.resources.iter().filter(|known| !known.entries.is_empty());
+            let known = node.routing.resources.iter().filter(|known| !known.entries.is_empty());
             nodes.extend(known.map(|known| (node.record.rank, id, known.bytes())));
         });
         nodes.sort_unstable();
@@ -77,14 +77,14 @@ impl Registry {
         };
         let mut nodes = Vec::new();
         self.visit_nodes(|id, node| {
-            if node.resources.is_some() && containers.iter().all(|container| node.runs(*container)) {
+            if node.routing.resources.is_some() && containers.iter().all(|container| node.routing.runs(*container)) {
                 nodes.push((node.record.rank, id));
             }
         });
         nodes.sort_unstable();
         for (_, id) in nodes {
             if let Some(node) = self.lock().nodes.get(id)
-                && let (Some(place), Some(resources)) = (node.place, &node.resources)
+                && let (Some(place), Some(resources)) = (node.routing.place, &node.routing.resources)
                 && !resources.entries.is_empty()
             {
                 visit(ResourceNode {
@@ -105,7 +105,7 @@ impl State {
 
     /// Drops the entries of containers that the node no longer runs.
     pub(super) fn retain_resources(&mut self, id: NodeId) {
-        if self.nodes.get(id).is_some_and(|node| node.resources.is_some()) {
+        if self.nodes.get(id).is_some_and(|node| node.routing.resources.is_some()) {
             let runs = self.runs(id).unwrap_or_default();
             self.change_resources(id, |resources| {
                 resources.entries.retain(|id, _| runs.binary_search(id).is_ok());
@@ -116,7 +116,7 @@ impl State {
     /// Changes the resources of a node, and the sum of their bytes.
     fn change_resources(&mut self, id: NodeId, change: impl FnOnce(&mut NodeResources)) {
         if let Some(node) = self.nodes.get_mut(id) {
-            let resources = node.resources.get_or_insert_default();
+            let resources = node.routing.resources.get_or_insert_default();
             self.resource_bytes -= resources.bytes();
             change(resources);
             self.resource_bytes += resources.bytes();

@@ -40,7 +40,6 @@ use node::Node;
 pub use pending::PendingByType;
 use promises::Cell;
 pub use record::NodeRecord;
-use resources::NodeResources;
 pub use resources::{KnownEntries, ResourceFailure, ResourceReport};
 pub use select::{MAX_PAGE, Page, TooDeep};
 use speed::{FleetSpeed, Time};
@@ -194,7 +193,7 @@ impl Registry {
         if let Some(node) = state.nodes.remove(id) {
             state.removal_epoch += 1;
             state.aliases -= usize::from(node.record.attributes.public.is_some());
-            state.resource_bytes -= node.resources.as_ref().map_or(0, NodeResources::bytes);
+            state.resource_bytes -= node.routing.resources.as_ref().map_or(0, |resources| resources.bytes());
             state.extras.replace(id.index(), []);
         }
     }
@@ -218,8 +217,8 @@ impl Registry {
     pub fn begin_round(&self) {
         let (mut listed, mut explorer) = (Vec::new(), Vec::new());
         self.visit_nodes(|_, node| match node.record.rank.is_listed() {
-            true => listed.extend(node.work.record()),
-            false => explorer.extend(node.work.record()),
+            true => listed.extend(node.routing.work.record()),
+            false => explorer.extend(node.routing.work.record()),
         });
         // Sorts without the lock.
         let speed = FleetSpeed::of(listed, explorer);
@@ -232,9 +231,9 @@ impl Registry {
     /// made from now on.
     pub fn begin_probe(&self, id: NodeId, now: Instant) -> u32 {
         self.lock().nodes.get_mut(id).map_or(0, |node| {
-            node.last_sent = node.last_sent.wrapping_add(1);
-            node.work.probe_sent(self.time(now));
-            node.last_sent
+            node.routing.last_sent = node.routing.last_sent.wrapping_add(1);
+            node.routing.work.probe_sent(self.time(now));
+            node.routing.last_sent
         })
     }
 
@@ -246,9 +245,13 @@ impl Registry {
         let Some(node) = state.nodes.get_mut(id) else {
             return 0;
         };
-        node.apply(probe, pending, &state.fleet, self.time(now));
+        let is_listed = node.record.rank.is_listed();
+        node.routing
+            .apply(probe, pending, is_listed, &state.fleet, self.time(now));
         node.record.change(now, |record| record.health = Health::Up);
-        state.extras.replace(id.index(), node.extras(state.fleet.interval));
+        state
+            .extras
+            .replace(id.index(), node.routing.extras(state.fleet.interval));
         let tie = self.keys.hash_one((state.round, id.index())) as u32;
         state.enter(id, tie, running)
     }

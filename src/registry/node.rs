@@ -19,11 +19,18 @@ pub(super) struct Fleet {
     pub(super) speed: FleetSpeed,
 }
 
+/// A node. A report on all nodes reads only the records, so the rest is apart from them.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) record: NodeRecord,
     /// Number of nodes removed before this one was inserted.
     pub(super) removal_epoch: u64,
+    pub(super) routing: Box<Routing>,
+}
+
+/// What determines the position of a node, and what clients find there.
+#[derive(Debug)]
+pub(super) struct Routing {
     /// Number of probes sent to it, and of the last one that reported.
     pub(super) last_sent: u32,
     pub(super) last_reported: u32,
@@ -34,30 +41,14 @@ pub(super) struct Node {
     /// Present while the node is available: its place in the order of each container that it runs.
     pub(super) place: Option<Place>,
     /// Present while the node is draining, but would be available.
-    pub(super) withheld: Option<Withdrawn>,
+    pub(super) withheld: Option<Box<Withdrawn>>,
     /// Sorted.
     pub(super) runs: Box<[Run]>,
     /// Present from the first time that its resources are to be polled.
-    pub(super) resources: Option<NodeResources>,
+    pub(super) resources: Option<Box<NodeResources>>,
 }
 
-impl Node {
-    pub(super) fn new(record: NodeRecord, removal_epoch: u64, speed: &FleetSpeed) -> Self {
-        Self {
-            record,
-            removal_epoch,
-            last_sent: 0,
-            last_reported: 0,
-            pending: 0,
-            work: Work::new(speed),
-            promises: None,
-            place: None,
-            withheld: None,
-            runs: Box::default(),
-            resources: None,
-        }
-    }
-
+impl Routing {
     /// Whether the node is available and runs this container.
     pub(super) fn runs(&self, container: Index) -> bool {
         self.runs.binary_search_by_key(&container, |(run, _)| *run).is_ok()
@@ -82,19 +73,6 @@ impl Node {
         self.promises.as_ref().map_or(0, |promises| promises.extra(cell, cap))
     }
 
-    /// What determines the position of the node in its class.
-    pub(super) fn key(&self, policy: PromisePolicy) -> u64 {
-        self.in_class(match policy {
-            PromisePolicy::On { .. } => self.work.next_done().0,
-            PromisePolicy::Off => self.pending,
-        })
-    }
-
-    /// The key in the class of the node.
-    pub(super) fn in_class(&self, key: u64) -> u64 {
-        self.record.class() | key.min(MAX_KEY)
-    }
-
     /// Whether a promise that was made after this probe was sent may not be in a count yet.
     pub(super) fn is_open(&self, last_sent: u32) -> bool {
         last_sent.wrapping_sub(self.last_reported) as i32 >= 0
@@ -115,7 +93,7 @@ impl Node {
     }
 
     /// Applies the report of a probe, with `pending` weighted jobs.
-    pub(super) fn apply(&mut self, probe: u32, pending: u64, fleet: &Fleet, now: Time) {
+    pub(super) fn apply(&mut self, probe: u32, pending: u64, is_listed: bool, fleet: &Fleet, now: Time) {
         self.last_reported = probe;
         self.pending = pending;
         let PromisePolicy::On { weight, max_speedup } = fleet.policy else {
@@ -126,12 +104,46 @@ impl Node {
             pending: pending as f64 / f64::from(weight.max(1)),
             promised: promises.map_or(0, |promises| promises.end_before(probe)),
         };
-        let bounds = fleet.speed.bounds(self.record.rank.is_listed(), max_speedup);
+        let bounds = fleet.speed.bounds(is_listed, max_speedup);
         self.work.learn(count, bounds, &fleet.speed);
         let after = self.promised(fleet.interval);
         if after == 0 {
             self.promises = None;
         }
         self.work.resume(after, now);
+    }
+}
+
+impl Node {
+    pub(super) fn new(record: NodeRecord, removal_epoch: u64, speed: &FleetSpeed) -> Self {
+        let routing = Routing {
+            last_sent: 0,
+            last_reported: 0,
+            pending: 0,
+            work: Work::new(speed),
+            promises: None,
+            place: None,
+            withheld: None,
+            runs: Box::default(),
+            resources: None,
+        };
+        Self {
+            record,
+            removal_epoch,
+            routing: Box::new(routing),
+        }
+    }
+
+    /// What determines the position of the node in its class.
+    pub(super) fn key(&self, policy: PromisePolicy) -> u64 {
+        self.in_class(match policy {
+            PromisePolicy::On { .. } => self.routing.work.next_done().0,
+            PromisePolicy::Off => self.routing.pending,
+        })
+    }
+
+    /// The key in the class of the node.
+    pub(super) fn in_class(&self, key: u64) -> u64 {
+        self.record.class() | key.min(MAX_KEY)
     }
 }

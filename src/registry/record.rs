@@ -1,5 +1,6 @@
 //! What is known of one node beside its position in the orders: written by the poller, read by every report.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::health::{Health, NodeState};
@@ -38,8 +39,8 @@ pub struct NodeRecord {
     pub omitted: Option<ContainerId>,
     /// When the certificate of an https node expires, as the last successful probe found it.
     pub certificate_expires: Option<SystemTime>,
-    /// The last failure. Kept when the node recovers, so that a flapping node does not repeat it in the log.
-    pub last_failure: Box<str>,
+    /// The last failure; nodes with the same one share it. Kept when the node recovers, so that a flapping node does not repeat it in the log.
+    pub last_failure: Arc<str>,
 }
 
 impl NodeRecord {
@@ -55,7 +56,7 @@ impl NodeRecord {
             pending: None,
             omitted: None,
             certificate_expires: None,
-            last_failure: Box::default(),
+            last_failure: Arc::default(),
         }
     }
 

@@ -36,7 +36,7 @@ impl Registry {
         let order = self.lock().catalogue.order(container).cloned();
         let mut runners: HashSet<u32> = order.iter().flat_map(Order::iter).map(|place| place.node).collect();
         self.visit_nodes(|id, node| {
-            let mut withheld = node.withheld.iter().flat_map(|withheld| &withheld.running);
+            let mut withheld = node.routing.withheld.iter().flat_map(|withheld| &withheld.running);
             runners.extend(
                 withheld
                     .any(|running| running.id.as_str() == container)
@@ -52,10 +52,10 @@ impl State {
         let node = self.nodes.get(id)?;
         let is_on = self.fleet.policy != PromisePolicy::Off;
         Some(Standing {
-            promises: node.promised(self.fleet.interval),
-            speed: is_on.then(|| node.work.speed()),
-            is_learned: node.work.record().is_some(),
-            finish: is_on.then(|| node.work.finish().since(now)),
+            promises: node.routing.promised(self.fleet.interval),
+            speed: is_on.then(|| node.routing.work.speed()),
+            is_learned: node.routing.work.record().is_some(),
+            finish: is_on.then(|| node.routing.work.finish().since(now)),
         })
     }
 
@@ -65,10 +65,11 @@ impl State {
             record: node.record.clone(),
             standing: self.standing(id, now)?,
             resources: node
+                .routing
                 .place
-                .and(node.resources.as_ref())
-                .map(|resources| resources.state(node.runs.len())),
-            containers: match &node.withheld {
+                .and(node.routing.resources.as_ref())
+                .map(|resources| resources.state(node.routing.runs.len())),
+            containers: match &node.routing.withheld {
                 Some(withheld) => withheld.running.iter().map(|container| container.id.clone()).collect(),
                 None => self.runs(id).unwrap_or_default(),
             },

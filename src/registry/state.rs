@@ -70,8 +70,9 @@ impl State {
 
     /// The containers that an available node runs, sorted.
     pub(super) fn runs(&self, id: NodeId) -> Option<Vec<ContainerId>> {
-        let node = self.nodes.get(id).filter(|node| node.place.is_some())?;
+        let node = self.nodes.get(id).filter(|node| node.routing.place.is_some())?;
         let mut runs: Vec<ContainerId> = node
+            .routing
             .runs
             .iter()
             .filter_map(|(run, _)| self.catalogue.id(*run))
@@ -89,7 +90,7 @@ impl State {
         node.record.omitted = None;
         if node.record.attributes.is_draining {
             let running = containers.to_vec();
-            node.withheld = Some(Withdrawn { tie, running });
+            node.routing.withheld = Some(Box::new(Withdrawn { tie, running }));
             return 0;
         }
         let place = Place {
@@ -97,8 +98,11 @@ impl State {
             tie,
             node: id.index(),
         };
-        let (rank, from) = (node.record.rank, node.place.replace(place));
-        let former: Vec<Index> = std::mem::take(&mut node.runs).iter().map(|(run, _)| *run).collect();
+        let (rank, from) = (node.record.rank, node.routing.place.replace(place));
+        let former: Vec<Index> = std::mem::take(&mut node.routing.runs)
+            .iter()
+            .map(|(run, _)| *run)
+            .collect();
         let (mut runs, mut omitted) = (Vec::with_capacity(containers.len()), 0);
         for container in containers {
             match self.catalogue.enter(container, id, rank, from, place) {
@@ -110,9 +114,9 @@ impl State {
             }
         }
         runs.sort_unstable_by_key(|(run, _)| *run);
-        node.runs = runs.into();
-        if !former.iter().eq(node.runs.iter().map(|(run, _)| run)) {
-            let gone = former.into_iter().filter(|run| !node.runs(*run));
+        node.routing.runs = runs.into();
+        if !former.iter().eq(node.routing.runs.iter().map(|(run, _)| run)) {
+            let gone = former.into_iter().filter(|run| !node.routing.runs(*run));
             for run in gone {
                 from.and_then(|from| self.catalogue.leave((run, None), id, from));
             }
@@ -124,10 +128,10 @@ impl State {
     /// Takes a node out of all orders. Returns what it had there.
     pub(super) fn leave(&mut self, id: NodeId) -> Option<Withdrawn> {
         let node = self.nodes.get_mut(id)?;
-        let Some(place) = node.place.take() else {
-            return node.withheld.take();
+        let Some(place) = node.routing.place.take() else {
+            return node.routing.withheld.take().map(|withheld| *withheld);
         };
-        let runs = std::mem::take(&mut node.runs).into_iter();
+        let runs = std::mem::take(&mut node.routing.runs).into_iter();
         let running = runs.filter_map(|run| self.catalogue.leave(run, id, place));
         Some(Withdrawn {
             tie: place.tie,
@@ -161,14 +165,14 @@ impl State {
     fn undone(&self, asking: Asking) -> Option<(Place, Seen)> {
         let promise = self.clients.last_promise(asking.undoing_for?)?;
         let node = self.nodes.get(promise.node)?;
-        let actual = node.place.filter(|_| node.is_open(promise.last_sent))?;
-        let extra = node.extra(asking.cell, self.fleet.interval);
+        let actual = node.routing.place.filter(|_| node.routing.is_open(promise.last_sent))?;
+        let extra = node.routing.extra(asking.cell, self.fleet.interval);
         let (key, extra) = match promise.is_extra {
             true => (actual.key, extra.saturating_sub(1)),
             false => (node.in_class(promise.old_key & MAX_KEY), extra),
         };
         let seen = Seen {
-            private_key: later(key, node.work.nanos_of(extra)),
+            private_key: later(key, node.routing.work.nanos_of(extra)),
             place: Place { key, ..actual },
         };
         Some((actual, seen))
@@ -186,7 +190,7 @@ impl State {
     /// Whether the client still sees this node in this place.
     pub(super) fn is_seen(&self, seen: Seen, cell: Cell) -> bool {
         let node = self.nodes.at(seen.place.node);
-        node.is_some_and(|(_, node)| node.place == Some(seen.place)) && self.seen(&[seen.place], cell) == [seen]
+        node.is_some_and(|(_, node)| node.routing.place == Some(seen.place)) && self.seen(&[seen.place], cell) == [seen]
     }
 
     /// The nodes at the places of a view, without removed nodes. Another node may have the number of a removed one.
@@ -202,8 +206,8 @@ impl State {
         let Some(node) = node.filter(|_| self.fleet.policy != PromisePolicy::Off) else {
             return;
         };
-        let extra = node.promise(cell, self.fleet.interval, now);
-        let (last_sent, is_extra) = (node.last_sent, extra.is_some());
+        let extra = node.routing.promise(cell, self.fleet.interval, now);
+        let (last_sent, is_extra) = (node.routing.last_sent, extra.is_some());
         match extra {
             Some(nanos) => self.extras.set(cell, id.index(), nanos),
             None => self.promises_made += 1,
@@ -223,10 +227,10 @@ impl State {
     pub(super) fn update_key(&mut self, id: NodeId) -> Option<u64> {
         let node = self.nodes.get_mut(id)?;
         let key = node.key(self.fleet.policy);
-        let place = node.place.as_mut()?;
+        let place = node.routing.place.as_mut()?;
         let old_place = *place;
         place.key = key;
-        for (run, _) in &node.runs {
+        for (run, _) in &node.routing.runs {
             self.catalogue.move_node(*run, Some(old_place), *place);
         }
         Some(old_place.key)
@@ -241,7 +245,7 @@ impl State {
     }
 
     pub(super) fn place(&self, id: NodeId) -> Option<Place> {
-        self.nodes.get(id)?.place
+        self.nodes.get(id)?.routing.place
     }
 
     /// The key of the node's place, computed again.

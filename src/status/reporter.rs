@@ -2,6 +2,7 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -42,12 +43,36 @@ pub(crate) struct Reporter {
 #[derive(Debug, Default)]
 struct Found {
     sums: Totals,
-    /// The nodes that pass the filter: whether they have no problem, and their addresses.
-    nodes: Vec<(bool, NodeAddr, NodeId)>,
+    /// The nodes that pass the filter.
+    nodes: Vec<(Position, NodeId)>,
     /// For each state and reason the number of nodes and the start of the longest time in the state.
-    problems: HashMap<(NodeState, Box<str>), (usize, Instant)>,
+    problems: HashMap<(NodeState, Arc<str>), (usize, Instant)>,
     omitted: OmittedContainers,
     expiring_certificates: usize,
+}
+
+/// The position of a node in the report: nodes with a problem first, then IP addresses by value, then names in natural
+/// order. A comparison reads no node, since that would read memory outside the caches.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Position {
+    is_fine: bool,
+    is_name: bool,
+    socket: Option<SocketAddr>,
+    /// The address as listed, unless it is an IP address and a port alone.
+    text: Option<Natural>,
+}
+
+impl Position {
+    fn of(record: &NodeRecord) -> Self {
+        let socket = record.addr.socket_addr();
+        let is_socket = socket.is_some() && !record.addr.has_path();
+        Self {
+            is_fine: !record.state().is_problem(),
+            is_name: socket.is_none(),
+            socket,
+            text: (!is_socket).then(|| Natural(record.addr.clone())),
+        }
+    }
 }
 
 impl Reporter {
@@ -96,7 +121,7 @@ impl Reporter {
                 && runners.as_ref().is_none_or(|runners| runners.contains(&id.index()))
                 && part.as_ref().is_none_or(|part| has_part(&record.addr, part))
             {
-                found.nodes.push((!state.is_problem(), record.addr.clone(), id));
+                found.nodes.push((Position::of(record), id));
             }
         });
         found
@@ -125,18 +150,15 @@ impl Reporter {
         }
     }
 
-    /// Returns the page of the nodes: nodes with a problem first, then by address. Sorts only as much as needed.
-    fn rows(&self, mut nodes: Vec<(bool, NodeAddr, NodeId)>, filter: &Filter, clocks: Clocks) -> Vec<NodeRow> {
-        let order = |(a_is_fine, a, _): &(_, NodeAddr, _), (b_is_fine, b, _): &(_, NodeAddr, _)| {
-            bool::cmp(a_is_fine, b_is_fine).then_with(|| by_address(a, b))
-        };
+    /// Returns the page of the nodes. Sorts only as much as needed.
+    fn rows(&self, mut nodes: Vec<(Position, NodeId)>, filter: &Filter, clocks: Clocks) -> Vec<NodeRow> {
         let end = filter.offset.saturating_add(filter.n);
         if end < nodes.len() {
-            nodes.select_nth_unstable_by(end, order);
+            nodes.select_nth_unstable(end);
             nodes.truncate(end);
         }
-        nodes.sort_unstable_by(order);
-        let page: Vec<NodeId> = nodes.iter().skip(filter.offset).map(|(_, _, id)| *id).collect();
+        nodes.sort_unstable();
+        let page: Vec<NodeId> = nodes.iter().skip(filter.offset).map(|(_, id)| *id).collect();
         let mut id_bytes_left = MAX_ID_BYTES;
         let views = self.registry.views(&page, clocks.now).into_iter();
         views.map(|view| row(view, &mut id_bytes_left, clocks)).collect()
@@ -147,7 +169,7 @@ impl Found {
     fn count(&mut self, record: &NodeRecord, clocks: Clocks) {
         self.sums.count(record);
         if record.state().is_problem() {
-            let group = self.problems.entry((record.state(), record.reason().into()));
+            let group = self.problems.entry((record.state(), Arc::clone(&record.last_failure)));
             let (count, since) = group.or_insert((0, record.since));
             *count += 1;
             *since = record.since.min(*since);
@@ -165,7 +187,7 @@ impl Found {
 
     /// Returns the largest groups of nodes with the same state and reason.
     fn problems(&self, clocks: Clocks) -> Vec<NodeProblem> {
-        let problem = |((state, reason), (nodes, since)): (&(NodeState, Box<str>), &(usize, Instant))| NodeProblem {
+        let problem = |((state, reason), (nodes, since)): (&(NodeState, Arc<str>), &(usize, Instant))| NodeProblem {
             state: *state,
             reason: reason.to_string(),
             nodes: *nodes,
@@ -178,12 +200,19 @@ impl Found {
     }
 }
 
-/// Orders IP addresses by value, then names in natural order.
-fn by_address(a: &NodeAddr, b: &NodeAddr) -> Ordering {
-    match (a.socket_addr(), b.socket_addr()) {
-        (Some(_), Some(_)) => a.cmp(b),
-        (None, None) => natural_order(a.as_listed(), b.as_listed()),
-        (a, b) => a.is_none().cmp(&b.is_none()),
+/// An address in natural order.
+#[derive(Debug, PartialEq, Eq)]
+struct Natural(NodeAddr);
+
+impl Ord for Natural {
+    fn cmp(&self, other: &Self) -> Ordering {
+        natural_order(self.0.as_listed(), other.0.as_listed())
+    }
+}
+
+impl PartialOrd for Natural {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
