@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use super::order::Place;
 use super::promises::Cell;
 use super::select::{Page, Seen, View, select};
 use super::{NodeId, Registry};
@@ -29,7 +28,7 @@ impl Registry {
     /// Selects the nodes of a page. Of several nodes with one address for clients only the first is selected. Returns
     /// `None` if the page takes too many searches.
     pub(super) fn select_distinct(&self, view: &View, page: Page, cell: Cell) -> Option<Vec<Seen>> {
-        let private = |some: &[Place]| self.lock().seen(some, cell);
+        let private = |some: &mut [Seen]| self.lock().see(some, cell);
         if self.lock().aliases == 0 {
             return select(view, page, private);
         }

@@ -77,9 +77,9 @@ pub(super) struct View {
 }
 
 /// Returns the nodes of a page, earliest expected completion first, of the nodes that are in all of the view's orders.
-/// `private` returns some places as the client sees them; it is called only if the shared order is not the client's.
+/// `private` sets the private keys of some nodes; it is called only if the shared order is not the client's.
 /// Returns `None` if the page takes too many searches.
-pub(super) fn select(view: &View, page: Page, private: impl FnMut(&[Place]) -> Vec<Seen>) -> Option<Vec<Seen>> {
+pub(super) fn select(view: &View, page: Page, private: impl FnMut(&mut [Seen])) -> Option<Vec<Seen>> {
     let searches = Counter::new(0);
     let (offset, n) = (page.offset as usize, page.n as usize);
     let orders = view.orders.split_first();
@@ -125,14 +125,16 @@ fn reorder(
     walk: impl Iterator<Item = Place>,
     mut best: BinaryHeap<Seen>,
     wanted: usize,
-    mut private: impl FnMut(&[Place]) -> Vec<Seen>,
+    mut private: impl FnMut(&mut [Seen]),
 ) -> Vec<Seen> {
-    let mut walk = walk.take(wanted.max(MIN_COMPARED)).peekable();
+    let mut walk = walk.take(wanted.max(MIN_COMPARED)).map(Seen::shared).peekable();
+    let mut some = Vec::with_capacity(KEYS_AT_ONCE);
     while let Some(next) = walk.peek()
-        && (best.len() < wanted || best.peek().is_some_and(|last| Seen::shared(*next) < *last))
+        && (best.len() < wanted || best.peek().is_some_and(|last| next < last))
     {
-        let some: Vec<Place> = walk.by_ref().take(KEYS_AT_ONCE).collect();
-        for seen in private(&some) {
+        some.extend(walk.by_ref().take(KEYS_AT_ONCE));
+        private(&mut some);
+        for seen in some.drain(..) {
             if best.len() < wanted {
                 best.push(seen);
             } else if let Some(mut last) = best.peek_mut()
@@ -211,9 +213,7 @@ mod tests {
                 (actual, Seen { private_key: private_key(place), place })
             });
             let view = View { orders, undone, is_private: extra.is_some(), removal_epoch: 0 };
-            let private = |some: &[Place]| {
-                some.iter().map(|place| Seen { private_key: private_key(*place), place: *place }).collect()
-            };
+            let private = |some: &mut [Seen]| some.iter_mut().for_each(|seen| seen.private_key = private_key(seen.place));
             prop_assert_eq!(select(&view, page, private).expect("few nodes"), naive(&view, page, private_key));
         }
     }
@@ -234,7 +234,7 @@ mod tests {
             n: 1,
             offset: nodes as u32 - 1,
         };
-        let selected = select(&shared(nodes, 64), page, |_| Vec::new());
+        let selected = select(&shared(nodes, 64), page, |_| {});
         assert_eq!(selected.map(|selected| selected.len()), Some(1));
     }
 
@@ -245,6 +245,6 @@ mod tests {
             n: 1,
             offset: nodes as u32 - 1,
         };
-        assert_eq!(select(&shared(nodes, 64), page, |_| Vec::new()), None);
+        assert_eq!(select(&shared(nodes, 64), page, |_| {}), None);
     }
 }

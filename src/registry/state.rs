@@ -178,19 +178,22 @@ impl State {
         Some((actual, seen))
     }
 
-    /// The nodes at these places as the subnets of a cell see them.
-    pub(super) fn seen(&self, places: &[Place], cell: Cell) -> Vec<Seen> {
-        let seen = |place: &Place| Seen {
-            private_key: later(place.key, self.extras.nanos(cell, place.node)),
-            place: *place,
-        };
-        places.iter().map(seen).collect()
+    /// Sets the private keys of nodes for the subnets of a cell.
+    pub(super) fn see(&self, nodes: &mut [Seen], cell: Cell) {
+        for seen in nodes {
+            seen.private_key = self.private_key(seen.place, cell);
+        }
+    }
+
+    fn private_key(&self, place: Place, cell: Cell) -> u64 {
+        later(place.key, self.extras.nanos(cell, place.node))
     }
 
     /// Whether the client still sees this node in this place.
     pub(super) fn is_seen(&self, seen: Seen, cell: Cell) -> bool {
         let node = self.nodes.at(seen.place.node);
-        node.is_some_and(|(_, node)| node.routing.place == Some(seen.place)) && self.seen(&[seen.place], cell) == [seen]
+        let is_there = node.is_some_and(|(_, node)| node.routing.place == Some(seen.place));
+        is_there && self.private_key(seen.place, cell) == seen.private_key
     }
 
     /// The nodes at the places of a view, without removed nodes. Another node may have the number of a removed one.

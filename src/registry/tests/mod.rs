@@ -138,7 +138,7 @@ fn reused_slot_is_not_in_an_older_view() {
         undoing_for: None,
     };
     let view = fleet.registry.lock().view(["a"].into_iter(), asking);
-    let selected = select::select(&view.expect("two nodes run it"), page(0, 9), |_| Vec::new()).expect("one container");
+    let selected = select::select(&view.expect("two nodes run it"), page(0, 9), |_| {}).expect("one container");
     fleet.registry.remove(fleet.ids[0]);
     let new = fleet.registry.insert(addr(2), Rank::Listed(2), fleet.now);
     assert_eq!(new.index(), fleet.ids[0].index());
