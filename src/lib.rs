@@ -4,7 +4,7 @@
 //!
 //! **A request.** client → `gate` (connection limit: 503; header section late: 408; too long: 414, 431; body with
 //! data: 413; malformed: 400; HTTP/2: 505) → method, path, query and a ticket over a private, already open connection
-//! → tiny_http → worker, which finds the rest of the request under the ticket: route (404, 405) → `api::limits`
+//! → tiny_http → worker, which finds the rest of the request under the ticket: route (404, 405) → `api::access`
 //! (exempt clients pass, `limiter` decides for all others: 429) → query (400) → `registry`: select, promise → JSON →
 //! the response and its ticket on a bounded queue, and an eventfd → `gate::clients` writes the response without
 //! blocking, under the deadline of `gate::connection`. `gate::worker_pool` notices a worker that is stuck for 5 s, and
@@ -151,6 +151,11 @@ impl Router {
         let gate = Gate::bind(bind).map_err(unbound)?;
         threads::check_room(START_THREADS)?;
         let room = descriptors::fit_limits(config.max_connections, config.max_probes);
+        let config = Config {
+            max_connections: room.connections,
+            max_probes: room.probes,
+            ..config
+        };
         let metrics = Arc::new(Metrics::default());
         let registry = Arc::new(Registry::new(policy(&config), config.refresh_interval, now));
         let lists = Lists::new(&config);
@@ -170,31 +175,21 @@ impl Router {
             interval: config.refresh_interval,
             settings: config.changed.clone(),
         };
-        let service = Arc::new(Service::new(&config, reporter, models.clone(), now));
-        let settings = gate::Settings {
-            max_connections: room.connections,
-            trusted_proxies: config.trusted_proxies.clone(),
-            idle_timeout: config.idle_timeout,
-            cors_origins: config.cors_origins.clone(),
-        };
+        let service = Arc::new(Service::new(config.clone(), reporter, models.clone(), now));
         let to_serve = Arc::clone(&service);
         let spawn: gate::Spawn = Arc::new(move || api::spawn(&to_serve));
         let addr = gate.addr();
-        let serving = gate.prepare(settings, spawn, Arc::clone(&metrics), &alarm)?;
+        let serving = gate.prepare(config.clone(), spawn, Arc::clone(&metrics), &alarm)?;
 
         let (updates, received) = bounded(MAX_UPDATES);
 
-        let poller = Config {
-            max_probes: room.probes,
-            ..config.clone()
-        };
         let outputs = poller::Outputs {
             registry: Arc::clone(&registry),
             metrics: Arc::clone(&metrics),
             fetcher: fetcher.clone(),
             models,
         };
-        let (thread, ready) = poller::start(poller, outputs, received, stopped.clone(), &alarm)?;
+        let (thread, ready) = poller::start(config.clone(), outputs, received, stopped.clone(), &alarm)?;
         threads.push(thread);
 
         let outputs = lists::Outputs { updates, metrics };

@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 use serde_json::json;
 use ureq::http::StatusCode;
 
-use crate::registry::Page;
 use crate::util::calendar;
 
 /// The methods of every path.
@@ -21,13 +20,6 @@ pub(crate) enum Persistence {
     /// An HTTP/1.0 client requested it and expects the header.
     KeepAlive,
     Close,
-}
-
-/// Whether the body is sent. The response to a HEAD has only its length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Body {
-    Send,
-    Count,
 }
 
 /// How long a response may be deferred after the request was read: the client times out after 3 s.
@@ -102,8 +94,9 @@ impl Response {
         self
     }
 
-    /// The response as it goes over the wire, with further header lines.
-    pub(crate) fn to_bytes(&self, body: Body, persistence: Persistence, lines: &str, now: SystemTime) -> Vec<u8> {
+    /// The response as it goes over the wire, with further header lines. The response to a HEAD has only the length of
+    /// its body.
+    pub(crate) fn to_bytes(&self, is_head: bool, persistence: Persistence, lines: &str, now: SystemTime) -> Vec<u8> {
         let mut head = String::with_capacity(320);
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         // Writing to a String cannot fail.
@@ -131,56 +124,10 @@ impl Response {
             Persistence::Close => "Connection: close\r\n\r\n",
         });
         let mut bytes = head.into_bytes();
-        if body == Body::Send {
+        if !is_head {
             bytes.extend_from_slice(&self.body);
         }
         bytes
-    }
-}
-
-/// Longest body of a page. The client waits 3 s for a response, and 1,000 nodes can have 6.7 MB of resources.
-pub(crate) const MAX_PAGE_BYTES: usize = 1024 * 1024;
-
-/// One page of a list.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Listing {
-    pub(crate) body: Vec<u8>,
-    /// Items on all pages.
-    pub(crate) total: usize,
-}
-
-impl Listing {
-    /// Writes the items of a page between two brackets. Ends before 1 MiB: a client continues at `offset` plus the
-    /// items that it received. An item must be shorter than that.
-    pub(crate) fn new<T>(
-        [open, close]: [u8; 2],
-        items: impl Iterator<Item = T>,
-        page: Page,
-        write: impl Fn(&mut Vec<u8>, T),
-    ) -> Self {
-        let (mut body, mut total, mut written, mut is_full) = (vec![open], 0, 0, false);
-        for item in items {
-            let is_on_page = total >= page.offset as usize && written < page.n && !is_full;
-            total += 1;
-            if is_on_page {
-                let before = body.len();
-                if written > 0 {
-                    body.push(b',');
-                }
-                write(&mut body, item);
-                is_full = body.len() >= MAX_PAGE_BYTES;
-                match is_full {
-                    true => body.truncate(before),
-                    false => written += 1,
-                }
-            }
-        }
-        body.push(close);
-        Self { body, total }
-    }
-
-    pub(crate) fn into_response(self) -> Response {
-        Response::json(self.body).with("X-Total-Count", self.total.to_string())
     }
 }
 
@@ -188,15 +135,15 @@ impl Listing {
 mod tests {
     use super::*;
 
-    fn text(reply: &Response, body: Body, persistence: Persistence) -> String {
-        String::from_utf8(reply.to_bytes(body, persistence, "", SystemTime::UNIX_EPOCH)).expect("text")
+    fn text(reply: &Response, is_head: bool, persistence: Persistence) -> String {
+        String::from_utf8(reply.to_bytes(is_head, persistence, "", SystemTime::UNIX_EPOCH)).expect("text")
     }
 
     #[test]
     fn error_is_json_with_connection_header() {
         let reply = Response::error(400, "a \"quoted\" word").with("Retry-After", "1");
         assert_eq!(
-            text(&reply, Body::Send, Persistence::Close),
+            text(&reply, false, Persistence::Close),
             "HTTP/1.1 400 Bad Request\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Type: application/json\r\n\
              Content-Length: 29\r\nRetry-After: 1\r\nConnection: close\r\n\r\n{\"error\":\"a \\\"quoted\\\" word\"}"
         );
@@ -205,14 +152,14 @@ mod tests {
     #[test]
     fn head_has_length_without_body() {
         let reply = Response::json(b"[]".to_vec());
-        let head = text(&reply, Body::Count, Persistence::KeepAlive);
+        let head = text(&reply, true, Persistence::KeepAlive);
         assert!(head.contains("Content-Length: 2\r\n") && head.ends_with("Connection: keep-alive\r\n\r\n"));
     }
 
     #[test]
     fn inexpressible_date_is_omitted() {
         let at = |now| {
-            let bytes = Response::json(Vec::new()).to_bytes(Body::Send, Persistence::Persist, "", now);
+            let bytes = Response::json(Vec::new()).to_bytes(false, Persistence::Persist, "", now);
             String::from_utf8(bytes).expect("text")
         };
         let year_10000 = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_800);
@@ -225,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_204_has_neither_length_nor_type() {
-        let options = text(&Response::options(), Body::Send, Persistence::Persist);
+        let options = text(&Response::options(), false, Persistence::Persist);
         assert!(options.contains("Allow: GET, HEAD, OPTIONS\r\n\r\n"));
         assert!(!options.contains("Content-"));
     }

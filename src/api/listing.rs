@@ -1,88 +1,101 @@
-//! The bodies of `/api/v1/resources`: pages of nodes, each with an object of its containers.
+//! Pages of lists that end before 1 MiB: the bodies of `/api/v1/containers` and `/api/v1/resources`.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::node::{ContainerId, Entries, NodeAddr};
+use crate::node::{Entries, NodeAddr};
 use crate::registry::{Page, Registry};
-use crate::response::{Listing, MAX_PAGE_BYTES};
+use crate::response::Response;
 
-/// Lists the resources of the nodes that run all of `containers`; of these containers only, if there are any.
-pub(super) fn resources(registry: &Registry, containers: &[String], page: Page) -> Listing {
-    let mut pager = Pager::default();
-    registry.visit_resources(containers, |node| {
-        let entries = node.entries.iter().map(|(id, known)| (id, &known.text));
-        pager.offer(containers, page, node.public, entries);
-    });
-    pager.into_listing(page)
-}
+/// Longest body of a page. The client waits 3 s for a response, and 1,000 nodes can have 6.7 MB of resources.
+const MAX_PAGE_BYTES: usize = 1024 * 1024;
 
-/// Lists the responses of nodes about a model in the same way. A node that is no longer available is omitted.
-pub(super) fn support(
-    registry: &Registry,
-    answers: &[(NodeAddr, Arc<Entries>)],
-    containers: &[String],
+/// One page of a list while it is written.
+pub(super) struct Listing {
+    body: Vec<u8>,
     page: Page,
-) -> Listing {
-    let by_addr: HashMap<&NodeAddr, &Entries> = answers.iter().map(|(addr, entries)| (addr, &**entries)).collect();
-    let mut pager = Pager::default();
-    registry.visit_resources(containers, |node| {
-        if let Some(entries) = by_addr.get(node.addr) {
-            let entries = entries.iter().map(|(id, text)| (id, text));
-            pager.offer(containers, page, node.public, entries);
-        }
-    });
-    pager.into_listing(page)
-}
-
-/// Collects the nodes of a page, and counts all nodes. A node is copied under the registry's lock and written without
-/// it.
-#[derive(Default)]
-struct Pager {
-    nodes: Vec<(NodeAddr, Entries)>,
-    /// Several nodes may have one address for clients: the first one represents it.
-    seen: HashSet<NodeAddr>,
-    bytes: usize,
+    /// Items on this page.
+    written: u32,
+    /// Items on all pages.
     total: usize,
 }
 
-impl Pager {
-    fn offer<'e>(
-        &mut self,
-        containers: &[String],
-        page: Page,
-        addr: &NodeAddr,
-        entries: impl Iterator<Item = (&'e ContainerId, &'e Arc<str>)>,
-    ) {
-        let is_shown = |id: &ContainerId| containers.is_empty() || containers.iter().any(|other| other == id.as_str());
-        let mut entries = entries.filter(|(id, _)| is_shown(id)).peekable();
-        if entries.peek().is_none() || !self.seen.insert(addr.clone()) {
-            return;
+impl Listing {
+    /// A page without items, after its opening bracket.
+    pub(super) fn new(open: u8, page: Page) -> Self {
+        Self {
+            body: vec![open],
+            page,
+            written: 0,
+            total: 0,
         }
-        let has_room = self.nodes.len() < page.n as usize && self.bytes < MAX_PAGE_BYTES;
-        if self.total >= page.offset as usize && has_room {
-            let shown: Entries = entries.map(|(id, text)| (id.clone(), text.clone())).collect();
-            self.bytes += shown.iter().map(|(_, text)| text.len()).sum::<usize>();
-            self.nodes.push((addr.clone(), shown));
-        }
-        self.total += 1;
     }
 
-    fn into_listing(self, page: Page) -> Listing {
-        let page = Page { offset: 0, ..page };
-        let listing = Listing::new(*b"{}", self.nodes.iter(), page, write_node);
-        Listing {
-            total: self.total,
-            ..listing
+    /// Counts an item, and writes it if it is on this page. The page ends before 1 MiB: a client continues at `offset`
+    /// plus the items that it received. An item must be shorter than that.
+    pub(super) fn add(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let is_on_page = self.total >= self.page.offset as usize && self.written < self.page.n;
+        self.total += 1;
+        if !is_on_page {
+            return;
         }
+        let before = self.body.len();
+        if self.written > 0 {
+            self.body.push(b',');
+        }
+        write(&mut self.body);
+        if self.body.len() < MAX_PAGE_BYTES {
+            self.written += 1;
+        } else {
+            self.body.truncate(before);
+            self.page.n = self.written;
+        }
+    }
+
+    pub(super) fn into_response(mut self, close: u8) -> Response {
+        self.body.push(close);
+        Response::json(self.body).with("X-Total-Count", self.total.to_string())
     }
 }
 
-fn write_node(body: &mut Vec<u8>, (addr, entries): &(NodeAddr, Entries)) {
+/// Lists the nodes that run all of `containers`, each with its entries of these containers, or of all if there are
+/// none. The entries are the node's resources, or its entries in `answers` about a model. A node that is no longer
+/// available is omitted.
+pub(super) fn nodes(
+    registry: &Registry,
+    containers: &[String],
+    page: Page,
+    answers: Option<&[(NodeAddr, Arc<Entries>)]>,
+) -> Response {
+    let answers: Option<HashMap<&NodeAddr, &Entries>> =
+        answers.map(|answers| answers.iter().map(|(addr, entries)| (addr, &**entries)).collect());
+    let mut listing = Listing::new(b'{', page);
+    // Several nodes may have one address for clients: the first one represents it.
+    let mut seen = HashSet::new();
+    registry.visit_resources(containers, |node| {
+        let mut entries: Vec<(&str, &str)> = match &answers {
+            None => {
+                let known = node.entries.iter();
+                known.map(|(id, known)| (id.as_str(), &*known.text)).collect()
+            }
+            Some(answers) => {
+                let known = answers.get(node.addr).into_iter().copied().flatten();
+                known.map(|(id, text)| (id.as_str(), &**text)).collect()
+            }
+        };
+        entries.retain(|(id, _)| containers.is_empty() || containers.iter().any(|other| other == id));
+        if !entries.is_empty() && seen.insert(node.public.clone()) {
+            listing.add(|body| write_node(body, node.public, &entries));
+        }
+    });
+    listing.into_response(b'}')
+}
+
+fn write_node(body: &mut Vec<u8>, addr: &NodeAddr, entries: &[(&str, &str)]) {
     write_key(body, addr.as_listed());
     for (number, (id, text)) in entries.iter().enumerate() {
         body.push(if number == 0 { b'{' } else { b',' });
-        write_key(body, id.as_str());
+        write_key(body, id);
         body.extend_from_slice(text.as_bytes());
     }
     body.push(b'}');
@@ -96,13 +109,14 @@ fn write_key(body: &mut Vec<u8>, key: &str) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::{Duration, Instant, SystemTime};
 
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::node::{Attributes, Rank, Reading, Running};
+    use crate::node::{Attributes, ContainerId, Rank, Reading, Running};
     use crate::registry::PromisePolicy;
+    use crate::response::Persistence;
 
     /// A number, the containers that the node runs, and its entries.
     type Node<'a> = (usize, &'a [&'a str], &'a [(&'a str, &'a str)]);
@@ -145,18 +159,25 @@ mod tests {
         ])
     }
 
+    /// The body, and the value of `X-Total-Count`.
+    fn parts(response: &Response) -> (String, usize) {
+        let bytes = response.to_bytes(false, Persistence::Persist, "", SystemTime::UNIX_EPOCH);
+        let text = String::from_utf8(bytes).expect("text");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a body");
+        let (_, total) = head.split_once("X-Total-Count: ").expect("a total");
+        (body.to_owned(), total.parse().expect("a number"))
+    }
+
     fn listed(containers: &[&str], n: u32, offset: u32) -> (Value, usize) {
         let containers: Vec<String> = containers.iter().map(|&id| id.to_owned()).collect();
-        let listing = resources(&three(), &containers, Page { n, offset });
-        let value = serde_json::from_slice(&listing.body).expect("JSON");
-        (value, listing.total)
+        let (body, total) = parts(&nodes(&three(), &containers, Page { n, offset }, None));
+        (serde_json::from_str(&body).expect("JSON"), total)
     }
 
     #[test]
     fn containers_select_nodes_and_entries() {
-        let body = resources(&three(), &[], Page { n: 100, offset: 0 }).body;
         assert_eq!(
-            String::from_utf8(body).expect("text"),
+            parts(&nodes(&three(), &[], Page { n: 100, offset: 0 }, None)).0,
             r#"{"192.0.2.1:3":{"a":{"x":1},"b\"":{}},"192.0.2.1:1":{"a":{}},"192.0.2.1:2":{"c":{}}}"#
         );
         let (three, one, two) = ("192.0.2.1:3", "192.0.2.1:1", "192.0.2.1:2");
@@ -177,14 +198,14 @@ mod tests {
     fn body_ends_before_mebibyte_and_continues_by_offset() {
         let text = format!("{{\"x\":\"{}\"}}", "y".repeat(16_000));
         let entries = [("a", text.as_str())];
-        let nodes: Vec<Node<'_>> = (1..=200).map(|number| (number, &["a"][..], &entries[..])).collect();
-        let registry = registry(&nodes);
+        let all: Vec<Node<'_>> = (1..=200).map(|number| (number, &["a"][..], &entries[..])).collect();
+        let registry = registry(&all);
         let (mut offset, mut pages) = (0, 0);
         while offset < 200 {
-            let listing = resources(&registry, &[], Page { n: 1000, offset });
-            assert!(listing.body.len() <= MAX_PAGE_BYTES);
-            assert_eq!(listing.total, 200);
-            let value: serde_json::Map<String, Value> = serde_json::from_slice(&listing.body).expect("JSON");
+            let (body, total) = parts(&nodes(&registry, &[], Page { n: 1000, offset }, None));
+            assert!(body.len() <= MAX_PAGE_BYTES);
+            assert_eq!(total, 200);
+            let value: serde_json::Map<String, Value> = serde_json::from_str(&body).expect("JSON");
             offset += u32::try_from(value.len()).expect("few");
             pages += 1;
         }
@@ -201,12 +222,9 @@ mod tests {
             (2, Vec::new()),
         ];
         let answers = answers.map(|(number, entries)| (addr(number), Arc::new(entries)));
-        let listing = support(&three(), &answers, &[], Page { n: 100, offset: 0 });
-        assert_eq!(
-            String::from_utf8(listing.body).expect("text"),
-            r#"{"192.0.2.1:3":{"a":{"supported":true}},"192.0.2.1:1":{"a":{"supported":true}}}"#
-        );
-        assert_eq!(listing.total, 2);
+        let response = nodes(&three(), &[], Page { n: 100, offset: 0 }, Some(&answers));
+        let body = r#"{"192.0.2.1:3":{"a":{"supported":true}},"192.0.2.1:1":{"a":{"supported":true}}}"#;
+        assert_eq!(parts(&response), (body.to_owned(), 2));
     }
 
     #[test]
@@ -221,15 +239,8 @@ mod tests {
         ids.sort_unstable();
         registry.set_attributes(ids[1].1, attributes);
         let entries: Entries = vec![(id("a"), "{\"supported\":true}".into())];
-        let listing = support(
-            &registry,
-            &[(addr(1), Arc::new(entries))],
-            &[],
-            Page { n: 100, offset: 0 },
-        );
-        assert_eq!(
-            String::from_utf8(listing.body).expect("text"),
-            r#"{"192.0.2.1:7":{"a":{"supported":true}}}"#
-        );
+        let answers = [(addr(1), Arc::new(entries))];
+        let response = nodes(&registry, &[], Page { n: 100, offset: 0 }, Some(&answers));
+        assert_eq!(parts(&response).0, r#"{"192.0.2.1:7":{"a":{"supported":true}}}"#);
     }
 }

@@ -2,32 +2,33 @@
 //!
 //! [`Service`] knows no socket; `workers` has the tiny_http pool that calls it.
 
-mod limits;
+mod access;
 mod listing;
 mod openapi;
 mod query;
-mod readers;
 mod workers;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::client::Client;
 use crate::config::Config;
 use crate::gate::Context;
-use crate::limiter::seconds_rounded_up;
+use crate::limiter::{Limiter, seconds_rounded_up};
 use crate::metrics::{self, Endpoint, Label};
 use crate::models::{Models, Step};
 use crate::registry::Purpose;
-use crate::response::{Deferral, Listing, Response};
+use crate::response::{Deferral, Response};
 use crate::status::{self, Reporter};
-use limits::Limits;
+use crate::util::log_throttle::LogThrottle;
+use access::{REFUSAL_LINES, limiters, lock};
+use listing::Listing;
 use openapi::OPENAPI;
 use query::QueryError;
-use readers::Readers;
 pub(crate) use workers::spawn;
 
 /// Makes the responses; shared by the workers.
@@ -35,16 +36,22 @@ pub(crate) struct Service {
     reporter: Reporter,
     /// `None` if resources are never polled; the endpoint does not exist then.
     models: Option<Arc<Models>>,
-    limits: Limits,
-    readers: Readers,
+    config: Config,
+    /// One for each rate-limited endpoint.
+    limiters: Vec<(Endpoint, Mutex<Limiter>)>,
+    /// Lines about clients that may not read `/metrics`.
+    refusals: Mutex<LogThrottle>,
     is_ending: AtomicBool,
 }
 
 impl Service {
-    pub(crate) fn new(config: &Config, reporter: Reporter, models: Option<Arc<Models>>, now: Instant) -> Self {
+    pub(crate) fn new(config: Config, reporter: Reporter, models: Option<Arc<Models>>, now: Instant) -> Self {
+        let readers: Vec<String> = config.metrics_from.iter().map(IpNet::to_string).collect();
+        log::info!(from:% = readers.join(","); "metrics readers: these clients may read /metrics and /status");
         Self {
-            limits: Limits::new(config, Arc::clone(&reporter.metrics), now),
-            readers: Readers::new(config),
+            limiters: limiters(&config, now),
+            refusals: Mutex::new(LogThrottle::new(REFUSAL_LINES)),
+            config,
             reporter,
             models,
             is_ending: AtomicBool::new(false),
@@ -73,7 +80,7 @@ impl Service {
     }
 
     fn respond(&self, endpoint: Endpoint, query: &str, context: &Context, purpose: Purpose, now: Instant) -> Response {
-        let decision = self.limits.decide(endpoint, context, now);
+        let decision = self.decide(endpoint, context, now);
         let next_in = decision.map_or(Duration::ZERO, |decision| decision.next_in);
         let response = match endpoint {
             _ if decision.is_some_and(|decision| !decision.is_granted) => Ok(too_many("Too many requests", next_in)),
@@ -81,13 +88,13 @@ impl Service {
             Endpoint::Containers => self.containers(query),
             Endpoint::Resources => self.resources(query, context, next_in, now),
             Endpoint::Root | Endpoint::Health => Ok(self.health()),
-            Endpoint::OpenApi => Ok(Response::new(200, "application/json", &OPENAPI[..])),
+            Endpoint::OpenApi => Ok(Response::new(200, "application/json", OPENAPI.as_bytes())),
             Endpoint::Metrics => Ok(self.metrics_text()),
             Endpoint::Status => self.status(query, now),
             Endpoint::StatusJson => query::status(query).map(|filter| dynamic(&self.reporter.report(&filter, now))),
             Endpoint::Other => Ok(Response::method_not_allowed()),
         };
-        let response = response.unwrap_or_else(|error| Response::error(400, &error.to_string()));
+        let response = response.unwrap_or_else(|error| Response::error(400, &error.0));
         let Some(decision) = decision else {
             return response;
         };
@@ -101,9 +108,7 @@ impl Service {
     /// Returns whether the endpoint does not exist for this client.
     fn is_hidden(&self, endpoint: Endpoint, context: &Context, now: Instant) -> bool {
         match endpoint {
-            Endpoint::Metrics | Endpoint::Status | Endpoint::StatusJson => {
-                !context.is_client_known || !self.readers.admit(context.client, now)
-            }
+            Endpoint::Metrics | Endpoint::Status | Endpoint::StatusJson => !self.admits(context, now),
             Endpoint::Resources => self.models.is_none(),
             _ => false,
         }
@@ -122,7 +127,7 @@ impl Service {
         let (page, client) = (query.page, Client::from(context.client));
         let containers = query.containers.iter().map(String::as_str);
         let nodes = self.reporter.registry.answer(containers, page, client, purpose, now);
-        let nodes = nodes.map_err(QueryError::TooDeep)?;
+        let nodes = nodes.map_err(|error| QueryError(error.to_string()))?;
         // A client that only looks, or pages past the end, is not left without a node.
         if nodes.is_empty() && purpose == Purpose::Route && page.offset == 0 && page.n > 0 {
             self.reporter.metrics.empty_answers.add(1);
@@ -133,17 +138,17 @@ impl Service {
 
     fn containers(&self, query: &str) -> Result<Response, QueryError> {
         let page = query::containers(query)?;
-        let summaries = self.reporter.registry.containers();
-        let listing = Listing::new(*b"[]", summaries.iter(), page, |body, summary| {
+        let mut listing = Listing::new(b'[', page);
+        for summary in &self.reporter.registry.containers() {
             let row = Row {
                 id: summary.id.as_str(),
                 count: summary.count,
                 description: summary.description.as_deref(),
             };
             // Writing to a Vec cannot fail.
-            let _ = serde_json::to_writer(body, &row);
-        });
-        Ok(listing.into_response().with("Cache-Control", "no-store"))
+            listing.add(|body| drop(serde_json::to_writer(body, &row)));
+        }
+        Ok(listing.into_response(b']').with("Cache-Control", "no-store"))
     }
 
     fn status(&self, query: &str, now: Instant) -> Result<Response, QueryError> {
@@ -166,24 +171,24 @@ impl Service {
         let Some(models) = &self.models else {
             return Ok(Response::error(404, "Not found"));
         };
+        let list = |answers| listing::nodes(&self.reporter.registry, &query.containers, query.page, answers);
         let Some(model_id) = query.model_id else {
-            let listing = listing::resources(&self.reporter.registry, &query.containers, query.page);
-            return Ok(listing.into_response().with("Cache-Control", "max-age=60"));
+            return Ok(list(None).with("Cache-Control", "max-age=60"));
         };
         Ok(match survey(models, &model_id, context, now) {
             Step::Later => Response::deferred(),
             Step::Refused(wait) => too_many("Too many new values of model_id", wait.max(next_in)),
-            Step::Ready => {
-                let answers = models.answers(&model_id, now);
-                let listing = listing::support(&self.reporter.registry, &answers, &query.containers, query.page);
-                listing.into_response().with("Cache-Control", "no-store")
-            }
+            Step::Ready => list(Some(&models.answers(&model_id, now))).with("Cache-Control", "no-store"),
         })
     }
 
     fn metrics_text(&self) -> Response {
         let totals = self.reporter.registry.totals();
-        let text = self.reporter.metrics.to_text(&totals, &self.limits.clients());
+        let clients = self
+            .limiters
+            .iter()
+            .map(|(endpoint, limiter)| (*endpoint, lock(limiter).len()));
+        let text = self.reporter.metrics.to_text(&totals, &clients.collect::<Vec<_>>());
         Response::new(200, metrics::CONTENT_TYPE, text.into_bytes()).with("Cache-Control", "no-store")
     }
 }

@@ -1,12 +1,10 @@
 //! Parses queries as browsers, curl and aiohttp write them: `container=a&container=b&n=3&offset=0`.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use percent_encoding::percent_decode;
 
-use crate::registry::NodeState;
-use crate::registry::{MAX_PAGE, Page, TooDeep};
+use crate::registry::{MAX_PAGE, NodeState, Page};
 use crate::status::{self, Filter};
 use crate::util::text;
 
@@ -38,50 +36,23 @@ pub(super) struct Query {
     pub(super) model_id: Option<String>,
 }
 
-/// Why a query is invalid. Its text is the `error` of the response.
+/// Why a query is invalid: the `error` of the response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum QueryError {
-    NoContainers,
-    TooManyContainers(usize),
-    NotUtf8(String),
-    TooDeep(TooDeep),
-    Invalid {
-        name: &'static str,
-        value: String,
-        expected: &'static str,
-    },
-}
-
-impl fmt::Display for QueryError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            // The text of the original.
-            QueryError::NoContainers => f.write_str("No containers specified"),
-            QueryError::TooManyContainers(count) => {
-                write!(f, "container: expected at most {MAX_CONTAINERS} of them, not {count}")
-            }
-            QueryError::TooDeep(error) => error.fmt(f),
-            QueryError::NotUtf8(pair) => write!(f, "{}: expected UTF-8", text::shorten(pair, MAX_SHOWN)),
-            QueryError::Invalid { name, value, expected } => {
-                write!(f, "{name}={}: expected {expected}", text::quote(value, MAX_SHOWN))
-            }
-        }
-    }
-}
+pub(super) struct QueryError(pub(super) String);
 
 /// Parses the query of `/api/v1/ips`.
 pub(super) fn ips(query: &str) -> Result<Query, QueryError> {
     let params = Params::parse(query)?;
-    let containers = params.containers()?;
-    let page = params.page(DEFAULT_N)?;
-    match containers.is_empty() {
-        true => Err(QueryError::NoContainers),
-        false => Ok(Query {
-            containers,
-            page,
-            model_id: None,
-        }),
+    let (containers, page) = (params.containers()?, params.page(DEFAULT_N)?);
+    if containers.is_empty() {
+        // The text of the original.
+        return Err(QueryError("No containers specified".to_owned()));
     }
+    Ok(Query {
+        containers,
+        page,
+        model_id: None,
+    })
 }
 
 /// Parses the query of `/api/v1/containers`: without `n`, the page has all of them.
@@ -130,7 +101,9 @@ impl Params {
         let values = self.values("container").filter(|value| !value.is_empty());
         let mut containers: Vec<String> = values.map(str::to_owned).collect();
         if containers.len() > MAX_CONTAINERS {
-            return Err(QueryError::TooManyContainers(containers.len()));
+            let count = containers.len();
+            let error = format!("container: expected at most {MAX_CONTAINERS} of them, not {count}");
+            return Err(QueryError(error));
         }
         containers.sort_unstable();
         containers.dedup();
@@ -150,7 +123,7 @@ impl Params {
     }
 
     /// Reads a parameter that may be given once.
-    fn once<T>(&self, name: &'static str, reader: Reader<T>) -> Result<Option<T>, QueryError> {
+    fn once<T>(&self, name: &str, reader: Reader<T>) -> Result<Option<T>, QueryError> {
         let mut values = self.values(name).filter(|value| !value.is_empty());
         match (values.next(), values.next()) {
             (_, Some(second)) => read(name, second, |_| Err("at most once")),
@@ -162,12 +135,9 @@ impl Params {
 /// Reads a value, or returns the expected form.
 type Reader<T> = fn(&str) -> Result<T, &'static str>;
 
-fn read<T>(name: &'static str, value: &str, reader: Reader<T>) -> Result<T, QueryError> {
-    reader(value).map_err(|expected| QueryError::Invalid {
-        name,
-        value: value.to_owned(),
-        expected,
-    })
+fn read<T>(name: &str, value: &str, reader: Reader<T>) -> Result<T, QueryError> {
+    let error = |expected| QueryError(format!("{name}={}: expected {expected}", text::quote(value, MAX_SHOWN)));
+    reader(value).map_err(error)
 }
 
 /// Saturates: no router has as many nodes.
@@ -211,7 +181,8 @@ fn decode_pair(pair: &str) -> Result<(String, String), QueryError> {
     let plus = if name == "model_id" { "%2B" } else { " " };
     let decode = |text: String| percent_decode(text.as_bytes()).decode_utf8().ok().map(Cow::into_owned);
     let decoded = decode(name.replace('+', " ")).zip(decode(value.replace('+', plus)));
-    let (name, value) = decoded.ok_or_else(|| QueryError::NotUtf8(pair.to_owned()))?;
+    let error = || QueryError(format!("{}: expected UTF-8", text::shorten(pair, MAX_SHOWN)));
+    let (name, value) = decoded.ok_or_else(error)?;
     Ok((name.replace("container[]", "container"), value))
 }
 

@@ -19,7 +19,7 @@ use tiny_http::{Method, Request, Server};
 
 use super::Service;
 use crate::gate::{Context, Exchange, Outcome, WorkerPool};
-use crate::response::{Body, Response};
+use crate::response::Response;
 use crate::util::threads;
 
 /// Threads that respond. A response takes some microseconds, so there is no use for more.
@@ -79,10 +79,8 @@ fn respond(request: Request, service: &Service, exchange: &Exchange) {
     let split = request.url().rsplit_once('#');
     if let Some((target, ticket)) = split.and_then(|(target, ticket)| Some((target, ticket.parse().ok()?))) {
         // The gate's greeting has no context.
-        let outcome = match exchange.take(ticket) {
-            Some(context) => outcome(request.method(), target, &context, service),
-            None => Outcome::Deferred,
-        };
+        let context = exchange.take(ticket);
+        let outcome = context.and_then(|context| outcome(request.method(), target, &context, service));
         exchange.give_back(ticket, outcome);
     }
     // Unused: without this, tiny_http would respond itself.
@@ -93,22 +91,18 @@ fn respond(request: Request, service: &Service, exchange: &Exchange) {
 fn outcome(method: &Method, target: &str, context: &Context, service: &Service) -> Outcome {
     let answer = || service.answer(method.as_str(), target, context, Instant::now());
     let response = catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|_| Response::error(500, "Internal error"));
-    if response.is_deferred() {
-        return Outcome::Deferred;
-    }
-    let body = if *method == Method::Head {
-        Body::Count
-    } else {
-        Body::Send
-    };
-    Outcome::Responded(response.to_bytes(body, context.persistence, &context.cors, SystemTime::now()))
+    let is_head = *method == Method::Head;
+    let bytes = || response.to_bytes(is_head, context.persistence, &context.cors, SystemTime::now());
+    (!response.is_deferred()).then(bytes)
 }
 
 /// A listener from which only the returned connection will be accepted. The connection does not block.
 fn private_listener() -> io::Result<(UnixListener, UnixStream)> {
     for _ in 0..MAX_ATTEMPTS {
         let listener = socket(SocketFlags::empty())?;
-        let addr = SocketAddrUnix::new_abstract_name(random_name().as_bytes())?;
+        let random = RandomState::new();
+        let name = format!("infernet-router-{:016x}{:016x}", random.hash_one(1), random.hash_one(2));
+        let addr = SocketAddrUnix::new_abstract_name(name.as_bytes())?;
         rustix::net::bind(&listener, &addr)?;
         // The kernel queues one more than the backlog.
         rustix::net::listen(&listener, 0)?;
@@ -132,9 +126,4 @@ fn socket(flags: SocketFlags) -> Result<OwnedFd, Errno> {
         flags | SocketFlags::CLOEXEC,
         None,
     )
-}
-
-fn random_name() -> String {
-    let random = RandomState::new();
-    format!("infernet-router-{:016x}{:016x}", random.hash_one(1), random.hash_one(2))
 }

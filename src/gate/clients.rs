@@ -4,22 +4,22 @@
 mod eviction;
 mod unread;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-use super::connection::{Action, Connection, Event};
-use super::exchange::InFlight;
+use super::SEND_BUFFER_BYTES;
+use super::connection::{Action, Connection, Event, InFlight};
 use super::refusal::Refusal;
-use super::{SEND_BUFFER_BYTES, Settings};
-use crate::client::Client;
+use crate::client::{Client, is_in};
+use crate::config::Config;
 use crate::metrics::{Label, Metrics, Refused};
-use crate::response::Persistence;
 use crate::util::arena::{Arena, Key};
 use crate::util::log_throttle::{LogRate, LogThrottle, ONE_A_MINUTE, Suppressed};
 
@@ -38,7 +38,7 @@ const ONE_AN_HOUR: LogRate = LogRate {
 };
 
 /// The client that a connection is charged to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Holder {
     Client(Client),
     /// A trusted proxy serves many clients and has no share.
@@ -60,14 +60,13 @@ struct Socket {
 
 pub(super) struct Clients {
     pub(super) epoll: OwnedFd,
-    settings: Arc<Settings>,
+    config: Arc<Config>,
     metrics: Arc<Metrics>,
     sockets: Arena<Socket>,
-    held: HashMap<Client, Vec<Key>>,
+    /// All connections, except those of trusted proxies.
+    held: HashMap<Holder, BTreeSet<Key>>,
     /// Connections with a complete request that waits for a ticket, in order of arrival.
     waiting: VecDeque<Key>,
-    /// Connections that were rejected and linger beyond the cap.
-    rejected: usize,
     /// Unsent bytes of all responses.
     unsent: usize,
     /// Connections with a larger buffer in the kernel.
@@ -80,15 +79,14 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    pub(super) fn new(epoll: OwnedFd, settings: Settings, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(epoll: OwnedFd, config: Config, metrics: Arc<Metrics>) -> Self {
         Self {
             epoll,
-            settings: Arc::new(settings),
+            config: Arc::new(config),
             metrics,
             sockets: Arena::default(),
             held: HashMap::new(),
             waiting: VecDeque::new(),
-            rejected: 0,
             unsent: 0,
             large_buffers: 0,
             next_candidate: 0,
@@ -104,26 +102,23 @@ impl Clients {
     /// Whether the shutdown has to wait for a connection. Connections without a request count only if `idle_counts`.
     pub(super) fn any_left(&self, idle_counts: bool) -> bool {
         let mut all = self.sockets.iter();
-        all.any(|(_, socket)| idle_counts || !socket.connection.owes_nothing())
+        all.any(|(_, socket)| idle_counts || socket.connection.idle_after().is_none())
     }
 
     /// Connections that one client may hold.
     pub(super) fn share(&self) -> usize {
-        (self.settings.max_connections / CLIENT_SHARE).max(1)
+        (self.config.max_connections / CLIENT_SHARE).max(1)
     }
 
-    /// Connections that are charged to a client; 0 for a proxy, which has no share.
+    /// Connections that are charged to a holder; 0 for a proxy, which has no share.
     fn held_by(&self, holder: Holder) -> usize {
-        match holder {
-            Holder::Client(client) => self.held.get(&client).map_or(0, Vec::len),
-            Holder::TrustedProxy | Holder::Rejected => 0,
-        }
+        self.held.get(&holder).map_or(0, BTreeSet::len)
     }
 
     /// Registers a new connection, or rejects it with 503.
     pub(super) fn admit(&mut self, stream: TcpStream, peer: IpAddr, now: Instant) {
         self.metrics.connections.add(1);
-        let holder = match self.settings.trusts(peer) {
+        let holder = match is_in(&self.config.trusted_proxies, peer) {
             true => Holder::TrustedProxy,
             false => Holder::Client(Client::from(peer)),
         };
@@ -132,7 +127,7 @@ impl Clients {
             holder,
             interest: EventFlags::IN,
             write_bytes: SEND_BUFFER_BYTES,
-            connection: Connection::new(peer, Arc::clone(&self.settings), now),
+            connection: Connection::new(peer, Arc::clone(&self.config), now),
         };
         let refusal = if self.held_by(holder) >= self.share() && !self.close_own_idle(holder, now) {
             if let Some(suppressed) = self.throttle(Refused::Share, now) {
@@ -140,9 +135,11 @@ impl Clients {
                 log::warn!(client:% = peer, scope = "client", limit, suppressed; "connection limit reached: 503 sent");
             }
             Refusal::Share
-        } else if self.sockets.len() - self.rejected >= self.settings.max_connections && !self.make_room(holder, now) {
+        } else if self.sockets.len() - self.held_by(Holder::Rejected) >= self.config.max_connections
+            && !self.make_room(holder, now)
+        {
             if let Some(suppressed) = self.throttle(Refused::Full, now) {
-                let limit = self.settings.max_connections;
+                let limit = self.config.max_connections;
                 log::warn!(limit, suppressed; "all connections busy: MAX_CONNECTIONS reached, 503 sent");
             }
             Refusal::Full
@@ -155,7 +152,7 @@ impl Clients {
         socket.holder = Holder::Rejected;
         let key = self.register(socket);
         self.pump(key, Event::Rejected(refusal), now);
-        if self.rejected > MAX_REJECTED {
+        if self.held_by(Holder::Rejected) > MAX_REJECTED {
             self.close(key, None);
         }
     }
@@ -163,10 +160,8 @@ impl Clients {
     fn register(&mut self, socket: Socket) -> Key {
         let (holder, interest) = (socket.holder, socket.interest);
         let key = self.sockets.insert(socket);
-        match holder {
-            Holder::Client(client) => self.held.entry(client).or_default().push(key),
-            Holder::Rejected => self.rejected += 1,
-            Holder::TrustedProxy => {}
+        if holder != Holder::TrustedProxy {
+            self.held.entry(holder).or_default().insert(key);
         }
         let added = self.sockets.get(key).map(|socket| {
             let data = EventData::new_u64(key.to_bits());
@@ -234,11 +229,9 @@ impl Clients {
                     self.waiting.push_back(key);
                     break None;
                 }
-                Action::Refuse(refusal, body, cors) => {
-                    self.metrics.refused[refusal.parts().1].add(1);
-                    let response = refusal.response();
-                    let response = response.to_bytes(body, Persistence::Close, &cors, SystemTime::now());
-                    connection.on(Event::Refused(response), now)
+                Action::Refuse(why) => {
+                    self.metrics.refused[why].add(1);
+                    Action::Send
                 }
                 Action::Send => match send(stream, connection.unsent(), *most) {
                     Ok(sent) => connection.on(Event::Sent(sent), now),
@@ -290,9 +283,9 @@ impl Clients {
         };
         let in_flight = self.sockets.get(key)?.connection.in_flight()?;
         // The setting is wrong, or a client claims to be a proxy. Behind a trusted proxy, an unknown client is that proxy.
-        let client = in_flight.context.client;
-        if !in_flight.context.is_client_known
-            && !self.settings.trusts(client)
+        let client = in_flight.request.context.client;
+        if !in_flight.request.context.is_client_known
+            && !is_in(&self.config.trusted_proxies, client)
             && let Some(suppressed) = self.untrusted_proxies.admit(now)
         {
             log::warn!(
@@ -334,21 +327,15 @@ impl Clients {
         self.unsent -= socket.connection.unsent().len();
         self.large_buffers -= usize::from(socket.write_bytes > SEND_BUFFER_BYTES);
         socket.discard_unread();
-        match socket.holder {
-            Holder::Client(client) => {
-                if let Some(held) = self.held.get_mut(&client) {
-                    held.retain(|other| *other != key);
-                    if held.is_empty() {
-                        self.held.remove(&client);
-                    }
-                }
+        if let Entry::Occupied(mut held) = self.held.entry(socket.holder) {
+            held.get_mut().remove(&key);
+            if held.get().is_empty() {
+                held.remove();
             }
-            Holder::Rejected => self.rejected -= 1,
-            Holder::TrustedProxy => {}
         }
         // A lingering connection has had all its responses.
         if let Some(why) = why.filter(|_| !socket.connection.is_lingering()) {
-            self.count(why);
+            self.metrics.refused[why].add(1);
         }
         self.metrics.connections_open.set(self.sockets.len() as u64);
         true
@@ -360,11 +347,7 @@ impl Clients {
             .sockets
             .iter()
             .filter(|(_, socket)| socket.connection.is_deferred());
-        deferred.count() < MAX_DEFERRED.min(self.settings.max_connections / DEFERRED_PART)
-    }
-
-    pub(super) fn count(&self, why: Refused) {
-        self.metrics.refused[why].add(1);
+        deferred.count() < MAX_DEFERRED.min(self.config.max_connections / DEFERRED_PART)
     }
 
     /// Whether a line of this kind may be logged: one per minute. `/metrics` counts the others.
@@ -378,7 +361,7 @@ fn is_for_later(error: &io::Error) -> bool {
 }
 
 /// Sends at most this much without waiting, and returns how much that was.
-fn send(stream: &mut TcpStream, bytes: &[u8], most: usize) -> io::Result<usize> {
+pub(super) fn send(stream: &mut impl Write, bytes: &[u8], most: usize) -> io::Result<usize> {
     match stream.write(&bytes[..bytes.len().min(most)]) {
         Ok(0) => Err(ErrorKind::WriteZero.into()),
         Err(error) if is_for_later(&error) => Ok(0),

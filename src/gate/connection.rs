@@ -1,22 +1,23 @@
 //! One client connection as a state machine over events of its client, the workers and the clock.
-//! Pure: it has no socket and reads no clock. `clients` drives it and performs each [`Action`].
+//! Pure: it has no socket and reads no clock but for the Date of a refusal. `clients` drives it and performs each
+//! [`Action`].
 
 mod event;
 mod limits;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::epoll::EventFlags;
 
-use super::exchange::{Context, InFlight};
-use super::head::{self, Request, Scanner, without_empty_lines};
+use super::cors;
+use super::exchange::RESPONSE_TIMEOUT;
+use super::head::{Request, Scanner, without_empty_lines};
 use super::refusal::{MAX_HEAD_BYTES, Refusal};
-use super::worker_pool::RESPONSE_TIMEOUT;
-use super::{Settings, cors};
+use crate::config::Config;
 use crate::metrics::Refused;
-use crate::response::{Body, Deferral, MAX_DEFERRAL, Persistence};
+use crate::response::{Deferral, MAX_DEFERRAL, Persistence};
 pub(super) use event::{Action, Event};
 use limits::{DEFERRAL_INTERVAL, MAX_CHUNK_LINE, MAX_LINGER_BYTES, MAX_SPARE_BYTES, SMALL_BYTES};
 pub(super) use limits::{
@@ -24,19 +25,34 @@ pub(super) use limits::{
     WAIT_TIMEOUT, WRITE_TIMEOUT,
 };
 
+/// A request between its header section and its response.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) request: Request,
+    /// Counts the requests of the connection.
+    pub(super) number: u32,
+    /// When its header section was complete.
+    pub(super) begun: Instant,
+}
+
+/// What a complete request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// A ticket.
+    Ticket,
+    /// The workers, which have it.
+    Workers,
+    /// The end of a pause: the workers have deferred it.
+    Pause,
+}
+
 /// The connection state and its data.
 #[derive(Debug)]
 enum Stage {
     /// Between requests, or in a request that is not complete.
     Reading,
-    /// The request is complete and waits for a ticket.
-    Waiting(InFlight),
-    /// The request is with the workers.
-    Inside(InFlight),
-    /// The workers have deferred the request.
-    Deferred(InFlight),
-    /// The response is a refusal that is not written yet.
-    Refusing,
+    /// The request is complete.
+    Requested(InFlight, Wait),
     /// Its response is being sent.
     Writing {
         response: Vec<u8>,
@@ -53,7 +69,7 @@ enum Stage {
 #[derive(Debug)]
 pub(super) struct Connection {
     peer: IpAddr,
-    settings: Arc<Settings>,
+    config: Arc<Config>,
     stage: Stage,
     /// Since when it is in this stage, or has made its last progress there.
     since: Instant,
@@ -70,10 +86,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(peer: IpAddr, settings: Arc<Settings>, now: Instant) -> Self {
+    pub(super) fn new(peer: IpAddr, config: Arc<Config>, now: Instant) -> Self {
         Self {
             peer,
-            settings,
+            config,
             stage: Stage::Reading,
             since: now,
             deadline: now + HEAD_TIMEOUT,
@@ -90,11 +106,6 @@ impl Connection {
         self.since
     }
 
-    /// Whether a response was sent and no further request has begun.
-    pub(super) fn is_idle(&self) -> bool {
-        matches!(self.stage, Stage::Reading) && self.requests > 0 && !self.has_begun()
-    }
-
     /// Whether a request has begun, or was sent ahead. Empty lines are not part of a request.
     fn has_begun(&self) -> bool {
         !without_empty_lines(&self.input).is_empty()
@@ -103,9 +114,22 @@ impl Connection {
     /// The request that is with the workers.
     pub(super) fn in_flight(&self) -> Option<&InFlight> {
         match &self.stage {
-            Stage::Inside(in_flight) => Some(in_flight),
+            Stage::Requested(in_flight, Wait::Workers) => Some(in_flight),
             _ => None,
         }
+    }
+
+    /// How long the connection must be idle before it can be closed for another one of its client, which may still be
+    /// receiving a long last response, or be about to send its first request. `None` if a request has begun since the
+    /// last response.
+    pub(super) fn idle_after(&self) -> Option<Duration> {
+        let is_short = match self.stage {
+            Stage::Reading if self.has_begun() => return None,
+            Stage::Reading => self.requests > 0,
+            Stage::Lingering(_) | Stage::Closing => !self.may_hold_unread(),
+            _ => return None,
+        };
+        Some(if is_short { Duration::ZERO } else { MIN_WRITE })
     }
 
     /// How long the connection must be in its stage before it can be evicted for a client with as many connections.
@@ -115,17 +139,17 @@ impl Connection {
             Stage::Lingering(_) | Stage::Closing if self.may_hold_unread() => Some(MIN_WRITE),
             Stage::Reading | Stage::Lingering(_) | Stage::Closing => Some(MIN_WAIT),
             Stage::Writing { .. } => Some(MIN_WRITE),
-            Stage::Waiting(_) => Some(Duration::MAX),
-            Stage::Inside(_) | Stage::Deferred(_) | Stage::Refusing => None,
+            Stage::Requested(_, Wait::Ticket) => Some(Duration::MAX),
+            Stage::Requested(..) => None,
         }
     }
 
     pub(super) fn is_waiting(&self) -> bool {
-        matches!(self.stage, Stage::Waiting(_))
+        matches!(self.stage, Stage::Requested(_, Wait::Ticket))
     }
 
     pub(super) fn is_deferred(&self) -> bool {
-        matches!(self.stage, Stage::Deferred(_))
+        matches!(self.stage, Stage::Requested(_, Wait::Pause))
     }
 
     pub(super) fn is_lingering(&self) -> bool {
@@ -135,11 +159,6 @@ impl Connection {
     /// Whether more than [`SMALL_BYTES`] of its responses may be in the kernel.
     pub(super) fn may_hold_unread(&self) -> bool {
         self.sent_in_all > SMALL_BYTES
-    }
-
-    /// Whether no request has begun since the last response.
-    pub(super) fn owes_nothing(&self) -> bool {
-        matches!(self.stage, Stage::Reading | Stage::Lingering(_) | Stage::Closing) && !self.has_begun()
     }
 
     pub(super) fn is_late(&self, now: Instant) -> bool {
@@ -180,9 +199,8 @@ impl Connection {
         let (may_hold_unread, has_begun) = (self.may_hold_unread(), self.has_begun());
         match (event, &mut self.stage) {
             (Event::Received(bytes), Stage::Reading) => {
-                let was_idle = self.is_idle();
                 self.input.extend_from_slice(bytes);
-                if was_idle && self.has_begun() {
+                if self.requests > 0 && !has_begun && self.has_begun() {
                     self.enter(Stage::Reading, HEAD_TIMEOUT, now);
                 }
                 self.parse_next(now)
@@ -206,21 +224,30 @@ impl Connection {
                 Action::Shutdown
             }
             (Event::Ended { .. }, Stage::Reading | Stage::Lingering(_) | Stage::Closing) => Action::Close(None),
-            (Event::Dispatched, Stage::Waiting(_)) => {
-                self.hand_over(Stage::Inside, RESPONSE_TIMEOUT * 2, now);
+            (Event::Dispatched, Stage::Requested(_, wait @ Wait::Ticket)) => {
+                *wait = Wait::Workers;
+                self.restart(RESPONSE_TIMEOUT * 2, now);
                 Action::Forward
             }
-            (Event::Responded(number, response), Stage::Inside(in_flight)) if in_flight.number == number => {
-                let is_last = in_flight.context.persistence == Persistence::Close;
+            (Event::Responded(number, response), Stage::Requested(in_flight, Wait::Workers))
+                if in_flight.number == number =>
+            {
+                let is_last = in_flight.request.context.persistence == Persistence::Close;
                 self.write(response, is_last, now)
             }
-            (Event::Deferred { number, may_wait }, Stage::Inside(in_flight)) if in_flight.number == number => {
-                self.defer(may_wait, now)
+            (Event::Deferred { number, may_wait }, Stage::Requested(in_flight, wait @ Wait::Workers))
+                if in_flight.number == number =>
+            {
+                if !may_wait {
+                    return self.repeat(false, now);
+                }
+                *wait = Wait::Pause;
+                self.restart(DEFERRAL_INTERVAL, now);
+                Action::Nothing
             }
-            (Event::Failed(number), Stage::Inside(in_flight)) if in_flight.number == number => {
+            (Event::Failed(number), Stage::Requested(in_flight, Wait::Workers)) if in_flight.number == number => {
                 self.refuse(Refusal::Lost, now)
             }
-            (Event::Refused(response), Stage::Refusing) => self.write(response, true, now),
             (Event::Writable, Stage::Writing { .. }) => Action::Send,
             (
                 Event::Sent(more @ 1..),
@@ -241,7 +268,7 @@ impl Connection {
                 }
             }
             (Event::Ticked, _) if now >= self.deadline => self.expire(now),
-            (Event::Rejected(refusal), Stage::Reading | Stage::Waiting(_)) => self.refuse(refusal, now),
+            (Event::Rejected(refusal), Stage::Reading | Stage::Requested(_, Wait::Ticket)) => self.refuse(refusal, now),
             (Event::Draining, _) => {
                 // The next response is the last one.
                 self.requests = self.requests.max(MAX_REQUESTS - 1);
@@ -253,6 +280,10 @@ impl Connection {
 
     fn enter(&mut self, stage: Stage, timeout: Duration, now: Instant) {
         self.stage = stage;
+        self.restart(timeout, now);
+    }
+
+    fn restart(&mut self, timeout: Duration, now: Instant) {
         self.since = now;
         self.deadline = now + timeout;
     }
@@ -262,90 +293,46 @@ impl Connection {
         // Empty lines before a request do not count to its length, however many there are.
         let lines = self.input.chunks_exact(2).take_while(|line| line == b"\r\n");
         self.input.drain(..lines.count() * 2);
-        if self.input == b"\r" {
+        if !self.has_begun() {
+            // A CR or LF alone makes the request malformed, but only if one follows. Two bytes show that.
+            self.input.truncate(2);
             return Action::Nothing;
         }
-        let parsed = self.scanner.scan(&self.input).and_then(|end| match end {
-            Some(end) => {
-                let (head, body) = self.input.split_at(end);
-                head::parse(head, body).map(|request| request.map(|request| (end, request)))
-            }
-            None => Ok(None),
-        });
-        match parsed {
+        match self.scanner.parse(&self.input, self.peer, &self.config) {
             Ok(Some((end, request))) => self.wait(end, request, now),
             Ok(None) => Action::Nothing,
             Err(refusal) => self.refuse(refusal, now),
         }
     }
 
-    fn wait(&mut self, end: usize, request: Request, now: Instant) -> Action {
-        let cors = cors::lines(&self.settings.cors_origins, &self.input[..end]);
+    fn wait(&mut self, end: usize, mut request: Request, now: Instant) -> Action {
         self.scanner = Scanner::default();
         self.input.drain(..end);
-        if self.input.is_empty() && self.input.capacity() > MAX_SPARE_BYTES {
-            self.input = Vec::new();
-        }
+        self.input.shrink_to(MAX_SPARE_BYTES);
         self.requests += 1;
-        let persistence = match self.requests < MAX_REQUESTS {
-            true => request.persistence,
-            false => Persistence::Close,
-        };
-        let identity = request.proxies.identify(self.peer, &self.settings.trusted_proxies);
+        if self.requests >= MAX_REQUESTS {
+            request.context.persistence = Persistence::Close;
+        }
         let in_flight = InFlight {
-            line: format!("{} {}", request.method, request.target),
-            context: Context {
-                client: identity.client,
-                is_client_known: identity.is_known,
-                deferral: Deferral::First,
-                persistence,
-                cors,
-            },
+            request,
             number: self.requests,
             begun: now,
         };
-        self.enter(Stage::Waiting(in_flight), WAIT_TIMEOUT, now);
+        self.enter(Stage::Requested(in_flight, Wait::Ticket), WAIT_TIMEOUT, now);
         Action::Queue
-    }
-
-    /// Takes the request for another stage.
-    fn take_in_flight(&mut self) -> Option<InFlight> {
-        match std::mem::replace(&mut self.stage, Stage::Reading) {
-            Stage::Waiting(in_flight) | Stage::Inside(in_flight) | Stage::Deferred(in_flight) => Some(in_flight),
-            other => {
-                self.stage = other;
-                None
-            }
-        }
-    }
-
-    /// Brings the request to another stage.
-    fn hand_over(&mut self, to: fn(InFlight) -> Stage, timeout: Duration, now: Instant) {
-        if let Some(in_flight) = self.take_in_flight() {
-            self.enter(to(in_flight), timeout, now);
-        }
-    }
-
-    /// Keeps a request for a moment, or repeats it immediately if it must not wait.
-    fn defer(&mut self, may_wait: bool, now: Instant) -> Action {
-        if !may_wait {
-            return self.repeat(false, now);
-        }
-        self.hand_over(Stage::Deferred, DEFERRAL_INTERVAL, now);
-        Action::Nothing
     }
 
     /// Repeats a deferred request, for the last time if it must not wait any more.
     fn repeat(&mut self, may_wait: bool, now: Instant) -> Action {
-        let Some(mut in_flight) = self.take_in_flight() else {
-            return Action::Nothing;
-        };
-        let is_over = now + DEFERRAL_INTERVAL * 3 >= in_flight.begun + MAX_DEFERRAL;
-        in_flight.context.deferral = match may_wait && !is_over {
-            true => Deferral::More,
-            false => Deferral::Over,
-        };
-        self.enter(Stage::Waiting(in_flight), WAIT_TIMEOUT, now);
+        if let Stage::Requested(in_flight, wait) = &mut self.stage {
+            let is_over = now + DEFERRAL_INTERVAL * 3 >= in_flight.begun + MAX_DEFERRAL;
+            in_flight.request.context.deferral = match may_wait && !is_over {
+                true => Deferral::More,
+                false => Deferral::Over,
+            };
+            *wait = Wait::Ticket;
+        }
+        self.restart(WAIT_TIMEOUT, now);
         Action::Queue
     }
 
@@ -363,15 +350,19 @@ impl Connection {
     /// Refuses a request, after which the connection closes. The refusal of a HEAD has no body, even if its header
     /// section is incomplete.
     fn refuse(&mut self, refusal: Refusal, now: Instant) -> Action {
-        let (is_head, cors) = match self.take_in_flight() {
-            Some(in_flight) => (in_flight.is_head(), in_flight.context.cors),
-            None => {
+        let (is_head, cors) = match &mut self.stage {
+            Stage::Requested(InFlight { request, .. }, _) => {
+                (request.method == "HEAD", std::mem::take(&mut request.context.cors))
+            }
+            _ => {
                 let is_head = without_empty_lines(&self.input).starts_with(b"HEAD ");
-                (is_head, cors::lines(&self.settings.cors_origins, &self.input))
+                (is_head, cors::lines(&self.config.cors_origins, &self.input))
             }
         };
-        self.enter(Stage::Refusing, WRITE_TIMEOUT, now);
-        Action::Refuse(refusal, if is_head { Body::Count } else { Body::Send }, cors)
+        let response = refusal.response();
+        let response = response.to_bytes(is_head, Persistence::Close, &cors, SystemTime::now());
+        self.write(response, true, now);
+        Action::Refuse(refusal.parts().1)
     }
 
     /// After the last response, the client may still send bytes that are discarded.
@@ -387,7 +378,7 @@ impl Connection {
         }
         let timeout = match self.has_begun() {
             true => HEAD_TIMEOUT,
-            false => self.settings.idle_timeout,
+            false => self.config.idle_timeout,
         };
         self.enter(Stage::Reading, timeout, now);
         self.parse_next(now)
@@ -398,10 +389,10 @@ impl Connection {
             // Without a response: a request that the client sends at this moment would take it for its own.
             Stage::Reading if !self.has_begun() => Action::Close(None),
             Stage::Reading => self.refuse(Refusal::Late, now),
-            Stage::Waiting(_) => self.refuse(Refusal::Busy, now),
-            Stage::Inside(_) => self.refuse(Refusal::Lost, now),
-            Stage::Deferred(_) => self.repeat(true, now),
-            Stage::Refusing | Stage::Lingering(_) | Stage::Closing => Action::Close(None),
+            Stage::Requested(_, Wait::Ticket) => self.refuse(Refusal::Busy, now),
+            Stage::Requested(_, Wait::Workers) => self.refuse(Refusal::Lost, now),
+            Stage::Requested(_, Wait::Pause) => self.repeat(true, now),
+            Stage::Lingering(_) | Stage::Closing => Action::Close(None),
             Stage::Writing { .. } => Action::Close(Some(Refused::SlowReader)),
         }
     }

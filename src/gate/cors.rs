@@ -1,6 +1,5 @@
 //! CORS: the header lines of a response that let web pages of other origins read it (Fetch, section 3.2). Pure.
 
-use super::head::without_empty_lines;
 use crate::config::CorsOrigins;
 use crate::response::ALLOW;
 
@@ -25,7 +24,7 @@ pub(super) fn lines(origins: &CorsOrigins, head: &[u8]) -> String {
     let Some(allowed) = allowed else {
         return vary.to_owned();
     };
-    let more = match without_empty_lines(head).starts_with(b"OPTIONS ") {
+    let more = match head.trim_ascii_start().starts_with(b"OPTIONS ") {
         // `*` does not cover the one after it.
         true => format!(
             "Access-Control-Allow-Methods: {ALLOW}\r\nAccess-Control-Allow-Headers: *, Authorization\r\n\

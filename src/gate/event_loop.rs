@@ -13,12 +13,12 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 
+use super::BACKLOG;
 use super::clients::Clients;
 use super::clock::Clock;
 use super::connection::Event;
-use super::exchange::Outcome;
 use super::worker_pool::{Spawn, WorkerPool};
-use super::{BACKLOG, Settings};
+use crate::config::Config;
 use crate::metrics::{Metrics, Refused};
 use crate::util::arena::Key;
 use crate::util::threads;
@@ -67,7 +67,7 @@ impl EventLoop {
     pub(super) fn new(
         listener: TcpListener,
         shutdown: &OwnedFd,
-        settings: Settings,
+        config: Config,
         spawn: Spawn,
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
@@ -79,7 +79,7 @@ impl EventLoop {
         let mut event_loop = Self {
             listener: Some(listener),
             accepting: true,
-            clients: Clients::new(epoll, settings, Arc::clone(&metrics)),
+            clients: Clients::new(epoll, config, Arc::clone(&metrics)),
             spawn,
             pool: None,
             starting: None,
@@ -118,7 +118,7 @@ impl EventLoop {
             }
             self.dispatch(now);
             if self.is_over(now) {
-                return self.leave_stuck();
+                return;
             }
         }
     }
@@ -161,7 +161,7 @@ impl EventLoop {
                 // This peer has already disconnected.
                 Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::PERM) => {}
                 Err(error) => {
-                    self.clients.count(Refused::Accept);
+                    self.metrics.refused[Refused::Accept].add(1);
                     if let Some(suppressed) = self.clients.throttle(Refused::Accept, now) {
                         log::warn!(reason:% = error, suppressed; "accept failed: pausing for a moment");
                     }
@@ -192,10 +192,10 @@ impl EventLoop {
         let Some(pool) = &mut self.pool else {
             return;
         };
-        while let Some(ticket) = pool.free_ticket()
+        while pool.has_room()
             && let Some((client, request)) = self.clients.next_waiting(now)
         {
-            pool.send(ticket, client, request, now);
+            pool.send(client, request, now);
         }
         if let Err(error) = pool.flush() {
             self.fail(&error.to_string(), now);
@@ -204,14 +204,14 @@ impl EventLoop {
 
     /// Passes the workers' outcomes on to their connections.
     fn receive(&mut self, now: Instant) {
-        let received = self.pool.as_mut().map(WorkerPool::receive);
+        let received = self.pool.as_mut().map(|pool| pool.receive(now));
         for (request, outcome) in received.into_iter().flatten() {
             let event = match outcome {
-                Outcome::Responded(response) => {
+                Some(response) => {
                     self.metrics.observe_request(now.duration_since(request.begun));
                     Event::Responded(request.number, response)
                 }
-                Outcome::Deferred => Event::Deferred {
+                None => Event::Deferred {
                     number: request.number,
                     may_wait: self.draining.is_none() && self.clients.may_defer(),
                 },
@@ -223,7 +223,7 @@ impl EventLoop {
     /// Discards the workers: the requests in flight are lost. The next tick starts another pool, so that a pool that
     /// fails again and again does not block the clients.
     fn fail(&mut self, reason: &str, now: Instant) {
-        let Some(mut pool) = self.pool.take() else {
+        let Some(pool) = self.pool.take() else {
             return;
         };
         let lost = pool.abandon(&self.clients.epoll);
@@ -262,7 +262,7 @@ impl EventLoop {
             self.listen(EventFlags::IN);
         }
         self.failed.retain(|pool| !pool.has_stopped());
-        if self.pool.as_mut().is_some_and(|pool| pool.is_stuck(now)) {
+        if self.pool.as_ref().is_some_and(|pool| pool.is_stuck(now)) {
             self.fail("no response in time", now);
         } else if self.pool.is_none()
             && let Err(error) = self.replace_workers()
@@ -281,13 +281,6 @@ impl EventLoop {
         self.accepting = true;
         self.draining = Some(now);
         self.clients.drain(now);
-    }
-
-    /// Detaches workers that have not responded yet. All others are joined.
-    fn leave_stuck(mut self) {
-        self.failed.extend(self.pool.take_if(|pool| pool.load() > 0));
-        let stuck = self.failed.into_iter().filter(|pool| !pool.has_stopped());
-        stuck.for_each(WorkerPool::detach);
     }
 
     fn is_over(&self, now: Instant) -> bool {

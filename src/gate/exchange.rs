@@ -1,11 +1,12 @@
 //! Requests on their way to a worker and back. tiny_http brings the worker a method, a target and a ticket. The rest of
 //! the request waits here under the ticket, and the outcome comes back here.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -13,9 +14,11 @@ use crate::response::{Deferral, Persistence};
 
 /// Requests that are with the workers at most. Further requests wait at the gate, where they can still be refused.
 pub(super) const MAX_IN_FLIGHT: usize = 64;
+/// A response takes microseconds. A worker that takes this long is stuck, and its pool is replaced.
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the gate knows of a request besides its method and target.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Context {
     pub(crate) client: IpAddr,
     /// False if the request came through a proxy that is not trusted or does not name its client.
@@ -26,41 +29,15 @@ pub(crate) struct Context {
     pub(crate) cors: String,
 }
 
-/// A request between its header section and its response.
-#[derive(Debug)]
-pub(super) struct InFlight {
-    /// Method and target, such as `GET /health`.
-    pub(super) line: String,
-    pub(super) context: Context,
-    /// Counts the requests of the connection.
-    pub(super) number: u32,
-    /// When its header section was complete.
-    pub(super) begun: Instant,
-}
-
-impl InFlight {
-    /// Whether the response has no body.
-    pub(super) fn is_head(&self) -> bool {
-        self.line.starts_with("HEAD ")
-    }
-}
-
-/// What a worker made of a request.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// The response as the client receives it.
-    Responded(Vec<u8>),
-    /// More will be known in a moment.
-    Deferred,
-}
+/// The response as the client receives it. `None` defers the request: more will be known in a moment.
+pub(crate) type Outcome = Option<Vec<u8>>;
 
 /// Connects one pool of workers with the gate.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    /// By ticket.
-    contexts: [Mutex<Option<Context>>; MAX_IN_FLIGHT],
-    /// At most one for each ticket.
-    outcomes: Mutex<Vec<(usize, Outcome)>>,
+    /// By ticket. At most [`MAX_IN_FLIGHT`], as of the outcomes.
+    contexts: Mutex<HashMap<u64, Context>>,
+    outcomes: Mutex<Vec<(u64, Outcome)>>,
     /// Reports that outcomes have arrived. Never read: the gate watches it for changes.
     wake: OwnedFd,
 }
@@ -70,7 +47,7 @@ impl Exchange {
     /// The system has no descriptor left.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
-            contexts: [const { Mutex::new(None) }; MAX_IN_FLIGHT],
+            contexts: Mutex::default(),
             outcomes: Mutex::default(),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         })
@@ -80,17 +57,17 @@ impl Exchange {
         &self.wake
     }
 
-    pub(super) fn put(&self, ticket: usize, context: Context) {
-        *lock(&self.contexts[ticket]) = Some(context);
+    pub(super) fn put(&self, ticket: u64, context: Context) {
+        lock(&self.contexts).insert(ticket, context);
     }
 
     /// Takes the context of a ticket, which is there once.
-    pub(crate) fn take(&self, ticket: usize) -> Option<Context> {
-        self.contexts.get(ticket).and_then(|context| lock(context).take())
+    pub(crate) fn take(&self, ticket: u64) -> Option<Context> {
+        lock(&self.contexts).remove(&ticket)
     }
 
     /// Returns a ticket with its outcome. Wakes the gate if there was none.
-    pub(crate) fn give_back(&self, ticket: usize, outcome: Outcome) {
+    pub(crate) fn give_back(&self, ticket: u64, outcome: Outcome) {
         let mut outcomes = lock(&self.outcomes);
         outcomes.push((ticket, outcome));
         let is_first = outcomes.len() == 1;
@@ -100,7 +77,7 @@ impl Exchange {
         }
     }
 
-    pub(super) fn take_outcomes(&self) -> Vec<(usize, Outcome)> {
+    pub(super) fn take_outcomes(&self) -> Vec<(u64, Outcome)> {
         std::mem::take(&mut *lock(&self.outcomes))
     }
 }

@@ -2,79 +2,51 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use httparse::Header;
 use ipnet::IpNet;
 
 use crate::client::{self, Client};
 
-/// The header fields of a request that only proxies add.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ProxyFields {
-    /// Whether there is any: `X-Forwarded-…`, `Forwarded` (RFC 7239), `Via` (RFC 9110) or `X-Real-IP`.
-    pub(crate) is_any: bool,
-    /// All lines of `X-Forwarded-For`, joined by commas.
-    pub(crate) x_forwarded_for: Option<Vec<u8>>,
-    /// All lines of `Forwarded`, joined by commas.
-    pub(crate) forwarded: Option<Vec<u8>>,
-}
-
-/// The client of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Identity {
-    pub(super) client: IpAddr,
-    /// False if the request came through a proxy that is not trusted or does not name its client.
-    pub(super) is_known: bool,
-}
-
-impl ProxyFields {
-    /// Adds a header line.
-    pub(super) fn add(&mut self, name: &str, value: &[u8]) {
-        const PREFIX: &str = "x-forwarded-";
-        let is = |other: &str| name.eq_ignore_ascii_case(other);
-        let is_forwarded = name
-            .get(..PREFIX.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
-        self.is_any |= is_forwarded || is("Forwarded") || is("Via") || is("X-Real-IP");
-        let list = match name {
-            _ if is("X-Forwarded-For") => &mut self.x_forwarded_for,
-            _ if is("Forwarded") => &mut self.forwarded,
-            _ => return,
-        };
-        match list {
-            Some(list) => list.extend([b",", value].concat()),
-            None => *list = Some(value.to_vec()),
-        }
+/// The client of a request from `peer` with these header fields, and whether it is known: false if the request came
+/// through a proxy that is not trusted or does not name its client.
+pub(super) fn identify(headers: &[Header<'_>], peer: IpAddr, trusted: &[IpNet]) -> (IpAddr, bool) {
+    let peer = peer.to_canonical();
+    let unknown = (peer, !headers.iter().any(|header| is_of_proxy(header.name)));
+    if !client::is_in(trusted, peer) {
+        return unknown;
     }
-
-    /// The client of a request from `peer` with these fields.
-    pub(super) fn identify(&self, peer: IpAddr, trusted: &[IpNet]) -> Identity {
-        let peer = peer.to_canonical();
-        let unknown = Identity {
-            client: peer,
-            is_known: !self.is_any,
-        };
-        if !client::is_in(trusted, peer) {
-            return unknown;
-        }
-        let read = |hops: Vec<Option<IpAddr>>| walk(peer, hops, trusted);
-        let x_forwarded_for = self.x_forwarded_for.as_deref().map(|list| read(addresses(list)));
-        let forwarded = self.forwarded.as_deref().map(|list| read(for_parameters(list)));
-        match (x_forwarded_for, forwarded) {
-            (Some(one), Some(other)) if one.contradicts(other) => unknown,
-            (Some(identity), _) | (None, Some(identity)) => identity,
-            (None, None) => unknown,
-        }
+    let read = |name, hops: fn(&[u8]) -> Vec<Option<IpAddr>>| {
+        let lines: Vec<&[u8]> = values(headers, name).collect();
+        (!lines.is_empty()).then(|| walk(peer, hops(&lines.join(&b","[..])), trusted))
+    };
+    match (read("X-Forwarded-For", addresses), read("Forwarded", for_parameters)) {
+        (Some((one, true)), Some((other, true))) if Client::from(one) != Client::from(other) => unknown,
+        (Some(identity), _) | (None, Some(identity)) => identity,
+        (None, None) => unknown,
     }
 }
 
-impl Identity {
-    fn contradicts(self, other: Self) -> bool {
-        self.is_known && other.is_known && Client::from(self.client) != Client::from(other.client)
-    }
+/// Whether only proxies add this header: `X-Forwarded-…`, `Forwarded` (RFC 7239), `Via` (RFC 9110) or `X-Real-IP`.
+fn is_of_proxy(name: &str) -> bool {
+    const PREFIX: &str = "x-forwarded-";
+    let start = name.get(..PREFIX.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+        || ["Forwarded", "Via", "X-Real-IP"]
+            .iter()
+            .any(|other| name.eq_ignore_ascii_case(other))
+}
+
+/// The values of a header, line by line.
+pub(super) fn values<'a>(headers: &[Header<'a>], name: &str) -> impl Iterator<Item = &'a [u8]> {
+    let named = headers
+        .iter()
+        .filter(move |header| header.name.eq_ignore_ascii_case(name));
+    named.map(|header| header.value)
 }
 
 /// Reads the hops from the right up to the first address that is not a trusted proxy. A hop that is not an address ends
 /// the search at the last valid one: a client can forge only what is left of the entries of trusted proxies.
-fn walk(peer: IpAddr, hops: Vec<Option<IpAddr>>, trusted: &[IpNet]) -> Identity {
+fn walk(peer: IpAddr, hops: Vec<Option<IpAddr>>, trusted: &[IpNet]) -> (IpAddr, bool) {
     let (mut client, mut is_known) = (peer, false);
     let mut hops = hops.into_iter().rev();
     while client::is_in(trusted, client)
@@ -82,13 +54,10 @@ fn walk(peer: IpAddr, hops: Vec<Option<IpAddr>>, trusted: &[IpNet]) -> Identity 
     {
         match hop {
             Some(hop) => (client, is_known) = (hop, true),
-            None => {
-                is_known = false;
-                break;
-            }
+            None => return (client, false),
         }
     }
-    Identity { client, is_known }
+    (client, is_known)
 }
 
 /// The entries of `X-Forwarded-For`.
@@ -153,12 +122,13 @@ mod tests {
 
     fn identify(peer: &str, lines: &[(&str, &str)]) -> (String, bool) {
         let trusted = ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().expect("a block"));
-        let mut fields = ProxyFields::default();
-        lines
-            .iter()
-            .for_each(|(name, value)| fields.add(name, value.as_bytes()));
-        let identity = fields.identify(peer.parse().expect("an address"), &trusted);
-        (identity.client.to_string(), identity.is_known)
+        let headers = lines.iter().map(|(name, value)| Header {
+            name,
+            value: value.as_bytes(),
+        });
+        let headers: Vec<Header<'_>> = headers.collect();
+        let (client, is_known) = super::identify(&headers, peer.parse().expect("an address"), &trusted);
+        (client.to_string(), is_known)
     }
 
     #[track_caller]
@@ -188,6 +158,16 @@ mod tests {
             check(peer, &[(XFF, value)], client, true);
         }
         check("10.0.0.1", &[(XFF, "192.0.2.1"), (XFF, "192.0.2.2")], "192.0.2.2", true);
+        check(
+            "10.0.0.1",
+            &[
+                (XFF, "192.0.2.1"),
+                ("a", "b"),
+                ("X-Forwarded-For", "192.0.2.2, 10.1.1.1"),
+            ],
+            "192.0.2.2",
+            true,
+        );
     }
 
     #[test]

@@ -3,17 +3,22 @@
 //! The verdict depends only on the bytes, never on packet boundaries: the scanner stops at the first byte that decides.
 
 use std::fmt::Write;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use super::forwarded::ProxyFields;
+use httparse::Header;
+
+use super::cors;
+use super::exchange::Context;
+use super::forwarded::{identify, values};
 use super::refusal::{MAX_HEAD_BYTES, MAX_HEADERS, Refusal};
+use crate::config::Config;
 use crate::node::split_port;
-use crate::response::Persistence;
+use crate::response::{Deferral, Persistence};
 
 /// Most digits of the size of a chunk. Nothing longer than `0` is needed, but leading zeros are legal.
 const MAX_CHUNK_DIGITS: usize = 16;
 
-/// Finds the end of a head that arrives in pieces.
+/// Reads a head that arrives in pieces.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Scanner {
     /// Bytes that were examined.
@@ -28,11 +33,27 @@ pub(crate) struct Scanner {
 }
 
 impl Scanner {
-    /// Continues after the last call. `bytes` are all bytes since the end of the last head.
+    /// Parses the first request of `bytes`, which are all bytes since the end of the last one. Returns its head's length
+    /// and the request, or `None` if it is not complete.
     ///
     /// # Errors
-    /// The first byte that cannot be part of a head.
-    pub(crate) fn scan(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
+    /// The refusal for the client. The connection closes after it.
+    pub(crate) fn parse(
+        &mut self,
+        bytes: &[u8],
+        peer: IpAddr,
+        config: &Config,
+    ) -> Result<Option<(usize, Request)>, Refusal> {
+        let Some(end) = self.scan(bytes)? else {
+            return Ok(None);
+        };
+        let request = parse(&bytes[..end], &bytes[end..], peer, config)?;
+        Ok(request.map(|request| (end, request)))
+    }
+
+    /// Finds the end of the head. Continues after the last call. The first byte that cannot be part of a head is an
+    /// error.
+    fn scan(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
         while self.end.is_none()
             && let Some(byte) = bytes.get(self.at)
         {
@@ -60,27 +81,22 @@ impl Scanner {
     }
 }
 
-/// The parts of a request that the router uses.
+/// A request that the router serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
     pub(crate) method: String,
     /// Origin form (path and query), or `*`; printable ASCII without spaces. In the path doubled slashes are one and
     /// what need not be percent-encoded is not (RFC 3986, section 6.2.2).
     pub(crate) target: String,
-    /// `Close` if a body follows, which the router does not read.
-    pub(crate) persistence: Persistence,
-    pub(crate) proxies: ProxyFields,
+    pub(crate) context: Context,
 }
 
-/// Parses and judges a complete header section and the `body` that follows as far as it has arrived. `None` if the
+/// Parses and judges a complete header section, and the `body` that follows as far as it has arrived. `None` if the
 /// verdict depends on bytes of the body that are still missing.
-///
-/// # Errors
-/// The refusal for the client. The connection closes after it.
-pub(crate) fn parse(head: &[u8], body: &[u8]) -> Result<Option<Request>, Refusal> {
-    let head = without_empty_lines(head);
-    let end = head.iter().position(|byte| *byte == b'\r').unwrap_or(head.len());
-    let (line, lines) = head.split_at(end);
+fn parse(head: &[u8], body: &[u8], peer: IpAddr, config: &Config) -> Result<Option<Request>, Refusal> {
+    let lines = without_empty_lines(head);
+    let end = lines.iter().position(|byte| *byte == b'\r').unwrap_or(lines.len());
+    let (line, lines) = lines.split_at(end);
     let parts: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     let [method, target, version] = parts[..] else {
         return Err(Refusal::Malformed("request line"));
@@ -89,40 +105,55 @@ pub(crate) fn parse(head: &[u8], body: &[u8]) -> Result<Option<Request>, Refusal
     let method = str::from_utf8(method).ok().filter(|method| is_token(method));
     let method = method.ok_or(Refusal::Malformed("request method"))?;
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let headers = match httparse::parse_headers(lines.strip_prefix(b"\r\n").unwrap_or(lines), &mut headers) {
-        Ok(httparse::Status::Complete((_, headers))) => headers,
-        Ok(httparse::Status::Partial) => return Err(Refusal::Malformed("incomplete head")),
-        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooLong),
-        Err(httparse::Error::HeaderValue) => return Err(Refusal::Malformed("header value")),
-        Err(_) => return Err(Refusal::Malformed("header name")),
-    };
+    let headers = parse_headers(lines, &mut headers)?;
     check_host(single(headers, "Host", "two Host headers")?, minor)?;
-    let length = single(headers, "Content-Length", "two lengths")?;
-    let encoding = single(headers, "Transfer-Encoding", "two transfer encodings")?;
-    let framing = framing(length, encoding, minor)?;
-    if matches!(method, "GET" | "HEAD" | "OPTIONS") {
-        match framing {
-            Framing::None => {}
-            Framing::Length => return Err(Refusal::Body),
-            Framing::Chunked if is_last_chunk(body)? => {}
-            Framing::Chunked => return Ok(None),
-        }
+    let framing = framing(headers, minor)?;
+    match framing {
+        _ if !matches!(method, "GET" | "HEAD" | "OPTIONS") => {}
+        Framing::None => {}
+        Framing::Length => return Err(Refusal::Body),
+        Framing::Chunked if is_last_chunk(body)? => {}
+        Framing::Chunked => return Ok(None),
     }
-    let has_option = |option| values(headers, "Connection").any(|value| has_token(value, option));
-    let closes = has_option("close") || framing != Framing::None;
-    let persistence = match (closes, minor, has_option("keep-alive")) {
-        (true, ..) | (_, 0, false) => Persistence::Close,
-        (_, 0, true) => Persistence::KeepAlive,
-        _ => Persistence::Persist,
-    };
-    let mut proxies = ProxyFields::default();
-    headers.iter().for_each(|header| proxies.add(header.name, header.value));
+    let (client, is_client_known) = identify(headers, peer, &config.trusted_proxies);
     Ok(Some(Request {
         method: method.to_owned(),
         target: canonical_target(method, target)?,
-        persistence,
-        proxies,
+        context: Context {
+            client,
+            is_client_known,
+            deferral: Deferral::First,
+            persistence: persistence(headers, minor, framing),
+            cors: cors::lines(&config.cors_origins, head),
+        },
     }))
+}
+
+fn parse_headers<'h, 'b>(
+    lines: &'b [u8],
+    headers: &'h mut [Header<'b>; MAX_HEADERS],
+) -> Result<&'h [Header<'b>], Refusal> {
+    match httparse::parse_headers(lines.strip_prefix(b"\r\n").unwrap_or(lines), headers) {
+        Ok(httparse::Status::Complete((_, headers))) => Ok(headers),
+        Ok(httparse::Status::Partial) => Err(Refusal::Malformed("incomplete head")),
+        Err(httparse::Error::TooManyHeaders) => Err(Refusal::TooLong),
+        Err(httparse::Error::HeaderValue) => Err(Refusal::Malformed("header value")),
+        Err(_) => Err(Refusal::Malformed("header name")),
+    }
+}
+
+/// `Close` if a body follows, which the router does not read.
+fn persistence(headers: &[Header<'_>], minor: u8, framing: Framing) -> Persistence {
+    let has_option = |option: &[u8]| {
+        let mut options = values(headers, "Connection").flat_map(tokens);
+        options.any(|other| other.eq_ignore_ascii_case(option))
+    };
+    match minor {
+        _ if has_option(b"close") || framing != Framing::None => Persistence::Close,
+        0 if has_option(b"keep-alive") => Persistence::KeepAlive,
+        0 => Persistence::Close,
+        _ => Persistence::Persist,
+    }
 }
 
 /// Whether a chunked body consists of only the last chunk, which has no data (RFC 9112, section 7.1). Proxies send it
@@ -159,15 +190,8 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_token_byte)
 }
 
-fn values<'a>(headers: &[httparse::Header<'a>], name: &str) -> impl Iterator<Item = &'a [u8]> {
-    let named = headers
-        .iter()
-        .filter(move |header| header.name.eq_ignore_ascii_case(name));
-    named.map(|header| header.value)
-}
-
 /// The value of a header that may occur once.
-fn single<'a>(headers: &[httparse::Header<'a>], name: &str, twice: &'static str) -> Result<Option<&'a [u8]>, Refusal> {
+fn single<'a>(headers: &[Header<'a>], name: &str, twice: &'static str) -> Result<Option<&'a [u8]>, Refusal> {
     let mut values = values(headers, name);
     match (values.next(), values.next()) {
         (value, None) => Ok(value),
@@ -193,12 +217,16 @@ fn check_host(host: Option<&[u8]>, minor: u8) -> Result<(), Refusal> {
     }
 }
 
-fn framing(length: Option<&[u8]>, encoding: Option<&[u8]>, minor: u8) -> Result<Framing, Refusal> {
+fn framing(headers: &[Header<'_>], minor: u8) -> Result<Framing, Refusal> {
+    let length = single(headers, "Content-Length", "two lengths")?;
+    let encoding = single(headers, "Transfer-Encoding", "two transfer encodings")?;
     match (length, encoding) {
         (Some(_), Some(_)) => Err(Refusal::Malformed("both Content-Length and Transfer-Encoding")),
         (None, Some(_)) if minor == 0 => Err(Refusal::Malformed("Transfer-Encoding in HTTP/1.0")),
-        (None, Some(encoding)) if !ends_chunked(encoding) => Err(Refusal::Malformed("Transfer-Encoding")),
-        (None, Some(_)) => Ok(Framing::Chunked),
+        (None, Some(encoding)) => match tokens(encoding).last() {
+            Some(last) if last.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
+            _ => Err(Refusal::Malformed("Transfer-Encoding")),
+        },
         (None, None) => Ok(Framing::None),
         (Some(length), None) => {
             let length = str::from_utf8(length).ok().filter(|length| !length.starts_with('+'));
@@ -211,18 +239,9 @@ fn framing(length: Option<&[u8]>, encoding: Option<&[u8]>, minor: u8) -> Result<
     }
 }
 
-fn tokens(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+/// The elements of a list, as `Connection` has them.
+fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
-}
-
-fn has_token(value: &[u8], token: &str) -> bool {
-    tokens(value).any(|other| other.eq_ignore_ascii_case(token.as_bytes()))
-}
-
-fn ends_chunked(encoding: &[u8]) -> bool {
-    tokens(encoding)
-        .next_back()
-        .is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"))
 }
 
 /// `uri-host [":" port]` with a host (RFC 3986, section 3.2.2), without a comma: two of them are none.
@@ -242,16 +261,10 @@ fn is_authority(authority: &[u8]) -> bool {
     is_host && port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-fn is_reg_name(mut name: &[u8]) -> bool {
-    let is_some = !name.is_empty();
-    while let [byte, rest @ ..] = name {
-        name = match (byte, rest) {
-            (b'%', [high, low, rest @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => rest,
-            _ if is_unreserved(*byte) || b"!$&'()*+;=".contains(byte) => rest,
-            _ => return false,
-        };
-    }
-    is_some
+fn is_reg_name(name: &[u8]) -> bool {
+    let is_legal = |byte: &u8| is_unreserved(*byte) || b"!$&'()*+;=%".contains(byte);
+    let mut after_percent = name.split(|byte| *byte == b'%').skip(1);
+    !name.is_empty() && name.iter().all(is_legal) && after_percent.all(|rest| escaped(rest).is_some())
 }
 
 /// RFC 3986, section 2.3.

@@ -22,18 +22,15 @@ mod refusal;
 mod worker_pool;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
-use ipnet::IpNet;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use crate::client;
-use crate::config::CorsOrigins;
+use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::util::threads::{self, Alarm, Joined};
 use event_loop::EventLoop;
@@ -48,22 +45,6 @@ const BACKLOG: usize = 4096;
 const SEND_BUFFER_BYTES: usize = 4 * 1024;
 /// The receive buffer: a header section in one read. Without a limit the kernel takes megabytes of pipelined requests.
 const RECEIVE_BUFFER_BYTES: usize = 8 * 1024;
-
-/// The settings of the gate.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) max_connections: usize,
-    pub(crate) trusted_proxies: Vec<IpNet>,
-    /// How long a connection may be idle between requests.
-    pub(crate) idle_timeout: Duration,
-    pub(crate) cors_origins: CorsOrigins,
-}
-
-impl Settings {
-    fn trusts(&self, peer: IpAddr) -> bool {
-        client::is_in(&self.trusted_proxies, peer)
-    }
-}
 
 /// A bound port that is not served yet. Connections wait in the kernel's backlog.
 #[derive(Debug)]
@@ -137,13 +118,13 @@ impl Gate {
     /// The workers cannot be started, or the system has no room for a thread.
     pub(crate) fn prepare(
         self,
-        settings: Settings,
+        config: Config,
         spawn: Spawn,
         metrics: Arc<Metrics>,
         alarm: &Alarm,
     ) -> io::Result<Serving> {
         let shutdown = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let event_loop = EventLoop::new(self.listener, &shutdown, settings, spawn, metrics)?;
+        let event_loop = EventLoop::new(self.listener, &shutdown, config, spawn, metrics)?;
         let (begin, begun) = bounded(1);
         let thread = threads::spawn_vital("gate", alarm, move || {
             if begun.recv().is_ok() {

@@ -1,21 +1,22 @@
 //! The gate's end of a pool of workers: the private connection to tiny_http, the tickets, and how the threads stop.
 
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 
-use super::exchange::{Exchange, InFlight, MAX_IN_FLIGHT, Outcome};
+use super::clients::send;
+use super::connection::InFlight;
+use super::exchange::{Exchange, MAX_IN_FLIGHT, Outcome, RESPONSE_TIMEOUT};
 use crate::util::arena::Key;
 use crate::util::threads::Joined;
 
-/// A response takes microseconds. A worker that takes this long is stuck, and its pool is replaced.
-pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// For the response to the first request: some milliseconds, or a busy machine.
 const GREETING_TIMEOUT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 /// The first request. Its ticket has no context.
@@ -27,21 +28,20 @@ pub(super) struct Sent {
     pub(super) client: Key,
     pub(super) number: u32,
     pub(super) begun: Instant,
-    /// Counts the requests of the pool.
-    order: u64,
 }
 
-/// Threads that respond to requests from a private connection. Dropping the pool stops and joins them.
+/// Threads that respond to requests from a private connection. Dropping the pool stops and joins them, unless one is
+/// stuck.
 pub(crate) struct WorkerPool {
     stream: UnixStream,
     /// Bytes for `stream`.
     out: Vec<u8>,
     exchange: Arc<Exchange>,
-    /// By ticket.
-    in_flight: [Option<Sent>; MAX_IN_FLIGHT],
+    /// By ticket: the number of the request.
+    in_flight: BTreeMap<u64, Sent>,
     requests: u64,
-    /// The oldest request in flight, and since when.
-    oldest: Option<(u64, Instant)>,
+    /// Since when the oldest request in flight is the oldest one.
+    oldest_since: Option<Instant>,
     stop: Box<dyn Fn() + Send>,
     threads: Vec<Joined>,
 }
@@ -56,9 +56,9 @@ impl WorkerPool {
             stream,
             out: Vec::new(),
             exchange,
-            in_flight: [None; MAX_IN_FLIGHT],
+            in_flight: BTreeMap::new(),
             requests: 0,
-            oldest: None,
+            oldest_since: None,
             stop: Box::new(stop),
             threads: Vec::new(),
         }
@@ -95,23 +95,28 @@ impl WorkerPool {
         )?)
     }
 
-    pub(super) fn free_ticket(&self) -> Option<usize> {
-        self.in_flight.iter().position(Option::is_none)
+    /// Whether one more request may be in flight.
+    pub(super) fn has_room(&self) -> bool {
+        self.load() < MAX_IN_FLIGHT
     }
 
     /// Takes a request; `flush` sends it.
-    pub(super) fn send(&mut self, ticket: usize, client: Key, request: &InFlight, now: Instant) {
+    pub(super) fn send(&mut self, client: Key, in_flight: &InFlight, now: Instant) {
+        if self.in_flight.is_empty() {
+            self.oldest_since = Some(now);
+        }
         self.requests += 1;
-        self.oldest.get_or_insert((self.requests, now));
-        self.in_flight[ticket] = Some(Sent {
+        let InFlight { request, number, begun } = in_flight;
+        let sent = Sent {
             client,
-            number: request.number,
-            begun: request.begun,
-            order: self.requests,
-        });
-        self.exchange.put(ticket, request.context.clone());
+            number: *number,
+            begun: *begun,
+        };
+        self.in_flight.insert(self.requests, sent);
+        self.exchange.put(self.requests, request.context.clone());
+        let (method, target, ticket) = (&request.method, &request.target, self.requests);
         // Writing to a vector cannot fail. A target has no `#`.
-        let _ = write!(self.out, "{}#{ticket} HTTP/1.1\r\n\r\n", request.line);
+        let _ = write!(self.out, "{method} {target}#{ticket} HTTP/1.1\r\n\r\n");
     }
 
     /// Sends the requests that were taken as far as the kernel has room. If it has none, workers have requests, and their
@@ -120,71 +125,58 @@ impl WorkerPool {
     /// # Errors
     /// The connection is lost.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        while !self.out.is_empty() {
-            match self.stream.write(&self.out) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(sent) => drop(self.out.drain(..sent)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+        if !self.out.is_empty() {
+            let sent = send(&mut self.stream, &self.out, usize::MAX)?;
+            self.out.drain(..sent);
         }
         Ok(())
     }
 
     /// Takes the outcomes that have arrived, each with its request.
-    pub(super) fn receive(&mut self) -> Vec<(Sent, Outcome)> {
+    pub(super) fn receive(&mut self, now: Instant) -> Vec<(Sent, Outcome)> {
+        let oldest = self.in_flight.keys().next().copied();
         let outcomes = self.exchange.take_outcomes().into_iter();
-        let received = outcomes
-            .filter_map(|(ticket, outcome)| Some((self.in_flight.get_mut(ticket)?.take()?, outcome)))
-            .collect();
-        if self.load() == 0 {
-            self.oldest = None;
+        let received = outcomes.filter_map(|(ticket, outcome)| Some((self.in_flight.remove(&ticket)?, outcome)));
+        let received = received.collect();
+        if self.in_flight.keys().next().copied() != oldest {
+            self.oldest_since = Some(now);
         }
         received
     }
 
     /// Whether one request has been the oldest for [`RESPONSE_TIMEOUT`]. tiny_http hands requests to the workers in
     /// order, so a worker has had it for about as long.
-    pub(super) fn is_stuck(&mut self, now: Instant) -> bool {
-        let oldest = self.in_flight.iter().flatten().map(|sent| sent.order).min();
-        match (oldest, self.oldest) {
-            (Some(order), Some((same, since))) if order == same => {
-                now.saturating_duration_since(since) > RESPONSE_TIMEOUT
-            }
-            (oldest, _) => {
-                self.oldest = oldest.map(|order| (order, now));
-                false
-            }
-        }
+    pub(super) fn is_stuck(&self, now: Instant) -> bool {
+        let since = self.oldest_since.filter(|_| self.load() > 0);
+        since.is_some_and(|since| now.saturating_duration_since(since) > RESPONSE_TIMEOUT)
     }
 
     /// Requests in flight.
     pub(super) fn load(&self) -> usize {
-        self.in_flight.iter().flatten().count()
+        self.in_flight.len()
     }
 
     /// Tells the threads to stop, without waiting for a stuck one, and ends what [`WorkerPool::watch`] began: a stuck
     /// worker keeps the exchange. Returns the requests that are lost.
-    pub(super) fn abandon(&mut self, epoll: &OwnedFd) -> Vec<Sent> {
+    pub(super) fn abandon(&self, epoll: &OwnedFd) -> Vec<Sent> {
         (self.stop)();
         let _ = epoll::delete(epoll, &self.stream);
         let _ = epoll::delete(epoll, self.exchange.wake());
-        self.in_flight.iter_mut().filter_map(Option::take).collect()
+        self.in_flight.values().copied().collect()
     }
 
     pub(super) fn has_stopped(&self) -> bool {
         self.threads.iter().all(Joined::is_finished)
-    }
-
-    /// Detaches its threads: a stuck one must not keep the process from exiting.
-    pub(super) fn detach(mut self) {
-        self.threads.drain(..).for_each(Joined::detach);
     }
 }
 
 impl Drop for WorkerPool {
     fn drop(&mut self) {
         (self.stop)();
+        // A stuck worker must not keep the process from exiting.
+        if self.load() > 0 {
+            let stuck = self.threads.drain(..).filter(|thread| !thread.is_finished());
+            stuck.for_each(Joined::detach);
+        }
     }
 }

@@ -8,11 +8,11 @@ fn page(query: &str) -> (u32, u32) {
 }
 
 fn error(query: &str) -> String {
-    ips(query).expect_err(query).to_string()
+    ips(query).expect_err(query).0
 }
 
 fn status_error(query: &str) -> String {
-    status(query).expect_err(query).to_string()
+    status(query).expect_err(query).0
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn resources_take_containers_and_one_model_id() {
 
 #[test]
 fn invalid_model_ids_are_rejected() {
-    let error = |query: &str| resources(query).expect_err(query).to_string();
+    let error = |query: &str| resources(query).expect_err(query).0;
     let expected = "expected 1 to 256 bytes of A-Za-z0-9._-/:,@=+~";
     assert_eq!(error("model_id=a%26b=c"), format!("model_id=\"a&b=c\": {expected}"));
     assert!(error(&format!("model_id={}", "a".repeat(257))).ends_with(expected));

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::time::Instant;
 
 use super::{Clients, Holder, Socket};
-use crate::gate::connection::{Connection, Event, MIN_WRITE};
+use crate::gate::connection::{Connection, Event};
 use crate::gate::refusal::Refusal;
 use crate::metrics::Refused;
 
@@ -15,16 +15,11 @@ const MAX_CANDIDATES: usize = 1024;
 impl Clients {
     /// If the client is at its share, closes its longest-idle connection.
     pub(super) fn close_own_idle(&mut self, holder: Holder, now: Instant) -> bool {
-        let Holder::Client(client) = holder else {
-            return false;
-        };
-        // A client may still be receiving a last response that is long, or be about to send its first request.
         let is_idle = |connection: &Connection| {
-            let is_old = now.saturating_duration_since(connection.since()) >= MIN_WRITE;
-            let is_over = connection.is_lingering() && !connection.may_hold_unread();
-            connection.is_idle() || is_over || (connection.owes_nothing() && is_old)
+            let age = now.saturating_duration_since(connection.since());
+            connection.idle_after().is_some_and(|least| age >= least)
         };
-        let own = self.held.get(&client).into_iter().flatten().take(MAX_CANDIDATES);
+        let own = self.held.get(&holder).into_iter().flatten().take(MAX_CANDIDATES);
         let idle = own
             .filter_map(|key| Some((*key, &self.sockets.get(*key)?.connection)))
             .filter(|(_, connection)| is_idle(connection));
@@ -51,7 +46,7 @@ impl Clients {
             (self.held_by(*holder), !is_waiting, Reverse(connection.since()))
         });
         let victim = victim.map(|(key, socket)| (key, socket.connection.is_waiting()));
-        self.next_candidate = (self.next_candidate + MAX_CANDIDATES) % self.settings.max_connections;
+        self.next_candidate = (self.next_candidate + MAX_CANDIDATES) % self.config.max_connections;
         let Some((key, is_waiting)) = victim else {
             return false;
         };

@@ -38,15 +38,15 @@ struct Rig {
 
 #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
 fn rig() -> Rig {
-    let settings = Settings {
+    let config = Config {
         max_connections: MAX_CONNECTIONS,
         trusted_proxies: vec!["10.0.0.0/8".parse().expect("a block")],
         idle_timeout: IDLE_TIMEOUT,
-        cors_origins: Default::default(),
+        ..Config::from_lookup(|_| None).expect("the defaults are valid")
     };
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll");
     Rig {
-        clients: Clients::new(epoll, settings, Arc::default()),
+        clients: Clients::new(epoll, config, Arc::default()),
         listener: TcpListener::bind("127.0.0.1:0").expect("a port"),
         now: Instant::now(),
     }
@@ -374,14 +374,14 @@ fn rejected_connections_linger_up_to_a_limit() {
     let mut rig = rig();
     let _held: Vec<_> = (0..4).map(|_| rig.admitted_at(ip(1), At::Inside)).collect();
     let refused: Vec<_> = (0..MAX_REJECTED + 3).map(|_| rig.admit(ip(1)).0).collect();
-    assert_eq!(rig.clients.rejected, MAX_REJECTED);
+    assert_eq!(rig.clients.held_by(Holder::Rejected), MAX_REJECTED);
     assert_eq!(rig.refused(Refused::Share), MAX_REJECTED as u64 + 3);
     for client in refused {
         assert!(is_prepared_503(&all(client), SHARE), "also without lingering");
     }
     rig.now += LINGER_TIMEOUT;
     rig.clients.expire(rig.now);
-    assert_eq!(rig.clients.rejected, 0);
+    assert_eq!(rig.clients.held_by(Holder::Rejected), 0);
     // The cap remains the same.
     let _more: Vec<_> = (4..16).map(|n| rig.admitted(ip(n))).collect();
     assert_eq!(rig.refused(Refused::MadeRoom), 0);
@@ -422,7 +422,7 @@ fn any_number_of_empty_lines_may_precede_a_request() {
             rig.clients
                 .sockets
                 .get(key)
-                .is_some_and(|socket| socket.connection.is_idle())
+                .is_some_and(|socket| socket.connection.idle_after() == Some(Duration::ZERO))
         );
     }
     rig.bring(key, At::Inside);
@@ -577,8 +577,8 @@ fn untrusted_proxy_is_logged_once_per_hour() {
     ] {
         let (_client, key) = rig.admitted(peer.parse().expect("an address"));
         rig.clients.pump(key, Event::Received(forwarded), rig.now);
-        let (_, request) = rig.clients.next_waiting(rig.now).expect("it waits");
-        let context = &request.context;
+        let (_, in_flight) = rig.clients.next_waiting(rig.now).expect("it waits");
+        let context = &in_flight.request.context;
         assert_eq!(
             (context.client.to_string(), context.is_client_known),
             (client.to_owned(), is_known)

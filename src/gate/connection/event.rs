@@ -2,7 +2,6 @@
 
 use crate::gate::refusal::Refusal;
 use crate::metrics::Refused;
-use crate::response::Body;
 
 /// An event for a connection. An event that does not apply to its stage changes nothing.
 #[derive(Debug)]
@@ -26,8 +25,6 @@ pub(in crate::gate) enum Event<'a> {
     },
     /// The request with this number is lost.
     Failed(u32),
-    /// The response that an [`Action::Refuse`] requested.
-    Refused(Vec<u8>),
     /// The kernel may have room to send.
     Writable,
     /// This many bytes were sent.
@@ -48,8 +45,8 @@ pub(in crate::gate) enum Action {
     Queue,
     /// Send `Connection::in_flight` to the workers.
     Forward,
-    /// Build the response with these header lines and pass it to [`Event::Refused`].
-    Refuse(Refusal, Body, String),
+    /// Count the refusal, then [`Action::Send`] it.
+    Refuse(Refused),
     /// Send bytes of `Connection::unsent` and pass [`Event::Sent`].
     Send,
     /// Close the sending half.

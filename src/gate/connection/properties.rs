@@ -2,7 +2,6 @@
 //! a HEAD without a body, and the connection closes as announced.
 
 use std::net::Ipv4Addr;
-use std::time::SystemTime;
 
 use proptest::prelude::*;
 
@@ -153,16 +152,14 @@ struct World {
 impl World {
     #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
     fn new(asks: &[Ask], cors_origins: CorsOrigins) -> Self {
-        let settings = Settings {
-            max_connections: 16,
-            trusted_proxies: Vec::new(),
-            idle_timeout: Duration::from_secs(75),
+        let config = Config {
             cors_origins,
+            ..Config::from_lookup(|_| None).expect("the defaults are valid")
         };
         let now = Instant::now();
         let to_send: Vec<String> = (0..).zip(asks).map(|(number, ask)| ask.bytes(number)).collect();
         Self {
-            connection: Connection::new(Ipv4Addr::LOCALHOST.into(), Arc::new(settings), now),
+            connection: Connection::new(Ipv4Addr::LOCALHOST.into(), Arc::new(config), now),
             now,
             to_send: to_send.concat().into_bytes(),
             in_socket: Vec::new(),
@@ -201,13 +198,10 @@ impl World {
                     self.in_flight = self.connection.in_flight().map(|request| request.number);
                     return;
                 }
-                Action::Refuse(refusal, body, cors) => {
+                Action::Refuse(_) => {
                     self.queued = false;
                     self.in_flight = None;
-                    let bytes = refusal
-                        .response()
-                        .to_bytes(body, Persistence::Close, &cors, SystemTime::UNIX_EPOCH);
-                    self.connection.on(Event::Refused(bytes), self.now)
+                    Action::Send
                 }
                 Action::Send => {
                     let unsent = self.connection.unsent();
@@ -239,16 +233,15 @@ impl World {
     fn answer(&mut self) {
         // It may have been refused meanwhile.
         if let Some(number) = self.in_flight.take()
-            && let Some(request) = self.connection.in_flight()
+            && let Some(InFlight { request, .. }) = self.connection.in_flight()
         {
-            let (method, target) = request.line.split_once(' ').expect("two words");
+            let is_head = request.method == "HEAD";
             let persistence = match request.context.persistence {
                 Persistence::Persist => "persist",
                 Persistence::KeepAlive => "keep-alive",
                 Persistence::Close => "close",
             };
-            assert_eq!(request.is_head(), method == "HEAD");
-            let response = answer(target, persistence, &request.context.cors, request.is_head());
+            let response = answer(&request.target, persistence, &request.context.cors, is_head);
             self.tell(Event::Responded(number, response.into_bytes()));
         }
     }
@@ -269,8 +262,8 @@ impl World {
             Step::Dispatch if self.queued || !self.connection.is_waiting() => self.tell(Event::Dispatched),
             Step::Answer => self.answer(),
             Step::Defer(may_wait) => {
-                let request = self.connection.in_flight();
-                let is_over = request.is_some_and(|request| request.context.deferral == Deferral::Over);
+                let in_flight = self.connection.in_flight();
+                let is_over = in_flight.is_some_and(|sent| sent.request.context.deferral == Deferral::Over);
                 match self.in_flight.take_if(|_| !is_over) {
                     Some(number) => self.tell(Event::Deferred { number, may_wait }),
                     None => self.answer(),

@@ -14,8 +14,7 @@ mod cuts;
 use super::super::Gate;
 use super::super::clients::MAX_DEFERRED;
 use super::super::connection::WAIT_TIMEOUT;
-use super::super::exchange::{Context, Exchange, MAX_IN_FLIGHT};
-use super::super::worker_pool::RESPONSE_TIMEOUT;
+use super::super::exchange::{Context, Exchange, MAX_IN_FLIGHT, RESPONSE_TIMEOUT};
 use super::*;
 use crate::response::{Deferral, Persistence};
 
@@ -45,7 +44,7 @@ struct Worker {
 struct Taken {
     /// Method and target.
     line: String,
-    ticket: usize,
+    ticket: u64,
     context: Context,
 }
 
@@ -74,12 +73,11 @@ impl Worker {
     }
 
     fn respond(&self, request: &Taken, response: &[u8]) {
-        self.exchange
-            .give_back(request.ticket, Outcome::Responded(response.to_vec()));
+        self.exchange.give_back(request.ticket, Some(response.to_vec()));
     }
 
     fn defer(&self, request: &Taken) {
-        self.exchange.give_back(request.ticket, Outcome::Deferred);
+        self.exchange.give_back(request.ticket, None);
     }
 }
 
@@ -126,15 +124,15 @@ fn rig() -> Rig {
         })?);
         Ok(pool)
     });
-    let settings = Settings {
+    let config = Config {
         max_connections: 512,
         trusted_proxies: Vec::new(),
         idle_timeout: Duration::from_secs(75),
-        cors_origins: Default::default(),
+        ..Config::from_lookup(|_| None).expect("the defaults are valid")
     };
     let shutdown = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd");
     let addr = gate.addr;
-    let event_loop = EventLoop::new(gate.listener, &shutdown, settings, spawn, Arc::default()).expect("an event loop");
+    let event_loop = EventLoop::new(gate.listener, &shutdown, config, spawn, Arc::default()).expect("an event loop");
     Rig {
         event_loop,
         addr,
@@ -494,7 +492,7 @@ fn stuck_workers_do_not_delay_the_exit() {
     assert!(rig.event_loop.is_over(rig.now + DRAIN_ALL));
     let pool = rig.event_loop.pool.take().expect("it is there");
     assert!(!pool.has_stopped());
-    pool.detach();
+    drop(pool);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 use super::*;
 
+const PEER: [u8; 4] = [192, 0, 2, 7];
+
 /// Parses bytes that arrive together: the head's length and its request, `None` if incomplete.
 pub(super) fn judge(bytes: &[u8]) -> Result<Option<(usize, Request)>, Refusal> {
     judge_in_pieces(bytes, &[])
@@ -7,12 +9,11 @@ pub(super) fn judge(bytes: &[u8]) -> Result<Option<(usize, Request)>, Refusal> {
 
 /// Parses bytes that arrive split at these sorted positions.
 pub(super) fn judge_in_pieces(bytes: &[u8], cuts: &[usize]) -> Result<Option<(usize, Request)>, Refusal> {
-    let mut scanner = Scanner::default();
+    let (mut scanner, peer) = (Scanner::default(), IpAddr::from(PEER));
+    let config = Config::from_lookup(|_| None).expect("the defaults are valid");
     for end in cuts.iter().chain([&bytes.len()]) {
-        if let Some(len) = scanner.scan(&bytes[..*end])?
-            && let Some(request) = parse(&bytes[..len], &bytes[len..*end])?
-        {
-            return Ok(Some((len, request)));
+        if let Some(judged) = scanner.parse(&bytes[..*end], peer, &config)? {
+            return Ok(Some(judged));
         }
     }
     Ok(None)
@@ -55,8 +56,13 @@ fn usual_request_has_method_target_and_persistence() {
     let expected = Request {
         method: "GET".to_owned(),
         target: "/api/v1/ips?container=a&n=1".to_owned(),
-        persistence: Persistence::Persist,
-        proxies: ProxyFields::default(),
+        context: Context {
+            client: PEER.into(),
+            is_client_known: true,
+            deferral: Deferral::First,
+            persistence: Persistence::Persist,
+            cors: String::new(),
+        },
     };
     assert_eq!(request, expected);
 }
@@ -106,11 +112,14 @@ fn more_than_100_headers_are_too_many() {
 
 #[test]
 fn http_1_0_needs_no_host_and_closes() {
-    assert_eq!(accepted("GET / HTTP/1.0\r\n\r\n").persistence, Persistence::Close);
+    assert_eq!(
+        accepted("GET / HTTP/1.0\r\n\r\n").context.persistence,
+        Persistence::Close
+    );
     let kept = accepted("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n");
-    assert_eq!(kept.persistence, Persistence::KeepAlive);
+    assert_eq!(kept.context.persistence, Persistence::KeepAlive);
     let both = accepted("GET / HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n");
-    assert_eq!(both.persistence, Persistence::Close);
+    assert_eq!(both.context.persistence, Persistence::Close);
 }
 
 #[test]
@@ -122,7 +131,7 @@ fn http_1_1_persists_without_connection_close() {
         ("Connection: x , close,y\r\n", Persistence::Close),
         ("Connection: x\r\nconnection:close\r\n", Persistence::Close),
     ] {
-        assert_eq!(accepted(get(lines)).persistence, persistence, "{lines:?}");
+        assert_eq!(accepted(get(lines)).context.persistence, persistence, "{lines:?}");
     }
 }
 
@@ -130,7 +139,7 @@ fn http_1_1_persists_without_connection_close() {
 fn higher_minor_version_is_served_other_major_refused() {
     for version in ["HTTP/1.2", "HTTP/1.9"] {
         let request = accepted(format!("GET / {version}\r\nHost: a\r\n\r\n"));
-        assert_eq!(request.persistence, Persistence::Persist, "{version}");
+        assert_eq!(request.context.persistence, Persistence::Persist, "{version}");
         malformed(format!("GET / {version}\r\n\r\n"), "no Host header");
     }
     for version in ["HTTP/2.0", "HTTP/3.0", "HTTP/0.9", "HTTP/2"] {
@@ -236,11 +245,11 @@ fn body_on_method_without_body_is_refused() {
 #[test]
 fn other_methods_close_only_with_a_body() {
     let request = accepted("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
-    assert_eq!(request.persistence, Persistence::Close);
+    assert_eq!(request.context.persistence, Persistence::Close);
     let request = accepted("PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, Chunked\r\n\r\n");
-    assert_eq!(request.persistence, Persistence::Close);
+    assert_eq!(request.context.persistence, Persistence::Close);
     let request = accepted("DELETE / HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(request.persistence, Persistence::Persist);
+    assert_eq!(request.context.persistence, Persistence::Persist);
 }
 
 #[test]
@@ -249,7 +258,7 @@ fn chunked_body_without_data_is_served_and_closes() {
     for body in ["0\r\n\r\n", "0\r", "000;a=b\r\n\r\n", "0 \r\n"] {
         let judged = judge(format!("{head}{body}").as_bytes());
         let request = judged.expect("fine").expect("complete").1;
-        assert_eq!(request.persistence, Persistence::Close, "{body:?}");
+        assert_eq!(request.context.persistence, Persistence::Close, "{body:?}");
     }
     for body in ["", "0", "0000000000000000"] {
         assert_eq!(judge(format!("{head}{body}").as_bytes()), Ok(None), "{body:?}");
@@ -263,7 +272,7 @@ fn chunked_body_without_data_is_served_and_closes() {
 fn zero_length_is_no_body() {
     for length in ["0", "000"] {
         let request = accepted(get(&format!("Content-Length: {length}\r\n")));
-        assert_eq!(request.persistence, Persistence::Persist);
+        assert_eq!(request.context.persistence, Persistence::Persist);
     }
 }
 
@@ -420,25 +429,18 @@ fn forwarded_bytes_above_ascii_are_percent_encoded() {
 }
 
 #[test]
-fn x_forwarded_for_lines_form_one_list() {
-    let request = accepted(get(
-        "X-Forwarded-For: 192.0.2.1\r\nA: b\r\nx-forwarded-for: 192.0.2.2, c\r\n",
-    ));
-    assert_eq!(
-        request.proxies.x_forwarded_for.as_deref(),
-        Some(&b"192.0.2.1,192.0.2.2, c"[..])
-    );
-    assert!(request.proxies.is_any);
+fn headers_of_untrusted_proxies_make_the_client_unknown() {
     for lines in [
+        "X-Forwarded-For: 192.0.2.1\r\nA: b\r\nx-forwarded-for: 192.0.2.2, c\r\n",
         "Forwarded: for=a\r\n",
         "Via: 1.1 a\r\n",
         "X-Real-IP: a\r\n",
         "X-Forwarded-For:\r\n",
         "X-Forwarded-Host: a\r\n",
     ] {
-        assert!(accepted(get(lines)).proxies.is_any, "{lines}");
+        assert!(!accepted(get(lines)).context.is_client_known, "{lines}");
     }
-    assert!(!accepted(get("X-Forwarder: a\r\n")).proxies.is_any);
+    assert!(accepted(get("X-Forwarder: a\r\n")).context.is_client_known);
 }
 
 #[test]

@@ -155,12 +155,14 @@ fn silent_connection_is_closed_without_a_response() {
 #[expect(clippy::disallowed_methods, reason = "measures a duration")]
 fn empty_line_after_a_request_is_no_request() {
     let (_fleet, router) = with_ten_nodes();
-    let request = [attack::get("/health"), b"\r\n".to_vec()].concat();
-    let mut half_closed = Connection::open(router.addr());
-    half_closed.send(&request);
-    half_closed.finish_sending();
-    assert_eq!(half_closed.receive_all().len(), 1);
+    for lines in ["\r\n", "\n", "\n\n\r\n", "\r"] {
+        let mut half_closed = Connection::open(router.addr());
+        half_closed.send([attack::get("/health"), lines.into()].concat());
+        half_closed.finish_sending();
+        assert_eq!(half_closed.receive_all().len(), 1, "{lines:?}");
+    }
 
+    let request = [attack::get("/health"), b"\n".repeat(20_000)].concat();
     let mut kept = Connection::open(router.addr());
     kept.send(&request);
     assert_eq!(kept.receive().status, 200);
