@@ -102,7 +102,7 @@ use models::Models;
 use net::Fetcher;
 use registry::{PromisePolicy, Registry};
 use status::Reporter;
-use util::descriptors;
+use util::limits;
 use util::threads::{self, Joined};
 
 /// The maximum time to wait for [`Router::ready`] before serving.
@@ -143,23 +143,18 @@ impl Router {
     /// # Errors
     /// The port is in use, or the system lacks a resource.
     #[expect(clippy::disallowed_methods, reason = "where its clocks begin")]
-    pub fn start(config: Config) -> io::Result<Self> {
+    pub fn start(mut config: Config) -> io::Result<Self> {
         let now = Instant::now();
         let fetcher = Fetcher::of_config(&config);
         let bind = SocketAddr::new(config.host, config.port);
         let unbound = |error| io::Error::other(format!("can't serve on {bind} (HOST and PORT): {error}"));
         let gate = Gate::bind(bind).map_err(unbound)?;
         threads::check_room(START_THREADS)?;
-        let room = descriptors::fit_limits(config.max_connections, config.max_probes);
-        let config = Config {
-            max_connections: room.connections,
-            max_probes: room.probes,
-            ..config
-        };
+        (config.max_connections, config.max_probes) = limits::fit(config.max_connections, config.max_probes);
         let metrics = Arc::new(Metrics::default());
         let registry = Arc::new(Registry::new(policy(&config), config.refresh_interval, now));
         let lists = Lists::new(&config);
-        let (alarm, broken) = threads::alarm();
+        let (alarm, broken) = bounded(1);
         // `stop` is declared last and dropped first: if the start fails, the threads stop before the joins.
         let mut threads = Vec::new();
         let (stop, stopped) = bounded(0);

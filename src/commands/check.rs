@@ -2,10 +2,8 @@
 //! It shows why a node is not listed.
 
 use std::io;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crossbeam_channel::bounded;
 use serde::Serialize;
 
 use super::table::{self, Format, Printout, Row};
@@ -16,13 +14,11 @@ use crate::node::{Attributes, ExplorerList, NodeAddr, NodeList, Rank, Source};
 use crate::poller::{Outcome, Probe, probe};
 use crate::registry::{PromisePolicy, Registry};
 use crate::status::{Conflict, natural_order};
+use crate::util::limits;
 use crate::util::pool::{Done, Pool};
-use crate::util::{descriptors, threads};
 
 /// Container ids with several images that are reported.
 const MAX_CONFLICTS: usize = 100;
-/// Longest wait for the list.
-const MAX_READ_TIME: Duration = Duration::from_secs(3);
 
 /// The result for lists and nodes.
 #[derive(Serialize)]
@@ -55,7 +51,7 @@ type Node = (NodeAddr, (Rank, Attributes));
 /// The system cannot start a thread.
 pub fn check(config: &Config, format: Format, progress: impl FnMut(usize, usize)) -> io::Result<Printout> {
     let fetcher = Fetcher::of_config(config);
-    let (file, problem) = value_and_error(read_list(&config.ips_file)?);
+    let (file, problem) = value_and_error(lists::read(&config.ips_file));
     let left_out = (file.left_out > 0).then(|| format!("{} more are skipped: too many nodes", file.left_out));
     let mut lists = vec![List {
         source: Source::IpsFile,
@@ -90,17 +86,6 @@ fn value_and_error<T: Default>(list: Result<T, String>) -> (T, Option<String>) {
     list.map_or_else(|error| (T::default(), Some(error)), |list| (list, None))
 }
 
-/// Reads the list, but waits no longer than the router does without a warning: a disk may hang.
-fn read_list(path: &Path) -> io::Result<Result<NodeList, String>> {
-    let (results, result) = bounded(1);
-    let owned = path.to_owned();
-    // A read on a hung disk cannot be interrupted.
-    threads::spawn_detached("list", move || drop(results.send(lists::read(&owned))))?;
-    let seconds = MAX_READ_TIME.as_secs();
-    let too_late = |_| Err(format!("not read within {seconds} s: the disk does not respond"));
-    Ok(result.recv_timeout(MAX_READ_TIME).unwrap_or_else(too_late))
-}
-
 /// Probes each node once. Returns the nodes, problems first, and the conflicts between them.
 fn probe_all(
     nodes: Vec<Node>,
@@ -111,7 +96,7 @@ fn probe_all(
     #[expect(clippy::disallowed_methods, reason = "when the check begins")]
     let now = Instant::now();
     let registry = Registry::new(PromisePolicy::Off, config.refresh_interval, now);
-    let probes = descriptors::fit_limits(0, config.max_probes).probes;
+    let (_, probes) = limits::fit(0, config.max_probes);
     let fetcher = fetcher.clone();
     let run = move |(addr, (rank, _)): &Node| probe(&fetcher, addr, rank.source());
     let (mut pool, reports) = Pool::new("probe", probes, run, now);

@@ -25,7 +25,7 @@ unsafe extern "C" {
 #[cfg(target_env = "gnu")]
 pub fn configure() {
     // Each arena reserves 64 MiB, eight for each core, and an allocation that finds no room ends the process.
-    if super::address_space::is_limited() && std::env::var_os(ARENAS_VARIABLE).is_none() {
+    if super::limits::address_space() < u64::MAX && std::env::var_os(ARENAS_VARIABLE).is_none() {
         mallopt(M_ARENA_MAX, LIMITED_ARENAS);
     }
     // A static glibc loads the NSS modules that /etc/nsswitch.conf names. Modules of another glibc release end the

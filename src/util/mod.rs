@@ -1,11 +1,10 @@
 //! What any program has: pool, arena, calendar, threads, system limits, files, text, and a log that never blocks.
 
-pub(crate) mod address_space;
 pub(crate) mod arena;
 pub(crate) mod calendar;
-pub(crate) mod descriptors;
 pub(crate) mod files;
 pub mod glibc;
+pub(crate) mod limits;
 pub(crate) mod log_throttle;
 pub mod logger;
 pub(crate) mod polled;

@@ -1,9 +1,10 @@
 //! Starts threads with a name, a small stack and an owner that joins them.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 
 /// Stack of each thread. A TLS handshake in a debug build needs the most, less than half of it. Only touched pages are
 /// resident.
@@ -27,9 +28,8 @@ impl Joined {
 
 impl Drop for Joined {
     fn drop(&mut self) {
-        if let Some(Err(_)) = self.0.take().map(JoinHandle::join) {
-            log::error!("thread failed: a thread has exited by a panic");
-        }
+        // The panic hook has logged a panic.
+        let _ = self.0.take().map(JoinHandle::join);
     }
 }
 
@@ -41,34 +41,20 @@ pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Resu
     spawn_detached(name, run).map(|thread| Joined(Some(thread)))
 }
 
-/// Reports that a vital thread has exited: a process that continues without its gate or its poller would never be
-/// restarted.
+/// Receives the name of the first vital thread that exits: a process that continues without its gate or its poller would
+/// never be restarted.
 pub(crate) type Alarm = Sender<String>;
-
-/// Returns an alarm and the receiver for the name of the first vital thread that exits.
-pub(crate) fn alarm() -> (Alarm, Receiver<String>) {
-    bounded(1)
-}
-
-/// Rings on drop, also during a panic.
-struct Ring(Alarm, String);
-
-impl Drop for Ring {
-    fn drop(&mut self) {
-        // If the channel is full, the alarm rings already.
-        let _ = self.0.try_send(std::mem::take(&mut self.1));
-    }
-}
 
 /// Starts a thread that must run as long as the router.
 ///
 /// # Errors
 /// If the system refuses another thread.
 pub(crate) fn spawn_vital(name: &str, alarm: &Alarm, run: impl FnOnce() + Send + 'static) -> io::Result<Joined> {
-    let ring = Ring(alarm.clone(), name.to_owned());
+    let (alarm, thread) = (alarm.clone(), name.to_owned());
     spawn(name, move || {
-        let _ring = ring;
-        run();
+        let _ = catch_unwind(AssertUnwindSafe(run));
+        // If the channel is full, another thread has exited before.
+        let _ = alarm.try_send(thread);
     })
 }
 
@@ -82,16 +68,10 @@ pub(crate) fn check_room(count: usize) -> io::Result<()> {
     let (_open, closed) = bounded::<()>(0);
     for _ in 0..count {
         let closed = closed.clone();
-        let thread = spawn("room", move || {
-            let _ = closed.recv();
-        });
-        threads.push(thread.map_err(|error| {
-            let limits = "ulimit -u, or a container's limit on processes";
-            io::Error::new(
-                error.kind(),
-                format!("no room for {count} more threads ({limits}): {error}"),
-            )
-        })?);
+        let thread = spawn("room", move || closed.recv().unwrap_or_default());
+        let limits = "ulimit -u, or a container's limit on processes";
+        let refused = |error| io::Error::other(format!("no room for {count} more threads ({limits}): {error}"));
+        threads.push(thread.map_err(refused)?);
     }
     Ok(())
 }
@@ -111,7 +91,7 @@ mod tests {
 
     #[test]
     fn alarm_names_thread_that_exits_or_panics() {
-        let (alarm, ended) = alarm();
+        let (alarm, ended) = bounded(1);
         let thread = spawn_vital("one", &alarm, || ()).expect("room");
         assert_eq!(ended.recv(), Ok("one".to_owned()));
         drop(thread);
