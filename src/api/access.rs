@@ -13,13 +13,10 @@ use crate::gate::Context;
 use crate::limiter::{Decision, Limiter};
 use crate::metrics::{Endpoint, Verdict};
 use crate::response::Deferral;
-use crate::util::log_throttle::LogRate;
+use crate::util::log_throttle::LogThrottle;
 
 /// A scraper that is refused repeats its request every few seconds. One line per hour is enough for the operator.
-pub(super) const REFUSAL_LINES: LogRate = LogRate {
-    burst: 1,
-    refill: Duration::from_secs(3_600),
-};
+pub(super) const REFUSAL_LINES: LogThrottle = LogThrottle::new(1, Duration::from_secs(3_600));
 
 /// Returns the limiters of the rate-limited endpoints; none if the limit is disabled.
 pub(super) fn limiters(config: &Config, now: Instant) -> Vec<(Endpoint, Mutex<Limiter>)> {

@@ -50,7 +50,7 @@ impl Service {
         log::info!(from:% = readers.join(","); "metrics readers: these clients may read /metrics and /status");
         Self {
             limiters: limiters(&config, now),
-            refusals: Mutex::new(LogThrottle::new(REFUSAL_LINES)),
+            refusals: Mutex::new(REFUSAL_LINES),
             config,
             reporter,
             models,

@@ -21,7 +21,7 @@ use crate::client::{Client, is_in};
 use crate::config::Config;
 use crate::metrics::{Label, Metrics, Refused};
 use crate::util::arena::{Arena, Key};
-use crate::util::log_throttle::{LogRate, LogThrottle, ONE_A_MINUTE, Suppressed};
+use crate::util::log_throttle::{LogThrottle, ONE_A_MINUTE, Suppressed};
 
 /// One client, an IPv4 address or an IPv6 /64, may hold this part of the connections.
 const CLIENT_SHARE: usize = 4;
@@ -32,10 +32,7 @@ const MAX_REJECTED: usize = 64;
 pub(super) const MAX_DEFERRED: usize = 100;
 const DEFERRED_PART: usize = 4;
 /// Any client can cause the warning about a proxy that is not trusted.
-const ONE_AN_HOUR: LogRate = LogRate {
-    burst: 1,
-    refill: Duration::from_secs(3600),
-};
+const ONE_AN_HOUR: LogThrottle = LogThrottle::new(1, Duration::from_secs(3600));
 
 /// The client that a connection is charged to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,8 +87,8 @@ impl Clients {
             unsent: 0,
             large_buffers: 0,
             next_candidate: 0,
-            throttles: std::array::from_fn(|_| LogThrottle::new(ONE_A_MINUTE)),
-            untrusted_proxies: LogThrottle::new(ONE_AN_HOUR),
+            throttles: std::array::from_fn(|_| ONE_A_MINUTE),
+            untrusted_proxies: ONE_AN_HOUR,
         }
     }
 

@@ -8,14 +8,11 @@ use log::{Level, Record};
 use crate::metrics::Label;
 use crate::node::{NodeAddr, Source};
 use crate::registry::NodeRecord;
-use crate::util::log_throttle::{LogRate, LogThrottle};
+use crate::util::log_throttle::LogThrottle;
 
 /// A burst for a large fleet at startup, then one line per second. An Explorer can name 100,000 other nodes each
 /// interval, and a fleet that changes permanently must not fill the disk.
-const NODE_RATE: LogRate = LogRate {
-    burst: 1_000,
-    refill: Duration::from_secs(1),
-};
+const NODE_RATE: LogThrottle = LogThrottle::new(1_000, Duration::from_secs(1));
 const TARGET: &str = "infernet_router::poller";
 
 /// The node that a line is about.
@@ -40,7 +37,7 @@ pub(super) struct NodeLines([LogThrottle; 2]);
 
 impl NodeLines {
     pub(super) fn new() -> Self {
-        Self([LogThrottle::new(NODE_RATE), LogThrottle::new(NODE_RATE)])
+        Self([NODE_RATE, NODE_RATE])
     }
 
     /// Logs an event of a node with `keys` beside `node` and `source`. A suppressed line is logged at level debug.

@@ -32,7 +32,7 @@ use crate::net::Fetcher;
 use crate::node::{ExplorerList, NodeAddr, NodeList, Source};
 use crate::registry::{Health, NodeId, Registry};
 use crate::status::Conflict;
-use crate::util::log_throttle::{LogRate, LogThrottle, ONE_A_MINUTE};
+use crate::util::log_throttle::{LogThrottle, ONE_A_MINUTE};
 use crate::util::pool::{Done, Pool};
 use crate::util::threads::{self, Alarm, Joined};
 use mass_failure::MassFailure;
@@ -46,10 +46,7 @@ const LIMITED_INTERVALS: u32 = 10;
 
 /// Lines about what changes with a round: a burst at startup, then one per minute. A pool near its limit, and untrusted
 /// nodes with conflicting images, can cause such changes.
-const ROUND_RATE: LogRate = LogRate {
-    burst: 20,
-    refill: Duration::from_secs(60),
-};
+const ROUND_RATE: LogThrottle = LogThrottle::new(20, Duration::from_secs(60));
 
 type ProbePool = Pool<ProbeJob, Probe>;
 /// A finished probe.
@@ -178,12 +175,12 @@ impl Poller {
             redirecting: HashSet::new(),
             reasons: HashSet::new(),
             warned_of_catalogue: false,
-            local_error_lines: LogThrottle::new(ONE_A_MINUTE),
-            pool_lines: LogThrottle::new(ROUND_RATE),
-            thread_lines: LogThrottle::new(ONE_A_MINUTE),
+            local_error_lines: ONE_A_MINUTE,
+            pool_lines: ROUND_RATE,
+            thread_lines: ONE_A_MINUTE,
             node_lines: NodeLines::new(),
             conflicting: BTreeSet::new(),
-            conflict_lines: LogThrottle::new(ROUND_RATE),
+            conflict_lines: ROUND_RATE,
         }
     }
 

@@ -196,7 +196,7 @@ impl ResourcePoller {
             registry: Arc::clone(&outputs.registry),
             metrics: Arc::clone(&outputs.metrics),
             has_warned_of_room: false,
-            local_error_lines: LogThrottle::new(ONE_A_MINUTE),
+            local_error_lines: ONE_A_MINUTE,
         };
         Some((poller, results))
     }

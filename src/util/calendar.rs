@@ -1,6 +1,6 @@
 //! Formats times.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -17,11 +17,8 @@ pub(crate) fn is_sane(time: SystemTime) -> bool {
 /// RFC 3339 in UTC, to the millisecond. A time outside the range becomes its first or its last moment.
 pub(crate) fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let millis = match since.as_secs() {
-        ..=LAST_SECOND => since.as_millis() as i128,
-        _ => i128::from(LAST_SECOND) * 1_000,
-    };
-    let moment = OffsetDateTime::from_unix_timestamp_nanos(millis * 1_000_000);
+    let since = since.min(Duration::from_secs(LAST_SECOND));
+    let moment = OffsetDateTime::from_unix_timestamp_nanos(since.as_millis() as i128 * 1_000_000);
     moment
         .ok()
         .and_then(|moment| moment.format(&Rfc3339).ok())
@@ -30,8 +27,6 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

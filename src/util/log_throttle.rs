@@ -4,25 +4,16 @@ use std::time::{Duration, Instant};
 
 use log::kv::{ToValue, Value};
 
-/// The rate of lines of one kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LogRate {
-    /// Lines in a row, at least one.
-    pub(crate) burst: u32,
-    /// Time in which one more line becomes free.
-    pub(crate) refill: Duration,
-}
-
 /// For problems that occur with every connection or every probe.
-pub(crate) const ONE_A_MINUTE: LogRate = LogRate {
-    burst: 1,
-    refill: Duration::from_secs(60),
-};
+pub(crate) const ONE_A_MINUTE: LogThrottle = LogThrottle::new(1, Duration::from_secs(60));
 
 /// Decides for each line of one kind whether it is written. Writes nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct LogThrottle {
-    rate: LogRate,
+    /// Lines in a row, at least one.
+    burst: u32,
+    /// Time in which one more line becomes free.
+    refill: Duration,
     /// When the whole burst is free again; `None` before the first line.
     full_at: Option<Instant>,
     suppressed: u64,
@@ -43,9 +34,10 @@ impl ToValue for Suppressed {
 }
 
 impl LogThrottle {
-    pub(crate) fn new(rate: LogRate) -> Self {
+    pub(crate) const fn new(burst: u32, refill: Duration) -> Self {
         Self {
-            rate,
+            burst,
+            refill,
             full_at: None,
             suppressed: 0,
         }
@@ -68,9 +60,9 @@ impl LogThrottle {
     /// Takes the right to write one line, if there is one.
     fn take(&mut self, now: Instant) -> bool {
         let full_at = self.full_at.map_or(now, |full_at| full_at.max(now));
-        let is_free = full_at.duration_since(now) <= self.rate.refill * (self.rate.burst - 1);
+        let is_free = full_at.duration_since(now) <= self.refill * (self.burst - 1);
         if is_free {
-            self.full_at = Some(full_at + self.rate.refill);
+            self.full_at = Some(full_at + self.refill);
         }
         is_free
     }
@@ -80,14 +72,11 @@ impl LogThrottle {
 mod tests {
     use super::*;
 
-    const RATE: LogRate = LogRate {
-        burst: 3,
-        refill: Duration::from_secs(1),
-    };
+    const REFILL: Duration = Duration::from_secs(1);
 
     #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
     fn throttle() -> (LogThrottle, Instant) {
-        (LogThrottle::new(RATE), Instant::now())
+        (LogThrottle::new(3, REFILL), Instant::now())
     }
 
     fn admitted(throttle: &mut LogThrottle, lines: usize, now: Instant) -> usize {
@@ -98,14 +87,11 @@ mod tests {
     fn burst_is_followed_by_one_line_per_refill() {
         let (mut throttle, start) = throttle();
         assert_eq!(admitted(&mut throttle, 5, start), 3);
+        assert_eq!(admitted(&mut throttle, 1, start + REFILL - Duration::from_nanos(1)), 0);
+        assert_eq!(admitted(&mut throttle, 2, start + REFILL), 1);
+        assert_eq!(admitted(&mut throttle, 5, start + REFILL * 3), 2);
         assert_eq!(
-            admitted(&mut throttle, 1, start + RATE.refill - Duration::from_nanos(1)),
-            0
-        );
-        assert_eq!(admitted(&mut throttle, 2, start + RATE.refill), 1);
-        assert_eq!(admitted(&mut throttle, 5, start + RATE.refill * 3), 2);
-        assert_eq!(
-            admitted(&mut throttle, 9, start + RATE.refill * 86_400),
+            admitted(&mut throttle, 9, start + REFILL * 86_400),
             3,
             "never above the burst"
         );
@@ -116,10 +102,10 @@ mod tests {
         let (mut throttle, start) = throttle();
         assert_eq!(throttle.admit(start), Some(Suppressed(0)));
         assert_eq!(admitted(&mut throttle, 3, start), 2);
-        let later = start + RATE.refill;
+        let later = start + REFILL;
         assert_eq!(throttle.admit(later), Some(Suppressed(1)));
         assert_eq!(admitted(&mut throttle, 2, later), 0);
-        assert_eq!(throttle.admit(later + RATE.refill), Some(Suppressed(2)));
+        assert_eq!(throttle.admit(later + REFILL), Some(Suppressed(2)));
     }
 
     #[test]
@@ -128,7 +114,7 @@ mod tests {
         assert_eq!(throttle.overdue(start), None);
         admitted(&mut throttle, 5, start);
         assert_eq!(throttle.overdue(start), None, "no room");
-        assert_eq!(throttle.overdue(start + RATE.refill), Some(2));
-        assert_eq!(admitted(&mut throttle, 1, start + RATE.refill), 0, "that was a line");
+        assert_eq!(throttle.overdue(start + REFILL), Some(2));
+        assert_eq!(admitted(&mut throttle, 1, start + REFILL), 0, "that was a line");
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, after, bounded, select_biased};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select_biased};
 
 use super::files;
 use super::log_throttle::{LogThrottle, ONE_A_MINUTE};
@@ -24,7 +24,9 @@ const SETTLED: Duration = Duration::from_secs(1);
 /// A file that keeps changing is read after this time, so that a busy writer cannot keep an old version in effect.
 const MAX_UNSETTLED: Duration = Duration::from_secs(5);
 /// A read that takes longer is reported. 32 MiB come over a slow network in less.
-const SLOW_DISK: Duration = Duration::from_secs(3);
+const SLOW_DISK_S: u32 = 3;
+const SECOND: Duration = Duration::from_secs(1);
+const HUNG: &str = "not read within 3 s, as when its disk hangs";
 const REPLACED: &str = "replaced on the host, where this file alone is mounted, so that the new file is not visible: \
                         mount the directory and name the file by its setting, or write the file in place";
 
@@ -48,7 +50,7 @@ pub(crate) type Outcome<T> = Result<(Arc<T>, Option<Arc<T>>), String>;
 ///
 /// # Errors
 /// The system has no room for a thread.
-pub(crate) fn watch<T: Send + Sync + 'static>(
+pub(crate) fn watch<T: Clone + Send + Sync + 'static>(
     file: WatchedFile<T>,
     mut report: impl FnMut(Outcome<T>) + Send + 'static,
     reload: Receiver<()>,
@@ -56,45 +58,50 @@ pub(crate) fn watch<T: Send + Sync + 'static>(
     alarm: &Alarm,
 ) -> io::Result<Joined> {
     let polled = Arc::clone(&file.polled);
-    let (requests, requested) = bounded(1);
-    let (results, found) = bounded(1);
-    threads::spawn_detached("disk", move || touch_disk(file, &requested, &results))?;
+    let (looks, looked) = bounded(0);
+    threads::spawn_detached("disk", move || touch_disk(file, &reload, &looks))?;
     threads::spawn_vital("files", alarm, move || {
-        let mut is_requested = true;
-        while requests.send(is_requested).is_ok() {
-            let (slow, mut was_slow) = (after(SLOW_DISK), false);
-            let result = loop {
-                select_biased! {
-                    recv(stop) -> _ => return,
-                    recv(found) -> result => break result.ok().flatten(),
-                    recv(slow) -> _ => {
-                        was_slow = true;
-                        let problem = format!("not read within {} s, as when its disk hangs", SLOW_DISK.as_secs());
-                        apply(&polled, Err(problem), is_requested).into_iter().for_each(&mut report);
-                    }
+        let mut quiet_seconds = 0;
+        loop {
+            let look = select_biased! {
+                recv(stop) -> _ => return,
+                recv(looked) -> look => {
+                    quiet_seconds = 0;
+                    look
+                }
+                // Counted, because each deadline is over after the process was stopped.
+                default(SECOND) => {
+                    quiet_seconds += 1;
+                    Ok((quiet_seconds == SLOW_DISK_S).then(|| (Err(HUNG.to_owned()), false)))
                 }
             };
-            // After a hang even an unchanged file is read: that ends the problem.
-            let is_outdated = was_slow && result.is_none();
-            let outcome = result.and_then(|result| apply(&polled, result, is_requested));
+            let Ok(look) = look else { return };
+            let outcome = look.and_then(|(result, is_requested)| apply(&polled, result, is_requested));
             outcome.into_iter().for_each(&mut report);
-            is_requested = select_biased! {
-                recv(stop) -> _ => return,
-                recv(reload) -> _ => true,
-                default(LOOK) => is_outdated,
-            };
         }
     })
 }
 
+/// The result of a read, and whether the read was requested. `None` if the file is not due.
+type Look<T> = Option<(Result<T, String>, bool)>;
+
 /// Reads the file if it is requested or has changed and settled. Exits after the watch, as soon as the disk permits.
 #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
-fn touch_disk<T>(file: WatchedFile<T>, requested: &Receiver<bool>, results: &Sender<Option<Result<T, String>>>) {
+fn touch_disk<T: Clone>(file: WatchedFile<T>, reload: &Receiver<()>, looks: &Sender<Look<T>>) {
     let mut reader = Reader::new(file, Instant::now());
-    for is_requested in requested {
-        if results.send(reader.look(is_requested, Instant::now())).is_err() {
+    let mut is_requested = true;
+    loop {
+        // After a hang even an unchanged file is read: that ends the problem.
+        let is_due = is_requested || reader.file.polled.snapshot().problem.as_deref() == Some(HUNG);
+        let result = reader.look(is_due, Instant::now());
+        if looks.send(result.map(|result| (result, is_requested))).is_err() {
             return;
         }
+        is_requested = match reload.recv_timeout(LOOK) {
+            Ok(()) => true,
+            Err(RecvTimeoutError::Timeout) => false,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
     }
 }
 
@@ -134,7 +141,7 @@ impl<T> Reader<T> {
             seen: None,
             since: now,
             due: None,
-            warnings: LogThrottle::new(ONE_A_MINUTE),
+            warnings: ONE_A_MINUTE,
         }
     }
 
@@ -202,13 +209,18 @@ impl<T> Reader<T> {
     }
 }
 
-/// Reads the file once, for a command.
+/// Reads the file once. Waits no longer than the watch does without a report.
 ///
 /// # Errors
 /// Why there is no value.
 pub(crate) fn read_once<T>(path: &Path, max_bytes: u64, parse: Parse<T>) -> Result<T, String> {
-    let bytes = files::read_regular(path, max_bytes).map_err(|error| problem(&error))?;
-    parse(&bytes, None)
+    let (results, result) = bounded(1);
+    let path = path.to_owned();
+    let read = move || drop(results.send(files::read_regular(&path, max_bytes)));
+    // A read on a hung disk cannot be interrupted.
+    threads::spawn_detached("disk", read).map_err(|error| error.to_string())?;
+    let bytes = result.recv_timeout(SECOND * SLOW_DISK_S).map_err(|_| HUNG)?;
+    parse(&bytes.map_err(|error| problem(&error))?, None)
 }
 
 /// Why a file cannot be read, with a remedy.
@@ -228,8 +240,6 @@ mod tests {
     use super::*;
 
     use std::path::PathBuf;
-
-    const SECOND: Duration = Duration::from_secs(1);
 
     fn parse(bytes: &[u8], _: Option<&String>) -> Result<String, String> {
         String::from_utf8(bytes.to_owned()).map_err(|error| error.to_string())

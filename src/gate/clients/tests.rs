@@ -585,7 +585,7 @@ fn untrusted_proxy_is_logged_once_per_hour() {
         );
     }
     assert_eq!(rig.clients.untrusted_proxies.admit(rig.now), None, "logged once");
-    let suppressed = rig.clients.untrusted_proxies.admit(rig.now + ONE_AN_HOUR.refill);
+    let suppressed = rig.clients.untrusted_proxies.admit(rig.now + Duration::from_secs(3600));
     let suppressed = format!("{:?}", suppressed.expect("logged again"));
     assert!(suppressed.contains('2'), "with the count: {suppressed}");
 }

@@ -1,18 +1,21 @@
 //! How a line of the log looks.
 
+use std::fmt::Write as _;
 use std::io;
 use std::time::SystemTime;
 
+use log::kv::{Error, Key, Value, VisitSource, VisitValue};
 use log::{Level, Record};
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value as Json};
 
-use super::fields::Fields;
 use crate::util::calendar::rfc3339;
-use crate::util::text;
+use crate::util::text::{quote, shorten};
 
 /// Longest message. A text line then remains below the 4 KiB that a pipe accepts as a whole or not at all (pipe(7)).
-pub(super) const MAX_MESSAGE_BYTES: usize = 2 * 1024;
+pub(super) const MAX_MESSAGE_CHARS: usize = 1_000;
+/// Longest value: long enough for a URL or a TLS error.
+const MAX_VALUE_CHARS: usize = 200;
 
 /// The form of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,36 +63,6 @@ impl Format {
     }
 }
 
-/// A line in the queue, and as [`Format::Json`] writes it.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Line {
-    time: String,
-    #[serde(serialize_with = "serialize_level")]
-    pub(super) level: Level,
-    pub(super) target: String,
-    /// One line of bounded length, with the fields at its end.
-    pub(super) message: String,
-    #[serde(flatten)]
-    fields: Map<String, Value>,
-}
-
-impl Line {
-    pub(super) fn new(time: SystemTime, record: &Record<'_>) -> Self {
-        let fields = Fields::of(record.key_values());
-        Self {
-            time: rfc3339(time),
-            level: record.level(),
-            target: record.target().to_owned(),
-            message: one_line(&format!("{}{}", record.args(), fields.text)),
-            fields: fields.json,
-        }
-    }
-}
-
-fn serialize_level<S: Serializer>(level: &Level, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(level.as_str())
-}
-
 /// Priorities of syslog(3).
 fn priority(level: Level) -> u8 {
     match level {
@@ -100,24 +73,93 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-/// Escapes what could start another line or control a terminal, and truncates the text.
-fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for char in text.chars() {
-        line.extend(text::escape(char));
-        if line.len() > MAX_MESSAGE_BYTES {
-            line.push('…');
-            break;
-        }
+/// A line in the queue, and as [`Format::Json`] writes it.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Line {
+    time: String,
+    #[serde(serialize_with = "serialize_level")]
+    pub(super) level: Level,
+    pub(super) target: String,
+    /// One line of bounded length, with `, key=value key=value` at its end.
+    pub(super) message: String,
+    #[serde(flatten)]
+    fields: Map<String, Json>,
+}
+
+fn serialize_level<S: Serializer>(level: &Level, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(level.as_str())
+}
+
+impl Line {
+    pub(super) fn new(time: SystemTime, record: &Record<'_>) -> Self {
+        let mut line = Self {
+            time: rfc3339(time),
+            level: record.level(),
+            target: record.target().to_owned(),
+            message: record.args().to_string(),
+            fields: Map::new(),
+        };
+        // This visitor returns no error.
+        let _ = record.key_values().visit(&mut line);
+        line.message = shorten(&line.message, MAX_MESSAGE_CHARS);
+        line
     }
-    line
+}
+
+impl<'kvs> VisitSource<'kvs> for Line {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        value.visit(Field(self, key.as_str()))
+    }
+}
+
+/// The key of a value on its way to the line.
+struct Field<'a>(&'a mut Line, &'a str);
+
+impl Field<'_> {
+    fn add(&mut self, text: &str, json: Json) {
+        let Self(line, key) = self;
+        let comma = if line.fields.is_empty() { "," } else { "" };
+        // Writing to a String cannot fail.
+        let _ = write!(line.message, "{comma} {key}={text}");
+        line.fields.insert((*key).to_owned(), json);
+    }
+}
+
+impl<'v> VisitValue<'v> for Field<'_> {
+    /// Quotes and escapes text from outside. Leaves numbers and booleans bare.
+    fn visit_any(&mut self, value: Value<'_>) -> Result<(), Error> {
+        let number = value.to_i64().map(Json::from);
+        let number = number.or_else(|| value.to_f64().map(Json::from));
+        let bare = number.or_else(|| value.to_bool().map(Json::from));
+        let text = value.to_string();
+        match bare {
+            Some(json) => self.add(&text, json),
+            None => self.add(&quote(&text, MAX_VALUE_CHARS), shorten(&text, MAX_VALUE_CHARS).into()),
+        }
+        Ok(())
+    }
+
+    /// Omits the key: `None` or no suppressed lines.
+    fn visit_null(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Leaves a single word bare, as in `signal=SIGTERM`.
+    fn visit_str(&mut self, value: &str) -> Result<(), Error> {
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if !(1..=MAX_VALUE_CHARS).contains(&value.len()) || !value.bytes().all(is_word) {
+            return self.visit_any(value.into());
+        }
+        self.add(value, value.into());
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
-    use log::kv::{Source, Value};
+    use log::kv::Source;
 
     use super::*;
 
@@ -177,9 +219,11 @@ mod tests {
 
     #[test]
     fn message_is_one_line_of_bounded_length() {
-        assert_eq!(one_line("a\n\u{1b}[2J\u{2028}é"), "a\\n\\u{1b}[2J\\u{2028}é");
-        let most = "x".repeat(MAX_MESSAGE_BYTES);
-        assert_eq!(one_line(&most), most);
-        assert_eq!(one_line(&(most.clone() + "xyz")), most + "x…");
+        let none: [(&str, u32); 0] = [];
+        let message = |text: &str| line(text, &none).message;
+        assert_eq!(message("a\n\u{1b}[2J\u{2028}é"), "a\\n\\u{1b}[2J\\u{2028}é");
+        let most = "x".repeat(MAX_MESSAGE_CHARS);
+        assert_eq!(message(&most), most);
+        assert_eq!(message(&(most.clone() + "xyz")), most + "…");
     }
 }

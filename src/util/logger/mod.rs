@@ -4,34 +4,33 @@
 //! later line reports the count. simple_logger alone would write on the thread that logs, and block it; here it writes
 //! on the log's thread.
 
-mod fields;
 mod format;
-mod sink;
 
-use std::io;
-use std::panic::PanicHookInfo;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::panic::{PanicHookInfo, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use log::{LevelFilter, Log, Metadata, Record};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::retry_on_intr;
+use simple_logger::SimpleLogger;
 
-use super::log_throttle::{LogRate, LogThrottle};
+use super::log_throttle::LogThrottle;
 use super::threads;
 pub use format::Format;
 use format::Line;
 
 /// Lines in the queue: more than a large fleet logs at its start. A line has 200 bytes on average and its message at
-/// most [`format::MAX_MESSAGE_BYTES`], so the queue has at most 10 MiB.
+/// most [`format::MAX_MESSAGE_CHARS`], so the queue has at most 10 MiB.
 const MAX_LINES: usize = 2_048;
 /// How long the exit waits for the queue.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
 /// Lines about panics: a defect that occurs with each request must not fill the disk.
-const PANIC_RATE: LogRate = LogRate {
-    burst: 10,
-    refill: Duration::from_secs(10),
-};
+const PANIC_RATE: LogThrottle = LogThrottle::new(10, Duration::from_secs(10));
 /// Only the router's own lines: libraries return errors too, and don't escape untrusted text in lines.
 const CRATE: &str = "infernet_router";
 const TARGET: &str = "infernet_router::log";
@@ -48,9 +47,7 @@ pub(crate) fn dropped_lines() -> u64 {
 /// Lines for the log's thread. `None` is the last entry.
 type Entry = Option<Line>;
 
-struct Logger {
-    queue: Sender<Entry>,
-}
+struct Logger(Sender<Entry>);
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -60,7 +57,7 @@ impl Log for Logger {
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             let line = Line::new(SystemTime::now(), record);
-            if self.queue.try_send(Some(line)).is_err() {
+            if self.0.try_send(Some(line)).is_err() {
                 DROPPED.fetch_add(1, Relaxed);
             }
         }
@@ -95,9 +92,11 @@ impl Drop for Logging {
 pub fn start(format: Format, level: LevelFilter) -> io::Result<Logging> {
     let (queue, lines) = bounded(MAX_LINES);
     let (writing, written) = bounded(0);
-    threads::spawn_detached(THREAD, move || run(format, &lines, writing))?;
-    let logger = Logger { queue: queue.clone() };
-    log::set_boxed_logger(Box::new(logger)).map_err(io::Error::other)?;
+    threads::spawn_detached(THREAD, move || {
+        run(format, &lines);
+        drop(writing);
+    })?;
+    log::set_boxed_logger(Box::new(Logger(queue.clone()))).map_err(io::Error::other)?;
     log::set_max_level(level);
     std::panic::set_hook(panic_hook());
     Ok(Logging { queue, written })
@@ -105,7 +104,7 @@ pub fn start(format: Format, level: LevelFilter) -> io::Result<Logging> {
 
 /// Logs a panic. The standard library's hook writes to stderr and so blocks on its reader.
 fn panic_hook() -> Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync> {
-    let throttle = Mutex::new(LogThrottle::new(PANIC_RATE));
+    let throttle = Mutex::new(PANIC_RATE);
     Box::new(move |panic| {
         // The log's thread counts a line that it cannot write. Another line could not be written either.
         let thread = std::thread::current();
@@ -116,39 +115,42 @@ fn panic_hook() -> Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync> {
         let now = Instant::now();
         let admitted = throttle.lock().unwrap_or_else(PoisonError::into_inner).admit(now);
         if let Some(suppressed) = admitted {
-            let name = thread.name().unwrap_or_default();
-            let at = panic.location().map(ToString::to_string).unwrap_or_default();
-            let payload = panic.payload();
-            let text = payload.downcast_ref::<String>().map(String::as_str);
-            let text = text.or(payload.downcast_ref::<&str>().copied()).unwrap_or_default();
-            log::error!(thread:% = name, at:% = at, reason:% = text, suppressed = suppressed; "panic: a thread panicked");
+            let thread = thread.name().unwrap_or_default();
+            log::error!(thread, reason:% = panic, suppressed; "panic: a thread panicked");
         }
     })
 }
 
-/// Writes lines until the last entry. Drops `writing` then.
-fn run(format: Format, lines: &Receiver<Entry>, writing: Sender<()>) {
+/// Writes lines until the last entry. Reports dropped lines as soon as a line could be written.
+fn run(format: Format, lines: &Receiver<Entry>) {
     let mut reported = 0;
     while let Ok(Some(line)) = lines.recv() {
-        write(format, &line);
-        let dropped = dropped_lines();
-        if dropped > reported && lines.is_empty() {
-            let fields = [("lines", dropped - reported)];
-            let record = Record::builder()
-                .level(Level::Warn)
-                .target(TARGET)
-                .args(format_args!("log lines dropped: the reader of the log is too slow"))
-                .key_values(&fields)
-                .build();
-            write(format, &Line::new(SystemTime::now(), &record));
+        let is_written = write(format, &line).is_ok();
+        let dropped = DROPPED.fetch_add(u64::from(!is_written), Relaxed);
+        if is_written && dropped > reported && lines.is_empty() {
+            log::warn!(target: TARGET, lines = dropped - reported; "log lines dropped: the reader of the log is too slow");
             reported = dropped;
         }
     }
-    drop(writing);
 }
 
-fn write(format: Format, line: &Line) {
-    if sink::write(format, line).is_err() {
-        DROPPED.fetch_add(1, Relaxed);
+/// Writes a line to stderr. Blocks until its reader accepts the line.
+///
+/// # Errors
+/// The reader has closed the pipe, or the file is full.
+fn write(format: Format, line: &Line) -> io::Result<()> {
+    let mut stderr = io::stderr();
+    // Another process may have set stderr to non-blocking mode. A print would fail then.
+    retry_on_intr(|| poll(&mut [PollFd::from_borrowed_fd(stderr.as_fd(), PollFlags::OUT)], None))?;
+    if let Some(text) = format.line(line) {
+        return stderr.write_all(text.as_bytes());
     }
+    let print = || {
+        let mut record = Record::builder();
+        record.level(line.level).target(&line.target);
+        let logger = SimpleLogger::new().with_utc_timestamps();
+        logger.log(&record.args(format_args!("{}", line.message)).build());
+    };
+    // simple_logger prints, and so panics if the write fails.
+    catch_unwind(print).map_err(|_| io::ErrorKind::BrokenPipe.into())
 }
