@@ -43,11 +43,7 @@ pub(crate) fn fetch(url: &ApiUrl, fetcher: &Fetcher) -> Result<ExplorerList, Str
         max_body_bytes: MAX_EXPLORER_BYTES,
         max_redirects: 0,
     };
-    let nodes_url = url.nodes_url();
-    let response = match &url.credentials {
-        Some(credentials) => fetcher.get_as(credentials, &nodes_url, bounds),
-        None => fetcher.get(&nodes_url, bounds),
-    };
+    let response = fetcher.get_as(url.credentials.as_deref(), &url.nodes_url(), bounds);
     let body = response.and_then(Response::into_body);
     let body = body.map_err(|error| error.to_string())?;
     let after = NetworkScope::of(&fetcher.resolver().known(&host));

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, Stream};
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
@@ -76,28 +76,18 @@ impl Connector for Dial {
     type Out = Wire;
 
     fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Wire>, ureq::Error> {
-        let (socket, addr) = self.open(&details.addrs)?;
-        let mut certificate_expires = None;
-        let stream: Box<dyn Stream> = if details.needs_tls() {
-            let tls = self.shake_hands(socket, details.uri.host().unwrap_or_default())?;
-            let chain = tls.conn.peer_certificates().unwrap_or_default();
-            certificate_expires = chain.first().and_then(|leaf| certificate::not_after(leaf));
-            Box::new(tls)
-        } else {
-            Box::new(socket)
-        };
+        let (mut socket, addr) = self.open(&details.addrs)?;
+        let host = details.uri.host().unwrap_or_default();
+        let tls = details.needs_tls().then(|| self.shake_hands(&mut socket, host));
+        let tls = tls.transpose()?;
+        let chain = tls.as_ref().and_then(|tls| tls.peer_certificates());
         // Set once: each request has a separate connection and `Dial`.
         let _ = self.peer.set(Peer {
             family: addr.into(),
-            certificate_expires,
+            certificate_expires: chain.and_then(|chain| certificate::not_after(chain.first()?)),
         });
         let buffers = LazyBuffers::new(INPUT_BUFFER_BYTES, OUTPUT_BUFFER_BYTES);
-        let is_tls = details.needs_tls();
-        Ok(Some(Wire {
-            stream,
-            buffers,
-            is_tls,
-        }))
+        Ok(Some(Wire { socket, tls, buffers }))
     }
 }
 
@@ -128,13 +118,13 @@ impl Dial {
         Err(failed)
     }
 
-    fn shake_hands(&self, mut socket: Socket, host: &str) -> Result<StreamOwned<ClientConnection, Socket>, FetchError> {
+    fn shake_hands(&self, socket: &mut Socket, host: &str) -> Result<ClientConnection, FetchError> {
         let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
         let name = ServerName::try_from(host.to_owned());
         let name = name.map_err(|_| FetchError::of_peer("host name invalid for TLS"))?;
         let mut connection = ClientConnection::new(Arc::clone(&self.tls), name).map_err(io::Error::other)?;
-        connection.complete_io(&mut socket)?;
-        Ok(StreamOwned::new(connection, socket))
+        connection.complete_io(socket)?;
+        Ok(connection)
     }
 }
 
@@ -171,16 +161,12 @@ impl Write for Socket {
     }
 }
 
-trait Stream: Read + Write + std::fmt::Debug + Send + Sync {}
-
-impl<S: Read + Write + std::fmt::Debug + Send + Sync> Stream for S {}
-
 /// What ureq reads from and writes to.
 #[derive(Debug)]
 pub(super) struct Wire {
-    stream: Box<dyn Stream>,
+    socket: Socket,
+    tls: Option<ClientConnection>,
     buffers: LazyBuffers,
-    is_tls: bool,
 }
 
 impl Transport for Wire {
@@ -189,12 +175,20 @@ impl Transport for Wire {
     }
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
-        self.stream.write_all(&self.buffers.output()[..amount])?;
+        let bytes = &self.buffers.output()[..amount];
+        match &mut self.tls {
+            Some(tls) => Stream::new(tls, &mut self.socket).write_all(bytes)?,
+            None => self.socket.write_all(bytes)?,
+        }
         Ok(())
     }
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
-        let amount = self.stream.read(self.buffers.input_append_buf())?;
+        let buffer = self.buffers.input_append_buf();
+        let amount = match &mut self.tls {
+            Some(tls) => Stream::new(tls, &mut self.socket).read(buffer)?,
+            None => self.socket.read(buffer)?,
+        };
         self.buffers.input_appended(amount);
         Ok(amount > 0)
     }
@@ -204,6 +198,6 @@ impl Transport for Wire {
     }
 
     fn is_tls(&self) -> bool {
-        self.is_tls
+        self.tls.is_some()
     }
 }

@@ -111,19 +111,14 @@ impl Fetcher {
     /// # Errors
     /// There is no complete response within the bounds.
     pub(crate) fn get(&self, url: &str, bounds: Bounds) -> Result<Response, FetchError> {
-        self.send(url, None, bounds)
+        self.get_as(None, url, bounds)
     }
 
     /// Sends one `GET` with Basic authentication: `credentials` is `user:password` (RFC 7617).
     ///
     /// # Errors
     /// As [`Fetcher::get`].
-    pub(crate) fn get_as(&self, credentials: &[u8], url: &str, bounds: Bounds) -> Result<Response, FetchError> {
-        let authorization = format!("Basic {}", BASE64_STANDARD.encode(credentials));
-        self.send(url, Some(&authorization), bounds)
-    }
-
-    fn send(&self, url: &str, authorization: Option<&str>, bounds: Bounds) -> Result<Response, FetchError> {
+    pub(crate) fn get_as(&self, credentials: Option<&[u8]>, url: &str, bounds: Bounds) -> Result<Response, FetchError> {
         #[expect(clippy::disallowed_methods, reason = "one deadline over all hops")]
         let deadline = Instant::now() + bounds.timeout;
         let mut target = Target::parse(url).ok_or_else(|| FetchError::of_peer("not a URL"))?;
@@ -131,7 +126,7 @@ impl Fetcher {
         let addrs = self.resolver.addresses(&target.origin().host(), bounds.timeout)?;
         for hop in 0..=bounds.max_redirects {
             let dial = self.dial(&target, &addrs, deadline);
-            let mut response = self.send_once(&target, dial, authorization, bounds)?;
+            let mut response = self.send(&target, dial, credentials, bounds)?;
             response.redirected_to = (hop > 0).then(|| reason::escaped(&target.url()));
             match &response.location {
                 Some(location) if bounds.max_redirects > 0 => target = target.follow(location, response.status)?,
@@ -157,18 +152,18 @@ impl Fetcher {
         }
     }
 
-    fn send_once(
+    fn send(
         &self,
         target: &Target,
         dial: Dial,
-        authorization: Option<&str>,
+        credentials: Option<&[u8]>,
         bounds: Bounds,
     ) -> Result<Response, FetchError> {
         // An agent for each request, because ureq passes no data of a request to its resolver and connector.
         let agent = Agent::with_parts(self.agent.clone(), dial.clone(), dial.clone());
         let mut request = agent.get(target.url());
-        if let Some(authorization) = authorization {
-            request = request.header(AUTHORIZATION, authorization);
+        if let Some(credentials) = credentials {
+            request = request.header(AUTHORIZATION, format!("Basic {}", BASE64_STANDARD.encode(credentials)));
         }
         let mut response = request.call()?;
         let status = response.status();

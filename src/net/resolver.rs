@@ -45,6 +45,7 @@ struct Shared {
     look_up: LookUp,
 }
 
+#[derive(Default)]
 struct State {
     names: HashMap<String, Name>,
     /// Lookups in progress, and those of them that are of slow names.
@@ -116,13 +117,8 @@ impl HostResolver {
 
     fn new(interval: Duration, look_up: LookUp) -> Self {
         let state = State {
-            names: HashMap::new(),
-            lookups: 0,
-            slow_lookups: 0,
-            problems: 0,
-            changes: 0,
             interval,
-            is_closed: false,
+            ..State::default()
         };
         Self(Arc::new(Shared {
             state: Mutex::new(state),
@@ -143,13 +139,10 @@ impl HostResolver {
 
     /// Returns the last known addresses of a host without a lookup. An IP address is its own.
     pub(crate) fn known(&self, host: &str) -> Vec<IpAddr> {
-        match host.parse() {
-            Ok(addr) => vec![addr],
-            Err(_) => {
-                let state = self.lock();
-                state.names.get(host).map(|name| name.addrs.clone()).unwrap_or_default()
-            }
-        }
+        let stored = |_| self.lock().names.get(host).map(|name| name.addrs.clone());
+        host.parse()
+            .map_or_else(stored, |addr| Some(vec![addr]))
+            .unwrap_or_default()
     }
 
     /// Returns how often the addresses of a name have changed.
@@ -160,9 +153,9 @@ impl HostResolver {
     /// Returns the error of the name server and the number of host names with it, `None` without an error.
     pub(crate) fn problem(&self) -> Option<String> {
         let state = self.lock();
-        let mut names = state.names.iter().filter(|_| state.problems > 0);
-        let (host, reason) = names.find_map(|(host, name)| Some((host, name.problem()?)))?;
         let count = state.problems;
+        let mut names = state.names.iter().filter(|_| count > 0);
+        let (host, reason) = names.find_map(|(host, name)| Some((host, name.problem()?)))?;
         Some(format!(
             "name server fails for {count} host names, such as {host:?}: {reason}"
         ))
@@ -172,15 +165,9 @@ impl HostResolver {
     #[cfg(test)]
     #[expect(clippy::disallowed_methods, reason = "the result is as old as the test")]
     pub(crate) fn learn(&self, host: &str, addrs: Vec<IpAddr>) {
-        let tried = Some(Instant::now());
-        let name = Name {
-            addrs,
-            tried,
-            ..Name::default()
-        };
-        let mut state = self.lock();
-        state.changes += 1;
-        state.names.insert(host.to_owned(), name);
+        let (now, mut state) = (Instant::now(), self.lock());
+        state.name(host, now);
+        state.record(host, Ok(addrs), now, now);
     }
 
     /// Returns the addresses that a request may connect to. A name must not lead to link-local or metadata addresses,

@@ -63,11 +63,7 @@ fn query(host: &str, family: Option<AddrFamily>) -> Result<Vec<IpAddr>, LookupEr
         _ => LookupError::Failed(std::io::Error::from(error).to_string()),
     })?;
     let addrs: Vec<IpAddr> = found.filter_map(Result::ok).map(|info| info.sockaddr.ip()).collect();
-    if addrs.is_empty() {
-        Err(LookupError::NotFound)
-    } else {
-        Ok(addrs)
-    }
+    (!addrs.is_empty()).then_some(addrs).ok_or(LookupError::NotFound)
 }
 
 /// The names that the resolver tries for `host`, each with the final dot that prevents a further search.
