@@ -44,12 +44,10 @@ pub(super) fn parse_api_url(text: &str) -> Parsed<ApiUrl> {
     let is_path_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&byte);
     let url = match Url::parse(text) {
         // Other bytes would reach the request line of ureq, or fail there too late.
-        _ if !text.bytes().all(|byte| byte.is_ascii_graphic()) => return expected("a URL in ASCII, without spaces"),
-        _ if text.contains(['?', '#']) => return expected("a URL without a query and a fragment"),
+        _ if !text.bytes().all(|byte| byte.is_ascii_graphic()) => return Err(Invalid::Form),
         Err(AddrError::SCHEME) => return expected("a URL that starts with http:// or https://"),
         Err(other) => return expected(other.0),
-        Ok(url) if !url.has_scheme => return expected("a URL like https://explorer.example"),
-        Ok(url) if !url.rest.bytes().all(is_path_byte) => return expected("a URL whose path is percent-encoded"),
+        Ok(url) if !url.has_scheme || !url.rest.bytes().all(is_path_byte) => return Err(Invalid::Form),
         Ok(url) if url.user.is_some_and(|user| !user.contains(':')) => {
             return expected("a user name with a password, as in https://user:password@host");
         }

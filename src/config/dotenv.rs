@@ -48,40 +48,30 @@ pub(super) fn parse_dotenv(bytes: &[u8]) -> (HashMap<String, String>, Vec<String
 /// Parses a line like a shell assignment, except that `$` is literal. A value without quotes extends to the end of the
 /// line or to a `#` after a blank.
 fn parse_line(line: &str) -> Option<(&str, String)> {
-    let line = line
-        .strip_prefix("export")
-        .filter(|rest| rest.starts_with([' ', '\t']))
-        .map_or(line, str::trim_start);
     let (name, value) = line.split_once('=')?;
-    let (name, value) = (name.trim_end(), value.trim_start());
+    let (name, value) = (name.strip_prefix("export ").unwrap_or(name).trim(), value.trim_start());
     let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"_.".contains(&byte);
     if name.is_empty() || name.as_bytes()[0].is_ascii_digit() || !name.bytes().all(is_name_byte) {
         return None;
     }
     let (value, rest) = match value.chars().next() {
-        Some('\'') => {
-            let (value, rest) = value[1..].split_once('\'')?;
-            (value.to_owned(), rest)
-        }
-        Some('"') => double_quoted(&value[1..])?,
+        Some(quote @ ('\'' | '"')) => unquote(&value[1..], quote)?,
         _ => (without_comment(value).to_owned(), ""),
     };
     let rest = rest.trim_start();
     (rest.is_empty() || rest.starts_with('#')).then_some((name, value))
 }
 
-/// Returns the text before the closing quote, with `\"` and `\\` unescaped, and the text after it.
-fn double_quoted(text: &str) -> Option<(String, &str)> {
+/// Returns the text before the closing quote and the text after it. Double quotes have the escapes `\"` and `\\`.
+fn unquote(text: &str, quote: char) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut chars = text.char_indices();
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '"' => return Some((value, &text[at + 1..])),
-            '\\' => match chars.next()?.1 {
-                escaped @ ('"' | '\\') => value.push(escaped),
-                other => value.extend(['\\', other]),
-            },
-            other => value.push(other),
+    while let Some((at, char)) = chars.next() {
+        let rest = &text[at + char.len_utf8()..];
+        match char {
+            _ if char == quote => return Some((value, rest)),
+            '\\' if quote == '"' && rest.starts_with(['"', '\\']) => value.extend(chars.next().map(|(_, char)| char)),
+            _ => value.push(char),
         }
     }
     None

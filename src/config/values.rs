@@ -102,27 +102,18 @@ fn parse_origin(item: &str) -> Parsed<String> {
 
 fn parse_block(item: &str) -> Parsed<IpNet> {
     let invalid = || Invalid::Item(item.to_owned());
-    let (address, prefix) = item.split_once('/').unwrap_or((item, ""));
-    let address: IpAddr = address.parse().map_err(|_| invalid())?;
-    let mut prefix: u8 = match item.contains('/') {
-        true => digits(prefix).ok_or_else(invalid)?,
-        false => IpNet::from(address).max_prefix_len(),
-    };
+    let address = |_| item.parse::<IpAddr>().map(IpNet::from);
+    let block = item.parse::<IpNet>().or_else(address).map_err(|_| invalid())?;
     // Clients with an IPv4-mapped address are IPv4 clients.
-    let client = address.to_canonical();
-    if client.is_ipv4() && address.is_ipv6() {
-        let expected = || format!("IPv4-mapped blocks of /96 or longer; {} is invalid", shown(item));
-        let bits = prefix.checked_sub(MAPPED_PREFIX_BITS);
-        prefix = bits.ok_or_else(|| Invalid::Expected(expected().into()))?;
-    }
-    let block = IpNet::new(client, prefix).map_err(|_| invalid())?;
-    Ok(block.trunc())
-}
-
-/// Parses digits only: `str::parse` alone accepts a `+`.
-fn digits<T: std::str::FromStr>(text: &str) -> Option<T> {
-    let is_digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|_| is_digits)
+    let client = block.addr().to_canonical();
+    let mapped_bits = if client == block.addr() { 0 } else { MAPPED_PREFIX_BITS };
+    let prefix = block.prefix_len().checked_sub(mapped_bits).ok_or_else(|| {
+        let expected = format!("IPv4-mapped blocks of /96 or longer; {} is invalid", shown(item));
+        Invalid::Expected(expected.into())
+    })?;
+    IpNet::new(client, prefix)
+        .map(|block| block.trunc())
+        .map_err(|_| invalid())
 }
 
 pub(super) fn parse_weights(text: &str) -> Parsed<PendingWeights> {
@@ -139,7 +130,12 @@ pub(super) fn parse_weights(text: &str) -> Parsed<PendingWeights> {
 
 fn parse_weight(item: &str) -> Option<(&str, u32)> {
     let (job_type, weight) = item.split_once('=')?;
-    let weight = digits(weight.trim()).filter(|weight| *weight <= MAX_WEIGHT)?;
-    let job_type = job_type.trim();
+    let (job_type, weight) = (job_type.trim(), weight.trim());
+    // `str::parse` alone accepts a `+`.
+    let is_digits = weight.bytes().all(|byte| byte.is_ascii_digit());
+    let weight = weight
+        .parse()
+        .ok()
+        .filter(|weight| is_digits && *weight <= MAX_WEIGHT)?;
     (!job_type.is_empty()).then_some((job_type, weight))
 }
