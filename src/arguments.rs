@@ -59,25 +59,23 @@ fn commands() -> impl Iterator<Item = (&'static str, &'static str)> {
 
 impl fmt::Display for ArgumentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let commands = commands().map(|(name, _)| name);
-        let (unknown, words): (_, Vec<&str>) = match self {
+        let word = match self {
             ArgumentError::NoDirectory => return f.write_str("-C: expected a directory"),
             ArgumentError::Unknown(word) if START_WORDS.contains(&&**word) => {
-                return write!(
-                    f,
-                    "unknown command {word:?}; to serve, run infernet-router without a command"
-                );
+                let remedy = "to serve, run infernet-router without a command";
+                return write!(f, "unknown command {word:?}; {remedy}");
             }
             ArgumentError::Unknown(word) => {
                 write!(f, "unknown command or option {word:?}")?;
-                (word, commands.chain(OPTIONS).collect())
+                word
             }
             ArgumentError::Unexpected(name, word) => {
                 write!(f, "{name} takes no {word:?}")?;
-                (word, OPTIONS.to_vec())
+                word
             }
         };
-        match closest(unknown, words).filter(|meant| meant != unknown) {
+        let words = commands().map(|(name, _)| name).chain(OPTIONS);
+        match closest(word, words).filter(|meant| meant != word) {
             Some(meant) => write!(f, "; did you mean {meant}?"),
             None => f.write_str("; see infernet-router --help"),
         }
@@ -100,40 +98,30 @@ pub(crate) fn parse(mut arguments: Vec<OsString>) -> Result<(Option<PathBuf>, Co
 }
 
 fn parse_command(arguments: &[&str]) -> Result<Command, ArgumentError> {
-    Ok(match arguments {
-        [] => Command::Serve { prints_port: false },
-        ["--print-port"] => Command::Serve { prints_port: true },
-        ["--help" | "-h" | "help"] => Command::Help,
-        ["--version" | "-V"] => Command::Version,
-        ["help", name] | [name, "--help" | "-h"] => Command::HelpOf(find(name)?),
-        ["check"] => Command::Check(Format::Table),
-        ["check", "--json"] => Command::Check(Format::Json),
-        ["status"] => Command::Status(Format::Table),
-        ["status", "--json"] => Command::Status(Format::Json),
-        ["settings"] => Command::Settings,
-        ["health"] => Command::Health,
-        [name @ ("check" | "status"), "--json", unexpected, ..]
-        | [
-            name @ ("--print-port" | "--version" | "-V" | "--help" | "-h"),
-            unexpected,
-            ..,
-        ] => {
-            return Err(ArgumentError::Unexpected((*name).to_owned(), (*unexpected).to_owned()));
-        }
-        [name, rest @ ..] => {
-            find(name)?;
-            let unexpected = rest.first().copied().unwrap_or_default();
-            return Err(ArgumentError::Unexpected((*name).to_owned(), unexpected.to_owned()));
-        }
-    })
+    let (command, rest) = match arguments {
+        [] => (Command::Serve { prints_port: false }, arguments),
+        ["--print-port", rest @ ..] => (Command::Serve { prints_port: true }, rest),
+        ["--version" | "-V", rest @ ..] => (Command::Version, rest),
+        ["help", name, rest @ ..] | [name, "--help" | "-h", rest @ ..] => (Command::HelpOf(find(name)?), rest),
+        ["--help" | "-h" | "help", rest @ ..] => (Command::Help, rest),
+        ["check", "--json", rest @ ..] => (Command::Check(Format::Json), rest),
+        ["check", rest @ ..] => (Command::Check(Format::Table), rest),
+        ["status", "--json", rest @ ..] => (Command::Status(Format::Json), rest),
+        ["status", rest @ ..] => (Command::Status(Format::Table), rest),
+        ["settings", rest @ ..] => (Command::Settings, rest),
+        ["health", rest @ ..] => (Command::Health, rest),
+        [name, ..] => return Err(ArgumentError::Unknown((*name).to_owned())),
+    };
+    match rest {
+        [] => Ok(command),
+        [word, ..] => Err(ArgumentError::Unexpected(arguments[0].to_owned(), (*word).to_owned())),
+    }
 }
 
 /// Returns the line of a command.
 fn find(name: &str) -> Result<&'static str, ArgumentError> {
-    let found = commands().find(|(known, _)| *known == name);
-    found
-        .map(|(_, line)| line)
-        .ok_or_else(|| ArgumentError::Unknown(name.to_owned()))
+    let line = commands().find_map(|(known, line)| (known == name).then_some(line));
+    line.ok_or_else(|| ArgumentError::Unknown(name.to_owned()))
 }
 
 pub(crate) fn help() -> String {
@@ -164,13 +152,14 @@ Settings, from the environment or from .env in the working directory:
 "
     );
     for setting in SETTINGS {
-        let (name, default) = (
-            setting.name,
-            Some(setting.default).filter(|default| !default.is_empty()),
-        );
-        let (default, expected) = (default.unwrap_or("unset"), setting.expected());
+        let (name, expected, meaning) = (setting.name, setting.expected(), setting.meaning);
+        let default = if setting.default.is_empty() {
+            "unset"
+        } else {
+            setting.default
+        };
         // Writing to a String cannot fail.
-        let _ = writeln!(help, "  {name} [{default}]: {expected}\n      {}", setting.meaning);
+        let _ = writeln!(help, "  {name} [{default}]: {expected}\n      {meaning}");
     }
     help
 }

@@ -20,8 +20,6 @@ use signals::Caught;
 
 /// Invalid settings or arguments: nothing was started, and a restart does not help.
 const EXIT_USAGE: u8 = 2;
-/// Where the package puts settings and list.
-const SYSTEM_DIRECTORY: &str = "/etc/infernet-router";
 
 /// An exit status other than 0, and the lines for stderr.
 struct Failure(u8, String);
@@ -92,13 +90,7 @@ fn report_missing_files(ips_file: &Path) {
     }
     let here = std::env::current_dir().unwrap_or_default();
     let (list, here) = (ips_file.display(), here.display());
-    let hint = match Path::new(SYSTEM_DIRECTORY).is_dir() {
-        true => format!("; for the settings of the service, add -C {SYSTEM_DIRECTORY}"),
-        false => String::new(),
-    };
-    write_error(&format!(
-        "infernet-router: found neither .env nor {list} in {here}{hint}"
-    ));
+    write_error(&format!("infernet-router: found neither .env nor {list} in {here}"));
 }
 
 fn run(config: Config, caught: Caught, prints_port: bool) -> Result<ExitCode, Failure> {

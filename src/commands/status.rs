@@ -5,13 +5,17 @@ use std::time::Duration;
 use super::request::{self, RequestError};
 use super::table::{self, Format, Printout, Row};
 use crate::config::{Config, PendingWeights};
+use crate::net::Bounds;
 use crate::registry::{MAX_PAGE, NodeState};
 use crate::status::{NodeRow, StatusReport};
 
-/// The router builds a page within some milliseconds. A machine that is too busy for this limit is an error.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest page: 1,000 nodes of 1 KiB, and 1 MiB of container ids, each byte of which may be escaped.
-const MAX_BODY_BYTES: u64 = 16 * 1024 * 1024;
+const BOUNDS: Bounds = Bounds {
+    // The router builds a page within some milliseconds. A machine that is too busy for this limit is an error.
+    timeout: Duration::from_secs(10),
+    // 1,000 nodes of 1 KiB, and 1 MiB of container ids, each byte of which may be escaped.
+    max_body_bytes: 16 * 1024 * 1024,
+    max_redirects: 0,
+};
 
 /// Requests the status of the router that `HOST` and `PORT` name, page by page.
 ///
@@ -33,8 +37,7 @@ pub fn request(config: &Config, format: Format) -> Result<Printout, RequestError
 
 fn page(config: &Config, offset: usize) -> Result<StatusReport, RequestError> {
     let target = format!("/status.json?n={MAX_PAGE}&offset={offset}");
-    let (url, body) = request::get(config, &target, TIMEOUT, MAX_BODY_BYTES)?;
-    serde_json::from_slice(&body).map_err(|error| RequestError::NotARouter(url, error.to_string()))
+    request::get(config, &target, BOUNDS, |body| serde_json::from_slice(body))
 }
 
 /// Lists and problems, then a row for each node, problems first.

@@ -9,13 +9,15 @@ use crate::util::text;
 
 /// Width of a terminal.
 const MAX_WIDTH: usize = 80;
-/// Longest address in a row: IPv4 with a port has 21. The cells of a longer one follow on the next line.
-const MAX_ADDRESS_CHARS: usize = 28;
+/// Longest address in a row: IPv4 with a port. The cells of a longer one follow on the next line.
+const MAX_ADDRESS_CHARS: usize = 21;
+/// The rest of the width, without an ellipsis.
+const MAX_CONTAINERS_CHARS: usize = 15;
 /// Indents reasons.
 const INDENT: &str = "    ";
 /// Longest reason or address: three lines.
 const MAX_TEXT_CHARS: usize = 220;
-const HEADINGS: [&str; 5] = ["ADDRESS", "SOURCE", "STATE", "LATENCY", "PENDING"];
+const HEADINGS: [&str; 6] = ["ADDRESS", "SOURCE", "STATE", "LATENCY", "PENDING", "CONTAINERS"];
 
 /// The states of a row besides the names of node states.
 pub(super) const AVAILABLE: &str = "available";
@@ -116,61 +118,43 @@ pub(super) fn list_note(name: &str, nodes: usize, problem: Option<&str>) -> Stri
     format!("{name}: {nodes} nodes{problem}")
 }
 
-/// The notes, the rows with columns as wide as needed, and a summary of `available` of `nodes` nodes.
+/// The notes, the rows and a summary of `available` of `nodes` nodes.
 pub(super) fn to_text(notes: &[String], rows: &[Row], available: usize, nodes: usize) -> String {
-    let mut cells = vec![HEADINGS.map(str::to_owned)];
-    cells.extend(rows.iter().map(columns));
-    let widths = widths(&cells);
     let mut text = String::new();
     notes.iter().for_each(|note| push_wrapped(&mut text, "", note));
     text.push('\n');
-    push_row(&mut text, &cells[0], "CONTAINERS", &widths);
-    for (cells, row) in cells[1..].iter().zip(rows) {
-        let containers = row.containers.as_ref().map_or("-".to_owned(), |ids| ids.join(","));
-        push_row(&mut text, cells, &containers, &widths);
-        if let Some(reason) = &row.reason {
-            push_wrapped(&mut text, INDENT, &text::shorten(reason, MAX_TEXT_CHARS));
-        }
+    push_cells(&mut text, HEADINGS);
+    for row in rows {
+        push_row(&mut text, row);
     }
     // Writing to a String cannot fail.
     let _ = writeln!(text, "\n{available} of {nodes} nodes available");
     text
 }
 
-/// All columns but the containers, which get the rest of the line.
-fn columns(row: &Row) -> [String; HEADINGS.len()] {
+fn push_row(text: &mut String, row: &Row) {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    [
-        text::shorten(&row.address, MAX_TEXT_CHARS),
-        row.source.name().to_owned(),
-        row.state.to_owned(),
-        or_dash(row.latency_ms.map(|millis| format!("{millis:.1} ms"))),
-        or_dash(row.pending.map(|pending| pending.to_string())),
-    ]
-}
-
-fn widths(rows: &[[String; HEADINGS.len()]]) -> Vec<usize> {
-    let width = |column: usize| {
-        let widths = rows.iter().map(|row| row[column].chars().count());
-        let widths = widths.filter(|width| column > 0 || *width <= MAX_ADDRESS_CHARS);
-        widths.max().unwrap_or(0)
-    };
-    (0..HEADINGS.len()).map(width).collect()
-}
-
-fn push_row(text: &mut String, row: &[String; HEADINGS.len()], containers: &str, widths: &[usize]) {
-    let mut line = String::new();
-    for (cell, width) in row.iter().zip(widths) {
-        match cell.chars().count() > *width {
-            // A long address has a separate line.
-            true => line = format!("{cell}\n{:width$}  ", ""),
-            false => line.extend([&format!("{cell:width$}"), "  "]),
-        }
+    let mut address = text::shorten(&row.address, MAX_TEXT_CHARS);
+    if address.chars().count() > MAX_ADDRESS_CHARS {
+        let _ = writeln!(text, "{address}");
+        address.clear();
     }
-    let used: usize = widths.iter().map(|width| width + 2).sum();
-    // One character is left for the ellipsis.
-    let room = MAX_WIDTH.saturating_sub(used + 1);
-    let _ = writeln!(text, "{}", (line + &text::shorten(containers, room)).trim_end());
+    let latency = or_dash(row.latency_ms.map(|millis| format!("{millis:.1} ms")));
+    let pending = or_dash(row.pending.map(|pending| pending.to_string()));
+    let containers = or_dash(row.containers.as_ref().map(|ids| ids.join(",")));
+    let containers = text::shorten(&containers, MAX_CONTAINERS_CHARS);
+    push_cells(
+        text,
+        [&address, row.source.name(), row.state, &latency, &pending, &containers],
+    );
+    if let Some(reason) = &row.reason {
+        push_wrapped(text, INDENT, &text::shorten(reason, MAX_TEXT_CHARS));
+    }
+}
+
+fn push_cells(text: &mut String, [address, source, state, latency, pending, containers]: [&str; 6]) {
+    let line = format!("{address:<21}  {source:<8}  {state:<9}  {latency:<9}  {pending:<7}  {containers}");
+    let _ = writeln!(text, "{}", line.trim_end());
 }
 
 /// Breaks lines between words.
