@@ -22,18 +22,12 @@ impl From<IpAddr> for Client {
     }
 }
 
-/// An IPv4 /24 or an IPv6 /48: what one customer of a hosting company gets.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum Subnet {
-    V4(u32),
-    V6(u64),
-}
-
-impl From<Client> for Subnet {
-    fn from(client: Client) -> Self {
-        match client {
-            Client::V4(address) => Self::V4(address >> 8),
-            Client::V6(prefix) => Self::V6(prefix >> 16),
+impl Client {
+    /// The IPv4 /24 or the IPv6 /48 of the client: what one customer of a hosting company gets.
+    pub(crate) fn subnet(self) -> Self {
+        match self {
+            Client::V4(address) => Client::V4(address >> 8),
+            Client::V6(prefix) => Client::V6(prefix >> 16),
         }
     }
 }

@@ -89,19 +89,26 @@ impl Limiter {
     /// Takes a token of this client, if there is one.
     pub(crate) fn try_take(&mut self, client: Client, now: Instant) -> Decision {
         self.advance(now);
-        self.evict_full();
-        let (decision, full_at) = self.quota.take(self.full_at_of(client), self.latest);
-        if decision.is_granted {
-            if let Some(own) = self.full_at.get(&client).copied() {
-                self.by_fullness.remove(&(own, client));
-                self.insert(client, full_at);
-            } else if self.make_room() {
-                self.insert(client, full_at);
-            } else {
-                self.groups[self.group_of(client)] = full_at;
-            }
+        for _ in 0..EVICTED_AT_ONCE {
+            // An unknown client has a full bucket, so evicting a full bucket grants no extra token.
+            self.evict(0);
         }
-        decision
+        let debt = self.full_at_of(client).saturating_sub(self.latest);
+        if debt > self.quota.max_debt() {
+            return self.quota.decision(debt, false);
+        }
+        let full_at = self.latest + debt + TOKEN;
+        let own = self.full_at.get(&client).map(|own| (*own, client));
+        // A bucket without a token is never evicted: its client is above the limit and would be forgiven.
+        if own.is_some_and(|own| self.by_fullness.remove(&own))
+            || self.full_at.len() < self.max_clients
+            || self.evict(self.quota.max_debt())
+        {
+            self.insert(client, full_at);
+        } else {
+            self.groups[self.group_of(client)] = full_at;
+        }
+        self.quota.decision(debt + TOKEN, true)
     }
 
     /// Returns how many clients have a bucket.
@@ -133,34 +140,15 @@ impl Limiter {
         self.by_fullness.insert((full_at, client));
     }
 
-    /// An unknown client has a full bucket, so evicting a full bucket grants no extra token.
-    fn evict_full(&mut self) {
-        for _ in 0..EVICTED_AT_ONCE {
-            let fullest = self.by_fullness.first();
-            if fullest.is_some_and(|(full_at, _)| *full_at <= self.latest) {
-                self.evict_fullest();
-            }
-        }
-    }
-
-    /// Returns whether the table has room for one more client, after evicting the fullest bucket if necessary. A bucket
-    /// without a token is never evicted: its client is above the limit and would be forgiven.
-    fn make_room(&mut self) -> bool {
-        if self.full_at.len() < self.max_clients {
-            return true;
-        }
-        let fullest = self.by_fullness.first();
-        let has_token = fullest.is_some_and(|(full_at, _)| self.quota.has_token(*full_at, self.latest));
-        if has_token {
-            self.evict_fullest();
-        }
-        has_token
-    }
-
-    fn evict_fullest(&mut self) {
-        if let Some((_, client)) = self.by_fullness.pop_first() {
+    /// Evicts the fullest bucket if it lacks at most this much. Returns whether it did.
+    fn evict(&mut self, max_debt: Units) -> bool {
+        let fullest = self.by_fullness.first().copied();
+        let evicted = fullest.filter(|(full_at, _)| full_at.saturating_sub(self.latest) <= max_debt);
+        if let Some((full_at, client)) = evicted {
+            self.by_fullness.remove(&(full_at, client));
             self.full_at.remove(&client);
         }
+        evicted.is_some()
     }
 }
 
@@ -176,21 +164,6 @@ impl Quota {
     /// The largest debt of a bucket that has a token.
     fn max_debt(self) -> Units {
         Units::from(self.0.get() - 1) * TOKEN
-    }
-
-    fn has_token(self, full_at: Units, now: Units) -> bool {
-        full_at.saturating_sub(now) <= self.max_debt()
-    }
-
-    /// Returns the decision, and the instant at which the bucket is full after it.
-    fn take(self, full_at: Units, now: Units) -> (Decision, Units) {
-        let full_at = full_at.max(now);
-        let is_granted = self.has_token(full_at, now);
-        let full_at = match is_granted {
-            true => full_at.saturating_add(TOKEN),
-            false => full_at,
-        };
-        (self.decision(full_at - now, is_granted), full_at)
     }
 
     fn decision(self, debt: Units, is_granted: bool) -> Decision {

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Service;
 use crate::client::{Client, is_in};
@@ -13,10 +13,6 @@ use crate::gate::Context;
 use crate::limiter::{Decision, Limiter};
 use crate::metrics::{Endpoint, Verdict};
 use crate::response::Deferral;
-use crate::util::log_throttle::LogThrottle;
-
-/// A scraper that is refused repeats its request every few seconds. One line per hour is enough for the operator.
-pub(super) const REFUSAL_LINES: LogThrottle = LogThrottle::new(1, Duration::from_secs(3_600));
 
 /// Returns the limiters of the rate-limited endpoints; none if the limit is disabled.
 pub(super) fn limiters(config: &Config, now: Instant) -> Vec<(Endpoint, Mutex<Limiter>)> {

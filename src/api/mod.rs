@@ -24,8 +24,8 @@ use crate::models::{Models, Step};
 use crate::registry::Purpose;
 use crate::response::{Deferral, Response};
 use crate::status::{self, Reporter};
-use crate::util::log_throttle::LogThrottle;
-use access::{REFUSAL_LINES, limiters, lock};
+use crate::util::log_throttle::{LogThrottle, ONE_AN_HOUR};
+use access::{limiters, lock};
 use listing::Listing;
 use openapi::OPENAPI;
 use query::QueryError;
@@ -39,7 +39,7 @@ pub(crate) struct Service {
     config: Config,
     /// One for each rate-limited endpoint.
     limiters: Vec<(Endpoint, Mutex<Limiter>)>,
-    /// Lines about clients that may not read `/metrics`.
+    /// Lines about clients that may not read `/metrics`: a scraper repeats its request every few seconds.
     refusals: Mutex<LogThrottle>,
     is_ending: AtomicBool,
 }
@@ -50,7 +50,7 @@ impl Service {
         log::info!(from:% = readers.join(","); "metrics readers: these clients may read /metrics and /status");
         Self {
             limiters: limiters(&config, now),
-            refusals: Mutex::new(REFUSAL_LINES),
+            refusals: Mutex::new(ONE_AN_HOUR),
             config,
             reporter,
             models,

@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
@@ -21,7 +21,7 @@ use crate::client::{Client, is_in};
 use crate::config::Config;
 use crate::metrics::{Label, Metrics, Refused};
 use crate::util::arena::{Arena, Key};
-use crate::util::log_throttle::{LogThrottle, ONE_A_MINUTE, Suppressed};
+use crate::util::log_throttle::{LogThrottle, ONE_A_MINUTE, ONE_AN_HOUR, Suppressed};
 
 /// One client, an IPv4 address or an IPv6 /64, may hold this part of the connections.
 const CLIENT_SHARE: usize = 4;
@@ -31,9 +31,6 @@ const MAX_REJECTED: usize = 64;
 /// workers must respond immediately.
 pub(super) const MAX_DEFERRED: usize = 100;
 const DEFERRED_PART: usize = 4;
-/// Any client can cause the warning about a proxy that is not trusted.
-const ONE_AN_HOUR: LogThrottle = LogThrottle::new(1, Duration::from_secs(3600));
-
 /// The client that a connection is charged to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Holder {
@@ -92,10 +89,6 @@ impl Clients {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.sockets.len() == 0
-    }
-
     /// Whether the shutdown has to wait for a connection. Connections without a request count only if `idle_counts`.
     pub(super) fn any_left(&self, idle_counts: bool) -> bool {
         let mut all = self.sockets.iter();
@@ -131,7 +124,7 @@ impl Clients {
                 let limit = self.share();
                 log::warn!(client:% = peer, scope = "client", limit, suppressed; "connection limit reached: 503 sent");
             }
-            Refusal::Share
+            Refusal::SHARE
         } else if self.sockets.len() - self.held_by(Holder::Rejected) >= self.config.max_connections
             && !self.make_room(holder, now)
         {
@@ -139,7 +132,7 @@ impl Clients {
                 let limit = self.config.max_connections;
                 log::warn!(limit, suppressed; "all connections busy: MAX_CONNECTIONS reached, 503 sent");
             }
-            Refusal::Full
+            Refusal::FULL
         } else {
             self.register(socket);
             return;
@@ -273,8 +266,11 @@ impl Clients {
     pub(super) fn next_waiting(&mut self, now: Instant) -> Option<(Key, &InFlight)> {
         let key = loop {
             let key = self.waiting.pop_front()?;
-            let connection = self.sockets.get_mut(key).map(|socket| &mut socket.connection);
-            if connection.is_some_and(|connection| matches!(connection.on(Event::Dispatched, now), Action::Forward)) {
+            let action = self
+                .sockets
+                .get_mut(key)
+                .map(|socket| socket.connection.on(Event::Dispatched, now));
+            if let Some(Action::Forward) = action {
                 break key;
             }
         };
@@ -302,12 +298,9 @@ impl Clients {
     /// Handles all deadlines that are over, and removes connections that no longer wait from the queue.
     pub(super) fn expire(&mut self, now: Instant) {
         self.each(|connection| connection.is_late(now), || Event::Ticked, now);
-        let is_waiting = |key: &Key| {
-            self.sockets
-                .get(*key)
-                .is_some_and(|socket| socket.connection.is_waiting())
-        };
-        self.waiting.retain(is_waiting);
+        let sockets = &self.sockets;
+        let is_waiting = |key: &Key| Some(sockets.get(*key)?.connection.is_waiting());
+        self.waiting.retain(|key| is_waiting(key) == Some(true));
     }
 
     fn each(&mut self, is: impl Fn(&Connection) -> bool, event: fn() -> Event<'static>, now: Instant) {
@@ -340,10 +333,8 @@ impl Clients {
 
     /// Whether one more request may be deferred.
     pub(super) fn may_defer(&self) -> bool {
-        let deferred = self
-            .sockets
-            .iter()
-            .filter(|(_, socket)| socket.connection.is_deferred());
+        let sockets = self.sockets.iter();
+        let deferred = sockets.filter(|(_, socket)| socket.connection.is_deferred());
         deferred.count() < MAX_DEFERRED.min(self.config.max_connections / DEFERRED_PART)
     }
 

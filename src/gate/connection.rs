@@ -13,7 +13,7 @@ use rustix::event::epoll::EventFlags;
 
 use super::cors;
 use super::exchange::RESPONSE_TIMEOUT;
-use super::head::{Request, Scanner, without_empty_lines};
+use super::head::{self, Request, without_empty_lines};
 use super::refusal::{MAX_HEAD_BYTES, Refusal};
 use crate::config::Config;
 use crate::metrics::Refused;
@@ -60,11 +60,13 @@ enum Stage {
         begun: Instant,
         is_last: bool,
     },
-    /// The last response is sent. Counts the bytes that the client has sent since; they are discarded.
+    /// The last response is sent, but the client may not have received all of it. Counts the bytes that the client has
+    /// sent since; they are discarded. [`CLOSED`]: the client has closed its half too.
     Lingering(usize),
-    /// Both halves are closed, but the client may not have received all of the last response.
-    Closing,
 }
+
+/// More than the bytes that are read.
+const CLOSED: usize = usize::MAX;
 
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -82,7 +84,8 @@ pub(super) struct Connection {
     received_by: Instant,
     /// While reading, the beginning of a request; otherwise pipelined bytes.
     input: Vec<u8>,
-    scanner: Scanner,
+    /// Bytes of `input` that were examined.
+    scanned: usize,
 }
 
 impl Connection {
@@ -97,7 +100,7 @@ impl Connection {
             sent_in_all: 0,
             received_by: now,
             input: Vec::new(),
-            scanner: Scanner::default(),
+            scanned: 0,
         }
     }
 
@@ -126,7 +129,7 @@ impl Connection {
         let is_short = match self.stage {
             Stage::Reading if self.has_begun() => return None,
             Stage::Reading => self.requests > 0,
-            Stage::Lingering(_) | Stage::Closing => !self.may_hold_unread(),
+            Stage::Lingering(_) => !self.may_hold_unread(),
             _ => return None,
         };
         Some(if is_short { Duration::ZERO } else { MIN_WRITE })
@@ -136,8 +139,8 @@ impl Connection {
     /// `None` while its request is with the workers.
     pub(super) fn evictable_after(&self) -> Option<Duration> {
         match self.stage {
-            Stage::Lingering(_) | Stage::Closing if self.may_hold_unread() => Some(MIN_WRITE),
-            Stage::Reading | Stage::Lingering(_) | Stage::Closing => Some(MIN_WAIT),
+            Stage::Lingering(_) if self.may_hold_unread() => Some(MIN_WRITE),
+            Stage::Reading | Stage::Lingering(_) => Some(MIN_WAIT),
             Stage::Writing { .. } => Some(MIN_WRITE),
             Stage::Requested(_, Wait::Ticket) => Some(Duration::MAX),
             Stage::Requested(..) => None,
@@ -153,7 +156,7 @@ impl Connection {
     }
 
     pub(super) fn is_lingering(&self) -> bool {
-        matches!(self.stage, Stage::Lingering(_) | Stage::Closing)
+        matches!(self.stage, Stage::Lingering(_))
     }
 
     /// Whether more than [`SMALL_BYTES`] of its responses may be in the kernel.
@@ -170,8 +173,8 @@ impl Connection {
         match self.stage {
             Stage::Reading | Stage::Lingering(..MAX_LINGER_BYTES) => EventFlags::IN,
             Stage::Writing { .. } => EventFlags::OUT,
-            // Both halves are closed, which the kernel would otherwise report continuously.
-            Stage::Closing => EventFlags::ET,
+            // Once both halves are closed, the kernel would otherwise report it continuously.
+            Stage::Lingering(_) => EventFlags::ET,
             _ => EventFlags::empty(),
         }
     }
@@ -181,7 +184,7 @@ impl Connection {
         match self.stage {
             // Room for the first chunk's size as well.
             Stage::Reading => MAX_HEAD_BYTES + MAX_CHUNK_LINE - self.input.len(),
-            Stage::Lingering(_) | Stage::Closing => usize::MAX,
+            Stage::Lingering(_) => usize::MAX,
             _ => 0,
         }
     }
@@ -206,24 +209,23 @@ impl Connection {
                 self.parse_next(now)
             }
             (Event::Received(bytes), Stage::Lingering(dropped)) => {
-                *dropped += bytes.len();
+                *dropped = dropped.saturating_add(bytes.len());
                 Action::Nothing
             }
             (Event::Ended { .. }, Stage::Reading) if has_begun => {
-                self.refuse(Refusal::Malformed("it ended within the header section"), now)
+                self.refuse(Refusal::malformed("it ended within the header section"), now)
             }
-            (Event::Ended { has_received_all }, Stage::Lingering(_) | Stage::Closing)
-                if !has_received_all && may_hold_unread =>
-            {
-                self.stage = Stage::Closing;
+            (
+                Event::Ended {
+                    has_received_all: false,
+                },
+                Stage::Lingering(dropped),
+            ) if may_hold_unread => {
+                *dropped = CLOSED;
                 Action::Nothing
             }
-            (Event::Ended { .. }, Stage::Reading) if may_hold_unread => {
-                self.enter(Stage::Closing, LINGER_TIMEOUT, now);
-                self.deadline = self.deadline.max(self.received_by);
-                Action::Shutdown
-            }
-            (Event::Ended { .. }, Stage::Reading | Stage::Lingering(_) | Stage::Closing) => Action::Close(None),
+            (Event::Ended { .. }, Stage::Reading) if may_hold_unread => self.linger(CLOSED, now),
+            (Event::Ended { .. }, Stage::Reading | Stage::Lingering(_)) => Action::Close(None),
             (Event::Dispatched, Stage::Requested(_, wait @ Wait::Ticket)) => {
                 *wait = Wait::Workers;
                 self.restart(RESPONSE_TIMEOUT * 2, now);
@@ -246,7 +248,7 @@ impl Connection {
                 Action::Nothing
             }
             (Event::Failed(number), Stage::Requested(in_flight, Wait::Workers)) if in_flight.number == number => {
-                self.refuse(Refusal::Lost, now)
+                self.refuse(Refusal::LOST, now)
             }
             (Event::Writable, Stage::Writing { .. }) => Action::Send,
             (
@@ -298,7 +300,7 @@ impl Connection {
             self.input.truncate(2);
             return Action::Nothing;
         }
-        match self.scanner.parse(&self.input, self.peer, &self.config) {
+        match head::parse(&self.input, &mut self.scanned, self.peer, &self.config) {
             Ok(Some((end, request))) => self.wait(end, request, now),
             Ok(None) => Action::Nothing,
             Err(refusal) => self.refuse(refusal, now),
@@ -306,7 +308,7 @@ impl Connection {
     }
 
     fn wait(&mut self, end: usize, mut request: Request, now: Instant) -> Action {
-        self.scanner = Scanner::default();
+        self.scanned = 0;
         self.input.drain(..end);
         self.input.shrink_to(MAX_SPARE_BYTES);
         self.requests += 1;
@@ -362,19 +364,14 @@ impl Connection {
         let response = refusal.response();
         let response = response.to_bytes(is_head, Persistence::Close, &cors, SystemTime::now());
         self.write(response, true, now);
-        Action::Refuse(refusal.parts().1)
+        Action::Refuse(refusal.label)
     }
 
     /// After the last response, the client may still send bytes that are discarded.
     fn after_response(&mut self, is_last: bool, now: Instant) -> Action {
         self.received_by = self.deadline;
         if is_last {
-            self.input = Vec::new();
-            self.enter(Stage::Lingering(0), LINGER_TIMEOUT, now);
-            if self.may_hold_unread() {
-                self.deadline = self.deadline.max(self.received_by);
-            }
-            return Action::Shutdown;
+            return self.linger(0, now);
         }
         let timeout = match self.has_begun() {
             true => HEAD_TIMEOUT,
@@ -384,15 +381,24 @@ impl Connection {
         self.parse_next(now)
     }
 
+    fn linger(&mut self, dropped: usize, now: Instant) -> Action {
+        self.input = Vec::new();
+        self.enter(Stage::Lingering(dropped), LINGER_TIMEOUT, now);
+        if self.may_hold_unread() {
+            self.deadline = self.deadline.max(self.received_by);
+        }
+        Action::Shutdown
+    }
+
     fn expire(&mut self, now: Instant) -> Action {
         match self.stage {
             // Without a response: a request that the client sends at this moment would take it for its own.
             Stage::Reading if !self.has_begun() => Action::Close(None),
-            Stage::Reading => self.refuse(Refusal::Late, now),
-            Stage::Requested(_, Wait::Ticket) => self.refuse(Refusal::Busy, now),
-            Stage::Requested(_, Wait::Workers) => self.refuse(Refusal::Lost, now),
+            Stage::Reading => self.refuse(Refusal::LATE, now),
+            Stage::Requested(_, Wait::Ticket) => self.refuse(Refusal::BUSY, now),
+            Stage::Requested(_, Wait::Workers) => self.refuse(Refusal::LOST, now),
             Stage::Requested(_, Wait::Pause) => self.repeat(true, now),
-            Stage::Lingering(_) | Stage::Closing => Action::Close(None),
+            Stage::Lingering(_) => Action::Close(None),
             Stage::Writing { .. } => Action::Close(Some(Refused::SlowReader)),
         }
     }

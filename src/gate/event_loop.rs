@@ -15,7 +15,6 @@ use rustix::net::SocketFlags;
 
 use super::BACKLOG;
 use super::clients::Clients;
-use super::clock::Clock;
 use super::connection::Event;
 use super::worker_pool::{Spawn, WorkerPool};
 use crate::config::Config;
@@ -25,6 +24,8 @@ use crate::util::threads;
 
 /// The resolution of deadlines, and the pause of accepting when descriptors or memory run out.
 const TICK: Duration = Duration::from_millis(100);
+/// The event loop never takes this long between two events, unless the process does not run.
+const MAX_LAG: Duration = Duration::from_millis(500);
 /// Connections that are accepted in one batch, so that a flood does not delay existing connections.
 const MAX_ACCEPTS: usize = 64;
 /// Failed pools with threads that still run. Only a defect makes workers stuck, and new ones would get stuck too.
@@ -93,21 +94,23 @@ impl EventLoop {
         Ok(event_loop)
     }
 
+    /// Serves until the shutdown is over. The loop's clock stops while the process is stopped (SIGSTOP, a paused VM):
+    /// deadlines would otherwise be over before what arrived in the meantime is read.
     #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
     pub(super) fn run(mut self) {
         let mut events = Vec::with_capacity(MAX_EVENTS);
-        let mut now = Instant::now();
-        let mut clock = Clock::new(now);
-        let mut next_tick = now + TICK;
+        let mut read = Instant::now();
+        let (mut now, mut next_tick) = (read, read + TICK);
         loop {
-            let wait = (!self.is_quiet()).then(|| next_tick.saturating_duration_since(now));
-            let timeout = wait.and_then(|wait| Timespec::try_from(wait).ok());
+            let timeout = Timespec::try_from(next_tick.saturating_duration_since(now)).ok();
             events.clear();
             match epoll::wait(&self.clients.epoll, spare_capacity(&mut events), timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return log::error!(reason:% = error; "gate stops: epoll failed"),
             }
-            now = clock.advance(Instant::now(), wait);
+            let passed = read.elapsed();
+            read += passed;
+            now += passed.min(MAX_LAG);
             for event in &events {
                 let flags = event.flags;
                 self.handle(event.data.u64(), flags, now);
@@ -121,11 +124,6 @@ impl EventLoop {
                 return;
             }
         }
-    }
-
-    /// Whether only an event of the kernel can change anything.
-    fn is_quiet(&self) -> bool {
-        self.clients.is_empty() && self.accepting && self.draining.is_none() && self.pool.is_some()
     }
 
     fn handle(&mut self, number: u64, flags: EventFlags, now: Instant) {

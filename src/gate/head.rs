@@ -18,69 +18,6 @@ use crate::response::{Deferral, Persistence};
 /// Most digits of the size of a chunk. Nothing longer than `0` is needed, but leading zeros are legal.
 const MAX_CHUNK_DIGITS: usize = 16;
 
-/// Reads a head that arrives in pieces.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Scanner {
-    /// Bytes that were examined.
-    at: usize,
-    /// Bytes of the line at `at`, and whether the last one was a CR.
-    line: usize,
-    cr: bool,
-    /// Whether the request line has begun. Empty lines before it are ignored (section 2.2).
-    begun: bool,
-    /// The end, once it is found.
-    end: Option<usize>,
-}
-
-impl Scanner {
-    /// Parses the first request of `bytes`, which are all bytes since the end of the last one. Returns its head's length
-    /// and the request, or `None` if it is not complete.
-    ///
-    /// # Errors
-    /// The refusal for the client. The connection closes after it.
-    pub(crate) fn parse(
-        &mut self,
-        bytes: &[u8],
-        peer: IpAddr,
-        config: &Config,
-    ) -> Result<Option<(usize, Request)>, Refusal> {
-        let Some(end) = self.scan(bytes)? else {
-            return Ok(None);
-        };
-        let request = parse(&bytes[..end], &bytes[end..], peer, config)?;
-        Ok(request.map(|request| (end, request)))
-    }
-
-    /// Finds the end of the head. Continues after the last call. The first byte that cannot be part of a head is an
-    /// error.
-    fn scan(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
-        while self.end.is_none()
-            && let Some(byte) = bytes.get(self.at)
-        {
-            if self.at == MAX_HEAD_BYTES {
-                return Err(match self.begun || self.line == 0 {
-                    true => Refusal::TooLong,
-                    false => Refusal::TargetTooLong,
-                });
-            }
-            self.at += 1;
-            match (self.cr, *byte) {
-                (true, b'\n') if self.line == 0 && self.begun => self.end = Some(self.at),
-                (true, b'\n') => {
-                    self.begun = self.line > 0;
-                    (self.line, self.cr) = (0, false);
-                }
-                (true, _) => return Err(Refusal::Malformed("CR without LF")),
-                (false, b'\n') => return Err(Refusal::Malformed("LF without CR")),
-                (false, b'\r') => self.cr = true,
-                (false, 0..=8 | 11..=31 | 127) => return Err(Refusal::Malformed("control byte")),
-                (false, _) => self.line += 1,
-            }
-        }
-        Ok(self.end)
-    }
-}
-
 /// A request that the router serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
@@ -91,19 +28,64 @@ pub(crate) struct Request {
     pub(crate) context: Context,
 }
 
+/// Parses the first request of `bytes`, which are all bytes since the end of the last one. Returns its head's length and
+/// the request, or `None` if it is not complete. `scanned` counts the bytes that were examined, from 0.
+///
+/// # Errors
+/// The refusal for the client. The connection closes after it.
+pub(crate) fn parse(
+    bytes: &[u8],
+    scanned: &mut usize,
+    peer: IpAddr,
+    config: &Config,
+) -> Result<Option<(usize, Request)>, Refusal> {
+    if !scan(bytes, scanned)? {
+        return Ok(None);
+    }
+    let (head, body) = bytes.split_at(*scanned);
+    let request = parse_complete(head, body, peer, config)?;
+    Ok(request.map(|request| (head.len(), request)))
+}
+
+/// Continues after the last call, up to the end of the head. Returns whether it has arrived. The first byte that cannot
+/// be part of a head is an error.
+fn scan(bytes: &[u8], at: &mut usize) -> Result<bool, Refusal> {
+    loop {
+        let (read, rest) = bytes.split_at(*at);
+        if read.ends_with(b"\r\n\r\n") && !without_empty_lines(read).is_empty() {
+            return Ok(true);
+        }
+        match (read.last(), rest.first()) {
+            (_, None) => return Ok(false),
+            _ if *at == MAX_HEAD_BYTES => {
+                let line = without_empty_lines(read);
+                let is_line = !line.is_empty() && !line.contains(&b'\n');
+                return Err(if is_line { Refusal::TARGET } else { Refusal::HEAD });
+            }
+            (Some(b'\r'), Some(b'\n')) => {}
+            (Some(b'\r'), _) => return Err(Refusal::malformed("CR without LF")),
+            (_, Some(b'\n')) => return Err(Refusal::malformed("LF without CR")),
+            (_, Some(b'\r' | b'\t')) => {}
+            (_, Some(..b' ' | 127)) => return Err(Refusal::malformed("control byte")),
+            _ => {}
+        }
+        *at += 1;
+    }
+}
+
 /// Parses and judges a complete header section, and the `body` that follows as far as it has arrived. `None` if the
 /// verdict depends on bytes of the body that are still missing.
-fn parse(head: &[u8], body: &[u8], peer: IpAddr, config: &Config) -> Result<Option<Request>, Refusal> {
+fn parse_complete(head: &[u8], body: &[u8], peer: IpAddr, config: &Config) -> Result<Option<Request>, Refusal> {
     let lines = without_empty_lines(head);
     let end = lines.iter().position(|byte| *byte == b'\r').unwrap_or(lines.len());
     let (line, lines) = lines.split_at(end);
     let parts: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     let [method, target, version] = parts[..] else {
-        return Err(Refusal::Malformed("request line"));
+        return Err(Refusal::malformed("request line"));
     };
     let minor = minor_version(version)?;
     let method = str::from_utf8(method).ok().filter(|method| is_token(method));
-    let method = method.ok_or(Refusal::Malformed("request method"))?;
+    let method = method.ok_or(Refusal::malformed("request method"))?;
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let headers = parse_headers(lines, &mut headers)?;
     check_host(single(headers, "Host", "two Host headers")?, minor)?;
@@ -111,7 +93,7 @@ fn parse(head: &[u8], body: &[u8], peer: IpAddr, config: &Config) -> Result<Opti
     match framing {
         _ if !matches!(method, "GET" | "HEAD" | "OPTIONS") => {}
         Framing::None => {}
-        Framing::Length => return Err(Refusal::Body),
+        Framing::Length => return Err(Refusal::BODY),
         Framing::Chunked if is_last_chunk(body)? => {}
         Framing::Chunked => return Ok(None),
     }
@@ -135,10 +117,10 @@ fn parse_headers<'h, 'b>(
 ) -> Result<&'h [Header<'b>], Refusal> {
     match httparse::parse_headers(lines.strip_prefix(b"\r\n").unwrap_or(lines), headers) {
         Ok(httparse::Status::Complete((_, headers))) => Ok(headers),
-        Ok(httparse::Status::Partial) => Err(Refusal::Malformed("incomplete head")),
-        Err(httparse::Error::TooManyHeaders) => Err(Refusal::TooLong),
-        Err(httparse::Error::HeaderValue) => Err(Refusal::Malformed("header value")),
-        Err(_) => Err(Refusal::Malformed("header name")),
+        Ok(httparse::Status::Partial) => Err(Refusal::malformed("incomplete head")),
+        Err(httparse::Error::TooManyHeaders) => Err(Refusal::HEAD),
+        Err(httparse::Error::HeaderValue) => Err(Refusal::malformed("header value")),
+        Err(_) => Err(Refusal::malformed("header name")),
     }
 }
 
@@ -161,10 +143,10 @@ fn persistence(headers: &[Header<'_>], minor: u8, framing: Framing) -> Persisten
 fn is_last_chunk(body: &[u8]) -> Result<bool, Refusal> {
     let digits = body.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     match body.get(digits) {
-        _ if body[..digits].iter().any(|digit| *digit != b'0') => Err(Refusal::Body),
+        _ if body[..digits].iter().any(|digit| *digit != b'0') => Err(Refusal::BODY),
         None if digits <= MAX_CHUNK_DIGITS => Ok(false),
         Some(b'\r' | b';' | b' ' | b'\t') if (1..=MAX_CHUNK_DIGITS).contains(&digits) => Ok(true),
-        _ => Err(Refusal::Malformed("chunk size")),
+        _ => Err(Refusal::malformed("chunk size")),
     }
 }
 
@@ -179,8 +161,8 @@ pub(super) fn without_empty_lines(head: &[u8]) -> &[u8] {
 fn minor_version(version: &[u8]) -> Result<u8, Refusal> {
     match version.strip_prefix(b"HTTP/") {
         Some([b'1', b'.', minor @ b'0'..=b'9']) => Ok(minor - b'0'),
-        Some([b'0' | b'2'..=b'9', b'.', b'0'..=b'9'] | [b'2'..=b'9']) => Err(Refusal::Version),
-        _ => Err(Refusal::Malformed("HTTP version")),
+        Some([b'0' | b'2'..=b'9', b'.', b'0'..=b'9'] | [b'2'..=b'9']) => Err(Refusal::VERSION),
+        _ => Err(Refusal::malformed("HTTP version")),
     }
 }
 
@@ -195,7 +177,7 @@ fn single<'a>(headers: &[Header<'a>], name: &str, twice: &'static str) -> Result
     let mut values = values(headers, name);
     match (values.next(), values.next()) {
         (value, None) => Ok(value),
-        _ => Err(Refusal::Malformed(twice)),
+        _ => Err(Refusal::malformed(twice)),
     }
 }
 
@@ -211,8 +193,8 @@ enum Framing {
 /// Checks `Host` (RFC 9112, section 3.2), which may be empty.
 fn check_host(host: Option<&[u8]>, minor: u8) -> Result<(), Refusal> {
     match host {
-        None if minor > 0 => Err(Refusal::Malformed("no Host header")),
-        Some(host) if !host.is_empty() && !is_authority(host) => Err(Refusal::Malformed("Host header")),
+        None if minor > 0 => Err(Refusal::malformed("no Host header")),
+        Some(host) if !host.is_empty() && !is_authority(host) => Err(Refusal::malformed("Host header")),
         _ => Ok(()),
     }
 }
@@ -221,11 +203,11 @@ fn framing(headers: &[Header<'_>], minor: u8) -> Result<Framing, Refusal> {
     let length = single(headers, "Content-Length", "two lengths")?;
     let encoding = single(headers, "Transfer-Encoding", "two transfer encodings")?;
     match (length, encoding) {
-        (Some(_), Some(_)) => Err(Refusal::Malformed("both Content-Length and Transfer-Encoding")),
-        (None, Some(_)) if minor == 0 => Err(Refusal::Malformed("Transfer-Encoding in HTTP/1.0")),
+        (Some(_), Some(_)) => Err(Refusal::malformed("both Content-Length and Transfer-Encoding")),
+        (None, Some(_)) if minor == 0 => Err(Refusal::malformed("Transfer-Encoding in HTTP/1.0")),
         (None, Some(encoding)) => match tokens(encoding).last() {
             Some(last) if last.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
-            _ => Err(Refusal::Malformed("Transfer-Encoding")),
+            _ => Err(Refusal::malformed("Transfer-Encoding")),
         },
         (None, None) => Ok(Framing::None),
         (Some(length), None) => {
@@ -233,7 +215,7 @@ fn framing(headers: &[Header<'_>], minor: u8) -> Result<Framing, Refusal> {
             match length.and_then(|length| length.parse::<u64>().ok()) {
                 Some(0) => Ok(Framing::None),
                 Some(_) => Ok(Framing::Length),
-                None => Err(Refusal::Malformed("Content-Length")),
+                None => Err(Refusal::malformed("Content-Length")),
             }
         }
     }
@@ -274,7 +256,7 @@ fn is_unreserved(byte: u8) -> bool {
 
 /// The target as `api` routes it (RFC 9112, section 3.2). curl sends what is typed, so bytes above ASCII are encoded.
 fn canonical_target(method: &str, target: &[u8]) -> Result<String, Refusal> {
-    const WRONG: Refusal = Refusal::Malformed("request target");
+    const WRONG: Refusal = Refusal::malformed("request target");
     match (method, target) {
         // The router responds with 405.
         ("CONNECT", _) if is_authority(target) => Ok("*".to_owned()),
@@ -311,7 +293,7 @@ fn normalized(target: &[u8]) -> Result<String, Refusal> {
                 rest = &more[2..];
             }
             b'/' if is_path && plain.ends_with('/') => {}
-            b'#' | ..=b' ' | 127 => return Err(Refusal::Malformed("request target")),
+            b'#' | ..=b' ' | 127 => return Err(Refusal::malformed("request target")),
             b'!'..=b'~' => plain.push(char::from(*byte)),
             // Writing to a String cannot fail.
             128.. => drop(write!(plain, "%{byte:02X}")),

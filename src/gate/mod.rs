@@ -11,7 +11,6 @@
 //! `worker_pool`. The workers take their context from `exchange` and return the response there.
 
 mod clients;
-mod clock;
 mod connection;
 mod cors;
 mod event_loop;

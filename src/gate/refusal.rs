@@ -1,7 +1,5 @@
 //! The reasons for which the gate itself refuses requests and connections, with their responses.
 
-use std::borrow::Cow;
-
 use crate::metrics::Refused;
 use crate::response::Response;
 
@@ -13,58 +11,53 @@ pub(crate) const MAX_HEADERS: usize = 100;
 
 /// Why a request does not reach a worker, or gets no response from one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// 400, with the invalid part.
-    Malformed(&'static str),
-    /// 408
-    Late,
-    /// 413
-    Body,
-    /// 414
-    TargetTooLong,
-    /// 431
-    TooLong,
-    /// 503: no ticket was free in time, or the connection was evicted.
-    Busy,
-    /// 503: all connections are in use.
-    Full,
-    /// 503: the client is at its connection share.
-    Share,
-    /// 502: the worker or its response is lost.
-    Lost,
-    /// 505
-    Version,
+pub(crate) struct Refusal {
+    pub(crate) status: u16,
+    /// The label in `/metrics`.
+    pub(crate) label: Refused,
+    message: &'static str,
 }
 
 impl Refusal {
-    pub(crate) fn response(self) -> Response {
-        let (status, _, message) = self.parts();
-        let error = Response::error(status, &message);
-        match status {
-            502 | 503 => error.with("Retry-After", "1"),
-            _ => error,
+    pub(crate) const LATE: Self = Self::new(408, Refused::Late, "The request was not complete in time");
+    pub(crate) const BODY: Self = Self::new(413, Refused::Body, "A request with this method has no body");
+    pub(crate) const TARGET: Self = Self::new(414, Refused::TooLong, "A request line has less than 8192 bytes");
+    pub(crate) const HEAD: Self = Self::new(
+        431,
+        Refused::TooLong,
+        "A request head has at most 8192 bytes and 100 headers",
+    );
+    /// The worker or its response is lost.
+    pub(crate) const LOST: Self = Self::new(502, Refused::Lost, "The answer was lost");
+    /// No ticket was free in time, or the connection was evicted.
+    pub(crate) const BUSY: Self = Self::new(503, Refused::Busy, "The router is busy");
+    /// All connections are in use.
+    pub(crate) const FULL: Self = Self::new(503, Refused::Full, "The router is busy");
+    /// The client is at its connection share.
+    pub(crate) const SHARE: Self = Self::new(503, Refused::Share, "Too many connections from this address");
+    pub(crate) const VERSION: Self = Self::new(505, Refused::Version, "Expected HTTP/1.1 or HTTP/1.0");
+
+    /// 400, with the invalid part.
+    pub(crate) const fn malformed(part: &'static str) -> Self {
+        Self::new(400, Refused::Malformed, part)
+    }
+
+    const fn new(status: u16, label: Refused, message: &'static str) -> Self {
+        Self { status, label, message }
+    }
+
+    pub(crate) fn message(self) -> String {
+        match self.status {
+            400 => format!("Malformed request: {}", self.message),
+            _ => self.message.to_owned(),
         }
     }
 
-    /// The status, the label in `/metrics`, and the message.
-    pub(crate) fn parts(self) -> (u16, Refused, Cow<'static, str>) {
-        match self {
-            Refusal::Malformed(what) => (400, Refused::Malformed, format!("Malformed request: {what}").into()),
-            Refusal::Late => (408, Refused::Late, "The request was not complete in time".into()),
-            Refusal::Body => (413, Refused::Body, "A request with this method has no body".into()),
-            Refusal::TargetTooLong => {
-                let message = format!("A request line has less than {MAX_HEAD_BYTES} bytes");
-                (414, Refused::TooLong, message.into())
-            }
-            Refusal::TooLong => {
-                let message = format!("A request head has at most {MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers");
-                (431, Refused::TooLong, message.into())
-            }
-            Refusal::Lost => (502, Refused::Lost, "The answer was lost".into()),
-            Refusal::Busy => (503, Refused::Busy, "The router is busy".into()),
-            Refusal::Full => (503, Refused::Full, "The router is busy".into()),
-            Refusal::Share => (503, Refused::Share, "Too many connections from this address".into()),
-            Refusal::Version => (505, Refused::Version, "Expected HTTP/1.1 or HTTP/1.0".into()),
+    pub(crate) fn response(self) -> Response {
+        let error = Response::error(self.status, &self.message());
+        match self.status {
+            502 | 503 => error.with("Retry-After", "1"),
+            _ => error,
         }
     }
 }

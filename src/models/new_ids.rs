@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::client::{Client, Subnet};
+use crate::client::Client;
 
 /// The window of all three limits.
 pub(super) const WINDOW: Duration = Duration::from_secs(60);
@@ -17,7 +17,7 @@ pub(super) const RESERVED: usize = 10;
 
 /// The new ids of the last window, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct NewIds(VecDeque<(Instant, Subnet)>);
+pub(super) struct NewIds(VecDeque<(Instant, Client)>);
 
 impl NewIds {
     /// Takes one new id from the budget.
@@ -25,7 +25,7 @@ impl NewIds {
     /// # Errors
     /// The time until the budget has one for this client.
     pub(super) fn take(&mut self, client: Client, now: Instant) -> Result<(), Duration> {
-        let subnet = Subnet::from(client);
+        let subnet = client.subnet();
         let left = |at: Instant| WINDOW.saturating_sub(now.saturating_duration_since(at));
         while self.0.front().is_some_and(|(at, _)| left(*at).is_zero()) {
             self.0.pop_front();

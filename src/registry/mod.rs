@@ -30,7 +30,7 @@ use std::hash::BuildHasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::client::{Client, Subnet};
+use crate::client::Client;
 use crate::node::{NodeAddr, Rank, Running, Source};
 use crate::util::arena::Key;
 pub use all_resources::ResourceNode;
@@ -322,7 +322,7 @@ impl Registry {
     ) -> Result<Vec<NodeAddr>, TooDeep> {
         let promises = purpose == Purpose::Route && page.offset == 0;
         let asking = Asking {
-            cell: Cell::of(self.keys.hash_one(Subnet::from(client))),
+            cell: Cell::of(self.keys.hash_one(client.subnet())),
             undoing_for: (page.offset > 0).then_some(client),
         };
         for attempt in 1.. {

@@ -7,6 +7,9 @@ use log::kv::{ToValue, Value};
 /// For problems that occur with every connection or every probe.
 pub(crate) const ONE_A_MINUTE: LogThrottle = LogThrottle::new(1, Duration::from_secs(60));
 
+/// For problems of the configuration, which any client can show.
+pub(crate) const ONE_AN_HOUR: LogThrottle = LogThrottle::new(1, Duration::from_secs(3_600));
+
 /// Decides for each line of one kind whether it is written. Writes nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct LogThrottle {

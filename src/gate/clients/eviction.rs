@@ -51,7 +51,7 @@ impl Clients {
             return false;
         };
         if is_waiting {
-            self.pump(key, Event::Rejected(Refusal::Busy), now);
+            self.pump(key, Event::Rejected(Refusal::BUSY), now);
         }
         self.close(key, Some(Refused::MadeRoom))
     }

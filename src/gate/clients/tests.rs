@@ -53,6 +53,10 @@ fn rig() -> Rig {
 }
 
 impl Clients {
+    pub(in crate::gate) fn is_empty(&self) -> bool {
+        self.sockets.len() == 0
+    }
+
     /// Connections whose request waits for a worker.
     pub(in crate::gate) fn waiting(&self) -> usize {
         let all = self.sockets.iter();
