@@ -237,7 +237,8 @@ mod tests {
             ..Attributes::default()
         };
         ids.sort_unstable();
-        registry.set_attributes(ids[1].1, attributes);
+        let (rank, node) = ids[1];
+        registry.relist(node, addr(1), rank, attributes);
         let entries: Entries = vec![(id("a"), "{\"supported\":true}".into())];
         let answers = [(addr(1), Arc::new(entries))];
         let response = nodes(&registry, &[], Page { n: 100, offset: 0 }, Some(&answers));

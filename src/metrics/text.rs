@@ -92,12 +92,11 @@ fn put_totals(to: &mut Text, totals: &Totals) {
             let labels = [("source", source.label()), ("state", state)];
             to.sample("infernet_router_nodes", &labels, count);
         };
-        let draining = |state: &NodeState| totals.draining(*source, *state);
-        let serving = |state: &NodeState| totals.nodes(*source, *state) - draining(state);
+        let nodes = totals.nodes[*source as usize];
         for (label, states) in STATES {
-            put(label, states.iter().map(serving).sum());
+            put(label, states.iter().map(|state| nodes[*state as usize][0]).sum());
         }
-        put("draining", NodeState::ALL.iter().map(draining).sum());
+        put("draining", nodes.iter().map(|[_, draining]| draining).sum());
     }
     to.one("infernet_router_pending_jobs", totals.pending);
     to.one("infernet_router_conflicting_containers", totals.conflicting_containers);

@@ -17,6 +17,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::client::Client;
 use crate::metrics::Metrics;
 use crate::node::{Entries, NodeAddr, Source};
+use crate::registry::ResourceReport;
 pub(crate) use queries::MAX_IN_FLIGHT;
 use surveys::Surveys;
 
@@ -36,17 +37,6 @@ pub(crate) enum Step {
 pub(crate) struct Query {
     pub(crate) id: Arc<str>,
     pub(crate) addr: NodeAddr,
-}
-
-/// The outcome of a query.
-#[derive(Clone, Debug)]
-pub(crate) enum Answer {
-    /// The node's entries for this model.
-    Entries(Entries),
-    /// The node failed.
-    Failed,
-    /// A local error. The state of the node remains unknown.
-    Local,
 }
 
 /// All surveys, shared by the workers and the driver.
@@ -117,7 +107,7 @@ impl Models {
     }
 
     /// Applies the outcome of a query.
-    pub(crate) fn answered(&self, query: &Query, source: Source, answer: Answer, now: Instant) {
-        self.lock().answered(query, source, answer, now);
+    pub(crate) fn answered(&self, query: &Query, source: Source, outcome: ResourceReport, now: Instant) {
+        self.lock().answered(query, source, outcome, now);
     }
 }

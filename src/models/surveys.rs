@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::new_ids::NewIds;
 use super::queries::{MAX_IN_RATE_WINDOW, Queries};
-use super::{Answer, Query, Step};
+use super::{Query, Step};
 use crate::client::Client;
 use crate::metrics::SurveyOutcome;
 use crate::node::{Entries, NodeAddr, Source};
+use crate::registry::{ResourceFailure, ResourceReport};
 use crate::response::MAX_DEFERRAL;
 
 /// Ids kept. The new ids of eight minutes at the full budget; ids that are requested again and again stay longer.
@@ -207,12 +208,12 @@ impl Surveys {
         }
     }
 
-    pub(super) fn answered(&mut self, query: &Query, source: Source, answer: Answer, now: Instant) {
+    pub(super) fn answered(&mut self, query: &Query, source: Source, outcome: ResourceReport, now: Instant) {
         self.queries.end(query);
-        let entries = match answer {
-            Answer::Local => return,
-            Answer::Failed => None,
-            Answer::Entries(entries) => Some(Arc::new(entries)),
+        let entries = match outcome {
+            Ok(reading) => Some(Arc::new(reading.entries)),
+            Err(ResourceFailure::LocalError(_)) => return,
+            Err(_) => None,
         };
         let Some(survey) = self.by_id.get_mut(&query.id) else {
             return;

@@ -5,7 +5,8 @@ use super::new_ids;
 use super::queries::{MAX_IN_RATE_WINDOW, MAX_TO_NODE, NODE_WINDOW};
 use super::surveys::{COMPLETE_FOR, FAILURE_KEPT, KEPT, MAX_BYTES, MAX_EXPLORER_BYTES, MAX_IDS, MAX_QUEUED, Surveys};
 use super::*;
-use crate::node::ContainerId;
+use crate::node::{ContainerId, Reading};
+use crate::registry::ResourceFailure;
 use crate::response::MAX_DEFERRAL;
 
 fn addr(number: usize) -> NodeAddr {
@@ -17,9 +18,20 @@ fn client(number: u32) -> Client {
     Client::V4(number << 8)
 }
 
-fn entries(text: &str) -> Answer {
+fn entries(text: &str) -> ResourceReport {
     let id = ContainerId::parse("a").expect("an id");
-    Answer::Entries(vec![(id, text.into())])
+    Ok(Reading {
+        entries: vec![(id, text.into())],
+        left_out: None,
+    })
+}
+
+fn failed() -> ResourceReport {
+    Err(ResourceFailure::Failed("timeout".to_owned()))
+}
+
+fn local_error() -> ResourceReport {
+    Err(ResourceFailure::LocalError("no descriptor".to_owned()))
 }
 
 /// Surveys of this many nodes, ordered by number.
@@ -51,7 +63,7 @@ impl Fleet {
     }
 
     /// Sends the permitted queries. Each gets its response immediately.
-    fn send(&mut self, now: Instant, answer: &Answer) -> Vec<(String, NodeAddr)> {
+    fn send(&mut self, now: Instant, answer: &ResourceReport) -> Vec<(String, NodeAddr)> {
         let mut sent = Vec::new();
         while let Some(query) = self.next(now) {
             self.surveys.answered(&query, Source::IpsFile, answer.clone(), now);
@@ -91,15 +103,15 @@ fn survey_queries_each_node_once_for_all_clients() {
 fn failure_is_kept_two_minutes_local_error_not() {
     let (mut fleet, now) = fleet(1);
     fleet.request("m", 1, now);
-    assert_eq!(fleet.send(now, &Answer::Failed).len(), 1);
+    assert_eq!(fleet.send(now, &failed()).len(), 1);
     assert_eq!(fleet.known("m", now), 0);
     let soon = now + FAILURE_KEPT - Duration::from_secs(1);
     fleet.request("m", 1, soon);
-    assert_eq!(fleet.send(soon, &Answer::Failed), []);
+    assert_eq!(fleet.send(soon, &failed()), []);
     let later = now + FAILURE_KEPT + COMPLETE_FOR;
     fleet.request("m", 1, later);
     let query = fleet.next(later).expect("the failure is old");
-    fleet.surveys.answered(&query, Source::IpsFile, Answer::Local, later);
+    fleet.surveys.answered(&query, Source::IpsFile, local_error(), later);
     let again = later + MAX_DEFERRAL + COMPLETE_FOR;
     assert_eq!(fleet.next(later), None, "the node was queried in this round");
     fleet.request("m", 1, again);

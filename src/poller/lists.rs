@@ -5,7 +5,6 @@ use std::time::Instant;
 use ::log::Level;
 
 use super::Poller;
-use super::log::Subject;
 use crate::lists::{self, Update};
 use crate::node::{Attributes, NodeAddr, Rank};
 use crate::registry::{Health, NodeId};
@@ -53,7 +52,7 @@ impl Poller {
         new.sort_unstable_by_key(|(rank, ..)| *rank);
         for (rank, addr, attributes) in new {
             let id = self.registry.insert(addr.clone(), rank, now);
-            self.registry.set_attributes(id, attributes);
+            self.registry.relist(id, addr.clone(), rank, attributes);
             self.by_addr.insert(addr, id);
             self.schedule.add_new(id, rank.source(), now);
             self.unanswered.insert(id);
@@ -61,10 +60,9 @@ impl Poller {
     }
 
     fn keep(&mut self, id: NodeId, addr: NodeAddr, rank: Rank, attributes: Attributes, now: Instant) {
-        let is_draining = attributes.is_draining;
-        let former = self.registry.relist(id, addr, rank).source();
-        let was_draining = self.registry.set_attributes(id, attributes);
-        if (former, was_draining) == (rank.source(), is_draining) {
+        let listed = (rank.source(), attributes.is_draining);
+        let former = self.registry.relist(id, addr, rank, attributes);
+        if former.is_none_or(|former| (former.rank.source(), former.attributes.is_draining) == listed) {
             return;
         }
         // The failures of the node count in another list now. A draining node counts in none.
@@ -76,17 +74,15 @@ impl Poller {
     }
 
     fn drop_node(&mut self, id: NodeId, now: Instant) {
-        let node = self.registry.note(id, now, |record| Subject::of(record));
-        self.registry.remove(id);
+        let node = self.registry.remove(id);
         self.schedule.waiting.remove(id);
         self.unanswered.remove(&id);
         self.local_errors.remove(&id);
-        self.redirecting.remove(&id);
         self.resources
             .iter_mut()
             .for_each(|resources| resources.queue.remove(id));
         if let Some(node) = node {
-            self.mass_failures[node.source as usize].removed(id);
+            self.mass_failures[node.rank.source() as usize].removed(id);
             let event = "node removed: no longer listed";
             self.node_lines.log(Level::Info, event, &node, &[], now);
         }

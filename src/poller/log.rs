@@ -6,7 +6,7 @@ use log::kv::{ToValue, Value};
 use log::{Level, Record};
 
 use crate::metrics::Label;
-use crate::node::{NodeAddr, Source};
+use crate::node::Source;
 use crate::registry::NodeRecord;
 use crate::util::log_throttle::LogThrottle;
 
@@ -14,22 +14,6 @@ use crate::util::log_throttle::LogThrottle;
 /// interval, and a fleet that changes permanently must not fill the disk.
 const NODE_RATE: LogThrottle = LogThrottle::new(1_000, Duration::from_secs(1));
 const TARGET: &str = "infernet_router::poller";
-
-/// The node that a line is about.
-#[derive(Clone, Debug)]
-pub(super) struct Subject {
-    pub(super) addr: NodeAddr,
-    pub(super) source: Source,
-}
-
-impl Subject {
-    pub(super) fn of(record: &NodeRecord) -> Self {
-        Self {
-            addr: record.addr.clone(),
-            source: record.rank.source(),
-        }
-    }
-}
 
 /// Throttles of both lists. Lines about Explorer nodes displace none about listed nodes.
 #[derive(Debug)]
@@ -41,15 +25,23 @@ impl NodeLines {
     }
 
     /// Logs an event of a node with `keys` beside `node` and `source`. A suppressed line is logged at level debug.
-    pub(super) fn log(&mut self, level: Level, event: &str, node: &Subject, keys: &[(&str, Value<'_>)], now: Instant) {
-        let suppressed = self.0[node.source as usize].admit(now);
+    pub(super) fn log(
+        &mut self,
+        level: Level,
+        event: &str,
+        node: &NodeRecord,
+        keys: &[(&str, Value<'_>)],
+        now: Instant,
+    ) {
+        let source = node.rank.source();
+        let suppressed = self.0[source as usize].admit(now);
         let level = suppressed.map_or(Level::Debug, |_| level);
         if level > log::max_level() {
             return;
         }
         let mut all = vec![
             ("node", Value::from_display(&node.addr)),
-            ("source", node.source.label().into()),
+            ("source", source.label().into()),
         ];
         all.extend_from_slice(keys);
         all.push(("suppressed", suppressed.to_value()));

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::node::Source;
-use crate::registry::{Health, NodeId, Registry, Withdrawn};
+use crate::registry::{Health, NodeId, Registry};
 
 /// Fewer nodes may well fail together: they share a machine.
 const MIN_NODES: usize = 4;
@@ -14,21 +14,6 @@ pub(super) const MAX_DOUBT_INTERVALS: u32 = 3;
 /// The nodes of a long list are counted at most once per this part of them that fails, so that the cost of a failure
 /// does not grow with the list.
 const COUNT_SHARE: usize = 64;
-
-/// What became of a node that has failed twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Judgement {
-    Down,
-    /// The node remains available: a mass failure is suspected already.
-    Doubted,
-    /// The node remains available: a mass failure is suspected from now on. Nodes that went down within the last
-    /// interval are available again.
-    DoubtBegins {
-        /// Failing nodes of the list, and all of them.
-        failing: usize,
-        of: usize,
-    },
-}
 
 /// What a node of the last suspected mass failure has done since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +29,8 @@ enum Doubt {
 pub(super) struct MassFailure {
     source: Source,
     interval: Duration,
-    /// Nodes that went down within the last interval, with what the registry had of them.
-    lost: HashMap<NodeId, (Instant, Withdrawn)>,
+    /// Nodes that went down within the last interval.
+    lost: HashMap<NodeId, Instant>,
     /// End of the suspicion.
     pub(super) until: Option<Instant>,
     /// Nodes of the last suspicion.
@@ -96,33 +81,31 @@ impl MassFailure {
     }
 
     /// Takes down an available node that has failed twice, or keeps it as doubted. A draining node counts in no mass
-    /// failure.
-    pub(super) fn lose(&mut self, id: NodeId, registry: &Registry, now: Instant) -> Judgement {
-        let is_draining = registry.note(id, now, |record| record.attributes.is_draining);
-        if is_draining == Some(true) {
+    /// failure. Returns the failing nodes of the list and all of them if a mass failure is suspected from now on. Nodes
+    /// that went down within the last interval are available again then.
+    pub(super) fn lose(&mut self, id: NodeId, registry: &Registry, now: Instant) -> Option<(usize, usize)> {
+        if registry.record(id)?.attributes.is_draining {
             registry.set_health(id, Health::Down, now);
-            return Judgement::Down;
+            return None;
         }
-        if self.until.is_some() {
-            self.doubted.insert(id, Doubt::Silent);
-            registry.set_health(id, Health::Doubted, now);
-            return Judgement::Doubted;
-        }
-        let Some((failing, of)) = self.mass(id, registry, now) else {
-            if let Some(withdrawn) = registry.set_health(id, Health::Down, now) {
-                self.lost.insert(id, (now, withdrawn));
+        let mut doubted = vec![id];
+        let mut mass = None;
+        if self.until.is_none() {
+            mass = self.mass(id, registry, now);
+            if mass.is_none() {
+                registry.set_health(id, Health::Down, now);
+                self.lost.insert(id, now);
+                return None;
             }
-            return Judgement::Down;
-        };
-        self.until = Some(now + self.interval * MAX_DOUBT_INTERVALS);
-        self.doubted.clear();
-        for (id, (_, withdrawn)) in std::mem::take(&mut self.lost) {
-            registry.put_back(id, &withdrawn, now);
+            self.until = Some(now + self.interval * MAX_DOUBT_INTERVALS);
+            self.doubted.clear();
+            doubted.extend(self.lost.drain().map(|(id, _)| id));
+        }
+        for id in doubted {
+            registry.set_health(id, Health::Doubted, now);
             self.doubted.insert(id, Doubt::Silent);
         }
-        registry.set_health(id, Health::Doubted, now);
-        self.doubted.insert(id, Doubt::Silent);
-        Judgement::DoubtBegins { failing, of }
+        mass
     }
 
     /// Returns the failing nodes and all nodes if a mass failure is to be suspected.
@@ -145,7 +128,7 @@ impl MassFailure {
     /// Explorer nodes of one address count once: anyone can register 64 ports of one address.
     fn count(&mut self, failed: NodeId, registry: &Registry, now: Instant) -> (usize, usize) {
         let is_recent = |at: Instant| now.saturating_duration_since(at) <= self.interval;
-        self.lost.retain(|_, (at, _)| is_recent(*at));
+        self.lost.retain(|_, at| is_recent(*at));
         let mut units = HashMap::new();
         registry.visit(|id, record| {
             let is_lost = self.lost.contains_key(&id);

@@ -138,10 +138,6 @@ struct Poller {
     local_errors: HashMap<NodeId, Instant>,
     /// Nodes without a result yet.
     unanswered: HashSet<NodeId>,
-    /// Nodes that were reported to redirect.
-    redirecting: HashSet<NodeId>,
-    /// The last reasons of failures.
-    reasons: HashSet<Arc<str>>,
     warned_of_catalogue: bool,
     local_error_lines: LogThrottle,
     pool_lines: LogThrottle,
@@ -172,8 +168,6 @@ impl Poller {
             config,
             local_errors: HashMap::new(),
             unanswered: HashSet::new(),
-            redirecting: HashSet::new(),
-            reasons: HashSet::new(),
             warned_of_catalogue: false,
             local_error_lines: ONE_A_MINUTE,
             pool_lines: ROUND_RATE,
@@ -237,16 +231,12 @@ impl Poller {
     }
 
     fn send(&mut self, id: NodeId, now: Instant) {
-        let listed = self
-            .registry
-            .note(id, now, |record| (record.addr.clone(), record.rank.source()));
-        let is_sent = listed.is_some_and(|(addr, source)| {
-            let number = self.registry.begin_probe(id, now);
+        let is_sent = self.registry.record(id).is_some_and(|record| {
             self.pool.send(ProbeJob {
                 id,
-                number,
-                addr,
-                source,
+                number: self.registry.begin_probe(id, now),
+                source: record.rank.source(),
+                addr: record.addr,
             })
         });
         if !is_sent {

@@ -1,13 +1,12 @@
 //! Applies the result of a probe to the registry.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::log::Level;
 use ::log::kv::Value;
 
-use super::log::{Subject, is_same_reason};
-use super::mass_failure::{Judgement, MAX_DOUBT_INTERVALS};
+use super::log::is_same_reason;
+use super::mass_failure::MAX_DOUBT_INTERVALS;
 use super::observe::observe;
 use super::probe::{Outcome, Probe, ProbeJob};
 use super::schedule::RECHECK_AFTER;
@@ -19,21 +18,20 @@ use crate::registry::{Health, MAX_CONTAINERS, MAX_TEXT_BYTES, NodeId, NodeRecord
 /// How long a node is rechecked each second after a local error. After an error of the local network stack another node
 /// is probed after 1 s, and has 3 s to respond.
 const LOCAL_ERROR_TIME: Duration = Duration::from_secs(5);
-/// Reasons that nodes share. A real fleet has a dozen.
-const MAX_REASONS: usize = 256;
 
 /// A finished probe of a listed node.
 struct Finished {
     job: ProbeJob,
     took: Duration,
     now: Instant,
-    node: Subject,
+    /// The record before the probe.
+    before: NodeRecord,
+    was: Health,
+    health: Health,
     /// The node is shown as `limited` from now on, or no longer.
     is_limit_changed: bool,
     /// The failure differs in more than its numbers from the last one.
     is_new_reason: bool,
-    was: Health,
-    health: Health,
 }
 
 impl Poller {
@@ -41,44 +39,32 @@ impl Poller {
     pub(super) fn report(&mut self, report: Report, now: Instant) {
         let id = report.job.id;
         let mut probe = report.result.unwrap_or_else(Probe::panicked);
-        let sent = self.schedule.finish(id);
-        let was = self.registry.health(id);
-        if let (Some(sent), true) = (sent, was.is_some()) {
+        let (sent, before) = (self.schedule.finish(id), self.registry.record(id));
+        if let (Some(sent), Some(_)) = (sent, &before) {
             self.judge_local_error(id, sent, &mut probe, now);
         }
         let kind = probe.outcome.kind();
         self.metrics.probes[kind].add(1);
         self.metrics.observe_probe(report.took);
-        let Some(was) = was else {
+        let Some(before) = before else {
             return;
         };
         if kind != ProbeOutcome::Local {
             self.unanswered.remove(&id);
         }
-        let health = observe(was, kind);
-        let limited_after = self.config.refresh_interval * LIMITED_INTERVALS;
-        let reason = match &probe.outcome {
-            Outcome::Failed(reason) => self.share(reason),
-            _ => self.share(limited_reason(health)),
+        let was = before.health();
+        let mut finished = Finished {
+            job: report.job,
+            took: report.took,
+            now,
+            before,
+            was,
+            health: observe(was, kind),
+            is_limit_changed: false,
+            is_new_reason: false,
         };
-        let finished = self.registry.note(id, now, |record| {
-            let (node, was_limited) = (Subject::of(record), record.state() == NodeState::Limited);
-            let is_new_reason = note(record, &probe, reason, now + limited_after);
-            record.probed = Some((now, report.took));
-            Finished {
-                job: report.job,
-                took: report.took,
-                now,
-                node,
-                is_limit_changed: was_limited != record.limited_at.is_some_and(|limited_at| now >= limited_at),
-                is_new_reason,
-                was,
-                health,
-            }
-        });
-        if let Some(finished) = finished {
-            self.apply(&finished, probe);
-        }
+        self.note(&mut finished, &probe);
+        self.apply(&finished, probe);
         let local_error = self.local_errors.get(&id);
         let is_unclear = local_error.is_some_and(|first| now < *first + LOCAL_ERROR_TIME);
         let is_first = kind == ProbeOutcome::Failed && matches!(was, Health::New | Health::Up);
@@ -109,69 +95,79 @@ impl Poller {
         }
     }
 
-    /// Returns the text that other nodes with the same reason have.
-    fn share(&mut self, reason: &str) -> Arc<str> {
-        if let Some(known) = self.reasons.get(reason) {
-            return Arc::clone(known);
-        }
-        if self.reasons.len() == MAX_REASONS {
-            self.reasons.clear();
-        }
-        let new = Arc::from(reason);
-        self.reasons.insert(Arc::clone(&new));
-        new
+    /// Records when the node was probed, and why the node is not up.
+    fn note(&self, probe: &mut Finished, result: &Probe) {
+        let limited_after = self.config.refresh_interval * LIMITED_INTERVALS;
+        self.registry.note(probe.job.id, probe.now, |record| {
+            record.probed = Some((probe.now, probe.took));
+            match &result.outcome {
+                Outcome::LocalError(_) => return,
+                Outcome::Up(_) => (record.limited_at, record.certificate_expires) = (None, result.certificate_expires),
+                Outcome::Limited => {
+                    record.limited_at.get_or_insert(probe.now + limited_after);
+                    record.last_failure = limited_reason(probe.health).into();
+                }
+                Outcome::Failed(reason) => {
+                    record.limited_at = None;
+                    record.last_failure = reason.as_str().into();
+                }
+            }
+            let is_limited = |record: &NodeRecord| record.state() == NodeState::Limited;
+            probe.is_limit_changed = is_limited(record) != is_limited(&probe.before);
+            probe.is_new_reason = !is_same_reason(&probe.before.last_failure, &record.last_failure);
+        });
     }
 
     fn apply(&mut self, finished: &Finished, probe: Probe) {
+        let latency_ms = finished.took.as_millis() as u64;
         ::log::debug!(
-            node:% = finished.node.addr, outcome = probe.outcome.kind().label(), latency_ms = finished.took.as_millis() as u64;
+            node:% = finished.before.addr, outcome = probe.outcome.kind().label(), latency_ms;
             "probe finished: result received"
         );
         match probe.outcome {
             Outcome::Up(info) => self.up(finished, &info, probe.redirected_to),
             Outcome::Limited => self.limited(finished),
             Outcome::Failed(reason) => self.failed(finished, &reason),
-            Outcome::LocalError(reason) => self.local_error(&reason, finished.now),
-        }
-    }
-
-    fn local_error(&mut self, reason: &str, now: Instant) {
-        if let Some(suppressed) = self.local_error_lines.admit(now) {
-            ::log::error!(reason, suppressed; "probe error: the cause is on this machine, nodes keep their state");
+            Outcome::LocalError(reason) => {
+                if let Some(suppressed) = self.local_error_lines.admit(finished.now) {
+                    ::log::error!(reason, suppressed; "probe error: the cause is on this machine, nodes keep their state");
+                }
+            }
         }
     }
 
     fn log_node(&mut self, level: Level, event: &str, probe: &Finished, keys: &[(&str, Value<'_>)]) {
-        self.node_lines.log(level, event, &probe.node, keys, probe.now);
+        self.node_lines.log(level, event, &probe.before, keys, probe.now);
     }
 
     fn up(&mut self, probe: &Finished, info: &NodeInfo, redirected_to: Option<String>) {
-        let (id, now) = (probe.job.id, probe.now);
+        let (id, now, source) = (probe.job.id, probe.now, probe.before.rank.source());
         let pending = info.load(|job| self.config.weights.weight(job));
         let omitted = self.registry.up(id, probe.job.number, &info.containers, pending, now);
         let is_up_again = !matches!(probe.was, Health::Up | Health::Suspect);
         let is_back = probe.is_limit_changed || is_up_again;
         self.registry.note(id, now, |record| {
             record.pending = Some(PendingByType::of(&info.pending));
+            record.is_redirecting |= redirected_to.is_some();
             if is_back {
-                record.last_failure = Arc::default();
+                record.last_failure = "".into();
             }
         });
-        self.mass_failures[probe.node.source as usize].responded(id);
+        self.mass_failures[source as usize].responded(id);
         if omitted > 0 && !std::mem::replace(&mut self.warned_of_catalogue, true) {
             ::log::warn!(
                 max_ids = MAX_CONTAINERS, max_bytes = MAX_TEXT_BYTES;
                 "containers omitted: too many distinct container ids or descriptions of Explorer nodes"
             );
         }
-        if let Some(to) = redirected_to.filter(|_| self.redirecting.insert(id)) {
+        if let Some(to) = redirected_to.filter(|_| !probe.before.is_redirecting) {
             let event = "node redirects: POST requests of clients will not follow; list the target instead";
             let reason = format!("redirect to \"{to}\"");
             self.log_node(Level::Warn, event, probe, &[("reason", reason.as_str().into())]);
         }
         if let (true, Some(resources)) = (is_up_again, &mut self.resources) {
             self.registry.expect_resources(id);
-            resources.queue.up(id, probe.node.source, now);
+            resources.queue.up(id, source, now);
         }
         if is_back {
             let keys = [
@@ -186,7 +182,7 @@ impl Poller {
     /// A 429 is a response: a suspect or doubted node is up again. A node that was never up waits for a success.
     fn limited(&mut self, probe: &Finished) {
         self.registry.set_health(probe.job.id, probe.health, probe.now);
-        self.mass_failures[probe.node.source as usize].responded(probe.job.id);
+        self.mass_failures[probe.before.rank.source() as usize].responded(probe.job.id);
         if probe.is_limit_changed {
             let event =
                 "node limited: only 429 responses; other routers may share its limit, or REFRESH_INTERVAL is too short";
@@ -199,38 +195,40 @@ impl Poller {
     }
 
     fn failed(&mut self, probe: &Finished, reason: &str) {
+        let (id, now) = (probe.job.id, probe.now);
         // The failures of the list decide about a suspect.
         if probe.was != Health::Suspect {
-            self.registry.set_health(probe.job.id, probe.health, probe.now);
+            self.registry.set_health(id, probe.health, now);
         }
-        let failures = &mut self.mass_failures[probe.node.source as usize];
+        let failures = &mut self.mass_failures[probe.before.rank.source() as usize];
         let mut keys = vec![("reason", reason.into())];
-        let event = match probe.was {
+        let mut event = probe.is_new_reason.then_some("node failing: the reason changed");
+        match probe.was {
             Health::Up => {
                 failures.failed_once();
                 keys.push(("recheck_s", RECHECK_AFTER.as_secs().into()));
-                probe.is_new_reason.then_some("node suspect: one probe failed")
+                event = probe.is_new_reason.then_some("node suspect: one probe failed");
             }
-            Health::New => Some("node down: first probe failed"),
-            Health::Suspect => match failures.lose(probe.job.id, &self.registry, probe.now) {
-                Judgement::Down => Some("node down: two probes in a row failed"),
-                Judgement::Doubted => probe.is_new_reason.then_some(REASON_CHANGED),
-                Judgement::DoubtBegins { failing, of } => return self.log_doubt(probe, failing, of, reason),
-            },
-            Health::Doubted | Health::Down => {
-                failures.failed_again(probe.job.id);
-                probe.is_new_reason.then_some(REASON_CHANGED)
+            Health::New => event = Some("node down: first probe failed"),
+            Health::Suspect => {
+                if let Some(mass) = failures.lose(id, &self.registry, now) {
+                    return self.log_doubt(probe, mass, reason);
+                }
+                if self.registry.health(id) == Some(Health::Down) {
+                    event = Some("node down: two probes in a row failed");
+                }
             }
-        };
+            Health::Doubted | Health::Down => failures.failed_again(id),
+        }
         if let Some(event) = event {
             self.log_node(Level::Warn, event, probe, &keys);
         }
     }
 
-    fn log_doubt(&self, probe: &Finished, failing: usize, of: usize, reason: &str) {
-        let (source, limit) = (probe.node.source, self.config.refresh_interval * MAX_DOUBT_INTERVALS);
+    fn log_doubt(&self, probe: &Finished, (failing, of): (usize, usize), reason: &str) {
+        let limit = self.config.refresh_interval * MAX_DOUBT_INTERVALS;
         ::log::warn!(
-            source = source.label(), failing, of, limit_s = limit.as_secs_f64(), last_reason = reason;
+            source = probe.before.rank.source().label(), failing, of, limit_s = limit.as_secs_f64(), last_reason = reason;
             "mass failure suspected: nodes stay available; check this machine's network first"
         );
     }
@@ -249,35 +247,14 @@ impl Poller {
                     ::log::warn!(source, down = down.len(), kept; "mass failure ended: nodes that failed again are down")
                 }
             }
-            for id in down {
-                let node = |record: &mut NodeRecord| (Subject::of(record), record.last_failure.clone());
-                if let Some((node, reason)) = self.registry.note(id, now, node) {
-                    let event = "node down: no response since the mass failure";
-                    let keys = [("reason", (&*reason).into())];
-                    self.node_lines.log(Level::Warn, event, &node, &keys, now);
-                }
+            for node in down.into_iter().filter_map(|id| self.registry.record(id)) {
+                let event = "node down: no response since the mass failure";
+                let keys = [("reason", (&*node.last_failure).into())];
+                self.node_lines.log(Level::Warn, event, &node, &keys, now);
             }
         }
     }
 }
-
-/// Records the result of a probe. `reason` is why the node is not up. Returns whether it differs in more than its
-/// numbers from the last one.
-fn note(record: &mut NodeRecord, probe: &Probe, reason: Arc<str>, limited_at: Instant) -> bool {
-    match &probe.outcome {
-        Outcome::LocalError(_) => return false,
-        Outcome::Up(_) => {
-            (record.limited_at, record.certificate_expires) = (None, probe.certificate_expires);
-            return false;
-        }
-        Outcome::Limited => drop(record.limited_at.get_or_insert(limited_at)),
-        Outcome::Failed(_) => record.limited_at = None,
-    }
-    let before = std::mem::replace(&mut record.last_failure, reason);
-    !is_same_reason(&before, &record.last_failure)
-}
-
-const REASON_CHANGED: &str = "node failing: the reason changed";
 
 fn limited_reason(health: Health) -> &'static str {
     match health.is_available() {

@@ -13,7 +13,7 @@ use super::due::DueQueues;
 use super::probe::bounds;
 use crate::config::Config;
 use crate::metrics::{Metrics, ResourcesOutcome};
-use crate::models::{self, Answer, Models, Query};
+use crate::models::{self, Models, Query};
 use crate::net::Fetcher;
 use crate::node::{ContainerId, NodeAddr, Source, parse_resources, parse_support};
 use crate::registry::{NodeId, Registry, ResourceFailure, ResourceReport};
@@ -214,7 +214,7 @@ impl ResourcePoller {
         loop {
             match self.queue.turn(now) {
                 Err(until) => return until,
-                Ok(id) if self.send(id, None, now) => self.queue.begin(id, now),
+                Ok(id) if self.send(id, None) => self.queue.begin(id, now),
                 // It is down, and its next success makes it due.
                 Ok(id) => self.queue.enqueue(id, now + self.queue.interval),
             }
@@ -235,29 +235,26 @@ impl ResourcePoller {
                 Ok(query) => query,
                 Err(until) => return until.unwrap_or(now + self.queue.interval),
             };
-            let sent = by_addr
-                .get(&query.addr)
-                .copied()
-                .filter(|id| self.send(*id, Some(query.clone()), now));
-            match sent {
+            let id = by_addr.get(&query.addr).copied();
+            match id.filter(|id| self.send(*id, Some(query.clone()))) {
                 Some(id) => drop(self.queue.in_flight.insert(id)),
-                None => models.answered(&query, Source::Explorer, Answer::Local, now),
+                None => {
+                    let unavailable = ResourceFailure::LocalError("the node is not available".to_owned());
+                    models.answered(&query, Source::Explorer, Err(unavailable), now);
+                }
             }
         }
     }
 
     /// Queues a request. Returns false if the node is not available.
-    fn send(&mut self, id: NodeId, query: Option<Query>, now: Instant) -> bool {
-        let listed = self
-            .registry
-            .note(id, now, |record| (record.addr.clone(), record.rank.source()));
-        let (Some((addr, source)), Some(runs)) = (listed, self.registry.runs(id)) else {
+    fn send(&self, id: NodeId, query: Option<Query>) -> bool {
+        let (Some(record), Some(runs)) = (self.registry.record(id), self.registry.runs(id)) else {
             return false;
         };
         self.pool.send(ResourceJob {
             id,
-            addr,
-            source,
+            source: record.rank.source(),
+            addr: record.addr,
             runs,
             query,
         })
@@ -282,12 +279,7 @@ impl ResourcePoller {
             }
             Some(query) => {
                 self.queue.in_flight.remove(&job.id);
-                let answer = match outcome {
-                    Ok(reading) => Answer::Entries(reading.entries),
-                    Err(ResourceFailure::LocalError(_)) => Answer::Local,
-                    Err(_) => Answer::Failed,
-                };
-                self.models.answered(&query, job.source, answer, now);
+                self.models.answered(&query, job.source, outcome, now);
             }
         }
     }

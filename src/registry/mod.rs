@@ -11,7 +11,6 @@
 //! No socket, no thread, no clock here: `now` is an argument.
 
 mod all_resources;
-mod attributes;
 mod catalogue;
 mod health;
 mod node;
@@ -25,27 +24,29 @@ mod speed;
 mod standing;
 mod state;
 
+use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::client::Client;
-use crate::node::{NodeAddr, Rank, Running, Source};
+use crate::node::{Attributes, NodeAddr, Rank, Running};
 use crate::util::arena::Key;
 pub use all_resources::ResourceNode;
 pub use catalogue::{MAX_CONTAINERS, MAX_TEXT_BYTES, Summary};
 pub use health::{Health, NodeState};
 use node::Node;
+use order::Place;
 pub use pending::PendingByType;
 use promises::Cell;
 pub use record::NodeRecord;
 pub use resources::{KnownEntries, ResourceFailure, ResourceReport};
 pub use select::{MAX_PAGE, Page, TooDeep};
+use select::{Seen, View, select};
 use speed::{FleetSpeed, Time};
 pub use standing::NodeView;
-pub use state::Withdrawn;
-use state::{Asking, State};
+use state::State;
 
 /// How often a response is selected if its first node changes meanwhile. The last selection is returned as it is.
 const MAX_ATTEMPTS: usize = 4;
@@ -85,8 +86,8 @@ const MAX_COUNTED_PENDING: u64 = 1_000_000;
 /// Sums over all nodes, computed when they are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// By list and state: all nodes, and the draining ones of them.
-    nodes: [[(usize, usize); NodeState::ALL.len()]; 2],
+    /// By list, by state, and by whether the nodes are draining.
+    pub nodes: [[[usize; 2]; NodeState::ALL.len()]; 2],
     /// Available nodes.
     pub available: usize,
     /// Pending jobs that available nodes report.
@@ -102,9 +103,8 @@ pub struct Totals {
 impl Totals {
     /// Counts a node.
     pub(crate) fn count(&mut self, record: &NodeRecord) {
-        let (all, draining) = &mut self.nodes[record.rank.source() as usize][record.state() as usize];
-        *all += 1;
-        *draining += usize::from(record.attributes.is_draining);
+        let in_state = &mut self.nodes[record.rank.source() as usize][record.state() as usize];
+        in_state[usize::from(record.attributes.is_draining)] += 1;
         if record.is_available() {
             self.available += 1;
             let pending = record.pending.as_ref().map_or(0, PendingByType::total);
@@ -115,34 +115,6 @@ impl Totals {
             *since = record.since.min(*since);
         }
     }
-
-    /// Nodes of a list in a state.
-    pub fn nodes(&self, source: Source, state: NodeState) -> usize {
-        self.nodes[source as usize][state as usize].0
-    }
-
-    /// Draining nodes of a list in a state.
-    pub fn draining(&self, source: Source, state: NodeState) -> usize {
-        self.nodes[source as usize][state as usize].1
-    }
-
-    /// All nodes in a state.
-    pub fn in_state(&self, state: NodeState) -> usize {
-        self.nodes.iter().map(|of_source| of_source[state as usize].0).sum()
-    }
-}
-
-/// What determines the position of one node.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Standing {
-    /// Promises that no probe has counted yet.
-    pub promises: u64,
-    /// Assumed jobs per second, each with the weight of a promise; `None` with `PROMISES=off`.
-    pub speed: Option<f64>,
-    /// Whether the node has a record. Without one it is treated as a typical node.
-    pub is_learned: bool,
-    /// Time from now until the node should finish its work; `None` with `PROMISES=off`.
-    pub finish: Option<Duration>,
 }
 
 /// All nodes and what is known of them.
@@ -178,38 +150,33 @@ impl Registry {
     /// Adds a node of which nothing is known yet. The caller keeps nodes distinct.
     pub fn insert(&self, addr: NodeAddr, rank: Rank, now: Instant) -> NodeId {
         let mut state = self.lock();
-        let node = Node::new(
-            NodeRecord::new(addr, rank, now),
-            state.removal_epoch,
-            &state.fleet.speed,
-        );
-        state.nodes.insert(node)
+        let node = Node::new(NodeRecord::new(addr, rank, now), &state.fleet.speed);
+        state.newest = state.nodes.insert(node);
+        state.newest
     }
 
-    /// Removes a node.
-    pub fn remove(&self, id: NodeId) {
+    /// Removes a node. Returns what was known of it.
+    pub fn remove(&self, id: NodeId) -> Option<NodeRecord> {
         let mut state = self.lock();
         let _ = state.leave(id);
-        if let Some(node) = state.nodes.remove(id) {
-            state.removal_epoch += 1;
-            state.aliases -= usize::from(node.record.attributes.public.is_some());
-            state.resource_bytes -= node.routing.resources.as_ref().map_or(0, |resources| resources.bytes());
-            state.extras.replace(id.index(), []);
-        }
+        let node = state.nodes.remove(id)?;
+        state.resource_bytes -= node.routing.resources.as_ref().map_or(0, |resources| resources.bytes());
+        state.extras.replace(id.index(), []);
+        Some(node.record)
     }
 
-    /// Changes what a node is listed as: its spelling and its rank. Returns its former rank.
-    pub fn relist(&self, id: NodeId, addr: NodeAddr, rank: Rank) -> Rank {
+    /// Changes what a node is listed as. The node keeps its state and its speed. Returns the record before.
+    pub fn relist(&self, id: NodeId, addr: NodeAddr, rank: Rank, attributes: Attributes) -> Option<NodeRecord> {
         let mut state = self.lock();
-        let Some(node) = state.nodes.get_mut(id) else {
-            return rank;
-        };
-        node.record.addr = addr;
-        let former = std::mem::replace(&mut node.record.rank, rank);
-        if former != rank {
+        state.has_aliases |= attributes.public.is_some();
+        let record = &mut state.nodes.get_mut(id)?.record;
+        let former = record.clone();
+        (record.addr, record.rank, record.attributes) = (addr, rank, attributes);
+        let ranking = |record: &NodeRecord| (record.rank, record.class(), record.is_available());
+        if ranking(record) != ranking(&former) {
             state.reenter(id);
         }
-        former
+        Some(former)
     }
 
     /// Begins a round: learns from the records what is typical, and draws another order of equal nodes. Without any
@@ -230,11 +197,9 @@ impl Registry {
     /// Records that a probe is about to be sent to a node, and returns its number. That probe will not report promises
     /// made from now on.
     pub fn begin_probe(&self, id: NodeId, now: Instant) -> u32 {
-        self.lock().nodes.get_mut(id).map_or(0, |node| {
-            node.routing.last_sent = node.routing.last_sent.wrapping_add(1);
-            node.routing.work.probe_sent(self.time(now));
-            node.routing.last_sent
-        })
+        let mut state = self.lock();
+        let node = state.nodes.get_mut(id);
+        node.map_or(0, |node| node.routing.probe_sent(self.time(now)))
     }
 
     /// Applies the report of probe number `probe`: the node is available, runs these containers, and has this much
@@ -256,33 +221,31 @@ impl Registry {
         state.enter(id, tie, running)
     }
 
+    /// What is known of a node.
+    pub fn record(&self, id: NodeId) -> Option<NodeRecord> {
+        Some(self.lock().nodes.get(id)?.record.clone())
+    }
+
     /// The health of a node.
     pub fn health(&self, id: NodeId) -> Option<Health> {
         Some(self.lock().nodes.get(id)?.record.health())
     }
 
     /// Sets the health of a node. A node that becomes unavailable leaves all orders, and keeps its promises until it
-    /// reports again. Returns what [`Registry::put_back`] needs. Only [`Registry::up`] and [`Registry::put_back`] make a
-    /// node available.
-    pub fn set_health(&self, id: NodeId, health: Health, now: Instant) -> Option<Withdrawn> {
+    /// reports again. A node that becomes available again returns with its last containers.
+    pub fn set_health(&self, id: NodeId, health: Health, now: Instant) {
         let mut state = self.lock();
-        let record = &mut state.nodes.get_mut(id)?.record;
+        let Some(Node { record, routing }) = state.nodes.get_mut(id) else {
+            return;
+        };
         record.change(now, |record| record.health = health);
-        if health.is_available() {
-            state.update_key(id);
-            return None;
+        if !health.is_available() {
+            record.pending = None;
         }
-        record.pending = None;
-        state.leave(id)
-    }
-
-    /// Makes a node that was marked down available again, as [`Health::Doubted`].
-    pub fn put_back(&self, id: NodeId, withdrawn: &Withdrawn, now: Instant) {
-        let mut state = self.lock();
-        let record = state.nodes.get_mut(id).map(|node| &mut node.record);
-        if let Some(record) = record.filter(|record| !record.health.is_available()) {
-            record.change(now, |record| record.health = Health::Doubted);
-            state.enter(id, withdrawn.tie, &withdrawn.running);
+        if record.is_available() == routing.place.is_some() {
+            state.update_key(id);
+        } else {
+            state.reenter(id);
         }
     }
 
@@ -321,33 +284,30 @@ impl Registry {
         now: Instant,
     ) -> Result<Vec<NodeAddr>, TooDeep> {
         let promises = purpose == Purpose::Route && page.offset == 0;
-        let asking = Asking {
-            cell: Cell::of(self.keys.hash_one(client.subnet())),
-            undoing_for: (page.offset > 0).then_some(client),
-        };
+        let cell = Cell::of(self.keys.hash_one(client.subnet()));
+        let undoing_for = (page.offset > 0).then_some(client);
         for attempt in 1.. {
-            let Some(view) = self.lock().view(containers.clone(), asking) else {
+            let Some(view) = self.lock().view(containers.clone(), cell, undoing_for) else {
                 break;
             };
-            let selected = self.select_distinct(&view, page, asking.cell);
-            let selected = selected.ok_or(TooDeep {
+            let selected = self.select(&view, page, cell).ok_or(TooDeep {
                 containers: view.orders.len(),
                 offset: page.offset,
             })?;
             let Some(first) = selected.first().copied() else {
                 break;
             };
-            let removal_epoch = view.removal_epoch;
+            let newest = view.newest;
             // A change of an order copies what a reader still holds.
             drop(view);
             let mut state = self.lock();
-            let is_unchanged = state.removal_epoch == removal_epoch && (!promises || state.is_seen(first, asking.cell));
+            let ids = state.still_there(&selected, newest);
+            let is_unchanged = ids.len() == selected.len() && (!promises || state.is_seen(first, cell));
             if is_unchanged || attempt == MAX_ATTEMPTS {
-                let ids = state.still_there(&selected, removal_epoch);
                 let nodes = ids.iter().filter_map(|id| state.nodes.get(*id));
                 let answer = nodes.map(|node| node.record.public_addr().clone()).collect();
                 if promises && let Some(first) = ids.first() {
-                    state.promise(*first, client, asking.cell, self.time(now));
+                    state.promise(*first, client, cell, self.time(now));
                 }
                 return Ok(answer);
             }
@@ -355,9 +315,21 @@ impl Registry {
         Ok(Vec::new())
     }
 
-    /// What determines the position of one node.
-    pub fn standing(&self, id: NodeId, now: Instant) -> Option<Standing> {
-        self.lock().standing(id, self.time(now))
+    /// Selects the nodes of a page. Of several nodes with one address for clients, the first in the shared order is
+    /// selected. Returns `None` if the page takes too many searches.
+    fn select(&self, view: &View, page: Page, cell: Cell) -> Option<Vec<Seen>> {
+        let mut addrs = HashSet::new();
+        // The lock is released after each node.
+        let is_first = |place: Place| {
+            let state = self.lock();
+            let node = state.nodes.at(place.node);
+            node.is_some_and(|(_, node)| addrs.insert(node.record.public_addr().clone()))
+        };
+        let private = |some: &mut [Seen]| self.lock().see(some, cell);
+        match view.has_aliases {
+            true => select(view, page, private, is_first),
+            false => select(view, page, private, |_| true),
+        }
     }
 
     /// What runs on available nodes, by id.

@@ -9,7 +9,7 @@ use super::promises::{Cell, Promises};
 use super::record::{MAX_KEY, NodeRecord};
 use super::resources::NodeResources;
 use super::speed::{Count, FleetSpeed, Time, Work};
-use super::state::Withdrawn;
+use crate::node::{ContainerId, Running};
 
 /// What the registry knows of the whole fleet, and its settings.
 #[derive(Debug)]
@@ -19,12 +19,17 @@ pub(super) struct Fleet {
     pub(super) speed: FleetSpeed,
 }
 
+/// What a node had in the orders: enough to return it as it was.
+#[derive(Debug)]
+pub(super) struct Withdrawn {
+    pub(super) tie: u32,
+    pub(super) running: Vec<Running>,
+}
+
 /// A node. A report on all nodes reads only the records, so the rest is apart from them.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) record: NodeRecord,
-    /// Number of nodes removed before this one was inserted.
-    pub(super) removal_epoch: u64,
     pub(super) routing: Box<Routing>,
 }
 
@@ -40,7 +45,7 @@ pub(super) struct Routing {
     pub(super) promises: Option<Box<Promises>>,
     /// Present while the node is available: its place in the order of each container that it runs.
     pub(super) place: Option<Place>,
-    /// Present while the node is draining, but would be available.
+    /// What the node had in the orders, while it has no place there.
     pub(super) withheld: Option<Box<Withdrawn>>,
     /// Sorted.
     pub(super) runs: Box<[Run]>,
@@ -78,11 +83,17 @@ impl Routing {
         last_sent.wrapping_sub(self.last_reported) as i32 >= 0
     }
 
+    /// Records that a probe is about to be sent, and returns its number.
+    pub(super) fn probe_sent(&mut self, now: Time) -> u32 {
+        self.last_sent = self.last_sent.wrapping_add(1);
+        self.work.probe_sent(now);
+        self.promises.iter_mut().for_each(|promises| promises.probe_sent());
+        self.last_sent
+    }
+
     /// Adds a promise. If it is above the cap of its cell, returns the nanoseconds that all such promises take.
     pub(super) fn promise(&mut self, cell: Cell, interval: Duration, now: Time) -> Option<u64> {
-        let last_sent = self.last_sent;
-        let promises = self.promises.get_or_insert_with(|| Box::new(Promises::new(last_sent)));
-        promises.add(cell, last_sent);
+        self.promises.get_or_insert_default().add(cell);
         match self.extra(cell, interval) {
             0 => {
                 self.work.promise(now);
@@ -102,7 +113,7 @@ impl Routing {
         let promises = self.promises.as_mut();
         let count = Count {
             pending: pending as f64 / f64::from(weight.max(1)),
-            promised: promises.map_or(0, |promises| promises.end_before(probe)),
+            promised: promises.map_or(0, |promises| promises.end_before()),
         };
         let bounds = fleet.speed.bounds(is_listed, max_speedup);
         self.work.learn(count, bounds, &fleet.speed);
@@ -115,7 +126,7 @@ impl Routing {
 }
 
 impl Node {
-    pub(super) fn new(record: NodeRecord, removal_epoch: u64, speed: &FleetSpeed) -> Self {
+    pub(super) fn new(record: NodeRecord, speed: &FleetSpeed) -> Self {
         let routing = Routing {
             last_sent: 0,
             last_reported: 0,
@@ -129,9 +140,17 @@ impl Node {
         };
         Self {
             record,
-            removal_epoch,
             routing: Box::new(routing),
         }
+    }
+
+    /// The containers of a node that is not returned to clients only because it is draining.
+    pub(super) fn withheld(&self) -> impl Iterator<Item = &ContainerId> {
+        let withheld = self.routing.withheld.iter();
+        let withheld = withheld.filter(|_| self.record.health().is_available());
+        withheld
+            .flat_map(|withheld| &withheld.running)
+            .map(|running| &running.id)
     }
 
     /// What determines the position of the node in its class.

@@ -37,22 +37,22 @@ impl Cell {
 /// The open promises of one node. Boxed by the registry, and only while there are any.
 #[derive(Debug)]
 pub(super) struct Promises {
-    /// Made before the probe in progress was sent: its report ends them. Saturates.
+    /// Made before the last probe was sent: its report ends them. Saturates.
     before: [u16; CELLS],
-    /// Made after probe number `since` was sent: only a later probe can count them. Saturates.
+    /// Made since: only a later probe can count them. Saturates.
     after: [u16; CELLS],
-    since: u32,
 }
 
-impl Promises {
-    pub(super) fn new(since: u32) -> Self {
+impl Default for Promises {
+    fn default() -> Self {
         Self {
             before: [0; CELLS],
             after: [0; CELLS],
-            since,
         }
     }
+}
 
+impl Promises {
     fn cells(&self) -> impl Iterator<Item = u16> + '_ {
         let cells = self.before.iter().zip(&self.after);
         cells.map(|(before, after)| before.saturating_add(*after))
@@ -64,8 +64,7 @@ impl Promises {
     }
 
     /// Promises of one cell above the cap.
-    pub(super) fn extra(&self, cell: Cell, cap: u16) -> u16 {
-        let Cell(cell) = cell;
+    pub(super) fn extra(&self, Cell(cell): Cell, cap: u16) -> u16 {
         self.before[cell].saturating_add(self.after[cell]).saturating_sub(cap)
     }
 
@@ -76,28 +75,21 @@ impl Promises {
         above.map(move |(cell, count)| (Cell(cell), count - cap))
     }
 
-    /// Adds a promise made after probe number `last_sent` was sent.
-    pub(super) fn add(&mut self, cell: Cell, last_sent: u32) {
-        if self.since != last_sent {
-            for (before, after) in self.before.iter_mut().zip(&mut self.after) {
-                *before = before.saturating_add(mem::take(after));
-            }
-            self.since = last_sent;
-        }
+    pub(super) fn add(&mut self, cell: Cell) {
         let after = &mut self.after[cell.0];
         *after = after.saturating_add(1);
     }
 
-    /// Ends the promises made before probe number `probe` was sent, and returns their number.
-    pub(super) fn end_before(&mut self, probe: u32) -> u64 {
-        let mut ended = mem::replace(&mut self.before, [0; CELLS]).map(u64::from).iter().sum();
-        if self.since < probe {
-            ended += mem::replace(&mut self.after, [0; CELLS])
-                .map(u64::from)
-                .iter()
-                .sum::<u64>();
+    /// The report of a probe that is sent now will end all promises made so far.
+    pub(super) fn probe_sent(&mut self) {
+        for (before, after) in self.before.iter_mut().zip(&mut self.after) {
+            *before = before.saturating_add(mem::take(after));
         }
-        ended
+    }
+
+    /// Ends the promises made before the last probe was sent, and returns their number.
+    pub(super) fn end_before(&mut self) -> u64 {
+        mem::replace(&mut self.before, [0; CELLS]).map(u64::from).iter().sum()
     }
 }
 
@@ -198,15 +190,18 @@ mod tests {
 
     const CAP: u16 = 8;
 
-    fn promises(of: &[(usize, u32)]) -> Promises {
-        let mut promises = Promises::new(0);
-        of.iter().for_each(|(cell, sent)| promises.add(Cell(*cell), *sent));
+    /// Promises by cell, made before and after a probe was sent.
+    fn promises(before: &[usize], after: &[usize]) -> Promises {
+        let mut promises = Promises::default();
+        before.iter().for_each(|cell| promises.add(Cell(*cell)));
+        promises.probe_sent();
+        after.iter().for_each(|cell| promises.add(Cell(*cell)));
         promises
     }
 
     #[test]
     fn above_the_cap_promises_are_extra() {
-        let promises = promises(&[[(7, 0); 10].as_slice(), &[(8, 0)]].concat());
+        let promises = promises(&[7; 10], &[8]);
         assert_eq!(promises.count(CAP), 9);
         assert_eq!(promises.extra(Cell(7), CAP), 2);
         assert_eq!(promises.extra(Cell(8), CAP), 0);
@@ -215,34 +210,34 @@ mod tests {
 
     #[test]
     fn at_the_cap_no_promise_is_extra() {
-        let promises = promises(&[(7, 0); 8]);
+        let promises = promises(&[7; 4], &[7; 4]);
         assert_eq!((promises.count(CAP), promises.extras(CAP).count()), (8, 0));
     }
 
     #[test]
     fn report_ends_promises_made_before_its_probe() {
-        let mut promises = promises(&[(1, 0), (2, 1)]);
-        assert_eq!(promises.end_before(1), 1);
+        let mut promises = promises(&[1], &[2]);
+        assert_eq!(promises.end_before(), 1);
         assert_eq!(promises.count(CAP), 1);
-        assert_eq!(promises.end_before(2), 1);
+        promises.probe_sent();
+        assert_eq!(promises.end_before(), 1);
         assert_eq!(promises.count(CAP), 0);
     }
 
     #[test]
     fn cap_spans_the_probe_in_progress() {
-        let of = [[(1, 0); 6], [(1, 1); 6]].concat();
-        let mut promises = promises(&of);
+        let mut promises = promises(&[1; 6], &[1; 6]);
         assert_eq!((promises.count(CAP), promises.extra(Cell(1), CAP)), (8, 4));
-        assert_eq!(promises.end_before(1), 6);
+        assert_eq!(promises.end_before(), 6);
         assert_eq!((promises.count(CAP), promises.extra(Cell(1), CAP)), (6, 0));
     }
 
     #[test]
     fn counters_saturate() {
-        let mut promises = promises(&[(1, 0); 70_000]);
-        (0..70_000).for_each(|_| promises.add(Cell(1), 1));
+        let mut promises = promises(&[1; 70_000], &[1; 70_000]);
         assert_eq!(promises.extra(Cell(1), CAP), u16::MAX - CAP);
-        assert_eq!(promises.end_before(2), 2 * u64::from(u16::MAX));
+        assert_eq!(promises.end_before(), u64::from(u16::MAX));
+        assert_eq!(promises.end_before(), 0);
     }
 
     #[test]

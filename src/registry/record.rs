@@ -39,8 +39,10 @@ pub struct NodeRecord {
     pub omitted: Option<ContainerId>,
     /// When the certificate of an https node expires, as the last successful probe found it.
     pub certificate_expires: Option<SystemTime>,
-    /// The last failure; nodes with the same one share it. Kept when the node recovers, so that a flapping node does not repeat it in the log.
+    /// The last failure. Kept when the node recovers, so that a flapping node does not repeat it in the log.
     pub last_failure: Arc<str>,
+    /// Whether a probe was redirected.
+    pub is_redirecting: bool,
 }
 
 impl NodeRecord {
@@ -57,6 +59,7 @@ impl NodeRecord {
             omitted: None,
             certificate_expires: None,
             last_failure: Arc::default(),
+            is_redirecting: false,
         }
     }
 

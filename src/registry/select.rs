@@ -4,6 +4,7 @@ use std::cell::Cell as Counter;
 use std::collections::BinaryHeap;
 use std::fmt;
 
+use super::NodeId;
 use super::order::{Cursor, Order, Place};
 
 /// Maximum number of addresses in one response. Callers reduce a larger `n` to it.
@@ -72,14 +73,22 @@ pub(super) struct View {
     pub(super) undone: Option<(Place, Seen)>,
     /// Whether the client's subnet has promises above its cap on any node.
     pub(super) is_private: bool,
-    /// Number of nodes removed from the registry before this copy.
-    pub(super) removal_epoch: u64,
+    /// Whether several nodes may have one address for clients.
+    pub(super) has_aliases: bool,
+    /// The node that was inserted last before this copy.
+    pub(super) newest: NodeId,
 }
 
 /// Returns the nodes of a page, earliest expected completion first, of the nodes that are in all of the view's orders.
-/// `private` sets the private keys of some nodes; it is called only if the shared order is not the client's.
-/// Returns `None` if the page takes too many searches.
-pub(super) fn select(view: &View, page: Page, private: impl FnMut(&mut [Seen])) -> Option<Vec<Seen>> {
+/// `private` sets the private keys of some nodes; it is called only if the shared order is not the client's. `is_shown`
+/// returns whether a node is to be counted; it is called once for each node, in the shared order. Returns `None` if the
+/// page takes too many searches.
+pub(super) fn select(
+    view: &View,
+    page: Page,
+    private: impl FnMut(&mut [Seen]),
+    mut is_shown: impl FnMut(Place) -> bool,
+) -> Option<Vec<Seen>> {
     let searches = Counter::new(0);
     let (offset, n) = (page.offset as usize, page.n as usize);
     let orders = view.orders.split_first();
@@ -87,8 +96,9 @@ pub(super) fn select(view: &View, page: Page, private: impl FnMut(&mut [Seen])) 
         return Some(Vec::new());
     };
     let is_run = |(actual, _): &(Place, _)| view.orders.iter().all(|order| order.contains(*actual));
-    let undone = view.undone.filter(is_run);
-    let walk = walk(shortest, others, &searches).filter(|place| undone.is_none_or(|(actual, _)| actual != *place));
+    let undone = view.undone.filter(is_run).filter(|(actual, _)| is_shown(*actual));
+    let walk = walk(shortest, others, &searches);
+    let walk = walk.filter(|place| undone.is_none_or(|(actual, _)| actual != *place) && is_shown(*place));
     let selected: Vec<Seen> = match view.is_private || undone.is_some() {
         true => {
             let best = undone.into_iter().map(|(_, seen)| seen).collect();
@@ -212,9 +222,9 @@ mod tests {
                 let place = Place { key: key.min(actual.key), ..actual };
                 (actual, Seen { private_key: private_key(place), place })
             });
-            let view = View { orders, undone, is_private: extra.is_some(), removal_epoch: 0 };
+            let view = View { orders, undone, is_private: extra.is_some(), ..View::default() };
             let private = |some: &mut [Seen]| some.iter_mut().for_each(|seen| seen.private_key = private_key(seen.place));
-            prop_assert_eq!(select(&view, page, private).expect("few nodes"), naive(&view, page, private_key));
+            prop_assert_eq!(select(&view, page, private, |_| true).expect("few nodes"), naive(&view, page, private_key));
         }
     }
 
@@ -234,7 +244,7 @@ mod tests {
             n: 1,
             offset: nodes as u32 - 1,
         };
-        let selected = select(&shared(nodes, 64), page, |_| {});
+        let selected = select(&shared(nodes, 64), page, |_| {}, |_| true);
         assert_eq!(selected.map(|selected| selected.len()), Some(1));
     }
 
@@ -245,6 +255,6 @@ mod tests {
             n: 1,
             offset: nodes as u32 - 1,
         };
-        assert_eq!(select(&shared(nodes, 64), page, |_| {}), None);
+        assert_eq!(select(&shared(nodes, 64), page, |_| {}, |_| true), None);
     }
 }

@@ -1,12 +1,12 @@
 //! Reports the state of single nodes, for `/status`.
 
 use std::collections::HashSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::order::Order;
+use super::node::Routing;
 use super::speed::Time;
 use super::state::State;
-use super::{NodeId, NodeRecord, PromisePolicy, Registry, Standing};
+use super::{NodeId, NodeRecord, PromisePolicy, Registry};
 use crate::node::ContainerId;
 
 /// All that a report shows of one node.
@@ -14,8 +14,14 @@ use crate::node::ContainerId;
 pub struct NodeView {
     /// What the probes found.
     pub record: NodeRecord,
-    /// What determines its position in the orders.
-    pub standing: Standing,
+    /// Promises that no probe has counted yet.
+    pub promises: u64,
+    /// Assumed jobs per second, each with the weight of a promise; `None` with `PROMISES=off`.
+    pub speed: Option<f64>,
+    /// Whether the node has a record. Without one it is treated as a typical node.
+    pub is_learned: bool,
+    /// Time from now until the node should finish its work; `None` with `PROMISES=off`.
+    pub finish: Option<Duration>,
     /// The containers that it runs, sorted.
     pub containers: Vec<ContainerId>,
     /// The state of its resources as text, while it is available and polled for them.
@@ -31,48 +37,35 @@ impl Registry {
         views
     }
 
-    /// The slots of the available and the draining nodes that run a container.
-    pub(crate) fn runners(&self, container: &str) -> HashSet<u32> {
-        let order = self.lock().catalogue.order(container).cloned();
-        let mut runners: HashSet<u32> = order.iter().flat_map(Order::iter).map(|place| place.node).collect();
+    /// The available and the draining nodes that run a container.
+    pub(crate) fn runners(&self, container: &str) -> HashSet<NodeId> {
+        let index = self.lock().catalogue.index(container);
+        let mut runners = HashSet::new();
         self.visit_nodes(|id, node| {
-            let mut withheld = node.routing.withheld.iter().flat_map(|withheld| &withheld.running);
-            runners.extend(
-                withheld
-                    .any(|running| running.id.as_str() == container)
-                    .then(|| id.index()),
-            );
+            let is_placed = index.is_some_and(|index| node.routing.runs(index));
+            if is_placed || node.withheld().any(|id| id.as_str() == container) {
+                runners.insert(id);
+            }
         });
         runners
     }
 }
 
 impl State {
-    pub(super) fn standing(&self, id: NodeId, now: Time) -> Option<Standing> {
-        let node = self.nodes.get(id)?;
-        let is_on = self.fleet.policy != PromisePolicy::Off;
-        Some(Standing {
-            promises: node.routing.promised(self.fleet.interval),
-            speed: is_on.then(|| node.routing.work.speed()),
-            is_learned: node.routing.work.record().is_some(),
-            finish: is_on.then(|| node.routing.work.finish().since(now)),
-        })
-    }
-
     fn node_view(&self, id: NodeId, now: Time) -> Option<NodeView> {
         let node = self.nodes.get(id)?;
+        let Routing { work, place, runs, .. } = &*node.routing;
+        let is_on = self.fleet.policy != PromisePolicy::Off;
+        let resources = place.and(node.routing.resources.as_ref());
+        let placed = self.runs(id).unwrap_or_default().into_iter();
         Some(NodeView {
             record: node.record.clone(),
-            standing: self.standing(id, now)?,
-            resources: node
-                .routing
-                .place
-                .and(node.routing.resources.as_ref())
-                .map(|resources| resources.state(node.routing.runs.len())),
-            containers: match &node.routing.withheld {
-                Some(withheld) => withheld.running.iter().map(|container| container.id.clone()).collect(),
-                None => self.runs(id).unwrap_or_default(),
-            },
+            promises: node.routing.promised(self.fleet.interval),
+            speed: is_on.then(|| work.speed()),
+            is_learned: work.record().is_some(),
+            finish: is_on.then(|| work.finish().since(now)),
+            containers: placed.chain(node.withheld().cloned()).collect(),
+            resources: resources.map(|resources| resources.state(runs.len())),
         })
     }
 }

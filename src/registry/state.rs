@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::catalogue::{Catalogue, Index};
-use super::node::{Fleet, Node};
+use super::node::{Fleet, Node, Withdrawn};
 use super::order::{Order, Place};
 use super::promises::{Cell, ClientPromise, ClientPromises, Extras};
 use super::record::{MAX_KEY, later};
@@ -18,8 +18,8 @@ use crate::util::arena::Arena;
 pub(super) struct State {
     pub(super) fleet: Fleet,
     pub(super) nodes: Arena<Node>,
-    /// Number of removed nodes. A view older than the last removal may name a removed node.
-    pub(super) removal_epoch: u64,
+    /// The node that was inserted last.
+    pub(super) newest: NodeId,
     pub(super) round: u64,
     pub(super) catalogue: Catalogue,
     clients: ClientPromises,
@@ -28,24 +28,8 @@ pub(super) struct State {
     pub(super) extras: Extras,
     /// Promises made since the start.
     pub(super) promises_made: u64,
-    /// Nodes with an `as=` address.
-    pub(super) aliases: usize,
-}
-
-/// The client of a request.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asking {
-    /// The cell in which the promises of the client's subnet are counted.
-    pub(super) cell: Cell,
-    /// The client, if its view ignores its last promise.
-    pub(super) undoing_for: Option<Client>,
-}
-
-/// What a node had in the registry before it was marked down: enough to put it back as it was.
-#[derive(Clone, Debug)]
-pub struct Withdrawn {
-    pub(super) tie: u32,
-    pub(super) running: Vec<Running>,
+    /// Whether a node has had an `as=` address.
+    pub(super) has_aliases: bool,
 }
 
 impl State {
@@ -57,14 +41,14 @@ impl State {
                 speed: FleetSpeed::new(interval),
             },
             nodes: Arena::default(),
-            removal_epoch: 0,
+            newest: NodeId::default(),
             round: 0,
             catalogue: Catalogue::default(),
             clients: ClientPromises::default(),
             resource_bytes: 0,
             extras: Extras::default(),
             promises_made: 0,
-            aliases: 0,
+            has_aliases: false,
         }
     }
 
@@ -81,14 +65,15 @@ impl State {
         Some(runs)
     }
 
-    /// Gives a node its place in the orders of exactly these containers, or keeps them for later while the node is
-    /// draining. Returns how many containers the full catalogue omitted.
+    /// Gives a node its place in the orders of exactly these containers, or keeps them while the node is not available.
+    /// Returns how many containers the full catalogue omitted.
     pub(super) fn enter(&mut self, id: NodeId, tie: u32, containers: &[Running]) -> usize {
         let Some(node) = self.nodes.get_mut(id) else {
             return 0;
         };
         node.record.omitted = None;
-        if node.record.attributes.is_draining {
+        node.routing.withheld = None;
+        if !node.record.is_available() {
             let running = containers.to_vec();
             node.routing.withheld = Some(Box::new(Withdrawn { tie, running }));
             return 0;
@@ -125,7 +110,7 @@ impl State {
         omitted
     }
 
-    /// Takes a node out of all orders. Returns what it had there.
+    /// Takes a node out of all orders. Returns what it has or had there.
     pub(super) fn leave(&mut self, id: NodeId) -> Option<Withdrawn> {
         let node = self.nodes.get_mut(id)?;
         let Some(place) = node.routing.place.take() else {
@@ -139,15 +124,21 @@ impl State {
         })
     }
 
-    /// Gives a node its place again after its rank or its attributes have changed.
+    /// Gives a node its place again after its health, its rank or its attributes have changed.
     pub(super) fn reenter(&mut self, id: NodeId) {
         if let Some(Withdrawn { tie, running }) = self.leave(id) {
             self.enter(id, tie, &running);
         }
     }
 
-    /// What a response is made from; `None` if no node runs one of the containers.
-    pub(super) fn view<'a>(&self, containers: impl Iterator<Item = &'a str>, asking: Asking) -> Option<View> {
+    /// What a response is made from; `None` if no node runs one of the containers. The subnet's promises are counted in
+    /// `cell`. The view of `undoing_for` ignores the last promise to this client.
+    pub(super) fn view<'a>(
+        &self,
+        containers: impl Iterator<Item = &'a str>,
+        cell: Cell,
+        undoing_for: Option<Client>,
+    ) -> Option<View> {
         let mut orders = Vec::new();
         for id in containers {
             orders.push(self.catalogue.order(id)?.clone());
@@ -155,18 +146,19 @@ impl State {
         orders.sort_by_key(Order::len);
         Some(View {
             orders,
-            undone: self.undone(asking),
-            is_private: self.extras.has(asking.cell),
-            removal_epoch: self.removal_epoch,
+            undone: undoing_for.and_then(|client| self.undone(client, cell)),
+            is_private: self.extras.has(cell),
+            has_aliases: self.has_aliases,
+            newest: self.newest,
         })
     }
 
     /// The place of the node of the client's last promise, and the node as if the promise were not made.
-    fn undone(&self, asking: Asking) -> Option<(Place, Seen)> {
-        let promise = self.clients.last_promise(asking.undoing_for?)?;
+    fn undone(&self, client: Client, cell: Cell) -> Option<(Place, Seen)> {
+        let promise = self.clients.last_promise(client)?;
         let node = self.nodes.get(promise.node)?;
         let actual = node.routing.place.filter(|_| node.routing.is_open(promise.last_sent))?;
-        let extra = node.routing.extra(asking.cell, self.fleet.interval);
+        let extra = node.routing.extra(cell, self.fleet.interval);
         let (key, extra) = match promise.is_extra {
             true => (actual.key, extra.saturating_sub(1)),
             false => (node.in_class(promise.old_key & MAX_KEY), extra),
@@ -196,11 +188,11 @@ impl State {
         is_there && self.private_key(seen.place, cell) == seen.private_key
     }
 
-    /// The nodes at the places of a view, without removed nodes. Another node may have the number of a removed one.
-    pub(super) fn still_there(&self, selected: &[Seen], removal_epoch: u64) -> Vec<NodeId> {
+    /// The nodes at the places of a view, without removed nodes. A node newer than the view may have the number of a
+    /// removed one.
+    pub(super) fn still_there(&self, selected: &[Seen], newest: NodeId) -> Vec<NodeId> {
         let nodes = selected.iter().filter_map(|seen| self.nodes.at(seen.place.node));
-        let nodes = nodes.filter(|(_, node)| node.removal_epoch <= removal_epoch);
-        nodes.map(|(id, _)| id).collect()
+        nodes.map(|(id, _)| id).filter(|id| *id <= newest).collect()
     }
 
     /// Promises a node to a client whose subnet is counted in `cell`, unless promises are off.

@@ -15,7 +15,7 @@ use crate::lists::Lists;
 use crate::metrics::Metrics;
 use crate::net::HostResolver;
 use crate::node::{ExplorerList, NodeAddr, NodeList};
-use crate::registry::{NodeId, NodeRecord, NodeState, NodeView, Registry, Standing, Summary, Totals};
+use crate::registry::{NodeId, NodeRecord, NodeState, NodeView, Registry, Summary, Totals};
 use crate::util::polled::Polled;
 use crate::util::text::quote;
 
@@ -118,7 +118,7 @@ impl Reporter {
             found.count(record, clocks);
             let state = record.state();
             if filter.state.is_none_or(|expected| state == expected)
-                && runners.as_ref().is_none_or(|runners| runners.contains(&id.index()))
+                && runners.as_ref().is_none_or(|runners| runners.contains(&id))
                 && part.as_ref().is_none_or(|part| has_part(&record.addr, part))
             {
                 found.nodes.push((Position::of(record), id));
@@ -128,7 +128,11 @@ impl Reporter {
     }
 
     fn totals(&self, found: &Found, mut containers: Vec<Summary>, conflicting_containers: usize) -> StatusTotals {
-        let states = BTreeMap::from(NodeState::ALL.map(|state| (state, found.sums.in_state(state))));
+        let in_state = |state: NodeState| {
+            let nodes = found.sums.nodes.map(|states| states[state as usize]);
+            (state, nodes.as_flattened().iter().sum())
+        };
+        let states = BTreeMap::from(NodeState::ALL.map(in_state));
         let (requests, errors) = self.metrics.api_requests_and_errors();
         let container_ids = containers.len();
         containers.sort_by_key(|container| Reverse(container.count));
@@ -261,10 +265,14 @@ fn explorer(polled: &Polled<ExplorerList>, clocks: Clocks) -> ExplorerReport {
 }
 
 fn row(view: NodeView, id_bytes_left: &mut usize, clocks: Clocks) -> NodeRow {
-    let (record, standing) = (view.record, view.standing);
+    let record = view.record;
     // Speed and finish time of a node that is down affect no response.
     let is_responding = !matches!(record.state(), NodeState::Down | NodeState::New);
-    let available = is_responding.then_some(standing);
+    let speed = view.speed.filter(|_| is_responding).map(|speed| SpeedReport {
+        jobs_per_minute: rounded(speed * 60.0, 100.0),
+        learned: view.is_learned,
+    });
+    let finish = view.finish.filter(|_| is_responding);
     let ids = view.containers.iter().take_while(|id| {
         let left = id_bytes_left.checked_sub(id.as_str().len());
         *id_bytes_left = left.unwrap_or(0);
@@ -288,9 +296,9 @@ fn row(view: NodeView, id_bytes_left: &mut usize, clocks: Clocks) -> NodeRow {
             .probed
             .map(|(_, took)| rounded(took.as_secs_f64() * 1_000.0, 10.0)),
         pending: pending.map(|pending| pending.map(|(name, jobs)| (name.to_owned(), jobs)).collect()),
-        promises: standing.promises,
-        speed: available.and_then(SpeedReport::of),
-        finish: available.and_then(|standing| Some(rounded(standing.finish?.as_secs_f64(), 10.0))),
+        promises: view.promises,
+        speed,
+        finish: finish.map(|finish| rounded(finish.as_secs_f64(), 10.0)),
         certificate_expires: record.certificate_expires.map(Moment::from),
         certificate_days: record.certificate_expires.map(|at| clocks.days_until(at)),
         containers_left_out: view.containers.len() - containers.len(),
@@ -305,15 +313,6 @@ fn reason(record: &NodeRecord) -> Option<String> {
     match record.reason() {
         "" => omitted.map(|id| format!("container ids omitted because a quota was reached, such as {id}")),
         reason => Some(reason.to_owned()),
-    }
-}
-
-impl SpeedReport {
-    fn of(standing: Standing) -> Option<Self> {
-        Some(Self {
-            jobs_per_minute: rounded(standing.speed? * 60.0, 100.0),
-            learned: standing.is_learned,
-        })
     }
 }
 

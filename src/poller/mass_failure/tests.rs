@@ -52,9 +52,9 @@ impl Rig {
         }
         let lost = self.failure.lost.len();
         match self.failure.lose(self.nodes[node], &self.registry, self.now) {
-            Judgement::Down => Ok("lost"),
-            Judgement::Doubted => Ok("doubted"),
-            Judgement::DoubtBegins { .. } => Err(lost - self.failure.lost.len()),
+            Some(_) => Err(lost - self.failure.lost.len()),
+            None if self.health(node) == Health::Doubted => Ok("doubted"),
+            None => Ok("lost"),
         }
     }
 

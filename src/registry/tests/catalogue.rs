@@ -105,7 +105,7 @@ fn address_with_the_largest_share_gives_up_ids() {
     assert_eq!(omitted.sum::<usize>(), 3);
     assert_eq!(up(&registry, honest, &ids("good", 0..3)), 0);
     registry.remove(honest);
-    hostile.iter().for_each(|id| registry.remove(*id));
+    hostile.iter().for_each(|id| drop(registry.remove(*id)));
     assert_eq!(registry.containers(), []);
 }
 
@@ -132,7 +132,7 @@ fn shared_and_listed_ids_are_not_evicted() {
         registry.insert(addr(2), Rank::Listed(0), start()),
     );
     assert_eq!(up(&registry, other, &id(39)) + up(&registry, listed, &id(38)), 0);
-    registry.relist(nodes[37], addr(3), Rank::Listed(1));
+    registry.relist(nodes[37], addr(3), Rank::Listed(1), Attributes::default());
     (4..40).for_each(|node| {
         let id = registry.insert(addr(node), explorer(node), start());
         up(&registry, id, &ids("new", node * 256..(node + 1) * 256));
@@ -160,7 +160,7 @@ fn removed_ids_free_their_space() {
     let another = registry.insert(addr(41), explorer(41), start());
     assert_eq!(up(&registry, another, &ids("new", 0..251)), 1);
     registry.remove(another);
-    nodes.iter().for_each(|id| registry.remove(*id));
+    nodes.iter().for_each(|id| drop(registry.remove(*id)));
     assert_eq!(registry.containers(), []);
     assert_eq!(registry.totals(), Totals::default());
 }

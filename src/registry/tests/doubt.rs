@@ -44,17 +44,16 @@ fn node_put_back_ranks_last_with_its_containers() {
     let containers = [running("a"), described];
     fleet.registry.up(fleet.ids[0], probe, &containers, 2, fleet.now);
     let before = (fleet.registry.totals().available, fleet.registry.containers());
-    let withdrawn = fleet.set_health(0, Health::Down).expect("it was available");
-    assert!(fleet.set_health(0, Health::Down).is_none());
+    fleet.set_health(0, Health::Down);
+    fleet.set_health(0, Health::Down);
     assert_eq!(fleet.registry.containers().len(), 1);
-    fleet.registry.put_back(fleet.ids[0], &withdrawn, fleet.now);
+    fleet.set_health(0, Health::Doubted);
     assert_eq!((fleet.registry.totals().available, fleet.registry.containers()), before);
     assert_eq!(fleet.ask(client(1), page(0, 9), Purpose::Look), [1, 0]);
-    // A recovered node keeps its position, and a removed node remains removed.
     fleet.up(0, 0);
-    fleet.registry.put_back(fleet.ids[0], &withdrawn, fleet.now);
     assert_eq!(fleet.ask(client(1), page(0, 9), Purpose::Look), [0, 1]);
+    // A removed node remains removed.
     fleet.registry.remove(fleet.ids[0]);
-    fleet.registry.put_back(fleet.ids[0], &withdrawn, fleet.now);
+    fleet.set_health(0, Health::Doubted);
     assert_eq!(fleet.ask(client(1), page(0, 9), Purpose::Look), [1]);
 }

@@ -1,5 +1,6 @@
 //! The registry as the poller and the workers use it.
 
+mod attributes;
 mod catalogue;
 mod doubt;
 mod model;
@@ -84,8 +85,8 @@ impl Fleet {
         self.report(node, probe, pending);
     }
 
-    fn set_health(&self, node: usize, health: Health) -> Option<Withdrawn> {
-        self.registry.set_health(self.ids[node], health, self.now)
+    fn set_health(&self, node: usize, health: Health) {
+        self.registry.set_health(self.ids[node], health, self.now);
     }
 
     fn begin_probe(&self, node: usize) -> u32 {
@@ -116,16 +117,16 @@ impl Fleet {
 
     /// Promises that no probe has counted yet.
     fn promises(&self, node: usize) -> u64 {
-        self.registry
-            .standing(self.ids[node], self.now)
-            .expect("it is listed")
-            .promises
+        self.view(node).promises
+    }
+
+    fn view(&self, node: usize) -> NodeView {
+        self.registry.views(&[self.ids[node]], self.now).remove(0)
     }
 
     /// Intervals until a node should finish its work: its jobs, before anything is learned.
     fn jobs(&self, node: usize) -> u64 {
-        let standing = self.registry.standing(self.ids[node], self.now).expect("it is listed");
-        let finish = standing.finish.expect("promises are on");
+        let finish = self.view(node).finish.expect("promises are on");
         (finish.as_secs_f64() / INTERVAL.as_secs_f64()).round() as u64
     }
 }
@@ -133,18 +134,16 @@ impl Fleet {
 #[test]
 fn reused_slot_is_not_in_an_older_view() {
     let fleet = Fleet::new(&[0, 1]);
-    let asking = Asking {
-        cell: Cell::of(0),
-        undoing_for: None,
-    };
-    let view = fleet.registry.lock().view(["a"].into_iter(), asking);
-    let selected = select::select(&view.expect("two nodes run it"), page(0, 9), |_| {}).expect("one container");
+    let view = fleet.registry.lock().view(["a"].into_iter(), Cell::of(0), None);
+    let view = view.expect("two nodes run it");
+    let selected = fleet.registry.select(&view, page(0, 9), Cell::of(0));
+    let selected = selected.expect("one container");
     fleet.registry.remove(fleet.ids[0]);
     let new = fleet.registry.insert(addr(2), Rank::Listed(2), fleet.now);
     assert_eq!(new.index(), fleet.ids[0].index());
     let state = fleet.registry.lock();
-    assert_eq!(state.still_there(&selected, 0), [fleet.ids[1]]);
-    assert_eq!(state.still_there(&selected, 1), [new, fleet.ids[1]]);
+    assert_eq!(state.still_there(&selected, view.newest), [fleet.ids[1]]);
+    assert_eq!(state.still_there(&selected, new), [new, fleet.ids[1]]);
 }
 
 #[test]
@@ -168,10 +167,9 @@ fn faster_node_ranks_before_one_with_less_work() {
         fleet.registry.begin_round();
     }
     let speed = |node: usize| {
-        let standing = fleet.registry.standing(fleet.ids[node], fleet.now);
-        let standing = standing.expect("it is listed");
-        assert!(standing.is_learned);
-        standing.speed.expect("promises are on")
+        let view = fleet.view(node);
+        assert!(view.is_learned);
+        view.speed.expect("promises are on")
     };
     let ratio = speed(0) / speed(2);
     assert!((3.0..5.0).contains(&ratio), "{ratio}");

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use proptest::prelude::*;
 
 use super::*;
-use crate::registry::order::Place;
+use crate::node::Source;
 
 const NODES: usize = 8;
 const CONTAINERS: [&str; 3] = ["a", "b", "c"];
@@ -13,10 +13,6 @@ const CONTAINERS: [&str; 3] = ["a", "b", "c"];
 /// the hash.
 const MAX_PROMISES: usize = 8;
 const WEIGHT: u32 = 2;
-const ASKING: Asking = Asking {
-    cell: Cell::of(0),
-    undoing_for: None,
-};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -181,9 +177,9 @@ impl Model {
         };
         for source in [Source::IpsFile, Source::Explorer] {
             let up = of(source).filter(|node| node.runs.is_some()).count();
-            prop_assert_eq!(totals.nodes(source, NodeState::Up), up);
-            let count = NodeState::ALL.iter().map(|state| totals.nodes(source, *state));
-            prop_assert_eq!(count.sum::<usize>(), of(source).count());
+            let states = totals.nodes[source as usize];
+            prop_assert_eq!(states[NodeState::Up as usize], [up, 0]);
+            prop_assert_eq!(states.as_flattened().iter().sum::<usize>(), of(source).count());
         }
         let available = self.nodes.values().filter(|node| node.runs.is_some());
         prop_assert_eq!(totals.available, available.count());
@@ -220,7 +216,7 @@ fn take(step: Step, model: &mut Model, registry: &Registry, now: &mut Instant) -
         Step::Relist { node, rank } => {
             if let Some(known) = model.nodes.get_mut(&node) {
                 known.rank = rank.rank(node);
-                registry.relist(known.id, addr(node), known.rank);
+                registry.relist(known.id, addr(node), known.rank, Attributes::default());
             }
         }
         Step::BeginProbe { node } => {
@@ -306,7 +302,9 @@ fn check_orders(model: &Model, registry: &Registry) -> Result<(), TestCaseError>
         let nodes = model.nodes.values().filter(runs);
         let mut places: Vec<Place> = nodes.filter_map(|node| state.place(node.id)).collect();
         places.sort_unstable();
-        let order = state.view([id].into_iter(), ASKING).map(|view| view.orders[0].clone());
+        let order = state
+            .view([id].into_iter(), Cell::of(0), None)
+            .map(|view| view.orders[0].clone());
         prop_assert_eq!(order.unwrap_or_default().iter().collect::<Vec<_>>(), places);
     }
     for node in model.nodes.values() {
