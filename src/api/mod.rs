@@ -178,7 +178,7 @@ impl Service {
         Ok(match survey(models, &model_id, context, now) {
             Step::Later => Response::deferred(),
             Step::Refused(wait) => too_many("Too many new values of model_id", wait.max(next_in)),
-            Step::Ready => list(Some(&models.answers(&model_id, now))).with("Cache-Control", "no-store"),
+            Step::Ready => list(Some(&models.surveys().answers(&model_id, now))).with("Cache-Control", "no-store"),
         })
     }
 
@@ -196,7 +196,7 @@ impl Service {
 fn survey(models: &Models, model_id: &str, context: &Context, now: Instant) -> Step {
     match context.deferral {
         Deferral::First => models.request(model_id, Client::from(context.client), now),
-        Deferral::More if models.is_in_progress(model_id) => Step::Later,
+        Deferral::More if models.surveys().is_in_progress(model_id) => Step::Later,
         Deferral::More | Deferral::Over => Step::Ready,
     }
 }

@@ -13,7 +13,7 @@ use crate::net::Fetcher;
 use crate::node::{Attributes, ExplorerList, NodeAddr, NodeList, Rank, Source};
 use crate::poller::{Outcome, Probe, probe};
 use crate::registry::{PromisePolicy, Registry};
-use crate::status::{Conflict, natural_order};
+use crate::status::{Conflict, natural_key};
 use crate::util::limits;
 use crate::util::pool::{Done, Pool};
 
@@ -116,8 +116,7 @@ fn probe_all(
         progress(rows.len(), all);
     }
     let is_fine = |row: &Row| [table::AVAILABLE, table::DRAINING].contains(&row.state);
-    rows.sort_by(|a, b| natural_order(&a.address, &b.address));
-    rows.sort_by_key(is_fine);
+    rows.sort_by_cached_key(|row| (is_fine(row), natural_key(&row.address)));
     let conflicts = registry.conflicts().into_iter().take(MAX_CONFLICTS);
     Ok((rows, conflicts.map(Conflict::from).collect()))
 }

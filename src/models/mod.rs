@@ -16,8 +16,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::client::Client;
 use crate::metrics::Metrics;
-use crate::node::{Entries, NodeAddr, Source};
-use crate::registry::ResourceReport;
+use crate::node::NodeAddr;
 pub(crate) use queries::MAX_IN_FLIGHT;
 use surveys::Surveys;
 
@@ -32,7 +31,7 @@ pub(crate) enum Step {
     Refused(Duration),
 }
 
-/// A query to send to a node. It is in flight until [`Models::answered`].
+/// A query to send to a node. It is in flight until [`Surveys::answered`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Query {
     pub(crate) id: Arc<str>,
@@ -65,14 +64,14 @@ impl Models {
         &self.woken
     }
 
-    /// Each change is complete or not begun, whatever panicked elsewhere.
-    fn lock(&self) -> MutexGuard<'_, Surveys> {
+    /// All surveys. Each change is complete or not begun, whatever panicked elsewhere.
+    pub(crate) fn surveys(&self) -> MutexGuard<'_, Surveys> {
         self.surveys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Requests a model: begins a survey or a round of it if one is due.
     pub(crate) fn request(&self, id: &str, client: Client, now: Instant) -> Step {
-        let (step, outcome) = self.lock().request(id, client, now);
+        let (step, outcome) = self.surveys().request(id, client, now);
         self.metrics.surveys[outcome].add(1);
         if step == Step::Later {
             // A full channel has woken the driver already.
@@ -81,33 +80,13 @@ impl Models {
         step
     }
 
-    /// Returns whether a round of this id is in progress.
-    pub(crate) fn is_in_progress(&self, id: &str) -> bool {
-        self.lock().is_in_progress(id)
-    }
-
-    /// Returns the nodes' entries for a model, in no order.
-    pub(crate) fn answers(&self, id: &str, now: Instant) -> Vec<(NodeAddr, Arc<Entries>)> {
-        self.lock().answers(id, now)
-    }
-
     /// Selects the nodes that each new round queries: the earliest to finish of `nodes`, each with its order.
     /// Collects and sorts the nodes without a lock, and only if a query may be sent now.
     pub(crate) fn plan(&self, nodes: impl FnOnce() -> Vec<(u64, NodeAddr)>, now: Instant) {
-        if self.lock().is_plan_due(now) {
+        if self.surveys().is_plan_due(now) {
             let mut nodes = nodes();
             nodes.sort_unstable();
-            self.lock().plan(&nodes, now);
+            self.surveys().plan(&nodes, now);
         }
-    }
-
-    /// Returns the next query to a node that `is_free`, or the time of the next look if a client waits.
-    pub(crate) fn next(&self, is_free: impl Fn(&NodeAddr) -> bool, now: Instant) -> Result<Query, Option<Instant>> {
-        self.lock().next(is_free, now)
-    }
-
-    /// Applies the outcome of a query.
-    pub(crate) fn answered(&self, query: &Query, source: Source, outcome: ResourceReport, now: Instant) {
-        self.lock().answered(query, source, outcome, now);
     }
 }

@@ -62,7 +62,7 @@ pub(super) struct Survey {
 
 /// All surveys.
 #[derive(Debug, Default)]
-pub(super) struct Surveys {
+pub(crate) struct Surveys {
     pub(super) by_id: BTreeMap<Arc<str>, Survey>,
     pub(super) new_ids: NewIds,
     pub(super) queries: Queries,
@@ -73,7 +73,8 @@ impl Surveys {
         self.by_id.contains_key(id)
     }
 
-    pub(super) fn is_in_progress(&self, id: &str) -> bool {
+    /// Returns whether a round of this id is in progress.
+    pub(crate) fn is_in_progress(&self, id: &str) -> bool {
         self.by_id.get(id).is_some_and(|survey| survey.round.is_some())
     }
 
@@ -119,7 +120,8 @@ impl Surveys {
         oldest.is_some_and(|id| self.by_id.remove(&id).is_some())
     }
 
-    pub(super) fn answers(&self, id: &str, now: Instant) -> Vec<(NodeAddr, Arc<Entries>)> {
+    /// Returns the nodes' entries for a model, in no order.
+    pub(crate) fn answers(&self, id: &str, now: Instant) -> Vec<(NodeAddr, Arc<Entries>)> {
         let known = self.by_id.get(id).into_iter().flat_map(|survey| &survey.known);
         let fresh = known.filter(|(_, known)| known.is_fresh(now));
         fresh
@@ -149,7 +151,8 @@ impl Surveys {
         }
     }
 
-    pub(super) fn next(&mut self, is_free: impl Fn(&NodeAddr) -> bool, now: Instant) -> Result<Query, Option<Instant>> {
+    /// Returns the next query to a node that `is_free`, or the time of the next look if a client waits.
+    pub(crate) fn next(&mut self, is_free: impl Fn(&NodeAddr) -> bool, now: Instant) -> Result<Query, Option<Instant>> {
         self.finish_rounds(now);
         let rounds = self.by_id.values().filter_map(|survey| survey.round.as_ref());
         let until = rounds.map(|round| round.until).min().ok_or(None)?;
@@ -208,7 +211,8 @@ impl Surveys {
         }
     }
 
-    pub(super) fn answered(&mut self, query: &Query, source: Source, outcome: ResourceReport, now: Instant) {
+    /// Applies the outcome of a query.
+    pub(crate) fn answered(&mut self, query: &Query, source: Source, outcome: ResourceReport, now: Instant) {
         self.queries.end(query);
         let entries = match outcome {
             Ok(reading) => Some(Arc::new(reading.entries)),

@@ -5,8 +5,8 @@ use super::new_ids;
 use super::queries::{MAX_IN_RATE_WINDOW, MAX_TO_NODE, NODE_WINDOW};
 use super::surveys::{COMPLETE_FOR, FAILURE_KEPT, KEPT, MAX_BYTES, MAX_EXPLORER_BYTES, MAX_IDS, MAX_QUEUED, Surveys};
 use super::*;
-use crate::node::{ContainerId, Reading};
-use crate::registry::ResourceFailure;
+use crate::node::{ContainerId, Reading, Source};
+use crate::registry::{ResourceFailure, ResourceReport};
 use crate::response::MAX_DEFERRAL;
 
 fn addr(number: usize) -> NodeAddr {

@@ -15,8 +15,6 @@ const MAX_CONTAINERS: usize = 256;
 const MAX_DESCRIPTION_CHARS: usize = 1024;
 /// The longest image name in bytes; the rest is truncated. A name with registry, path, tag and digest fits.
 const MAX_IMAGE_BYTES: usize = 256;
-/// The longest version in bytes; the rest is truncated. Real versions have five.
-const MAX_VERSION_BYTES: usize = 64;
 /// The most types of pending jobs. Real nodes have two, offchain and onchain.
 const MAX_PENDING_TYPES: usize = 64;
 /// The longest name of a job type in bytes, the same as for a container.
@@ -70,8 +68,6 @@ pub struct NodeInfo {
     pub containers: Vec<Running>,
     /// Pending jobs by type, at most 64 types, each once. An empty list means no jobs.
     pub pending: Vec<(String, u64)>,
-    /// The version of the node's software, if the node provides one: untrusted text of 1 to 64 bytes.
-    pub version: Option<Arc<str>>,
 }
 
 impl NodeInfo {
@@ -85,11 +81,10 @@ impl NodeInfo {
     pub fn parse(body: &[u8]) -> Result<NodeInfo, ParseError> {
         let whole = json::parse(body)?;
         let expected = "an object with `containers` and `pending`";
-        let [containers, pending, version] = json::fields(whole, expected, ["containers", "pending", "version"])?;
+        let [containers, pending] = json::fields(whole, expected, ["containers", "pending"])?;
         Ok(NodeInfo {
             containers: parse_containers(containers.once()?)?,
             pending: parse_pending(pending.once()?)?,
-            version: optional_text(version.value).map(|text| cut(&text, MAX_VERSION_BYTES)),
         })
     }
 

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
@@ -17,7 +18,7 @@ pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub(super) const MAX_FOUND_CHARS: usize = 40;
 
 /// Why a body or a line is rejected: one sentence, in which untrusted text is escaped and truncated.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct ParseError(pub(super) String);
 
 impl fmt::Display for ParseError {

@@ -5,6 +5,7 @@ use super::addr::NodeAddr;
 use super::error::AddrError;
 use super::json::{BYTE_ORDER_MARK, ParseError};
 use crate::util::text;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
@@ -57,7 +58,7 @@ pub struct Attributes {
 }
 
 /// An invalid line, which is skipped.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct BadLine {
     /// The number of the line, from 1.
     pub number: usize,

@@ -6,7 +6,6 @@ use log::kv::{ToValue, Value};
 use log::{Level, Record};
 
 use crate::metrics::Label;
-use crate::node::Source;
 use crate::registry::NodeRecord;
 use crate::util::log_throttle::LogThrottle;
 
@@ -49,15 +48,6 @@ impl NodeLines {
         record.target(TARGET).level(level).key_values(&all);
         log::logger().log(&record.args(format_args!("{event}")).build());
     }
-
-    /// Logs how many lines were suppressed if no other line has reported it.
-    pub(super) fn log_overdue(&mut self, now: Instant) {
-        for source in Source::ALL {
-            if let Some(suppressed) = self.0[*source as usize].overdue(now) {
-                log::warn!(target: TARGET, source = source.label(), suppressed; "node lines suppressed: too many changes");
-            }
-        }
-    }
 }
 
 /// Whether two reasons differ only in their numbers: dates, counts, ports.
@@ -69,6 +59,7 @@ pub(super) fn is_same_reason(one: &str, other: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::Source;
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]

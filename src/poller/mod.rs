@@ -140,12 +140,11 @@ struct Poller {
     unanswered: HashSet<NodeId>,
     warned_of_catalogue: bool,
     local_error_lines: LogThrottle,
-    pool_lines: LogThrottle,
+    round_lines: LogThrottle,
     thread_lines: LogThrottle,
     node_lines: NodeLines,
     /// Container ids whose images differed in the last round.
     conflicting: BTreeSet<String>,
-    conflict_lines: LogThrottle,
 }
 
 impl Poller {
@@ -170,11 +169,10 @@ impl Poller {
             unanswered: HashSet::new(),
             warned_of_catalogue: false,
             local_error_lines: ONE_A_MINUTE,
-            pool_lines: ROUND_RATE,
+            round_lines: ROUND_RATE,
             thread_lines: ONE_A_MINUTE,
             node_lines: NodeLines::new(),
             conflicting: BTreeSet::new(),
-            conflict_lines: ROUND_RATE,
         }
     }
 
@@ -251,27 +249,22 @@ impl Poller {
         let overdue = self.schedule.begin_round(now);
         self.log_pool(overdue, now);
         self.log_conflicts(now);
-        self.node_lines.log_overdue(now);
     }
 
     fn log_pool(&mut self, (overdue_up, overdue_other): (usize, usize), now: Instant) {
         let is_too_small = overdue_up + overdue_other > 0;
         let was_too_small = self.metrics.pool_too_small.get() > 0;
         self.metrics.pool_too_small.set(is_too_small.into());
-        if was_too_small == is_too_small {
-            return;
-        }
-        let Some(suppressed) = self.pool_lines.admit(now) else {
-            return;
-        };
-        let interval_s = self.config.refresh_interval.as_secs_f64();
-        match is_too_small {
-            true => ::log::warn!(
+        if is_too_small
+            && !was_too_small
+            && let Some(suppressed) = self.round_lines.admit(now)
+        {
+            let interval_s = self.config.refresh_interval.as_secs_f64();
+            ::log::warn!(
                 nodes = self.by_addr.len(), overdue_up, overdue_other,
                 max_probes = self.config.max_probes, interval_s, suppressed;
                 "pool too small: nodes missed their probe; raise MAX_PROBES or REFRESH_INTERVAL"
-            ),
-            false => ::log::info!(suppressed; "pool large enough: all nodes are probed in an interval again"),
+            );
         }
     }
 
@@ -280,7 +273,7 @@ impl Poller {
         let before = std::mem::take(&mut self.conflicting);
         for conflict in self.registry.conflicts().into_iter().map(Conflict::from) {
             if !before.contains(&conflict.id)
-                && let Some(suppressed) = self.conflict_lines.admit(now)
+                && let Some(suppressed) = self.round_lines.admit(now)
             {
                 ::log::warn!(
                     container = conflict.id.as_str(), images = conflict.images_text().as_str(), suppressed;
@@ -290,7 +283,7 @@ impl Poller {
             self.conflicting.insert(conflict.id);
         }
         for id in before.difference(&self.conflicting) {
-            if let Some(suppressed) = self.conflict_lines.admit(now) {
+            if let Some(suppressed) = self.round_lines.admit(now) {
                 ::log::info!(container = id.as_str(), suppressed; "image conflict ended: the container has one image again");
             }
         }

@@ -107,14 +107,14 @@ impl PollQueue {
 
     /// A node has come up: it is polled soon.
     pub(super) fn up(&mut self, id: NodeId, source: Source, now: Instant) {
-        let last = self.nodes.get(&id).and_then(|polling| polling.last);
-        let polling = Polling {
+        let polling = self.nodes.entry(id).or_insert(Polling {
             source,
-            last,
+            last: None,
             retries: 0,
-        };
-        self.nodes.insert(id, polling);
-        self.enqueue(id, last.map_or(now, |last| now.max(last + MIN_INTERVAL)));
+        });
+        (polling.source, polling.retries) = (source, 0);
+        let due = polling.last.map_or(now, |last| now.max(last + MIN_INTERVAL));
+        self.enqueue(id, due);
     }
 
     pub(super) fn remove(&mut self, id: NodeId) {
@@ -159,12 +159,11 @@ impl PollQueue {
         };
         let retry = RETRIES.get(polling.retries).filter(|_| is_missing && !is_not_found);
         polling.retries = retry.map_or(RETRIES.len(), |_| polling.retries + 1);
-        let wait = match retry {
-            Some(retry) => *retry,
-            None if is_not_found => self.interval.max(NOT_FOUND_INTERVAL),
-            None => self.interval,
+        let interval = match is_not_found {
+            true => self.interval.max(NOT_FOUND_INTERVAL),
+            false => self.interval,
         };
-        self.enqueue(id, now + wait);
+        self.enqueue(id, now + *retry.unwrap_or(&interval));
     }
 
     fn is_free(&self, id: NodeId) -> bool {
@@ -231,7 +230,7 @@ impl ResourcePoller {
         models.plan(candidates, now);
         loop {
             let is_free = |addr: &NodeAddr| by_addr.get(addr).is_some_and(|id| self.queue.is_free(*id));
-            let query = match models.next(is_free, now) {
+            let query = match models.surveys().next(is_free, now) {
                 Ok(query) => query,
                 Err(until) => return until.unwrap_or(now + self.queue.interval),
             };
@@ -240,7 +239,9 @@ impl ResourcePoller {
                 Some(id) => drop(self.queue.in_flight.insert(id)),
                 None => {
                     let unavailable = ResourceFailure::LocalError("the node is not available".to_owned());
-                    models.answered(&query, Source::Explorer, Err(unavailable), now);
+                    models
+                        .surveys()
+                        .answered(&query, Source::Explorer, Err(unavailable), now);
                 }
             }
         }
@@ -263,24 +264,19 @@ impl ResourcePoller {
     /// Applies the outcome of a request.
     pub(super) fn report(&mut self, done: ResourceDone, now: Instant) {
         let job = done.job;
-        let outcome = done
-            .result
-            .unwrap_or_else(|| Err(ResourceFailure::Failed("the request panicked".to_owned())));
+        let panicked = || Err(ResourceFailure::Failed("the request panicked".to_owned()));
+        let outcome = done.result.unwrap_or_else(panicked);
         self.log(&job, &outcome, now);
-        match job.query {
-            None => {
-                let count = outcome.as_ref().map_or(0, |reading| reading.entries.len());
-                let is_not_found = outcome == Err(ResourceFailure::NotFound);
-                self.queue.end(job.id, count < job.runs.len(), is_not_found, now);
-                let is_kept = self.registry.set_resources(job.id, outcome);
-                if !is_kept && !std::mem::replace(&mut self.has_warned_of_room, true) {
-                    ::log::warn!("resources truncated: storage full, nodes that rank last lose their entries");
-                }
-            }
-            Some(query) => {
-                self.queue.in_flight.remove(&job.id);
-                self.models.answered(&query, job.source, outcome, now);
-            }
+        if let Some(query) = job.query {
+            self.queue.in_flight.remove(&job.id);
+            return self.models.surveys().answered(&query, job.source, outcome, now);
+        }
+        let count = outcome.as_ref().map_or(0, |reading| reading.entries.len());
+        let is_not_found = outcome == Err(ResourceFailure::NotFound);
+        self.queue.end(job.id, count < job.runs.len(), is_not_found, now);
+        let is_kept = self.registry.set_resources(job.id, outcome);
+        if !is_kept && !std::mem::replace(&mut self.has_warned_of_room, true) {
+            ::log::warn!("resources truncated: storage full, nodes that rank last lose their entries");
         }
     }
 

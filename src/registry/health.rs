@@ -56,14 +56,7 @@ impl NodeState {
 
     /// The name in JSON, on the page and in `?state=`.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Down => "down",
-            Self::Doubted => "doubted",
-            Self::Suspect => "suspect",
-            Self::Limited => "limited",
-            Self::New => "new",
-            Self::Up => "up",
-        }
+        ["down", "doubted", "suspect", "limited", "new", "up"][self as usize]
     }
 
     /// Whether the state is a problem. A new node has none yet.

@@ -13,7 +13,7 @@ use crate::registry::NodeState;
 pub(crate) use conflict::Conflict;
 pub(crate) use page::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, to_html};
 pub(crate) use report::{NodeRow, StatusReport};
-pub(crate) use reporter::{Reporter, natural_order};
+pub(crate) use reporter::{Reporter, natural_key};
 
 /// Nodes on a page if the query has no `n`.
 pub(crate) const DEFAULT_N: u32 = 100;

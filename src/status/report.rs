@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::CERTIFICATE_DAYS;
 use super::conflict::Conflict;
 use super::numbers::plural;
-use crate::node::Source;
+use crate::node::{BadLine, Source};
 use crate::registry::NodeState;
 use crate::util::calendar::rfc3339;
 use crate::util::text::shorten;
@@ -89,19 +89,12 @@ pub(crate) struct IpsFileReport {
     pub(crate) read_at: Option<Moment>,
     pub(crate) nodes: usize,
     /// The first invalid lines.
-    pub(crate) skipped: Vec<SkippedLine>,
+    pub(crate) skipped: Vec<BadLine>,
     /// Number of invalid lines.
     pub(crate) skipped_count: usize,
     /// Why the file is unreadable or was not accepted.
     #[serde(rename = "trouble")]
     pub(crate) problem: Option<String>,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub(crate) struct SkippedLine {
-    pub(crate) number: usize,
-    pub(crate) text: String,
-    pub(crate) reason: String,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -1,6 +1,6 @@
 //! Builds the status report from what the router knows. Sorts and counts without holding a lock.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::report::{
     Clocks, ContainerTotal, Doubt, ExplorerReport, IpsFileReport, MAX_IDS_CHARS, Moment, NodeProblem, NodeRow,
-    OmittedContainers, SkippedLine, SpeedReport, StatusReport, StatusTotals,
+    OmittedContainers, SpeedReport, StatusReport, StatusTotals,
 };
 use super::{CERTIFICATE_DAYS, Conflict, Filter};
 use crate::lists::Lists;
@@ -51,28 +51,19 @@ struct Found {
     expiring_certificates: usize,
 }
 
-/// The position of a node in the report: nodes with a problem first, then IP addresses by value, then names in natural
-/// order. A comparison reads no node, since that would read memory outside the caches.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Position {
-    is_fine: bool,
-    is_name: bool,
-    socket: Option<SocketAddr>,
-    /// The address as listed, unless it is an IP address and a port alone.
-    text: Option<Natural>,
-}
+/// Whether the node is fine, whether the address is a name, the IP address and port, and the natural key of any other
+/// address. A comparison reads no node, since that would read memory outside the caches.
+type Position = (bool, bool, Option<SocketAddr>, Vec<u8>);
 
-impl Position {
-    fn of(record: &NodeRecord) -> Self {
-        let socket = record.addr.socket_addr();
-        let is_socket = socket.is_some() && !record.addr.has_path();
-        Self {
-            is_fine: !record.state().is_problem(),
-            is_name: socket.is_none(),
-            socket,
-            text: (!is_socket).then(|| Natural(record.addr.clone())),
-        }
-    }
+/// The position of a node in the report: nodes with a problem first, then IP addresses by value, then names in natural
+/// order.
+fn position(record: &NodeRecord) -> Position {
+    let (is_fine, socket) = (!record.state().is_problem(), record.addr.socket_addr());
+    let key = match socket.is_some() && !record.addr.has_path() {
+        true => Vec::new(),
+        false => natural_key(record.addr.as_listed()),
+    };
+    (is_fine, socket.is_none(), socket, key)
 }
 
 impl Reporter {
@@ -121,7 +112,7 @@ impl Reporter {
                 && runners.as_ref().is_none_or(|runners| runners.contains(&id))
                 && part.as_ref().is_none_or(|part| has_part(&record.addr, part))
             {
-                found.nodes.push((Position::of(record), id));
+                found.nodes.push((position(record), id));
             }
         });
         found
@@ -204,49 +195,28 @@ impl Found {
     }
 }
 
-/// An address in natural order.
-#[derive(Debug, PartialEq, Eq)]
-struct Natural(NodeAddr);
-
-impl Ord for Natural {
-    fn cmp(&self, other: &Self) -> Ordering {
-        natural_order(self.0.as_listed(), other.0.as_listed())
+/// A key that orders addresses by their runs of digits as numbers, so that `.2` comes before `.10`: a run begins with a
+/// zero and its length.
+pub(crate) fn natural_key(addr: &str) -> Vec<u8> {
+    let bytes = addr.as_bytes();
+    let mut key = Vec::with_capacity(bytes.len());
+    for run in bytes.chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit()) {
+        if run[0].is_ascii_digit() {
+            key.extend([0, run.len() as u8]);
+        }
+        key.extend_from_slice(run);
     }
-}
-
-impl PartialOrd for Natural {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// Compares texts with their runs of digits as numbers, so that `.2` comes before `.10`.
-pub(crate) fn natural_order(a: &str, b: &str) -> Ordering {
-    fn runs(text: &str) -> impl Iterator<Item = (bool, usize, &[u8])> {
-        let runs = text
-            .as_bytes()
-            .chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit());
-        runs.map(|run| match run[0].is_ascii_digit() {
-            true => (false, run.len(), run),
-            false => (true, 0, run),
-        })
-    }
-    runs(a).cmp(runs(b))
+    key
 }
 
 fn ips_file(polled: &Polled<NodeList>, clocks: Clocks) -> IpsFileReport {
     let snapshot = polled.snapshot();
     let list = snapshot.value.unwrap_or_default();
-    let skipped = list.bad.iter().map(|bad| SkippedLine {
-        number: bad.number,
-        text: bad.text.clone(),
-        reason: bad.reason.to_string(),
-    });
     IpsFileReport {
         path: polled.name().to_owned(),
         read_at: snapshot.accepted.map(|at| clocks.moment(at)),
         nodes: list.nodes.len(),
-        skipped: skipped.collect(),
+        skipped: list.bad.clone(),
         skipped_count: list.bad_count,
         problem: snapshot.problem,
     }
@@ -325,7 +295,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn natural_order_compares_digit_runs_as_numbers() {
+    fn natural_key_orders_digit_runs_as_numbers() {
         let sorted = [
             "10.0.0.2:80",
             "10.0.0.10:80",
@@ -335,9 +305,7 @@ mod tests {
             "a-10.example",
         ];
         for pair in sorted.windows(2) {
-            assert_eq!(natural_order(pair[0], pair[1]), Ordering::Less, "{pair:?}");
-            assert_eq!(natural_order(pair[1], pair[0]), Ordering::Greater, "{pair:?}");
+            assert!(natural_key(pair[0]) < natural_key(pair[1]), "{pair:?}");
         }
-        assert_eq!(natural_order("a1", "a1"), Ordering::Equal);
     }
 }

@@ -48,26 +48,13 @@ impl LogThrottle {
 
     /// Returns the suppressed count if a line may be written now. Otherwise counts the line.
     pub(crate) fn admit(&mut self, now: Instant) -> Option<Suppressed> {
-        if !self.take(now) {
+        let full_at = self.full_at.map_or(now, |full_at| full_at.max(now));
+        if full_at.duration_since(now) > self.refill * (self.burst - 1) {
             self.suppressed += 1;
             return None;
         }
+        self.full_at = Some(full_at + self.refill);
         Some(Suppressed(std::mem::take(&mut self.suppressed)))
-    }
-
-    /// Returns the suppressed count if a line about it may be written now: no other line may follow.
-    pub(crate) fn overdue(&mut self, now: Instant) -> Option<u64> {
-        (self.suppressed > 0 && self.take(now)).then(|| std::mem::take(&mut self.suppressed))
-    }
-
-    /// Takes the right to write one line, if there is one.
-    fn take(&mut self, now: Instant) -> bool {
-        let full_at = self.full_at.map_or(now, |full_at| full_at.max(now));
-        let is_free = full_at.duration_since(now) <= self.refill * (self.burst - 1);
-        if is_free {
-            self.full_at = Some(full_at + self.refill);
-        }
-        is_free
     }
 }
 
@@ -109,15 +96,5 @@ mod tests {
         assert_eq!(throttle.admit(later), Some(Suppressed(1)));
         assert_eq!(admitted(&mut throttle, 2, later), 0);
         assert_eq!(throttle.admit(later + REFILL), Some(Suppressed(2)));
-    }
-
-    #[test]
-    fn overdue_returns_the_count_without_a_line() {
-        let (mut throttle, start) = throttle();
-        assert_eq!(throttle.overdue(start), None);
-        admitted(&mut throttle, 5, start);
-        assert_eq!(throttle.overdue(start), None, "no room");
-        assert_eq!(throttle.overdue(start + REFILL), Some(2));
-        assert_eq!(admitted(&mut throttle, 1, start + REFILL), 0, "that was a line");
     }
 }

@@ -45,7 +45,7 @@ fn ips_file(file: &IpsFileReport) -> Vec<String> {
     items.extend(failure(&path, file.problem.as_deref(), file.read_at.as_ref()));
     if file.skipped_count > 0 {
         let lines = file.skipped.iter().map(|line| {
-            let (text, reason) = (shown(&line.text, SHORT), shown(&line.reason, SHORT));
+            let (text, reason) = (shown(&line.text, SHORT), shown(&line.reason.to_string(), SHORT));
             format!("line {}: <q>{text}</q>: {reason}", line.number)
         });
         let count = plural(file.skipped_count, "invalid line");
