@@ -48,9 +48,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     names: HashMap<String, Name>,
-    /// Lookups in progress, and those of them that are of slow names.
-    lookups: usize,
-    slow_lookups: usize,
+    /// The names of lookups in progress, and whether a name was slow the last time.
+    in_progress: HashMap<String, bool>,
     /// Names with a problem, for one log line when the first has one and one when the last has none.
     problems: usize,
     interval: Duration,
@@ -64,14 +63,12 @@ struct Name {
     addrs: Vec<IpAddr>,
     /// When the last lookup finished, successful or not.
     tried: Option<Instant>,
-    is_in_progress: bool,
     /// Whether the last lookup was slow.
     is_slow: bool,
     /// The last lookup's error.
     error: Option<LookupError>,
     /// Consecutive definite results at least an interval apart, and when the last of them was counted.
-    misses: u32,
-    missed: Option<Instant>,
+    misses: Option<(u32, Instant)>,
 }
 
 impl Name {
@@ -91,18 +88,16 @@ impl Name {
 
     /// Counts a definite result, and removes the addresses after the last that is tolerated.
     fn miss(&mut self, host: &str, interval: Duration, now: Instant) {
-        // A tenth less: probes of a node are an interval apart give or take some milliseconds.
-        let is_due = self
-            .missed
-            .is_none_or(|missed| now.duration_since(missed) >= interval * 9 / 10);
-        if self.addrs.is_empty() || !is_due {
-            return;
-        }
-        (self.misses, self.missed) = (self.misses + 1, Some(now));
-        if self.misses == 1 {
+        let misses = match self.misses {
+            // A tenth less: probes of a node are an interval apart give or take some milliseconds.
+            Some((_, last)) if now.duration_since(last) < interval * 9 / 10 => return,
+            last => last.map_or(1, |(misses, _)| misses + 1),
+        };
+        self.misses = Some((misses, now));
+        if misses == 1 {
             log::warn!(host, results_left = MAX_MISSES - 1; "host name not found: last known addresses stay in use");
         }
-        if self.misses == MAX_MISSES {
+        if misses == MAX_MISSES {
             log::warn!(host; "host name gone: known addresses removed");
             self.addrs.clear();
         }
@@ -224,31 +219,28 @@ impl HostResolver {
     /// Starts a lookup of a known name, if none is in progress and the limits permit. Otherwise the waiting request
     /// tries again after the next lookup that finishes.
     fn start_lookup(&self, state: &mut State, host: &str) {
-        let Some(name) = state.names.get_mut(host).filter(|name| !name.is_in_progress) else {
-            return;
-        };
-        let is_slow = name.is_slow;
-        if state.lookups >= MAX_LOOKUPS || (is_slow && state.slow_lookups >= MAX_SLOW_LOOKUPS) {
+        let is_slow = state.names.get(host).is_some_and(|name| name.is_slow);
+        let (lookups, slow) = (
+            state.in_progress.len(),
+            state.in_progress.values().filter(|slow| **slow),
+        );
+        let is_full = lookups >= MAX_LOOKUPS || (is_slow && slow.count() >= MAX_SLOW_LOOKUPS);
+        if is_full || state.in_progress.contains_key(host) {
             return;
         }
-        let (resolver, host) = (self.clone(), host.to_owned());
-        match threads::spawn_detached("names", move || resolver.run(&host, is_slow)) {
-            Ok(_) => {
-                name.is_in_progress = true;
-                state.lookups += 1;
-                state.slow_lookups += usize::from(is_slow);
-            }
+        let (resolver, name) = (self.clone(), host.to_owned());
+        match threads::spawn_detached("names", move || resolver.run(&name)) {
+            Ok(_) => drop(state.in_progress.insert(host.to_owned(), is_slow)),
             Err(error) => log::debug!(error:%; "lookup delayed: no thread available"),
         }
     }
 
     #[expect(clippy::disallowed_methods, reason = "a thread's outermost function")]
-    fn run(&self, host: &str, was_slow: bool) {
+    fn run(&self, host: &str) {
         let begin = Instant::now();
         let result = (self.0.look_up)(host);
         let mut state = self.lock();
-        state.lookups -= 1;
-        state.slow_lookups -= usize::from(was_slow);
+        state.in_progress.remove(host);
         state.record(host, result, begin, Instant::now());
         self.0.resolved.notify_all();
     }
@@ -266,7 +258,7 @@ impl State {
     fn name(&mut self, host: &str, now: Instant) -> Option<&Name> {
         if !self.names.contains_key(host) && self.names.len() >= MAX_NAMES {
             self.names
-                .retain(|_, name| name.is_in_progress || name.is_younger(IDLE, now));
+                .retain(|host, name| self.in_progress.contains_key(host) || name.is_younger(IDLE, now));
             self.problems = self.names.values().filter(|name| name.problem().is_some()).count();
         }
         let has_room = self.names.len() < MAX_NAMES || self.names.contains_key(host);
@@ -278,11 +270,11 @@ impl State {
             return;
         };
         let had_problem = name.problem().is_some();
-        (name.is_in_progress, name.tried) = (false, Some(now));
+        name.tried = Some(now);
         name.is_slow = now.duration_since(begin) >= SLOW;
         match &result {
-            Err(LookupError::NotFound) => name.miss(host, self.interval, begin),
-            _ => (name.misses, name.missed) = (0, None),
+            Err(LookupError::NotFound) if !name.addrs.is_empty() => name.miss(host, self.interval, begin),
+            _ => name.misses = None,
         }
         match result {
             Ok(addrs) => {

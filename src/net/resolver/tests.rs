@@ -82,7 +82,7 @@ fn thousand_slow_names_delay_no_other_name() {
         names.look_up(&format!("silent{n}"), Duration::ZERO);
     }
     assert_eq!(names.look_up("good", Duration::from_secs(3600)), GOOD);
-    assert!(names.lock().slow_lookups <= MAX_SLOW_LOOKUPS);
+    assert!(names.lock().in_progress.values().filter(|slow| **slow).count() <= MAX_SLOW_LOOKUPS);
     drop(end);
     names.close();
 }
@@ -90,7 +90,8 @@ fn thousand_slow_names_delay_no_other_name() {
 /// A resolver with all threads blocked by a broken name server.
 fn stuck() -> HostResolver {
     let names = HostResolver::of_system(INTERVAL);
-    names.lock().lookups = MAX_LOOKUPS;
+    let lookups = (0..MAX_LOOKUPS).map(|n| (format!("stuck{n}"), false));
+    names.lock().in_progress.extend(lookups);
     names
 }
 
@@ -109,7 +110,7 @@ fn unknown_name_is_awaited_until_the_deadline() {
     let names = stuck();
     assert!(names.look_up("a.example", Duration::from_millis(20)).is_empty());
     assert!(names.look_up("a.example", Duration::ZERO).is_empty());
-    assert_eq!(names.lock().lookups, MAX_LOOKUPS);
+    assert_eq!(names.lock().in_progress.len(), MAX_LOOKUPS);
 }
 
 #[test]
@@ -153,9 +154,9 @@ fn full_table_evicts_idle_names() {
     let names = stuck();
     let now = Instant::now();
     let mut state = names.lock();
+    state.in_progress.insert("0".to_owned(), false);
     for i in 0..MAX_NAMES {
         let name = Name {
-            is_in_progress: i == 0,
             tried: Some(now),
             ..Name::default()
         };
@@ -179,7 +180,7 @@ fn full_table_evicts_idle_names() {
 fn ip_address_needs_no_lookup() {
     let names = HostResolver::of_system(INTERVAL);
     assert_eq!(names.known("::1"), [IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])]);
-    assert_eq!(names.lock().lookups, 0);
+    assert!(names.lock().in_progress.is_empty());
 }
 
 /// A name with one known address. Its lookups start at these multiples of a tenth of the interval.
