@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
 
 use infernet_router::closest;
@@ -29,6 +30,8 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) enum ArgumentError {
     NoDirectory,
+    /// The directory of `-C`, and why the program cannot work in it.
+    Directory(PathBuf, io::Error),
     Unknown(String),
     /// The command or option does not take this argument.
     Unexpected(String, String),
@@ -61,6 +64,7 @@ impl fmt::Display for ArgumentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = match self {
             ArgumentError::NoDirectory => return f.write_str("-C: expected a directory"),
+            ArgumentError::Directory(path, error) => return write!(f, "-C {}: {error}", path.display()),
             ArgumentError::Unknown(word) if START_WORDS.contains(&&**word) => {
                 let remedy = "to serve, run infernet-router without a command";
                 return write!(f, "unknown command {word:?}; {remedy}");

@@ -4,12 +4,11 @@ mod arguments;
 mod signals;
 
 use std::error::Error;
-use std::fmt::Display;
 use std::io::{self, IsTerminal, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use arguments::Command;
+use arguments::{ArgumentError, Command};
 use crossbeam_channel::{after, never, select};
 use infernet_router::commands::{Format as ReportFormat, Printout, check, health, settings, status};
 use infernet_router::config::{Config, ConfigErrors, Loaded};
@@ -21,43 +20,28 @@ use signals::Caught;
 /// Invalid settings or arguments: nothing was started, and a restart does not help.
 const EXIT_USAGE: u8 = 2;
 
-/// An exit status other than 0, and the lines for stderr.
-struct Failure(u8, String);
-
-impl Failure {
-    fn usage(error: impl Display) -> Self {
-        Self(EXIT_USAGE, format!("infernet-router: {error}"))
-    }
-
-    fn settings(errors: ConfigErrors) -> Self {
-        Self(EXIT_USAGE, errors.to_string())
-    }
-}
-
-impl<E: Error> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self(1, format!("infernet-router: {error}"))
-    }
-}
+type Failure = Box<dyn Error>;
 
 fn main() -> ExitCode {
     glibc::configure();
-    execute().unwrap_or_else(|Failure(status, text)| {
-        write_error(&text);
-        ExitCode::from(status)
+    execute().unwrap_or_else(|error| {
+        // Each of these errors names its setting.
+        let is_settings = error.is::<ConfigErrors>();
+        let program = if is_settings { "" } else { "infernet-router: " };
+        write_error(&format!("{program}{error}"));
+        let is_usage = is_settings || error.is::<ArgumentError>();
+        if is_usage { EXIT_USAGE.into() } else { ExitCode::FAILURE }
     })
 }
 
 fn execute() -> Result<ExitCode, Failure> {
-    let (directory, command) = arguments::parse(std::env::args_os().skip(1).collect()).map_err(Failure::usage)?;
+    let (directory, command) = arguments::parse(std::env::args_os().skip(1).collect())?;
     if let Some(directory) = directory {
-        let failure = |error| Failure::usage(format!("-C {}: {error}", directory.display()));
-        std::env::set_current_dir(&directory).map_err(failure)?;
+        std::env::set_current_dir(&directory).map_err(|error| ArgumentError::Directory(directory, error))?;
     }
     match command {
         Command::Serve { prints_port } => {
-            let caught = Caught::catch()
-                .map_err(|error| Failure(1, format!("infernet-router: can't catch signals: {error}")))?;
+            let caught = Caught::catch().map_err(|error| format!("can't catch signals: {error}"))?;
             run(config()?, caught, prints_port)
         }
         Command::Check(format) => check_nodes(&config_of_files()?, format),
@@ -72,7 +56,7 @@ fn execute() -> Result<ExitCode, Failure> {
 }
 
 fn config() -> Result<Config, Failure> {
-    Loaded::from_env().config.map_err(Failure::settings)
+    Ok(Loaded::from_env().config?)
 }
 
 /// The settings of a command that people also start in a directory that is not the router's.
@@ -104,15 +88,15 @@ fn run(config: Config, caught: Caught, prints_port: bool) -> Result<ExitCode, Fa
     })
 }
 
-fn serve(config: Config, caught: Caught, prints_port: bool) -> Result<(), Box<dyn Error>> {
-    let signals = caught.watch()?;
+fn serve(config: Config, caught: Caught, prints_port: bool) -> Result<(), Failure> {
+    let (mut shutdown, reload) = caught.watch()?;
     let delay = config.shutdown_delay;
     let mut router = Router::start(config).map_err(|error| format!("can't start: {error}"))?;
     if prints_port {
         print(&format!("{}\n", router.addr.port()));
     }
     let (mut ready, grace, broken) = (router.ready.clone(), after(STARTUP_GRACE), router.broken.clone());
-    let (mut shutdown, mut end) = (signals.shutdown, never());
+    let mut end = never();
     loop {
         select! {
             recv(ready) -> _ => {
@@ -120,7 +104,7 @@ fn serve(config: Config, caught: Caught, prints_port: bool) -> Result<(), Box<dy
                 router.serve();
             }
             recv(grace) -> _ => router.serve(),
-            recv(signals.reload) -> reload => reload.map(|()| router.reread_list()).map_err(|_| signals_failed())?,
+            recv(reload) -> reload => reload.map(|()| router.reread_list()).map_err(|_| signals_failed())?,
             recv(shutdown) -> signal => {
                 let signal = signal.map_err(|_| signals_failed())?;
                 let (delay_s, deadline_s) = (delay.as_secs_f64(), SHUTDOWN_TIMEOUT.as_secs());
@@ -142,7 +126,7 @@ fn serve(config: Config, caught: Caught, prints_port: bool) -> Result<(), Box<dy
 }
 
 /// A process without its signals thread could only be killed.
-fn signals_failed() -> Box<dyn Error> {
+fn signals_failed() -> Failure {
     "the thread \"signals\" has exited".into()
 }
 
@@ -165,7 +149,7 @@ fn show_settings() -> Result<ExitCode, Failure> {
     let ips_file = loaded.values.iter().find(|setting| setting.name == "IPS_FILE");
     report_missing_files(Path::new(ips_file.map_or("", |setting| &setting.value)));
     let code = print(&settings::to_table(&loaded.values));
-    let config = loaded.config.map_err(Failure::settings)?;
+    let config = loaded.config?;
     config.warnings.iter().for_each(|warning| write_error(warning));
     Ok(code)
 }
@@ -176,8 +160,7 @@ fn start_logging(config: &Config, level: LevelFilter) -> Result<Logging, Failure
         true => Format::Json,
         false => Format::for_stderr(),
     };
-    let failure = |error| Failure(1, format!("infernet-router: can't start the log: {error}"));
-    let logging = logger::start(format, level).map_err(failure)?;
+    let logging = logger::start(format, level).map_err(|error| format!("can't start the log: {error}"))?;
     for warning in &config.warnings {
         log::warn!("settings warning: {warning}");
     }

@@ -16,14 +16,6 @@ pub(crate) struct Caught {
     was_terminal: bool,
 }
 
-/// What signals request. A closed channel means that the signals thread has exited.
-pub(crate) struct Requests {
-    /// The name of the signal, once. A second one terminates the process.
-    pub(crate) shutdown: Receiver<&'static str>,
-    /// Several SIGHUP before the first is served are one.
-    pub(crate) reload: Receiver<()>,
-}
-
 impl Caught {
     /// Installs the handlers. A signal from now on terminates nothing and waits.
     pub(crate) fn catch() -> io::Result<Self> {
@@ -36,9 +28,11 @@ impl Caught {
         })
     }
 
-    /// Starts the thread that waits for signals.
+    /// Starts the thread that waits for signals. Returns the requests for a shutdown, by the name of the signal, and for
+    /// a reload. A second signal for a shutdown terminates the process. A closed channel means that the thread has
+    /// exited.
     #[expect(clippy::disallowed_methods, reason = "lives as long as the process and owns nothing")]
-    pub(crate) fn watch(mut self) -> io::Result<Requests> {
+    pub(crate) fn watch(mut self) -> io::Result<(Receiver<&'static str>, Receiver<()>)> {
         let (shuts_down, shutdown) = bounded(1);
         let (reloads, reload) = bounded(1);
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
@@ -54,7 +48,7 @@ impl Caught {
                 }
             }
         })?;
-        Ok(Requests { shutdown, reload })
+        Ok((shutdown, reload))
     }
 }
 
