@@ -99,19 +99,13 @@ fn probe_all(
     let (_, probes) = limits::fit(0, config.max_probes);
     let fetcher = fetcher.clone();
     let run = move |(addr, (rank, _)): &Node| probe(&fetcher, addr, rank.source());
-    let (mut pool, reports) = Pool::new("probe", probes, run, now);
-    pool.resize(probes.min(nodes.len()), now)?;
     let (all, mut rows) = (nodes.len(), Vec::new());
-    let mut nodes = nodes.into_iter();
-    // The queue has room for as many jobs as are unfinished.
-    for node in nodes.by_ref().take(probes) {
+    let (mut pool, reports) = Pool::new("probe", all, run, now);
+    pool.resize(probes.min(all), now)?;
+    for node in nodes {
         pool.send(node);
     }
-    while rows.len() < all {
-        let report = reports.recv().map_err(io::Error::other)?;
-        if let Some(node) = nodes.next() {
-            pool.send(node);
-        }
+    for report in reports.iter().take(all) {
         rows.push(row(report, &config.weights, &registry, now));
         progress(rows.len(), all);
     }

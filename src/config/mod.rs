@@ -84,17 +84,6 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
-impl Config {
-    /// Reads the settings from `lookup`. An empty value is treated as unset.
-    ///
-    /// # Errors
-    /// All invalid settings.
-    pub fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Config, ConfigErrors> {
-        let lookup = |name: &str| Some((lookup(name)?, SetBy::Environment));
-        load(&lookup, Vec::new()).config
-    }
-}
-
 /// All settings: their values as they may be shown, and what they amount to.
 #[derive(Debug)]
 pub struct Loaded {
@@ -105,6 +94,32 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Reads the settings from `lookup`. An empty value is treated as unset. `errors` precede those of the settings.
+    pub(crate) fn new(lookup: &dyn Fn(&str) -> Option<(OsString, SetBy)>, errors: Vec<String>) -> Loaded {
+        let mut reader = Reader {
+            lookup,
+            values: Vec::new(),
+            errors,
+            warnings: Vec::new(),
+        };
+        let mut config = read_all(&mut reader);
+        if config.refresh_interval < MIN_POLITE_INTERVAL {
+            let seconds = config.refresh_interval.as_secs_f64();
+            let risk = "nodes allow 60 requests per minute by default and refuse more; 2 or above is safe";
+            reader.warnings.push(format!("REFRESH_INTERVAL={seconds}: {risk}"));
+        }
+        let changed = reader.values.iter().filter(|value| value.is_changed);
+        config.changed = changed
+            .map(|value| (value.name.to_owned(), value.value.clone()))
+            .collect();
+        config.warnings = reader.warnings;
+        let is_valid = reader.errors.is_empty();
+        Loaded {
+            values: reader.values,
+            config: is_valid.then_some(config).ok_or(ConfigErrors(reader.errors)),
+        }
+    }
+
     /// Reads the environment and, for what is unset or empty there, `.env` in the working directory.
     pub fn from_env() -> Loaded {
         let (file, errors) = match read_dotenv() {
@@ -116,7 +131,7 @@ impl Loaded {
             let own = own.map(|value| (value, SetBy::Environment));
             own.or_else(|| Some((file.get(name)?.into(), SetBy::Dotenv)))
         };
-        let mut loaded = load(&lookup, errors);
+        let mut loaded = Loaded::new(&lookup, errors);
         if let Ok(config) = &mut loaded.config {
             config.warnings.extend(misspelled(file.keys()));
         }
@@ -146,31 +161,6 @@ impl fmt::Display for ConfigErrors {
 }
 
 impl std::error::Error for ConfigErrors {}
-
-fn load(lookup: &dyn Fn(&str) -> Option<(OsString, SetBy)>, errors: Vec<String>) -> Loaded {
-    let mut reader = Reader {
-        lookup,
-        values: Vec::new(),
-        errors,
-        warnings: Vec::new(),
-    };
-    let mut config = read_all(&mut reader);
-    if config.refresh_interval < MIN_POLITE_INTERVAL {
-        let seconds = config.refresh_interval.as_secs_f64();
-        let risk = "nodes allow 60 requests per minute by default and refuse more; 2 or above is safe";
-        reader.warnings.push(format!("REFRESH_INTERVAL={seconds}: {risk}"));
-    }
-    let changed = reader.values.iter().filter(|value| value.is_changed);
-    config.changed = changed
-        .map(|value| (value.name.to_owned(), value.value.clone()))
-        .collect();
-    config.warnings = reader.warnings;
-    let is_valid = reader.errors.is_empty();
-    Loaded {
-        values: reader.values,
-        config: is_valid.then_some(config).ok_or(ConfigErrors(reader.errors)),
-    }
-}
 
 /// Reads every setting. The table's ranges make the conversions of numbers exact.
 fn read_all(r: &mut Reader<'_>) -> Config {

@@ -6,6 +6,14 @@ use super::*;
 mod choices;
 use crate::node::NodeAddr;
 
+impl Config {
+    /// Reads the settings from `lookup`.
+    pub(crate) fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Config, ConfigErrors> {
+        let lookup = |name: &str| Some((lookup(name)?, SetBy::Environment));
+        Loaded::new(&lookup, Vec::new()).config
+    }
+}
+
 fn config(settings: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
     Config::from_lookup(|name| {
         let value = settings.iter().find(|(known, _)| *known == name);
@@ -497,7 +505,7 @@ fn typo_of_a_setting_gets_a_suggestion() {
 #[test]
 fn every_setting_is_read_in_table_order() {
     let names: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
-    let loaded = load(
+    let loaded = Loaded::new(
         &|name| (name == "PORT").then(|| ("http".into(), SetBy::Dotenv)),
         Vec::new(),
     );
