@@ -53,9 +53,8 @@ pub(super) fn watch(
         parse,
         polled,
     };
-    let (path, mut is_first) = (path.to_owned(), true);
+    let path = path.to_owned();
     let report = move |outcome: Outcome<ClientConfig>| match outcome {
-        _ if std::mem::take(&mut is_first) => {}
         Ok(_) => log::info!(file:% = path.display(); "roots loaded: SSL_CERT_FILE read again"),
         Err(reason) => warn(&path, &reason),
     };
