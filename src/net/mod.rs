@@ -29,7 +29,6 @@ use crate::util::text;
 use crate::util::threads::{Alarm, Joined};
 pub(crate) use connection::Peer;
 use connection::{Dial, Limit};
-use redirect::Target;
 pub(crate) use resolver::HostResolver;
 
 pub(crate) use reason::{Family, FetchError};
@@ -121,15 +120,20 @@ impl Fetcher {
     pub(crate) fn get_as(&self, credentials: Option<&[u8]>, url: &str, bounds: Bounds) -> Result<Response, FetchError> {
         #[expect(clippy::disallowed_methods, reason = "one deadline over all hops")]
         let deadline = Instant::now() + bounds.timeout;
-        let mut target = Target::parse(url).ok_or_else(|| FetchError::of_peer("not a URL"))?;
+        let not_a_url = || FetchError::of_peer("not a URL");
+        let mut target = url.to_owned();
+        let host = redirect::parse(url).ok_or_else(not_a_url)?.origin.host();
         // All hops use these addresses, so that a name server cannot send the second hop elsewhere.
-        let addrs = self.resolver.addresses(&target.origin().host(), bounds.timeout)?;
+        let addrs = self.resolver.addresses(&host, bounds.timeout)?;
         for hop in 0..=bounds.max_redirects {
-            let dial = self.dial(&target, &addrs, deadline);
+            let port = redirect::parse(&target).ok_or_else(not_a_url)?.origin.port();
+            let dial = self.dial(port, &addrs, deadline);
             let mut response = self.send(&target, dial, credentials, bounds)?;
-            response.redirected_to = (hop > 0).then(|| reason::escaped(&target.url()));
+            response.redirected_to = (hop > 0).then(|| reason::escaped(&target));
             match &response.location {
-                Some(location) if bounds.max_redirects > 0 => target = target.follow(location, response.status)?,
+                Some(location) if bounds.max_redirects > 0 => {
+                    target = redirect::follow(&target, location, response.status)?;
+                }
                 _ => return Ok(response),
             }
         }
@@ -139,8 +143,7 @@ impl Fetcher {
         )))
     }
 
-    fn dial(&self, target: &Target, addrs: &[IpAddr], deadline: Instant) -> Dial {
-        let port = target.origin().port();
+    fn dial(&self, port: u16, addrs: &[IpAddr], deadline: Instant) -> Dial {
         Dial {
             addrs: addrs.iter().map(|addr| SocketAddr::new(*addr, port)).collect(),
             limit: Limit {
@@ -152,16 +155,10 @@ impl Fetcher {
         }
     }
 
-    fn send(
-        &self,
-        target: &Target,
-        dial: Dial,
-        credentials: Option<&[u8]>,
-        bounds: Bounds,
-    ) -> Result<Response, FetchError> {
+    fn send(&self, url: &str, dial: Dial, credentials: Option<&[u8]>, bounds: Bounds) -> Result<Response, FetchError> {
         // An agent for each request, because ureq passes no data of a request to its resolver and connector.
         let agent = Agent::with_parts(self.agent.clone(), dial.clone(), dial.clone());
-        let mut request = agent.get(target.url());
+        let mut request = agent.get(url);
         if let Some(credentials) = credentials {
             request = request.header(AUTHORIZATION, format!("Basic {}", BASE64_STANDARD.encode(credentials)));
         }
