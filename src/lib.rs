@@ -95,7 +95,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use api::Service;
 use config::Config;
-use gate::{Gate, Serving};
+use gate::Serving;
 use lists::Lists;
 use metrics::Metrics;
 use models::Models;
@@ -148,7 +148,8 @@ impl Router {
         let fetcher = Fetcher::of_config(&config);
         let bind = SocketAddr::new(config.host, config.port);
         let unbound = |error| io::Error::other(format!("can't serve on {bind} (HOST and PORT): {error}"));
-        let gate = Gate::bind(bind).map_err(unbound)?;
+        let listener = gate::bind(bind).map_err(unbound)?;
+        let addr = listener.local_addr()?;
         threads::check_room(START_THREADS)?;
         (config.max_connections, config.max_probes) = limits::fit(config.max_connections, config.max_probes);
         let metrics = Arc::new(Metrics::default());
@@ -173,8 +174,7 @@ impl Router {
         let service = Arc::new(Service::new(config.clone(), reporter, models.clone(), now));
         let to_serve = Arc::clone(&service);
         let spawn: gate::Spawn = Arc::new(move || api::spawn(&to_serve));
-        let addr = gate.addr();
-        let serving = gate.prepare(config.clone(), spawn, Arc::clone(&metrics), &alarm)?;
+        let serving = gate::prepare(listener, config.clone(), spawn, Arc::clone(&metrics), &alarm)?;
 
         let (updates, received) = bounded(MAX_UPDATES);
 

@@ -224,11 +224,6 @@ fn too_many(what: &str, wait: Duration) -> Response {
 
 /// A response that is valid only now.
 fn dynamic(value: &impl Serialize) -> Response {
-    match serde_json::to_vec(value) {
-        Ok(body) => Response::json(body).with("Cache-Control", "no-store"),
-        Err(error) => {
-            log::error!(reason:% = error; "response lost: its value has no JSON form");
-            Response::error(500, "Internal error")
-        }
-    }
+    let body = serde_json::to_vec(value).expect("its keys are strings");
+    Response::json(body).with("Cache-Control", "no-store")
 }

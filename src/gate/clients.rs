@@ -112,39 +112,41 @@ impl Clients {
             true => Holder::TrustedProxy,
             false => Holder::Client(Client::from(peer)),
         };
-        let mut socket = Socket {
+        let refusal = self.refusal(holder, peer, now);
+        let key = self.register(Socket {
             stream,
-            holder,
+            holder: if refusal.is_some() { Holder::Rejected } else { holder },
             interest: EventFlags::IN,
             write_bytes: SEND_BUFFER_BYTES,
             connection: Connection::new(peer, Arc::clone(&self.config), now),
-        };
-        let refusal = if self.held_by(holder) >= self.share() && !self.close_own_idle(holder, now) {
+        });
+        // A rejected connection remains for a moment, so that the client can read the 503, which a new socket takes in
+        // one write.
+        if let Some(refusal) = refusal {
+            self.pump(key, Event::Rejected(refusal), now);
+            if self.held_by(Holder::Rejected) > MAX_REJECTED {
+                self.close(key, None);
+            }
+        }
+    }
+
+    /// Why a new connection has no room, even after an eviction.
+    fn refusal(&mut self, holder: Holder, peer: IpAddr, now: Instant) -> Option<Refusal> {
+        let max = self.config.max_connections;
+        if self.held_by(holder) >= self.share() && !self.close_own_idle(holder, now) {
             if let Some(suppressed) = self.throttle(Refused::Share, now) {
                 let limit = self.share();
                 log::warn!(client:% = peer, scope = "client", limit, suppressed; "connection limit reached: 503 sent");
             }
-            Refusal::SHARE
-        } else if self.sockets.len() - self.held_by(Holder::Rejected) >= self.config.max_connections
-            && !self.make_room(holder, now)
-        {
-            if let Some(suppressed) = self.throttle(Refused::Full, now) {
-                let limit = self.config.max_connections;
-                log::warn!(limit, suppressed; "all connections busy: MAX_CONNECTIONS reached, 503 sent");
-            }
-            Refusal::FULL
-        } else {
-            self.register(socket);
-            return;
-        };
-        // The connection remains for a moment, so that the client can read the 503, which a new socket takes in one
-        // write.
-        socket.holder = Holder::Rejected;
-        let key = self.register(socket);
-        self.pump(key, Event::Rejected(refusal), now);
-        if self.held_by(Holder::Rejected) > MAX_REJECTED {
-            self.close(key, None);
+            return Some(Refusal::SHARE);
         }
+        if self.sockets.len() - self.held_by(Holder::Rejected) >= max && !self.make_room(holder, now) {
+            if let Some(suppressed) = self.throttle(Refused::Full, now) {
+                log::warn!(limit = max, suppressed; "all connections busy: MAX_CONNECTIONS reached, 503 sent");
+            }
+            return Some(Refusal::FULL);
+        }
+        None
     }
 
     fn register(&mut self, socket: Socket) -> Key {
@@ -175,8 +177,10 @@ impl Clients {
         // reset that unread bytes cause could overtake the response.
         let is_broken =
             flags.contains(EventFlags::ERR) || (flags.contains(EventFlags::HUP) && !connection.is_lingering());
+        if is_broken {
+            return self.close(key, None);
+        }
         let event = match room > 0 && flags.intersects(EventFlags::IN | EventFlags::HUP) {
-            _ if is_broken => Err(ErrorKind::BrokenPipe.into()),
             true => stream.read(&mut scratch[..room]).map(|got| match got {
                 // A connection that is closed on both sides has no peer any more, and nothing on its way to it.
                 0 => Event::Ended {
@@ -194,7 +198,7 @@ impl Clients {
                 self.pump(key, event, now);
             }
             Err(error) if is_for_later(&error) => {}
-            Err(_) => drop(self.close(key, None)),
+            Err(_) => self.close(key, None),
         }
         self.listen(key, unexpected);
     }
@@ -237,7 +241,7 @@ impl Clients {
         let after = connection.unsent().len();
         self.unsent = self.unsent + after - before;
         match over {
-            Some(why) => drop(self.close(key, why)),
+            Some(why) => self.close(key, why),
             None => self.listen(key, EventFlags::empty()),
         }
         if after > before {
@@ -309,10 +313,9 @@ impl Clients {
         keys.into_iter().for_each(|key| self.pump(key, event(), now));
     }
 
-    /// Always returns true: the connection is closed.
-    fn close(&mut self, key: Key, why: Option<Refused>) -> bool {
+    fn close(&mut self, key: Key, why: Option<Refused>) {
         let Some(socket) = self.sockets.remove(key) else {
-            return true;
+            return;
         };
         self.unsent -= socket.connection.unsent().len();
         self.large_buffers -= usize::from(socket.write_bytes > SEND_BUFFER_BYTES);
@@ -328,7 +331,6 @@ impl Clients {
             self.metrics.refused[why].add(1);
         }
         self.metrics.connections_open.set(self.sockets.len() as u64);
-        true
     }
 
     /// Whether one more request may be deferred.

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::epoll::EventFlags;
 
 use super::cors;
-use super::exchange::RESPONSE_TIMEOUT;
 use super::head::{self, Request, without_empty_lines};
 use super::refusal::{MAX_HEAD_BYTES, Refusal};
 use crate::config::Config;
@@ -22,7 +21,7 @@ pub(super) use event::{Action, Event};
 use limits::{DEFERRAL_INTERVAL, MAX_CHUNK_LINE, MAX_LINGER_BYTES, MAX_SPARE_BYTES, SMALL_BYTES};
 pub(super) use limits::{
     HEAD_TIMEOUT, LINGER_TIMEOUT, MAX_KERNEL_BYTES, MAX_REQUESTS, MIN_BYTES_PER_SECOND, MIN_WAIT, MIN_WRITE,
-    WAIT_TIMEOUT, WRITE_TIMEOUT,
+    RESPONSE_TIMEOUT, WAIT_TIMEOUT, WRITE_TIMEOUT,
 };
 
 /// A request between its header section and its response.

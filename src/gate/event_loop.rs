@@ -50,8 +50,6 @@ const OUTCOMES: u64 = 3;
 pub(super) struct EventLoop {
     /// `None` after the shutdown has begun.
     listener: Option<TcpListener>,
-    /// False while the system has no descriptor or memory for another connection.
-    accepting: bool,
     clients: Clients,
     spawn: Spawn,
     pool: Option<WorkerPool>,
@@ -79,7 +77,6 @@ impl EventLoop {
         epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
         let mut event_loop = Self {
             listener: Some(listener),
-            accepting: true,
             clients: Clients::new(epoll, config, Arc::clone(&metrics)),
             spawn,
             pool: None,
@@ -169,12 +166,11 @@ impl EventLoop {
         }
     }
 
-    /// Pauses or resumes accepting. A listener that cannot accept would otherwise report the same event continuously.
-    fn listen(&mut self, interest: EventFlags) {
-        if let Some(listener) = &self.listener
-            && epoll::modify(&self.clients.epoll, listener, EventData::new_u64(LISTENER), interest).is_ok()
-        {
-            self.accepting = !interest.is_empty();
+    /// Pauses accepting until the next tick, or resumes it. A listener that cannot accept would otherwise report the
+    /// same event continuously.
+    fn listen(&self, interest: EventFlags) {
+        if let Some(listener) = &self.listener {
+            let _ = epoll::modify(&self.clients.epoll, listener, EventData::new_u64(LISTENER), interest);
         }
     }
 
@@ -256,9 +252,7 @@ impl EventLoop {
     }
 
     fn tick(&mut self, now: Instant) {
-        if !self.accepting {
-            self.listen(EventFlags::IN);
-        }
+        self.listen(EventFlags::IN);
         self.failed.retain(|pool| !pool.has_stopped());
         if self.pool.as_ref().is_some_and(|pool| pool.is_stuck(now)) {
             self.fail("no response in time", now);
@@ -276,7 +270,6 @@ impl EventLoop {
         // Connections in the backlog are established and get their responses too.
         self.accept(BACKLOG, now);
         self.listener = None;
-        self.accepting = true;
         self.draining = Some(now);
         self.clients.drain(now);
     }

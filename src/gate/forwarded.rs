@@ -67,22 +67,22 @@ fn addresses(list: &[u8]) -> Vec<Option<IpAddr>> {
 
 /// The parameter `for=` of each element of `Forwarded` (RFC 7239, section 4).
 fn for_parameters(list: &[u8]) -> Vec<Option<IpAddr>> {
-    let value = |pair: &&[u8]| {
+    let value = |pair: &[u8]| {
         let (name, value) = str::from_utf8(pair).ok()?.split_once('=')?;
         let is_for = name.trim().eq_ignore_ascii_case("for");
         is_for.then(|| address(value.trim().trim_matches('"').as_bytes()))
     };
-    let parameter = |pairs: Vec<&[u8]>| pairs.iter().find_map(value).flatten();
-    match elements(list) {
+    let parameter = |element| split(element, b';')?.into_iter().find_map(value).flatten();
+    match split(list, b',') {
         Some(elements) => elements.into_iter().map(parameter).collect(),
         None => vec![None],
     }
 }
 
-/// Splits `Forwarded` into its elements, and each element into its pairs. Returns `None` if a quote is unbalanced or does
-/// not begin a value: with such a quote, a client could hide the element that a proxy appends.
-fn elements(list: &[u8]) -> Option<Vec<Vec<&[u8]>>> {
-    let (mut elements, mut pairs, mut begin) = (Vec::new(), Vec::new(), 0);
+/// Splits `Forwarded` outside of quotes. Returns `None` if a quote is unbalanced or does not begin a value: with such a
+/// quote, a client could hide the element that a proxy appends.
+fn split(list: &[u8], separator: u8) -> Option<Vec<&[u8]>> {
+    let (mut parts, mut begin) = (Vec::new(), 0);
     let (mut is_quoted, mut is_escaped) = (false, false);
     for (at, byte) in list.iter().enumerate() {
         match byte {
@@ -90,19 +90,15 @@ fn elements(list: &[u8]) -> Option<Vec<Vec<&[u8]>>> {
             b'\\' if is_quoted => is_escaped = true,
             b'"' if is_quoted || list[..at].ends_with(b"=") => is_quoted = !is_quoted,
             b'"' => return None,
-            b',' | b';' if !is_quoted => {
-                pairs.push(&list[begin..at]);
+            _ if *byte == separator && !is_quoted => {
+                parts.push(&list[begin..at]);
                 begin = at + 1;
-                if *byte == b',' {
-                    elements.push(std::mem::take(&mut pairs));
-                }
             }
             _ => {}
         }
     }
-    pairs.push(&list[begin..]);
-    elements.push(pairs);
-    (!is_quoted).then_some(elements)
+    parts.push(&list[begin..]);
+    (!is_quoted).then_some(parts)
 }
 
 /// An address as proxies write it: bare, in brackets, with or without a port.

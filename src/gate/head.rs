@@ -6,9 +6,9 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv6Addr};
 
 use httparse::Header;
+use ureq::http::Method;
 
 use super::cors;
-use super::exchange::Context;
 use super::forwarded::{identify, values};
 use super::refusal::{MAX_HEAD_BYTES, MAX_HEADERS, Refusal};
 use crate::config::Config;
@@ -17,6 +17,18 @@ use crate::response::{Deferral, Persistence};
 
 /// Most digits of the size of a chunk. Nothing longer than `0` is needed, but leading zeros are legal.
 const MAX_CHUNK_DIGITS: usize = 16;
+
+/// What the gate knows of a request besides its method and target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Context {
+    pub(crate) client: IpAddr,
+    /// False if the request came through a proxy that is not trusted or does not name its client.
+    pub(crate) is_client_known: bool,
+    pub(crate) deferral: Deferral,
+    pub(crate) persistence: Persistence,
+    /// Header lines for the response, each with its end.
+    pub(crate) cors: String,
+}
 
 /// A request that the router serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,8 +96,8 @@ fn parse_complete(head: &[u8], body: &[u8], peer: IpAddr, config: &Config) -> Re
         return Err(Refusal::malformed("request line"));
     };
     let minor = minor_version(version)?;
-    let method = str::from_utf8(method).ok().filter(|method| is_token(method));
-    let method = method.ok_or(Refusal::malformed("request method"))?;
+    let method = Method::from_bytes(method).map_err(|_| Refusal::malformed("request method"))?;
+    let method = method.as_str();
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let headers = parse_headers(lines, &mut headers)?;
     check_host(single(headers, "Host", "two Host headers")?, minor)?;
@@ -164,12 +176,6 @@ fn minor_version(version: &[u8]) -> Result<u8, Refusal> {
         Some([b'0' | b'2'..=b'9', b'.', b'0'..=b'9'] | [b'2'..=b'9']) => Err(Refusal::VERSION),
         _ => Err(Refusal::malformed("HTTP version")),
     }
-}
-
-/// RFC 9110, section 5.6.2.
-fn is_token(text: &str) -> bool {
-    let is_token_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !text.is_empty() && text.bytes().all(is_token_byte)
 }
 
 /// The value of a header that may occur once.

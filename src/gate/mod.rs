@@ -8,13 +8,12 @@
 //!
 //! `event_loop` waits for events. It passes events of clients to `clients`, which owns the sockets and drives each
 //! `connection`, a pure state machine over `head`, `forwarded`, `cors` and `refusal`. It passes requests to
-//! `worker_pool`. The workers take their context from `exchange` and return the response there.
+//! `worker_pool`. The workers take their context from its exchange and return the response there.
 
 mod clients;
 mod connection;
 mod cors;
 mod event_loop;
-mod exchange;
 mod forwarded;
 mod head;
 mod refusal;
@@ -33,8 +32,8 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::util::threads::{self, Alarm, Joined};
 use event_loop::EventLoop;
-pub(crate) use exchange::{Context, Exchange, Outcome};
-pub(crate) use worker_pool::{Spawn, WorkerPool};
+pub(crate) use head::Context;
+pub(crate) use worker_pool::{Exchange, Outcome, Spawn, WorkerPool};
 
 /// Connections in the kernel's queue. Clients above the limit connect a second later. A shutdown accepts at most these,
 /// since a flood has no end.
@@ -44,13 +43,6 @@ const BACKLOG: usize = 4096;
 const SEND_BUFFER_BYTES: usize = 4 * 1024;
 /// The receive buffer: a header section in one read. Without a limit the kernel takes megabytes of pipelined requests.
 const RECEIVE_BUFFER_BYTES: usize = 8 * 1024;
-
-/// A bound port that is not served yet. Connections wait in the kernel's backlog.
-#[derive(Debug)]
-pub(crate) struct Gate {
-    listener: TcpListener,
-    addr: SocketAddr,
-}
 
 /// A prepared gate, which serves after [`Serving::begin`]. Dropping it completes the requests in flight and closes the
 /// port.
@@ -78,62 +70,54 @@ impl Drop for Serving {
     }
 }
 
-impl Gate {
-    /// Binds the public port.
-    ///
-    /// # Errors
-    /// The address is in use or cannot be bound.
-    pub(crate) fn bind(addr: SocketAddr) -> io::Result<Self> {
-        let family = match addr {
-            SocketAddr::V4(_) => AddressFamily::INET,
-            SocketAddr::V6(_) => AddressFamily::INET6,
-        };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-        sockopt::set_socket_reuseaddr(&socket, true)?;
-        if addr.is_ipv6() {
-            // `::` accepts IPv4 too, whatever the system's `bindv6only`.
-            sockopt::set_ipv6_v6only(&socket, false)?;
+/// Binds the public port. Connections wait in the kernel's backlog.
+///
+/// # Errors
+/// The address is in use or cannot be bound.
+pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    let family = match addr {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if addr.is_ipv6() {
+        // `::` accepts IPv4 too, whatever the system's `bindv6only`.
+        sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    rustix::net::bind(&socket, &addr)?;
+    rustix::net::listen(&socket, BACKLOG as i32)?;
+    // Accepted connections inherit it.
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER_BYTES)?;
+    sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER_BYTES)?;
+    Ok(TcpListener::from(socket))
+}
+
+/// Takes all threads and descriptors that serving needs, before probes can take them. Clients still wait in the
+/// kernel's backlog.
+///
+/// # Errors
+/// The workers cannot be started, or the system has no room for a thread.
+pub(crate) fn prepare(
+    listener: TcpListener,
+    config: Config,
+    spawn: Spawn,
+    metrics: Arc<Metrics>,
+    alarm: &Alarm,
+) -> io::Result<Serving> {
+    let shutdown = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    let event_loop = EventLoop::new(listener, &shutdown, config, spawn, metrics)?;
+    let (begin, begun) = bounded(1);
+    let thread = threads::spawn_vital("gate", alarm, move || {
+        if begun.recv().is_ok() {
+            event_loop.run();
         }
-        rustix::net::bind(&socket, &addr)?;
-        rustix::net::listen(&socket, BACKLOG as i32)?;
-        let listener = TcpListener::from(socket);
-        // Accepted connections inherit it.
-        sockopt::set_tcp_nodelay(&listener, true)?;
-        sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER_BYTES)?;
-        sockopt::set_socket_recv_buffer_size(&listener, RECEIVE_BUFFER_BYTES)?;
-        let addr = listener.local_addr()?;
-        Ok(Self { listener, addr })
-    }
-
-    pub(crate) fn addr(&self) -> SocketAddr {
-        self.addr
-    }
-
-    /// Takes all threads and descriptors that serving needs, before probes can take them. Clients still wait in the
-    /// kernel's backlog.
-    ///
-    /// # Errors
-    /// The workers cannot be started, or the system has no room for a thread.
-    pub(crate) fn prepare(
-        self,
-        config: Config,
-        spawn: Spawn,
-        metrics: Arc<Metrics>,
-        alarm: &Alarm,
-    ) -> io::Result<Serving> {
-        let shutdown = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let event_loop = EventLoop::new(self.listener, &shutdown, config, spawn, metrics)?;
-        let (begin, begun) = bounded(1);
-        let thread = threads::spawn_vital("gate", alarm, move || {
-            if begun.recv().is_ok() {
-                event_loop.run();
-            }
-        })?;
-        Ok(Serving {
-            begin: Some(begin),
-            _thread: thread,
-            shutdown,
-        })
-    }
+    })?;
+    Ok(Serving {
+        begin: Some(begin),
+        _thread: thread,
+        shutdown,
+    })
 }

@@ -1,26 +1,76 @@
-//! The gate's end of a pool of workers: the private connection to tiny_http, the tickets, and how the threads stop.
+//! A pool of workers: the private connection to tiny_http, the tickets, and how the threads stop. tiny_http brings a
+//! worker a method, a target and a ticket. The rest of the request waits in the [`Exchange`] under the ticket, and the
+//! outcome comes back there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::epoll::{self, EventData};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::retry_on_intr;
 
 use super::clients::send;
-use super::connection::InFlight;
-use super::exchange::{Exchange, MAX_IN_FLIGHT, Outcome, RESPONSE_TIMEOUT};
+use super::connection::{InFlight, RESPONSE_TIMEOUT};
+use super::head::Context;
 use crate::util::arena::Key;
 use crate::util::threads::Joined;
 
+/// Requests that are with the workers at most. Further requests wait at the gate, where they can still be refused.
+pub(super) const MAX_IN_FLIGHT: usize = 64;
 /// For the response to the first request: some milliseconds, or a busy machine.
 const GREETING_TIMEOUT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 /// The first request. Its ticket has no context.
 const GREETING: &[u8] = b"OPTIONS *#0 HTTP/1.1\r\n\r\n";
+
+/// The response as the client receives it. `None` defers the request: more will be known in a moment.
+pub(crate) type Outcome = Option<Vec<u8>>;
+
+/// Connects one pool of workers with the gate.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    /// By ticket. At most [`MAX_IN_FLIGHT`], as of the outcomes.
+    contexts: Mutex<HashMap<u64, Context>>,
+    outcomes: Mutex<Vec<(u64, Outcome)>>,
+    /// Reports that outcomes have arrived. Never read: the gate watches it for changes.
+    wake: OwnedFd,
+}
+
+impl Exchange {
+    /// # Errors
+    /// The system has no descriptor left.
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {
+            contexts: Mutex::default(),
+            outcomes: Mutex::default(),
+            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        })
+    }
+
+    /// Takes the context of a ticket, which is there once.
+    pub(crate) fn take(&self, ticket: u64) -> Option<Context> {
+        lock(&self.contexts).remove(&ticket)
+    }
+
+    /// Returns a ticket with its outcome. Wakes the gate if there was none.
+    pub(crate) fn give_back(&self, ticket: u64, outcome: Outcome) {
+        let mut outcomes = lock(&self.outcomes);
+        outcomes.push((ticket, outcome));
+        let is_first = outcomes.len() == 1;
+        drop(outcomes);
+        if is_first && let Err(error) = rustix::io::write(&self.wake, &1_u64.to_ne_bytes()) {
+            log::error!(reason:% = error; "gate not woken: responses are late");
+        }
+    }
+}
+
+/// The data is valid after each statement, even if a thread panicked.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A request that was sent to the workers.
 #[derive(Clone, Copy, Debug)]
@@ -75,24 +125,20 @@ impl WorkerPool {
     /// There is no outcome in time.
     pub(crate) fn greet(&mut self) -> io::Result<()> {
         self.stream.write_all(GREETING)?;
-        let mut woken = [PollFd::new(self.exchange.wake(), PollFlags::IN)];
+        let mut woken = [PollFd::new(&self.exchange.wake, PollFlags::IN)];
         if retry_on_intr(|| poll(&mut woken, Some(&GREETING_TIMEOUT)))? == 0 {
             return Err(io::Error::new(ErrorKind::TimedOut, "tiny_http does not respond"));
         }
-        self.exchange.take_outcomes();
+        lock(&self.exchange.outcomes).clear();
         Ok(())
     }
 
     /// Has epoll report the loss of the private connection and the arrival of outcomes.
     pub(super) fn watch(&self, epoll: &OwnedFd, lost: u64, arrived: u64) -> io::Result<()> {
-        epoll::add(epoll, &self.stream, EventData::new_u64(lost), EventFlags::IN)?;
-        let changes = EventFlags::IN | EventFlags::ET;
-        Ok(epoll::add(
-            epoll,
-            self.exchange.wake(),
-            EventData::new_u64(arrived),
-            changes,
-        )?)
+        epoll::add(epoll, &self.stream, EventData::new_u64(lost), epoll::EventFlags::IN)?;
+        let changes = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(epoll, &self.exchange.wake, EventData::new_u64(arrived), changes)?;
+        Ok(())
     }
 
     /// Whether one more request may be in flight.
@@ -113,7 +159,7 @@ impl WorkerPool {
             begun: *begun,
         };
         self.in_flight.insert(self.requests, sent);
-        self.exchange.put(self.requests, request.context.clone());
+        lock(&self.exchange.contexts).insert(self.requests, request.context.clone());
         let (method, target, ticket) = (&request.method, &request.target, self.requests);
         // Writing to a vector cannot fail. A target has no `#`.
         let _ = write!(self.out, "{method} {target}#{ticket} HTTP/1.1\r\n\r\n");
@@ -135,7 +181,7 @@ impl WorkerPool {
     /// Takes the outcomes that have arrived, each with its request.
     pub(super) fn receive(&mut self, now: Instant) -> Vec<(Sent, Outcome)> {
         let oldest = self.in_flight.keys().next().copied();
-        let outcomes = self.exchange.take_outcomes().into_iter();
+        let outcomes = std::mem::take(&mut *lock(&self.exchange.outcomes)).into_iter();
         let received = outcomes.filter_map(|(ticket, outcome)| Some((self.in_flight.remove(&ticket)?, outcome)));
         let received = received.collect();
         if self.in_flight.keys().next().copied() != oldest {
@@ -161,7 +207,7 @@ impl WorkerPool {
     pub(super) fn abandon(&self, epoll: &OwnedFd) -> Vec<Sent> {
         (self.stop)();
         let _ = epoll::delete(epoll, &self.stream);
-        let _ = epoll::delete(epoll, self.exchange.wake());
+        let _ = epoll::delete(epoll, &self.exchange.wake);
         self.in_flight.values().copied().collect()
     }
 

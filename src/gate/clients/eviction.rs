@@ -25,7 +25,7 @@ impl Clients {
             .filter(|(_, connection)| is_idle(connection));
         let longest = idle.min_by_key(|(_, connection)| connection.since());
         let longest = longest.map(|(key, _)| key);
-        longest.is_some_and(|key| self.close(key, Some(Refused::MadeRoom)))
+        longest.map(|key| self.close(key, Some(Refused::MadeRoom))).is_some()
     }
 
     /// Evicts the connection that has waited longest for its request or its reader, of the client with the most
@@ -53,6 +53,7 @@ impl Clients {
         if is_waiting {
             self.pump(key, Event::Rejected(Refusal::BUSY), now);
         }
-        self.close(key, Some(Refused::MadeRoom))
+        self.close(key, Some(Refused::MadeRoom));
+        true
     }
 }

@@ -22,11 +22,9 @@ const MAX_LARGE_BUFFERS: usize = 64;
 impl Clients {
     /// Gives a connection a large send buffer, if its client takes a long response.
     pub(super) fn enlarge_buffer(&mut self, key: Key) {
-        let Some(socket) = self.sockets.get_mut(key) else {
-            return;
-        };
-        let may_grow = socket.write_bytes == SEND_BUFFER_BYTES && self.large_buffers < MAX_LARGE_BUFFERS;
-        if may_grow
+        if let Some(socket) = self.sockets.get_mut(key)
+            && socket.write_bytes == SEND_BUFFER_BYTES
+            && self.large_buffers < MAX_LARGE_BUFFERS
             && socket.connection.unsent().len() > SEND_BUFFER_BYTES
             && sockopt::set_socket_send_buffer_size(&socket.stream, LARGE_BUFFER_BYTES).is_ok()
         {
@@ -46,7 +44,7 @@ impl Clients {
                 (unsent > 0).then_some(((is_stuck, unsent), key))
             });
             match readers.max_by_key(|(rank, _)| *rank) {
-                Some((_, key)) => drop(self.close(key, Some(Refused::SlowReader))),
+                Some((_, key)) => self.close(key, Some(Refused::SlowReader)),
                 None => return,
             }
         }

@@ -16,6 +16,8 @@ pub(in crate::gate) const MAX_KERNEL_BYTES: usize = 80 * 1024;
 pub(super) const SMALL_BYTES: usize = 1024;
 /// A complete request waits this long at most for a ticket.
 pub(in crate::gate) const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A response takes microseconds. A worker that takes this long is stuck, and its pool is replaced.
+pub(in crate::gate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A deferred request is repeated after this time, at the next tick of the event loop (100 ms).
 pub(super) const DEFERRAL_INTERVAL: Duration = Duration::from_millis(50);
 /// After the last response, bytes that the client still sends are discarded for this time, so that no reset overtakes

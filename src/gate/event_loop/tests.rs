@@ -11,10 +11,10 @@ use rustix::event::{EventfdFlags, eventfd};
 
 mod cuts;
 
-use super::super::Gate;
 use super::super::clients::MAX_DEFERRED;
-use super::super::connection::WAIT_TIMEOUT;
-use super::super::exchange::{Context, Exchange, MAX_IN_FLIGHT, RESPONSE_TIMEOUT};
+use super::super::connection::{RESPONSE_TIMEOUT, WAIT_TIMEOUT};
+use super::super::head::Context;
+use super::super::worker_pool::{Exchange, MAX_IN_FLIGHT};
 use super::*;
 use crate::response::{Deferral, Persistence};
 
@@ -95,7 +95,7 @@ struct Rig {
 
 #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
 fn rig() -> Rig {
-    let gate = Gate::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let listener = super::super::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
     let (script, (opened, spawned)) = (Arc::new(Script::default()), unbounded());
     let (stuck, release) = bounded::<()>(0);
     let to_open = Arc::clone(&script);
@@ -131,8 +131,8 @@ fn rig() -> Rig {
         ..Config::from_lookup(|_| None).expect("the defaults are valid")
     };
     let shutdown = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd");
-    let addr = gate.addr;
-    let event_loop = EventLoop::new(gate.listener, &shutdown, config, spawn, Arc::default()).expect("an event loop");
+    let addr = listener.local_addr().expect("bound");
+    let event_loop = EventLoop::new(listener, &shutdown, config, spawn, Arc::default()).expect("an event loop");
     Rig {
         event_loop,
         addr,
