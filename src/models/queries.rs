@@ -1,7 +1,6 @@
 //! The rate of queries: to all nodes, to one node, and in flight.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Query;
@@ -53,20 +52,9 @@ impl Queries {
         exhausted.map(|(addr, _)| addr.clone()).collect()
     }
 
-    /// Returns whether a query to this node is in flight, for any id.
-    pub(super) fn is_busy(&self, addr: &NodeAddr) -> bool {
-        self.in_flight.iter().any(|query| query.addr == *addr)
-    }
-
-    /// Returns whether a query for this id is in flight, to any node.
-    pub(super) fn has_in_flight(&self, id: &Arc<str>) -> bool {
-        self.in_flight.iter().any(|query| query.id == *id)
-    }
-
-    pub(super) fn is_in_flight(&self, id: &Arc<str>, addr: &NodeAddr) -> bool {
-        self.in_flight
-            .iter()
-            .any(|query| query.id == *id && query.addr == *addr)
+    /// Returns whether a query of this kind is in flight.
+    pub(super) fn has_in_flight(&self, is_of_kind: impl Fn(&Query) -> bool) -> bool {
+        self.in_flight.iter().any(is_of_kind)
     }
 
     pub(super) fn begin(&mut self, query: Query, now: Instant) {

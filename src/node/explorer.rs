@@ -4,10 +4,7 @@ use super::addr::NodeAddr;
 use super::json::{self, ParseError, expect, text};
 use super::network_scope::{NetworkScope, deny_reason};
 use super::origin::parse_port;
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 /// The most entries of a list: as many nodes as the router is made for.
@@ -40,13 +37,19 @@ pub fn parse_explorer(body: &[u8], scope: NetworkScope) -> Result<ExplorerList, 
     let body = String::from_utf8_lossy(body);
     let [data] = json::fields(json::parse(body.as_bytes())?, "an object with `data`", ["data"])?;
     let data = expect(data.once()?, '[', "`data` to be a list")?;
-    let Entries { mut sockets, skipped } = serde_json::from_str(data)?;
+    let (mut list, mut sockets) = (ExplorerList::default(), Vec::new());
+    json::each(data, |_, raw| {
+        if sockets.len() + list.skipped == MAX_ENTRIES {
+            return Err(ParseError(format!("`data` lists more than {MAX_ENTRIES}")));
+        }
+        match socket(raw) {
+            Some(socket) => sockets.push(socket),
+            None => list.skipped += 1,
+        }
+        Ok(())
+    })?;
     sockets.sort_unstable();
     sockets.dedup();
-    let mut list = ExplorerList {
-        skipped,
-        ..ExplorerList::default()
-    };
     for ports in sockets.chunk_by(|a, b| a.ip() == b.ip()) {
         let reason = deny_reason(ports[0].ip(), scope);
         let most = if reason.is_some() { 0 } else { MAX_PORTS };
@@ -56,43 +59,6 @@ pub fn parse_explorer(body: &[u8], scope: NetworkScope) -> Result<ExplorerList, 
         list.refused.extend(refused.iter().map(|socket| (*socket, reason)));
     }
     Ok(list)
-}
-
-/// The entries of `data`. They are read one by one, so that a list of 100,000 needs little memory.
-#[derive(Default)]
-struct Entries {
-    sockets: Vec<SocketAddr>,
-    skipped: usize,
-}
-
-impl<'de> Deserialize<'de> for Entries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entries, D::Error> {
-        deserializer.deserialize_seq(EntriesVisitor)
-    }
-}
-
-struct EntriesVisitor;
-
-impl<'de> Visitor<'de> for EntriesVisitor {
-    type Value = Entries;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("`data` to be a list")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Entries, A::Error> {
-        let mut entries = Entries::default();
-        while let Some(raw) = seq.next_element::<&RawValue>()? {
-            if entries.sockets.len() + entries.skipped == MAX_ENTRIES {
-                return Err(A::Error::custom(format!("`data` lists more than {MAX_ENTRIES}")));
-            }
-            match socket(raw) {
-                Some(socket) => entries.sockets.push(socket),
-                None => entries.skipped += 1,
-            }
-        }
-        Ok(entries)
-    }
 }
 
 /// An address with a port. `None` for an entry of any other kind.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
@@ -127,31 +127,53 @@ pub(super) fn fields<'a, const N: usize>(
     expected: &str,
     names: [&'static str; N],
 ) -> Result<[Field<'a>; N], ParseError> {
-    let object = expect(object, '{', expected)?;
-    let fields = names.map(|name| Field {
+    let mut fields = names.map(|name| Field {
         name,
         value: None,
         is_repeated: false,
     });
-    Ok(serde_json::Deserializer::from_str(object).deserialize_map(FieldsVisitor(fields))?)
+    each(expect(object, '{', expected)?, |name, value| {
+        if let Some(field) = fields.iter_mut().find(|field| field.name == name) {
+            field.is_repeated = field.value.is_some();
+            field.value.get_or_insert(value);
+        }
+        Ok(())
+    })?;
+    Ok(fields)
 }
 
-struct FieldsVisitor<'a, const N: usize>([Field<'a>; N]);
+/// Shows the fields of an object, or the elements of a list without a name, to `visit` one by one: a list of 100,000
+/// needs little memory.
+///
+/// # Errors
+/// That of `visit`.
+pub(super) fn each<'a>(
+    json: &'a str,
+    visit: impl FnMut(&str, &'a RawValue) -> Result<(), ParseError>,
+) -> Result<(), ParseError> {
+    Ok(serde_json::Deserializer::from_str(json).deserialize_any(Each(visit))?)
+}
 
-impl<'de, const N: usize> Visitor<'de> for FieldsVisitor<'de, N> {
-    type Value = [Field<'de>; N];
+struct Each<F>(F);
+
+impl<'de, F: FnMut(&str, &'de RawValue) -> Result<(), ParseError>> Visitor<'de> for Each<F> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
+        f.write_str("an object or a list")
     }
 
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self::Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
         while let Some((Name(name), value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
-            if let Some(field) = self.0.iter_mut().find(|field| field.name == name) {
-                field.is_repeated = field.value.is_some();
-                field.value.get_or_insert(value);
-            }
+            self.0(&name, value).map_err(A::Error::custom)?;
         }
-        Ok(self.0)
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        while let Some(value) = seq.next_element()? {
+            self.0("", value).map_err(A::Error::custom)?;
+        }
+        Ok(())
     }
 }

@@ -18,13 +18,13 @@ impl NetworkScope {
     /// The scope of an Explorer at these addresses: what all of them allow. One public address, or no address, makes
     /// the Explorer public.
     pub fn of(addrs: &[IpAddr]) -> NetworkScope {
-        let classes: Vec<_> = addrs.iter().flat_map(|addr| classes(*addr)).collect();
-        let are_all = |allowed: &[Class]| classes.iter().all(|class| allowed.contains(class));
-        match classes.is_empty() || !are_all(&[LOOPBACK, PRIVATE]) {
-            true => NetworkScope::Public,
-            false if are_all(&[LOOPBACK]) => NetworkScope::Loopback,
-            false => NetworkScope::Private,
-        }
+        let scope = |class| match class {
+            LOOPBACK => NetworkScope::Loopback,
+            PRIVATE => NetworkScope::Private,
+            _ => NetworkScope::Public,
+        };
+        let scopes = addrs.iter().flat_map(|addr| classes(*addr)).map(scope);
+        scopes.min().unwrap_or(NetworkScope::Public)
     }
 }
 

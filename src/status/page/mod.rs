@@ -10,13 +10,13 @@ mod text;
 use super::Filter;
 use super::numbers::{grouped, plural, span};
 use super::report::{Moment, StatusReport};
-use text::{around, shown, time};
+use text::{around, shown, time, when};
 
 pub(crate) const CONTENT_TYPE: &str = "text/html; charset=utf-8";
 /// The browser loads nothing and runs nothing, even if escaping should fail (CSP level 3).
 pub(crate) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
-/// Seconds between two refreshes by a browser.
-const REFRESH: u32 = 5;
+/// A browser refreshes the page every 5 s.
+const REFRESH: &str = "<meta http-equiv=\"refresh\" content=\"5\">";
 /// Maximum length of untrusted text in a list, in bytes of HTML: an id, an image, a setting, an invalid line.
 const SHORT: usize = 120;
 /// Maximum length of a reason in bytes of HTML.
@@ -40,10 +40,7 @@ pub(crate) fn to_html(report: &StatusReport, filter: &Filter) -> String {
         "" => "<p class=\"fine\">Nothing is wrong.</p>".to_owned(),
         items => format!("<section class=\"box\"><h2>Problems</h2><ul>{items}</ul></section>"),
     };
-    let refresh = match filter.is_paused {
-        true => String::new(),
-        false => format!("<meta http-equiv=\"refresh\" content=\"{REFRESH}\">"),
-    };
+    let refresh = when(!filter.is_paused, REFRESH);
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">{refresh}\
@@ -58,14 +55,15 @@ pub(crate) fn to_html(report: &StatusReport, filter: &Filter) -> String {
 }
 
 fn about(report: &StatusReport, filter: &Filter) -> String {
-    let link = filter.link(|to| (to.offset, to.is_paused) = (filter.offset, !filter.is_paused));
     let action = match filter.is_paused {
         true => "Resume refresh",
         false => "Pause and filter",
     };
+    let action = filter.anchor(action, |to| {
+        (to.offset, to.is_paused) = (filter.offset, !filter.is_paused)
+    });
     let (version, up) = (&report.version, span(report.started.age.as_secs()));
-    let now = &report.time.text;
-    format!("Infernet Router {version} · up {up} · {now} · <a href=\"{link}\">{action}</a>")
+    format!("Infernet Router {version} · up {up} · {} · {action}", report.time.text)
 }
 
 fn totals(report: &StatusReport) -> String {
@@ -82,9 +80,9 @@ fn containers(report: &StatusReport, filter: &Filter) -> String {
     let mut items = String::new();
     let mut unlisted = report.totals.container_ids;
     for container in &report.totals.containers {
-        let link = filter.link(|to| to.container = Some(container.id.clone()));
-        let (id, nodes) = (shown(&container.id, SHORT), grouped(container.nodes as u64));
-        let item = format!("<li><a href=\"{link}\">{id}</a> {nodes}");
+        let id = shown(&container.id, SHORT);
+        let id = filter.anchor(&id, |to| to.container = Some(container.id.clone()));
+        let item = format!("<li>{id} {}", grouped(container.nodes as u64));
         if items.len() + item.len() > MAX_CONTAINERS_BYTES {
             break;
         }
@@ -101,24 +99,18 @@ fn containers(report: &StatusReport, filter: &Filter) -> String {
 /// The lists of nodes and the changed settings.
 fn sources(report: &StatusReport) -> String {
     let list = |name: &str, nodes: usize, at: &Option<Moment>| {
-        let age = match at {
-            Some(at) => format!("read {} ago", time(at)),
-            None => "never read".to_owned(),
-        };
+        let age = at.as_ref();
+        let age = age.map_or("never read".to_owned(), |at| format!("read {} ago", time(at)));
         format!("<dt>{}<dd>{}, {age}", shown(name, SHORT), plural(nodes, "node"))
     };
     let file = &report.ips_file;
     let mut lists = list(&file.path, file.nodes, &file.read_at);
     if let Some(explorer) = &report.explorer {
-        lists += &list(
-            &format!("Explorer {}", explorer.url),
-            explorer.nodes,
-            &explorer.last_success,
-        );
+        let name = format!("Explorer {}", explorer.url);
+        lists += &list(&name, explorer.nodes, &explorer.last_success);
     }
-    let settings = report.settings.iter();
-    let settings = settings.map(|(name, value)| format!("<dt>{name}<dd>{}", shown(value, SHORT)));
-    let settings: String = settings.collect();
+    let setting = |(name, value): (&String, &String)| format!("<dt>{name}<dd>{}", shown(value, SHORT));
+    let settings: String = report.settings.iter().map(setting).collect();
     format!("<h2>Lists</h2><dl>{lists}</dl><h2>Settings that differ from their defaults</h2><dl>{settings}</dl>")
 }
 

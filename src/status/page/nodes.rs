@@ -1,6 +1,6 @@
 //! The table of nodes with its filters.
 
-use super::text::{around, attribute, shown, time};
+use super::text::{around, attribute, shown, time, when};
 use super::{LONG, SHORT};
 use crate::registry::NodeState;
 use crate::status::numbers::{grouped, plural, span};
@@ -25,11 +25,7 @@ fn states(report: &StatusReport, filter: &Filter) -> String {
     let tab = |state: Option<NodeState>, count: usize| {
         let name = state.map_or("all", NodeState::name);
         let (link, count) = (filter.link(|to| to.state = state), grouped(count as u64));
-        let chosen = if filter.state == state {
-            " aria-current=\"true\""
-        } else {
-            ""
-        };
+        let chosen = when(filter.state == state, " aria-current=\"true\"");
         format!("<a href=\"{link}\"{chosen}>{name} {count}</a>")
     };
     let states = report.totals.states.iter();
@@ -41,24 +37,23 @@ fn states(report: &StatusReport, filter: &Filter) -> String {
 
 /// The filters in effect, each with a link that removes it.
 fn active_filters(filter: &Filter) -> String {
-    let part = filter.link(|to| to.part = None);
-    let container = filter.link(|to| to.container = None);
-    let active: String = [
-        ("address contains", &filter.part, part),
-        ("runs", &filter.container, container),
-    ]
-    .into_iter()
-    .filter_map(|(what, value, link)| {
-        let value = shown(value.as_deref()?, SHORT);
-        Some(format!("<li>{what} <q>{value}</q> <a href=\"{link}\">remove</a>"))
-    })
-    .collect();
-    around("<ul class=\"facts\" aria-label=\"Filters\">", &active, "</ul>")
+    let active = |what: &str, value: &Option<String>, remove: fn(&mut Filter)| {
+        let value = shown(value.as_deref().unwrap_or_default(), SHORT);
+        let end = format!("</q> {}", filter.anchor("remove", remove));
+        around(&format!("<li>{what} <q>"), &value, &end)
+    };
+    let part = active("address contains", &filter.part, |to| to.part = None);
+    let container = active("runs", &filter.container, |to| to.container = None);
+    around(
+        "<ul class=\"facts\" aria-label=\"Filters\">",
+        &(part + &container),
+        "</ul>",
+    )
 }
 
 fn form(filter: &Filter) -> String {
     let option = |state: NodeState| {
-        let chosen = if filter.state == Some(state) { " selected" } else { "" };
+        let chosen = when(filter.state == Some(state), " selected");
         format!("<option{chosen}>{}", state.name())
     };
     let options = NodeState::ALL.map(option).concat();
@@ -89,7 +84,7 @@ fn table(report: &StatusReport, filter: &Filter) -> String {
 }
 
 fn row(row: &NodeRow) -> String {
-    let scheme = if row.address.contains("://") { "" } else { "http://" };
+    let scheme = when(!row.address.contains("://"), "http://");
     let (link, address) = (attribute(&row.address), shown(&row.address, LONG));
     let name = shown(row.name.as_deref().unwrap_or_default(), SHORT);
     let name = around(" <small>", &name, "</small>");
@@ -113,12 +108,8 @@ fn badges(row: &NodeRow) -> String {
         NodeState::Down => "bad",
         NodeState::Suspect | NodeState::Limited | NodeState::Doubted => "warn",
     };
-    let draining = if row.draining {
-        "<b class=\"warn\">draining</b> "
-    } else {
-        ""
-    };
-    let backup = if row.backup { "<b class=\"dim\">backup</b> " } else { "" };
+    let draining = when(row.draining, "<b class=\"warn\">draining</b> ");
+    let backup = when(row.backup, "<b class=\"dim\">backup</b> ");
     let (state, since) = (row.state.name(), time(&row.since));
     format!("<b class=\"{class}\">{state}</b> {draining}{backup}<small>{since}</small>")
 }
@@ -145,14 +136,10 @@ fn details(row: &NodeRow) -> String {
     let public = row.public_address.as_deref().unwrap_or_default();
     let pending = row.pending.iter().flatten();
     let pending = pending.map(|(name, jobs)| format!("{} {}", grouped(*jobs), shown(name, SHORT)));
-    let containers = match row.containers.len() > MAX_IDS {
-        true => ids(row, MAX_IDS_IN_DETAILS),
-        false => String::new(),
-    };
-    let (finish, expiry) = (
-        row.finish.map(|seconds| span(seconds as u64)),
-        row.certificate_expires.as_ref(),
-    );
+    let containers = ids(row, MAX_IDS_IN_DETAILS);
+    let containers = when(row.containers.len() > MAX_IDS, &containers);
+    let finish = row.finish.map(|seconds| span(seconds as u64));
+    let expiry = row.certificate_expires.iter();
     let facts = [
         ("List", row.source.name().to_owned()),
         ("State since", row.since.text.clone()),
@@ -161,9 +148,9 @@ fn details(row: &NodeRow) -> String {
         ("Promises", grouped(row.promises)),
         ("Speed", row.speed.map(speed).unwrap_or_default()),
         ("Jobs finished in", finish.unwrap_or_default()),
-        ("Certificate until", expiry.map_or(String::new(), |at| at.text.clone())),
+        ("Certificate until", expiry.map(|at| at.text.as_str()).collect()),
         ("Resources", shown(row.resources.as_deref().unwrap_or_default(), LONG)),
-        ("Containers", containers),
+        ("Containers", containers.to_owned()),
     ];
     let facts = facts.map(|(name, value)| around(&format!("<dt>{name}<dd>"), &value, ""));
     facts.concat()

@@ -1,6 +1,6 @@
 //! The list of problems at the top of the page.
 
-use super::text::{around, shown, time};
+use super::text::{around, shown, time, when};
 use super::{LONG, SHORT};
 use crate::status::Filter;
 use crate::status::numbers::{grouped, plural};
@@ -26,13 +26,11 @@ fn nodes(report: &StatusReport, filter: &Filter) -> Vec<String> {
     let mut unlisted: usize = states.map(|(_, count)| count).sum();
     let mut items = Vec::new();
     for problem in report.problems.iter().take(MAX_LISTED) {
-        let link = filter.link(|to| to.state = Some(problem.state));
-        let (state, nodes) = (problem.state.name(), plural(problem.nodes, "node"));
+        let nodes = format!("{} {}", plural(problem.nodes, "node"), problem.state.name());
+        let nodes = filter.anchor(&nodes, |to| to.state = Some(problem.state));
         let (reason, since) = (shown(&problem.reason, LONG), time(&problem.since));
-        let longest = if problem.nodes == 1 { "" } else { "up to " };
-        items.push(format!(
-            "<a href=\"{link}\">{nodes} {state}</a>: {reason} <small>(for {longest}{since})</small>"
-        ));
+        let longest = when(problem.nodes > 1, "up to ");
+        items.push(format!("{nodes}: {reason} <small>(for {longest}{since})</small>"));
         unlisted = unlisted.saturating_sub(problem.nodes);
     }
     items.extend((unlisted > 0).then(|| format!("{} for other reasons", plural(unlisted, "node"))));
@@ -78,21 +76,11 @@ fn conflicts(report: &StatusReport) -> Option<String> {
     let count = report.totals.conflicting_containers;
     let lines = report.conflicting_containers.iter();
     let lines = lines.map(|conflict| {
-        format!(
-            "{}: {}",
-            shown(&conflict.id, SHORT),
-            shown(&conflict.images_text(), LONG)
-        )
+        let (id, images) = (shown(&conflict.id, SHORT), conflict.images_text());
+        format!("{id}: {}", shown(&images, LONG))
     });
-    let ids = if count == 1 {
-        "container id runs"
-    } else {
-        "container ids run"
-    };
-    let what = format!(
-        "{} {ids} with different images: a job may reach any of them",
-        grouped(count as u64)
-    );
+    let (ids, runs) = (plural(count, "container id"), if count == 1 { "runs" } else { "run" });
+    let what = format!("{ids} {runs} with different images: a job may reach any of them");
     (count > 0).then(|| what + &some(lines, count))
 }
 

@@ -41,6 +41,11 @@ fn entity(char: char) -> Option<&'static str> {
     }
 }
 
+/// Returns the text if the condition holds.
+pub(super) fn when(condition: bool, html: &str) -> &str {
+    if condition { html } else { "" }
+}
+
 /// Returns `inner` in an element, and nothing around nothing.
 pub(super) fn around(begin: &str, inner: &str, end: &str) -> String {
     match inner.is_empty() {
@@ -50,6 +55,11 @@ pub(super) fn around(begin: &str, inner: &str, end: &str) -> String {
 }
 
 impl Filter {
+    /// Returns a text with a link to the first page of a changed filter.
+    pub(super) fn anchor(&self, text: &str, change: impl FnOnce(&mut Filter)) -> String {
+        format!("<a href=\"{}\">{text}</a>", self.link(change))
+    }
+
     /// Returns a link to the first page of a changed filter, as the value of an attribute.
     pub(super) fn link(&self, change: impl FnOnce(&mut Filter)) -> String {
         let mut to = Filter {
