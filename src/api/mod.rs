@@ -127,7 +127,7 @@ impl Service {
         let (page, client) = (query.page, Client::from(context.client));
         let containers = query.containers.iter().map(String::as_str);
         let nodes = self.reporter.registry.answer(containers, page, client, purpose, now);
-        let nodes = nodes.map_err(|error| QueryError(error.to_string()))?;
+        let nodes = nodes.ok_or_else(|| QueryError::too_deep(&query))?;
         // A client that only looks, or pages past the end, is not left without a node.
         if nodes.is_empty() && purpose == Purpose::Route && page.offset == 0 && page.n > 0 {
             self.reporter.metrics.empty_answers.add(1);

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
 
-use crate::registry::{MAX_PAGE, NodeState, Page};
+use crate::registry::{MAX_PAGE, MAX_SEARCHES, NodeState, Page};
 use crate::status::{self, Filter};
 use crate::util::text;
 
@@ -39,6 +39,17 @@ pub(super) struct Query {
 /// Why a query is invalid: the `error` of the response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct QueryError(pub(super) String);
+
+impl QueryError {
+    /// The page takes too many searches.
+    pub(super) fn too_deep(Query { containers, page, .. }: &Query) -> Self {
+        let (offset, containers) = (page.offset, containers.len());
+        Self(format!(
+            "offset=\"{offset}\": expected a smaller offset or fewer containers; {containers} containers at this offset \
+             take more than {MAX_SEARCHES} searches"
+        ))
+    }
+}
 
 /// Parses the query of `/api/v1/ips`.
 pub(super) fn ips(query: &str) -> Result<Query, QueryError> {

@@ -42,7 +42,7 @@ pub use pending::PendingByType;
 use promises::Cell;
 pub use record::NodeRecord;
 pub use resources::{KnownEntries, ResourceFailure, ResourceReport};
-pub use select::{MAX_PAGE, Page, TooDeep};
+pub use select::{MAX_PAGE, MAX_SEARCHES, Page};
 use select::{Seen, View, select};
 use speed::{FleetSpeed, Time};
 pub use standing::NodeView;
@@ -121,7 +121,7 @@ impl Totals {
 #[derive(Debug)]
 pub struct Registry {
     began: Instant,
-    /// Makes the cell of a subnet and the order of equal nodes unpredictable.
+    /// Makes the cell of a subnet unpredictable.
     keys: RandomState,
     state: Mutex<State>,
 }
@@ -217,8 +217,7 @@ impl Registry {
         state
             .extras
             .replace(id.index(), node.routing.extras(state.fleet.interval));
-        let tie = self.keys.hash_one((state.round, id.index())) as u32;
-        state.enter(id, tie, running)
+        state.enter(id, running)
     }
 
     /// What is known of a node.
@@ -271,10 +270,8 @@ impl Registry {
 
     /// Returns the nodes of a page that run all of `containers`, earliest expected completion first. Promises the first
     /// address of a first page, unless `purpose` is a look. Later pages continue the order of the client's last first
-    /// page: they ignore the promise that it made.
-    ///
-    /// # Errors
-    /// Many containers and a large offset take too many searches.
+    /// page: they ignore the promise that it made. Returns `None` if many containers and a large offset take too many
+    /// searches.
     pub fn answer<'a>(
         &self,
         containers: impl Iterator<Item = &'a str> + Clone,
@@ -282,7 +279,7 @@ impl Registry {
         client: Client,
         purpose: Purpose,
         now: Instant,
-    ) -> Result<Vec<NodeAddr>, TooDeep> {
+    ) -> Option<Vec<NodeAddr>> {
         let promises = purpose == Purpose::Route && page.offset == 0;
         let cell = Cell::of(self.keys.hash_one(client.subnet()));
         let undoing_for = (page.offset > 0).then_some(client);
@@ -290,10 +287,7 @@ impl Registry {
             let Some(view) = self.lock().view(containers.clone(), cell, undoing_for) else {
                 break;
             };
-            let selected = self.select(&view, page, cell).ok_or(TooDeep {
-                containers: view.orders.len(),
-                offset: page.offset,
-            })?;
+            let selected = self.select(&view, page, cell)?;
             let Some(first) = selected.first().copied() else {
                 break;
             };
@@ -309,10 +303,10 @@ impl Registry {
                 if promises && let Some(first) = ids.first() {
                     state.promise(*first, client, cell, self.time(now));
                 }
-                return Ok(answer);
+                return Some(answer);
             }
         }
-        Ok(Vec::new())
+        Some(Vec::new())
     }
 
     /// Selects the nodes of a page. Of several nodes with one address for clients, the first in the shared order is

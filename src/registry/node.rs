@@ -19,13 +19,6 @@ pub(super) struct Fleet {
     pub(super) speed: FleetSpeed,
 }
 
-/// What a node had in the orders: enough to return it as it was.
-#[derive(Debug)]
-pub(super) struct Withdrawn {
-    pub(super) tie: u32,
-    pub(super) running: Vec<Running>,
-}
-
 /// A node. A report on all nodes reads only the records, so the rest is apart from them.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -45,8 +38,8 @@ pub(super) struct Routing {
     pub(super) promises: Option<Box<Promises>>,
     /// Present while the node is available: its place in the order of each container that it runs.
     pub(super) place: Option<Place>,
-    /// What the node had in the orders, while it has no place there.
-    pub(super) withheld: Option<Box<Withdrawn>>,
+    /// The containers of the last report, while the node has no place in their orders.
+    pub(super) withheld: Option<Vec<Running>>,
     /// Sorted.
     pub(super) runs: Box<[Run]>,
     /// Present from the first time that its resources are to be polled.
@@ -148,9 +141,7 @@ impl Node {
     pub(super) fn withheld(&self) -> impl Iterator<Item = &ContainerId> {
         let withheld = self.routing.withheld.iter();
         let withheld = withheld.filter(|_| self.record.health().is_available());
-        withheld
-            .flat_map(|withheld| &withheld.running)
-            .map(|running| &running.id)
+        withheld.flatten().map(|running| &running.id)
     }
 
     /// What determines the position of the node in its class.

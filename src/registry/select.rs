@@ -2,7 +2,6 @@
 
 use std::cell::Cell as Counter;
 use std::collections::BinaryHeap;
-use std::fmt;
 
 use super::NodeId;
 use super::order::{Cursor, Order, Place};
@@ -11,7 +10,7 @@ use super::order::{Cursor, Order, Place};
 pub const MAX_PAGE: u32 = 1_000;
 /// Maximum number of searches in orders for one response: one to two milliseconds. One container needs none, two need
 /// one for each node of the shorter order, 64 need 63. A pair of containers that 100,000 nodes run stays below it.
-const MAX_SEARCHES: usize = 131_072;
+pub const MAX_SEARCHES: usize = 131_072;
 /// Nodes whose private keys are compared for one response, at least.
 const MIN_COMPARED: usize = 256;
 /// Nodes whose private keys are read under one hold of the lock: some microseconds.
@@ -25,28 +24,6 @@ pub struct Page {
     /// Number of addresses to skip.
     pub offset: u32,
 }
-
-/// A page that takes more than `MAX_SEARCHES`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooDeep {
-    /// Number of containers in the query.
-    pub containers: usize,
-    /// The offset in the query.
-    pub offset: u32,
-}
-
-impl fmt::Display for TooDeep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "offset=\"{}\": expected a smaller offset or fewer containers; {} containers at this offset take more than \
-             {MAX_SEARCHES} searches",
-            self.offset, self.containers
-        )
-    }
-}
-
-impl std::error::Error for TooDeep {}
 
 /// A node as one client sees it: by its private key, then by its place in the shared order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,9 +1,10 @@
 //! What the lock guards: the nodes, and everything that is kept in step with them.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use super::catalogue::{Catalogue, Index};
-use super::node::{Fleet, Node, Withdrawn};
+use super::node::{Fleet, Node};
 use super::order::{Order, Place};
 use super::promises::{Cell, ClientPromise, ClientPromises, Extras};
 use super::record::{MAX_KEY, later};
@@ -21,6 +22,8 @@ pub(super) struct State {
     /// The node that was inserted last.
     pub(super) newest: NodeId,
     pub(super) round: u64,
+    /// Makes the order of equal nodes unpredictable.
+    ties: RandomState,
     pub(super) catalogue: Catalogue,
     clients: ClientPromises,
     /// Bytes of the resources of all nodes.
@@ -43,6 +46,7 @@ impl State {
             nodes: Arena::default(),
             newest: NodeId::default(),
             round: 0,
+            ties: RandomState::new(),
             catalogue: Catalogue::default(),
             clients: ClientPromises::default(),
             resource_bytes: 0,
@@ -67,20 +71,19 @@ impl State {
 
     /// Gives a node its place in the orders of exactly these containers, or keeps them while the node is not available.
     /// Returns how many containers the full catalogue omitted.
-    pub(super) fn enter(&mut self, id: NodeId, tie: u32, containers: &[Running]) -> usize {
+    pub(super) fn enter(&mut self, id: NodeId, containers: &[Running]) -> usize {
         let Some(node) = self.nodes.get_mut(id) else {
             return 0;
         };
         node.record.omitted = None;
         node.routing.withheld = None;
         if !node.record.is_available() {
-            let running = containers.to_vec();
-            node.routing.withheld = Some(Box::new(Withdrawn { tie, running }));
+            node.routing.withheld = Some(containers.to_vec());
             return 0;
         }
         let place = Place {
             key: node.key(self.fleet.policy),
-            tie,
+            tie: self.ties.hash_one((self.round, id.index())) as u32,
             node: id.index(),
         };
         let (rank, from) = (node.record.rank, node.routing.place.replace(place));
@@ -111,23 +114,19 @@ impl State {
     }
 
     /// Takes a node out of all orders. Returns what it has or had there.
-    pub(super) fn leave(&mut self, id: NodeId) -> Option<Withdrawn> {
+    pub(super) fn leave(&mut self, id: NodeId) -> Option<Vec<Running>> {
         let node = self.nodes.get_mut(id)?;
         let Some(place) = node.routing.place.take() else {
-            return node.routing.withheld.take().map(|withheld| *withheld);
+            return node.routing.withheld.take();
         };
         let runs = std::mem::take(&mut node.routing.runs).into_iter();
-        let running = runs.filter_map(|run| self.catalogue.leave(run, id, place));
-        Some(Withdrawn {
-            tie: place.tie,
-            running: running.collect(),
-        })
+        Some(runs.filter_map(|run| self.catalogue.leave(run, id, place)).collect())
     }
 
     /// Gives a node its place again after its health, its rank or its attributes have changed.
     pub(super) fn reenter(&mut self, id: NodeId) {
-        if let Some(Withdrawn { tie, running }) = self.leave(id) {
-            self.enter(id, tie, &running);
+        if let Some(running) = self.leave(id) {
+            self.enter(id, &running);
         }
     }
 
