@@ -305,7 +305,7 @@ fn reason_with_changed_numbers_is_logged_once() {
     fleet.wait_asked(0, fleet.asked(0) + 3, PATIENCE);
     fleet.set(0, Behaviour::Reset);
     router.wait_line(&line("node failing", fleet.addr(0), "connection reset"), PATIENCE);
-    assert_eq!(router.count_lines("503"), 0);
+    assert_eq!(router.count_lines("status 503"), 0);
 }
 
 #[test]
