@@ -3,7 +3,6 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use crossbeam_channel::Receiver;
 use rustls::client::Resumption;
@@ -25,14 +24,10 @@ pub(super) fn built_in() -> ClientConfig {
 }
 
 /// Reads `SSL_CERT_FILE` once.
-#[expect(clippy::disallowed_methods, reason = "the file is as old as its last read")]
 pub(super) fn read(path: &Path, polled: &Polled<ClientConfig>) {
-    match watched_file::read_once(path, MAX_CERT_FILE_BYTES, parse) {
-        Ok(tls) => drop(polled.accept(Arc::new(tls), Instant::now())),
-        Err(reason) => {
-            polled.reject(&reason);
-            warn(path, &reason);
-        }
+    let result = watched_file::read_once(path, MAX_CERT_FILE_BYTES, parse);
+    if let Some(Err(reason)) = watched_file::apply(polled, result) {
+        warn(path, &reason);
     }
 }
 

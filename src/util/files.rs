@@ -1,6 +1,6 @@
 //! Reads files that an operator names, without blocking on a FIFO, a socket or a terminal.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -31,10 +31,6 @@ pub(crate) fn read_regular(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     if !kind.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
-    read_at_most(file, max_bytes)
-}
-
-fn read_at_most(file: File, max_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > max_bytes {

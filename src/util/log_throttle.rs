@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use log::kv::{ToValue, Value};
-
 /// For problems that occur with every connection or every probe.
 pub(crate) const ONE_A_MINUTE: LogThrottle = LogThrottle::new(1, Duration::from_secs(60));
 
@@ -22,19 +20,9 @@ pub(crate) struct LogThrottle {
     suppressed: u64,
 }
 
-/// The number of lines that were suppressed before a line that is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Suppressed(u64);
-
-/// The value of the key `suppressed`, which goes last. A line without suppressed lines omits the key.
-impl ToValue for Suppressed {
-    fn to_value(&self) -> Value<'_> {
-        match self.0 {
-            0 => Value::null(),
-            count => count.into(),
-        }
-    }
-}
+/// The number of lines that were suppressed before a line that is written: the value of the key `suppressed`, which goes
+/// last. A line omits the key if there are none.
+pub(crate) type Suppressed = Option<u64>;
 
 impl LogThrottle {
     pub(crate) const fn new(burst: u32, refill: Duration) -> Self {
@@ -54,7 +42,8 @@ impl LogThrottle {
             return None;
         }
         self.full_at = Some(full_at + self.refill);
-        Some(Suppressed(std::mem::take(&mut self.suppressed)))
+        let count = std::mem::take(&mut self.suppressed);
+        Some((count > 0).then_some(count))
     }
 }
 
@@ -90,11 +79,11 @@ mod tests {
     #[test]
     fn next_line_has_the_suppressed_count() {
         let (mut throttle, start) = throttle();
-        assert_eq!(throttle.admit(start), Some(Suppressed(0)));
+        assert_eq!(throttle.admit(start), Some(None));
         assert_eq!(admitted(&mut throttle, 3, start), 2);
         let later = start + REFILL;
-        assert_eq!(throttle.admit(later), Some(Suppressed(1)));
+        assert_eq!(throttle.admit(later), Some(Some(1)));
         assert_eq!(admitted(&mut throttle, 2, later), 0);
-        assert_eq!(throttle.admit(later + REFILL), Some(Suppressed(2)));
+        assert_eq!(throttle.admit(later + REFILL), Some(Some(2)));
     }
 }

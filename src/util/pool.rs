@@ -36,8 +36,8 @@ pub(crate) struct Pool<J, R> {
     queue: Receiver<Option<J>>,
     results: Sender<Done<J, R>>,
     threads: Vec<Joined>,
-    /// Threads that have a `None` in the queue and still run.
-    exiting: usize,
+    /// Number of threads, without those that have a `None` in the queue.
+    active: usize,
     /// Highest demand since the last shrink.
     peak_demand: usize,
     shrink_at: Instant,
@@ -64,7 +64,7 @@ impl<J: Send + 'static, R: Send + 'static> Pool<J, R> {
             queue,
             results,
             threads: Vec::new(),
-            exiting: 0,
+            active: 0,
             peak_demand: 0,
             shrink_at: now + THREAD_IDLE,
             retry_at: None,
@@ -78,13 +78,11 @@ impl<J: Send + 'static, R: Send + 'static> Pool<J, R> {
     /// # Errors
     /// If the system refuses a thread. Existing threads continue, and the next attempt is made a second later.
     pub(crate) fn resize(&mut self, demand: usize, now: Instant) -> io::Result<()> {
-        let before = self.threads.len();
         self.threads.retain(|thread| !thread.is_finished());
-        self.exiting = self.exiting.saturating_sub(before - self.threads.len());
         self.peak_demand = self.peak_demand.max(demand);
         if now >= self.shrink_at {
-            while self.threads() > self.peak_demand.max(1) && self.jobs.try_send(None).is_ok() {
-                self.exiting += 1;
+            while self.active > self.peak_demand.max(1) && self.jobs.try_send(None).is_ok() {
+                self.active -= 1;
             }
             (self.peak_demand, self.shrink_at) = (0, now + THREAD_IDLE);
         }
@@ -92,11 +90,12 @@ impl<J: Send + 'static, R: Send + 'static> Pool<J, R> {
             return Ok(());
         }
         self.retry_at = None;
-        while self.threads() < demand {
+        while self.active < demand {
             let (queue, results, run) = (self.queue.clone(), self.results.clone(), Arc::clone(&self.run));
             let started = threads::spawn(self.name, move || work(&queue, &results, &*run));
             self.retry_at = started.is_err().then_some(now + THREAD_RETRY);
             self.threads.push(started?);
+            self.active += 1;
         }
         Ok(())
     }
@@ -110,7 +109,7 @@ impl<J: Send + 'static, R: Send + 'static> Pool<J, R> {
 impl<J, R> Pool<J, R> {
     /// Number of threads, without exiting threads.
     pub(crate) fn threads(&self) -> usize {
-        self.threads.len().saturating_sub(self.exiting)
+        self.active
     }
 
     /// Number of jobs that can run concurrently while the system gives no more threads.

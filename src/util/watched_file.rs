@@ -105,9 +105,9 @@ fn touch_disk<T: Clone>(file: WatchedFile<T>, reload: &Receiver<()>, looks: &Sen
     }
 }
 
-/// Returns the outcome if it is to be reported.
+/// Accepts or rejects the result of a read. Returns the outcome if it is to be reported.
 #[expect(clippy::disallowed_methods, reason = "when the value was accepted")]
-fn apply<T>(polled: &Polled<T>, result: Result<T, String>) -> Option<Outcome<T>> {
+pub(crate) fn apply<T>(polled: &Polled<T>, result: Result<T, String>) -> Option<Outcome<T>> {
     match result {
         Ok(value) => {
             let value = Arc::new(value);
