@@ -1,7 +1,7 @@
 //! The connection of one request: TCP, TLS for an https URL, and one deadline over both.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -30,29 +30,12 @@ const MAX_ADDRS: usize = 16;
 /// How one request reaches its server: ureq's resolver and connector in one. The addresses are resolved beforehand.
 #[derive(Clone, Debug)]
 pub(super) struct Dial {
-    pub(super) addrs: Arc<[SocketAddr]>,
-    pub(super) limit: Limit,
-    pub(super) tls: Arc<ClientConfig>,
-    pub(super) peer: Arc<OnceLock<Peer>>,
-}
-
-/// How long a request may take.
-#[derive(Clone, Debug)]
-pub(super) struct Limit {
+    pub(super) addrs: Vec<IpAddr>,
     pub(super) deadline: Instant,
     /// Set by a shutdown.
     pub(super) is_closed: Arc<AtomicBool>,
-}
-
-impl Limit {
-    #[expect(clippy::disallowed_methods, reason = "I/O against a deadline")]
-    fn time_left(&self) -> io::Result<Duration> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        match left.is_zero() || self.is_closed.load(Relaxed) {
-            true => Err(io::ErrorKind::TimedOut.into()),
-            false => Ok(left),
-        }
-    }
+    pub(super) tls: Arc<ClientConfig>,
+    pub(super) peer: Arc<OnceLock<Peer>>,
 }
 
 /// The server that a request has reached.
@@ -65,9 +48,12 @@ pub(crate) struct Peer {
 }
 
 impl Resolver for Dial {
-    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+    fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let mut addrs = self.empty();
-        self.addrs.iter().take(MAX_ADDRS).for_each(|addr| addrs.push(*addr));
+        let default_port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+        let port = uri.port_u16().unwrap_or(default_port);
+        let sockets = self.addrs.iter().map(|addr| SocketAddr::new(*addr, port));
+        sockets.take(MAX_ADDRS).for_each(|socket| addrs.push(socket));
         Ok(addrs)
     }
 }
@@ -92,6 +78,15 @@ impl Connector for Dial {
 }
 
 impl Dial {
+    #[expect(clippy::disallowed_methods, reason = "I/O against a deadline")]
+    fn time_left(&self) -> io::Result<Duration> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        match left.is_zero() || self.is_closed.load(Relaxed) {
+            true => Err(io::ErrorKind::TimedOut.into()),
+            false => Ok(left),
+        }
+    }
+
     /// Connects to the first address that accepts. Each address has half of the time that is left, the last one all.
     ///
     /// # Errors
@@ -99,13 +94,13 @@ impl Dial {
     fn open(&self, addrs: &[SocketAddr]) -> Result<(Socket, SocketAddr), FetchError> {
         let mut failed = FetchError::timeout();
         for (number, addr) in addrs.iter().enumerate() {
-            let left = self.limit.time_left()?;
+            let left = self.time_left()?;
             let patience = if number + 1 < addrs.len() { left / 2 } else { left };
             match TcpStream::connect_timeout(addr, patience.min(CONNECT_TIMEOUT)) {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
-                    let limit = self.limit.clone();
-                    return Ok((Socket { stream, limit }, *addr));
+                    let dial = self.clone();
+                    return Ok((Socket { stream, dial }, *addr));
                 }
                 Err(error) => {
                     let error = FetchError::of_connect(&error, *addr);
@@ -128,18 +123,18 @@ impl Dial {
     }
 }
 
-/// A TCP socket with a limit for all that is read and written.
+/// A TCP socket with one deadline for all that is read and written.
 #[derive(Debug)]
 struct Socket {
     stream: TcpStream,
-    limit: Limit,
+    dial: Dial,
 }
 
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         use io::ErrorKind::{Interrupted, WouldBlock};
         loop {
-            let patience = self.limit.time_left()?.min(MAX_READ);
+            let patience = self.dial.time_left()?.min(MAX_READ);
             self.stream.set_read_timeout(Some(patience))?;
             match self.stream.read(buffer) {
                 // A signal interrupts a read that has a timeout.
@@ -152,7 +147,7 @@ impl Read for Socket {
 
 impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(Some(self.limit.time_left()?))?;
+        self.stream.set_write_timeout(Some(self.dial.time_left()?))?;
         self.stream.write(bytes)
     }
 

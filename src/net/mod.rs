@@ -10,10 +10,9 @@ mod roots;
 mod system;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -27,8 +26,8 @@ use crate::config::Config;
 use crate::util::polled::Polled;
 use crate::util::text;
 use crate::util::threads::{Alarm, Joined};
+use connection::Dial;
 pub(crate) use connection::Peer;
-use connection::{Dial, Limit};
 pub(crate) use resolver::HostResolver;
 
 pub(crate) use reason::{Family, FetchError};
@@ -120,15 +119,19 @@ impl Fetcher {
     pub(crate) fn get_as(&self, credentials: Option<&[u8]>, url: &str, bounds: Bounds) -> Result<Response, FetchError> {
         #[expect(clippy::disallowed_methods, reason = "one deadline over all hops")]
         let deadline = Instant::now() + bounds.timeout;
-        let not_a_url = || FetchError::of_peer("not a URL");
+        let parsed = redirect::parse(url).ok_or_else(|| FetchError::of_peer("not a URL"))?;
+        let mut dial = Dial {
+            // All hops use these addresses, so that a name server cannot send the second hop elsewhere.
+            addrs: self.resolver.addresses(&parsed.origin.host(), bounds.timeout)?,
+            deadline,
+            is_closed: Arc::clone(&self.is_closed),
+            tls: self.tls.value().expect("the built-in roots were accepted"),
+            peer: Arc::default(),
+        };
         let mut target = url.to_owned();
-        let host = redirect::parse(url).ok_or_else(not_a_url)?.origin.host();
-        // All hops use these addresses, so that a name server cannot send the second hop elsewhere.
-        let addrs = self.resolver.addresses(&host, bounds.timeout)?;
         for hop in 0..=bounds.max_redirects {
-            let port = redirect::parse(&target).ok_or_else(not_a_url)?.origin.port();
-            let dial = self.dial(port, &addrs, deadline);
-            let mut response = self.send(&target, dial, credentials, bounds)?;
+            dial.peer = Arc::default();
+            let mut response = self.send(&target, &dial, credentials, bounds)?;
             response.redirected_to = (hop > 0).then(|| reason::escaped(&target));
             match &response.location {
                 Some(location) if bounds.max_redirects > 0 => {
@@ -143,19 +146,7 @@ impl Fetcher {
         )))
     }
 
-    fn dial(&self, port: u16, addrs: &[IpAddr], deadline: Instant) -> Dial {
-        Dial {
-            addrs: addrs.iter().map(|addr| SocketAddr::new(*addr, port)).collect(),
-            limit: Limit {
-                deadline,
-                is_closed: Arc::clone(&self.is_closed),
-            },
-            tls: self.tls.value().expect("the built-in roots were accepted"),
-            peer: Arc::new(OnceLock::new()),
-        }
-    }
-
-    fn send(&self, url: &str, dial: Dial, credentials: Option<&[u8]>, bounds: Bounds) -> Result<Response, FetchError> {
+    fn send(&self, url: &str, dial: &Dial, credentials: Option<&[u8]>, bounds: Bounds) -> Result<Response, FetchError> {
         // An agent for each request, because ureq passes no data of a request to its resolver and connector.
         let agent = Agent::with_parts(self.agent.clone(), dial.clone(), dial.clone());
         let mut request = agent.get(url);
