@@ -29,7 +29,6 @@ pub(crate) enum Command {
 /// Why the arguments are invalid.
 #[derive(Debug)]
 pub(crate) enum ArgumentError {
-    NoDirectory,
     /// The directory of `-C`, and why the program cannot work in it.
     Directory(PathBuf, io::Error),
     Unknown(String),
@@ -63,8 +62,7 @@ fn commands() -> impl Iterator<Item = (&'static str, &'static str)> {
 impl fmt::Display for ArgumentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = match self {
-            ArgumentError::NoDirectory => return f.write_str("-C: expected a directory"),
-            ArgumentError::Directory(path, error) => return write!(f, "-C {}: {error}", path.display()),
+            ArgumentError::Directory(path, error) => return write!(f, "-C {path:?}: expected a directory: {error}"),
             ArgumentError::Unknown(word) if START_WORDS.contains(&&**word) => {
                 let remedy = "to serve, run infernet-router without a command";
                 return write!(f, "unknown command {word:?}; {remedy}");
@@ -92,9 +90,8 @@ impl std::error::Error for ArgumentError {}
 pub(crate) fn parse(mut arguments: Vec<OsString>) -> Result<(Option<PathBuf>, Command), ArgumentError> {
     let mut directory = None;
     if arguments.first().is_some_and(|first| first == "-C") {
-        let path = arguments.get(1).filter(|path| !path.is_empty());
-        directory = Some(PathBuf::from(path.ok_or(ArgumentError::NoDirectory)?));
-        arguments.drain(..2);
+        directory = Some(arguments.get(1).map(PathBuf::from).unwrap_or_default());
+        arguments.drain(..arguments.len().min(2));
     }
     let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
     let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();

@@ -119,7 +119,8 @@ pub(super) fn number_of(name: &str) -> impl Fn(&str) -> Parsed<f64> {
 fn parse_value<T>(value: &OsStr, parse: impl Fn(&str) -> Parsed<T>) -> Parsed<Option<T>> {
     match value.to_str().map(str::trim) {
         Some("") => Ok(None),
-        Some(text) if is_quoted(text) => Err(Invalid::Expected(
+        // A shell would have removed the quotes.
+        Some(text) if matches!(text.as_bytes(), [b'"', .., b'"'] | [b'\'', .., b'\'']) => Err(Invalid::Expected(
             "a value without quotes around it (docker's --env-file passes them on)".into(),
         )),
         Some(text) => parse(text).map(Some),
@@ -138,11 +139,6 @@ fn message(setting: &Setting, value: &OsStr, invalid: Invalid) -> String {
         setting.name,
         shown(&value.to_string_lossy())
     )
-}
-
-/// Whether the value is in quotes, which a shell would have removed.
-fn is_quoted(text: &str) -> bool {
-    matches!(text.as_bytes(), [b'"', .., b'"'] | [b'\'', .., b'\''])
 }
 
 /// Whether the value is treated as unset.

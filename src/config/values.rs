@@ -79,13 +79,11 @@ pub(super) fn parse_readers(text: &str) -> Parsed<Vec<IpNet>> {
 }
 
 pub(super) fn parse_origins(text: &str) -> Parsed<CorsOrigins> {
-    match text {
-        "*" => Ok(CorsOrigins::Any),
-        _ => items(text)
-            .map(parse_origin)
-            .collect::<Result<_, _>>()
-            .map(CorsOrigins::Listed),
+    if text == "*" {
+        return Ok(CorsOrigins::Any);
     }
+    let origins: Parsed<Vec<_>> = items(text).map(parse_origin).collect();
+    origins.map(CorsOrigins::Listed)
 }
 
 /// Parses an origin as browsers write it (RFC 6454, section 6.2): lower case, no default port, no path.

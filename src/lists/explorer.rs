@@ -133,18 +133,10 @@ impl Poll {
     }
 }
 
-/// Judges whether a list lost too many nodes to be accepted immediately.
+/// Judges whether a list lost too many nodes to be accepted immediately. Holds the sequence of shrunken lists: when the
+/// first came, how many there are, and what describes the first, so that the sequence is reported once.
 #[derive(Debug, Default)]
-struct Shrink(Option<Sequence>);
-
-/// Shrunken lists in a row.
-#[derive(Debug)]
-struct Sequence {
-    begin: Instant,
-    lists: u32,
-    /// Describes the first list, so that the sequence is reported once.
-    problem: String,
-}
+struct Shrink(Option<(Instant, u32, String)>);
 
 impl Shrink {
     /// Rejects a list that lacks half or more of the accepted nodes, until it has come often or long enough. A failed
@@ -167,21 +159,19 @@ impl Shrink {
         if !is_shrunken || missing == 0 {
             return Ok(list);
         }
-        let mut sequence = sequence.unwrap_or_else(|| Sequence {
-            begin: now,
-            lists: 0,
-            problem: format!(
-                "lists {} nodes, {missing} of {} are missing; accepted at the tenth such list in a row or after one hour",
-                list.nodes.len(),
-                accepted.len()
-            ),
+        let (begin, lists, problem) = sequence.unwrap_or_else(|| {
+            let (nodes, all) = (list.nodes.len(), accepted.len());
+            let rule = "accepted at the tenth such list in a row or after one hour";
+            (
+                now,
+                0,
+                format!("lists {nodes} nodes, {missing} of {all} are missing; {rule}"),
+            )
         });
-        sequence.lists += 1;
-        if sequence.lists >= SHRUNKEN_LISTS || now.duration_since(sequence.begin) >= SHRUNKEN_TIME {
+        if lists + 1 >= SHRUNKEN_LISTS || now.duration_since(begin) >= SHRUNKEN_TIME {
             return Ok(list);
         }
-        let problem = sequence.problem.clone();
-        self.0 = Some(sequence);
+        self.0 = Some((begin, lists + 1, problem.clone()));
         Err(problem)
     }
 }

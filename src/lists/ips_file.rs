@@ -52,14 +52,12 @@ pub(crate) fn watch(
                 list
             }
             Err(reason) if is_first => {
-                let file = &path;
-                log::warn!(file, reason, explorer = has_explorer; "list missing: no node is listed until it is read");
+                log::warn!(file = path, reason, explorer = has_explorer; "list missing: no node is listed until it is read");
                 // The poller waits for a first list.
                 Arc::default()
             }
             Err(reason) => {
-                let file = &path;
-                log::warn!(file, reason; "list rejected: last loaded list stays in effect");
+                log::warn!(file = path, reason; "list rejected: last loaded list stays in effect");
                 return;
             }
         };
