@@ -44,18 +44,17 @@ pub(crate) fn spawn(service: &Arc<Service>) -> io::Result<WorkerPool> {
     // Never dropped: tiny_http's `drop` wakes its accept thread through a path name, and panics if the listener has
     // none. This one has none, and its accept thread exited when the listener was shut. Each lost pool leaves a queue
     // of some hundred bytes behind.
-    let server: &'static Server = Box::leak(Box::new(server));
-    let closing = Arc::new(AtomicBool::new(false));
-    let is_closing = Arc::clone(&closing);
-    let mut pool = WorkerPool::new(connection, Arc::clone(&exchange), move || {
-        is_closing.store(true, Ordering::Release);
+    let (server, closing): &'static (Server, AtomicBool) = Box::leak(Box::new((server, AtomicBool::new(false))));
+    let mut pool = WorkerPool::new(connection, Arc::clone(&exchange), || {
+        closing.store(true, Ordering::Release);
         // Each call wakes one.
         (0..WORKERS).for_each(|_| server.unblock());
     });
     for _ in 0..WORKERS {
-        let (closing, service, exchange) = (Arc::clone(&closing), Arc::clone(service), Arc::clone(&exchange));
-        let run = move || run(server, &closing, &service, &exchange);
-        pool.push(threads::spawn("worker", run)?);
+        let (service, exchange) = (Arc::clone(service), Arc::clone(&exchange));
+        pool.push(threads::spawn("worker", move || {
+            run(server, closing, &service, &exchange)
+        })?);
     }
     pool.greet()?;
     Ok(pool)

@@ -55,7 +55,7 @@ struct Socket {
 pub(super) struct Clients {
     pub(super) epoll: OwnedFd,
     config: Arc<Config>,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     sockets: Arena<Socket>,
     /// All connections, except those of trusted proxies.
     held: HashMap<Holder, BTreeSet<Key>>,

@@ -14,25 +14,14 @@ use rustix::event::epoll::EventFlags;
 use super::cors;
 use super::head::{self, Request, without_empty_lines};
 use super::refusal::{MAX_HEAD_BYTES, Refusal};
-use crate::config::Config;
+use crate::config::{Config, CorsOrigins};
 use crate::metrics::Refused;
 use crate::response::{Deferral, MAX_DEFERRAL, Persistence};
-pub(super) use event::{Action, Event};
-use limits::{DEFERRAL_INTERVAL, MAX_CHUNK_LINE, MAX_LINGER_BYTES, MAX_SPARE_BYTES, SMALL_BYTES};
+pub(super) use event::{Action, Event, InFlight};
+use limits::{CLOSED, DEFERRAL_INTERVAL, MAX_LINGER_BYTES, MAX_SPARE_BYTES, SMALL_BYTES, write_deadline};
 pub(super) use limits::{
-    HEAD_TIMEOUT, LINGER_TIMEOUT, MAX_KERNEL_BYTES, MAX_REQUESTS, MIN_BYTES_PER_SECOND, MIN_WAIT, MIN_WRITE,
-    RESPONSE_TIMEOUT, WAIT_TIMEOUT, WRITE_TIMEOUT,
+    HEAD_TIMEOUT, LINGER_TIMEOUT, MAX_REQUESTS, MIN_WAIT, MIN_WRITE, RESPONSE_TIMEOUT, WAIT_TIMEOUT, WRITE_TIMEOUT,
 };
-
-/// A request between its header section and its response.
-#[derive(Debug)]
-pub(super) struct InFlight {
-    pub(super) request: Request,
-    /// Counts the requests of the connection.
-    pub(super) number: u32,
-    /// When its header section was complete.
-    pub(super) begun: Instant,
-}
 
 /// What a complete request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +52,6 @@ enum Stage {
     /// sent since; they are discarded. [`CLOSED`]: the client has closed its half too.
     Lingering(usize),
 }
-
-/// More than the bytes that are read.
-const CLOSED: usize = usize::MAX;
 
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -103,9 +89,9 @@ impl Connection {
         }
     }
 
-    /// The time of the last change of stage, or of the last progress.
-    pub(super) fn since(&self) -> Instant {
-        self.since
+    /// The time since the last change of stage, or since the last progress.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
     }
 
     /// Whether a request has begun, or was sent ahead. Empty lines are not part of a request.
@@ -181,8 +167,8 @@ impl Connection {
     /// How many bytes may be read now. During a request, further bytes remain in the socket.
     pub(super) fn room(&self) -> usize {
         match self.stage {
-            // Room for the first chunk's size as well.
-            Stage::Reading => MAX_HEAD_BYTES + MAX_CHUNK_LINE - self.input.len(),
+            // Room for the first chunk's size as well, and for the Origin of a head that is too long.
+            Stage::Reading => 2 * MAX_HEAD_BYTES - self.input.len(),
             Stage::Lingering(_) => usize::MAX,
             _ => 0,
         }
@@ -302,8 +288,16 @@ impl Connection {
         match head::parse(&self.input, &mut self.scanned, self.peer, &self.config) {
             Ok(Some((end, request))) => self.wait(end, request, now),
             Ok(None) => Action::Nothing,
+            Err(Refusal::TARGET | Refusal::HEAD) if self.awaits_origin() => Action::Nothing,
             Err(refusal) => self.refuse(refusal, now),
         }
+    }
+
+    /// Whether the Origin of a head that is too long may follow: a web page could not read the refusal without it.
+    fn awaits_origin(&self) -> bool {
+        matches!(self.config.cors_origins, CorsOrigins::Listed(_))
+            && self.room() > 0
+            && !self.input.windows(4).any(|end| end == b"\r\n\r\n")
     }
 
     fn wait(&mut self, end: usize, mut request: Request, now: Instant) -> Action {
@@ -401,12 +395,6 @@ impl Connection {
             Stage::Writing { .. } => Action::Close(Some(Refused::SlowReader)),
         }
     }
-}
-
-/// When a client that has been sent this much must have taken more.
-fn write_deadline(begun: Instant, sent: usize) -> Instant {
-    let taken = sent.saturating_sub(MAX_KERNEL_BYTES);
-    begun + WRITE_TIMEOUT + Duration::from_millis((taken * 1_000 / MIN_BYTES_PER_SECOND) as u64)
 }
 
 #[cfg(test)]

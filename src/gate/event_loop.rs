@@ -58,7 +58,6 @@ pub(super) struct EventLoop {
     /// Failed pools with threads that still run.
     failed: Vec<WorkerPool>,
     draining: Option<Instant>,
-    metrics: Arc<Metrics>,
     scratch: Vec<u8>,
 }
 
@@ -77,13 +76,12 @@ impl EventLoop {
         epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
         let mut event_loop = Self {
             listener: Some(listener),
-            clients: Clients::new(epoll, config, Arc::clone(&metrics)),
+            clients: Clients::new(epoll, config, metrics),
             spawn,
             pool: None,
             starting: None,
             failed: Vec::new(),
             draining: None,
-            metrics,
             scratch: vec![0; SCRATCH_BYTES],
         };
         let pool = (event_loop.spawn)()?;
@@ -156,7 +154,7 @@ impl EventLoop {
                 // This peer has already disconnected.
                 Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::PERM) => {}
                 Err(error) => {
-                    self.metrics.refused[Refused::Accept].add(1);
+                    self.clients.metrics.refused[Refused::Accept].add(1);
                     if let Some(suppressed) = self.clients.throttle(Refused::Accept, now) {
                         log::warn!(reason:% = error, suppressed; "accept failed: pausing for a moment");
                     }
@@ -202,7 +200,7 @@ impl EventLoop {
         for (request, outcome) in received.into_iter().flatten() {
             let event = match outcome {
                 Some(response) => {
-                    self.metrics.observe_request(now.duration_since(request.begun));
+                    self.clients.metrics.observe_request(now.duration_since(request.begun));
                     Event::Responded(request.number, response)
                 }
                 None => Event::Deferred {

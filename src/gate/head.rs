@@ -234,16 +234,13 @@ fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// `uri-host [":" port]` with a host (RFC 3986, section 3.2.2), without a comma: two of them are none.
 fn is_authority(authority: &[u8]) -> bool {
-    let Ok(authority) = str::from_utf8(authority) else {
-        return false;
-    };
-    let Ok((host, port)) = split_port(authority) else {
+    let authority = str::from_utf8(authority).ok();
+    let Some((host, port)) = authority.and_then(|authority| split_port(authority).ok()) else {
         return false;
     };
     let is_host = match host.strip_prefix('[') {
-        Some(address) => address
-            .strip_suffix(']')
-            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        // Its only `]` is the last character.
+        Some(address) => address.trim_end_matches(']').parse::<Ipv6Addr>().is_ok(),
         None => is_reg_name(host.as_bytes()),
     };
     is_host && port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()))

@@ -40,7 +40,7 @@ impl Clients {
             let others = self.sockets.iter().filter(|(key, _)| *key != newest);
             let readers = others.filter_map(|(key, Socket { connection, .. })| {
                 let unsent = connection.unsent().len();
-                let is_stuck = now.saturating_duration_since(connection.since()) >= MIN_WRITE;
+                let is_stuck = connection.age(now) >= MIN_WRITE;
                 (unsent > 0).then_some(((is_stuck, unsent), key))
             });
             match readers.max_by_key(|(rank, _)| *rank) {

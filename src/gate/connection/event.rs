@@ -1,7 +1,20 @@
 //! What happens to a client connection, and what its owner has to do then.
 
+use std::time::Instant;
+
+use crate::gate::head::Request;
 use crate::gate::refusal::Refusal;
 use crate::metrics::Refused;
+
+/// A request between its header section and its response.
+#[derive(Debug)]
+pub(in crate::gate) struct InFlight {
+    pub(in crate::gate) request: Request,
+    /// Counts the requests of the connection.
+    pub(in crate::gate) number: u32,
+    /// When its header section was complete.
+    pub(in crate::gate) begun: Instant,
+}
 
 /// An event for a connection. An event that does not apply to its stage changes nothing.
 #[derive(Debug)]

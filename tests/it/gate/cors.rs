@@ -30,6 +30,8 @@ fn only_listed_origin_may_read_every_response() {
         ("GET /health HTTP/2.0".to_owned(), 505),
         ("GET /health HTTP/1.1\r\nContent-Length: 5".to_owned(), 413),
         ("GET /health HTTP/1.1\r\nTransfer-Encoding: x".to_owned(), 400),
+        (format!("GET /{} HTTP/1.1", "x".repeat(9_000)), 414),
+        (format!("GET /health HTTP/1.1\r\nA: {}", "x".repeat(9_000)), 431),
     ] {
         for (origin, allowed) in [
             ("http://localhost:3000", Some("http://localhost:3000")),
