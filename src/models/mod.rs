@@ -85,7 +85,7 @@ impl Models {
     pub(crate) fn plan(&self, nodes: impl FnOnce() -> Vec<(u64, NodeAddr)>, now: Instant) {
         if self.surveys().is_plan_due(now) {
             let mut nodes = nodes();
-            nodes.sort_unstable();
+            nodes.sort_unstable_by_key(|(order, _)| *order);
             self.surveys().plan(&nodes, now);
         }
     }

@@ -19,7 +19,7 @@ pub(crate) const MAX_IN_FLIGHT: usize = 16;
 
 /// The queries of the last [`NODE_WINDOW`], at most 560, and those in flight.
 #[derive(Debug, Default)]
-pub(super) struct Queries {
+pub(crate) struct Queries {
     /// Oldest first.
     pub(super) sent: VecDeque<(Instant, NodeAddr)>,
     in_flight: Vec<Query>,
@@ -62,7 +62,7 @@ impl Queries {
         self.in_flight.push(query);
     }
 
-    pub(super) fn end(&mut self, query: &Query) {
+    pub(crate) fn end(&mut self, query: &Query) {
         self.in_flight.retain(|other| other != query);
     }
 }

@@ -65,7 +65,7 @@ pub(super) struct Survey {
 pub(crate) struct Surveys {
     pub(super) by_id: BTreeMap<Arc<str>, Survey>,
     pub(super) new_ids: NewIds,
-    pub(super) queries: Queries,
+    pub(crate) queries: Queries,
 }
 
 impl Surveys {
@@ -174,7 +174,7 @@ impl Surveys {
             Some((round.queried, id, addr))
         });
         // The id with the fewest queries ranks first, so that no id takes all of them.
-        let Some((_, id, addr)) = ready.min() else {
+        let Some((_, id, addr)) = ready.min_by_key(|(queried, id, _)| (*queried, *id)) else {
             let has_unplanned = self.by_id.values().any(Survey::is_unplanned);
             return Err(Some(if has_unplanned { now } else { until }));
         };

@@ -2,7 +2,6 @@
 
 use super::error::AddrError;
 use super::origin::{Origin, Url};
-use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
@@ -17,9 +16,10 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 ///
 /// Two addresses are equal if they name the same node: the same [`Origin`] and the same path, compared byte by byte.
 /// `Display` shows the text that was listed, whichever spelling that is.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct NodeAddr(Arc<Inner>);
 
+#[derive(Debug)]
 struct Inner {
     listed: Box<str>,
     has_port: bool,
@@ -27,7 +27,7 @@ struct Inner {
 }
 
 /// What identifies a node.
-#[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 struct Target {
     origin: Origin,
     /// Empty, or with a slash at the start and none at the end.
@@ -158,12 +158,6 @@ impl fmt::Display for NodeAddr {
     }
 }
 
-impl fmt::Debug for NodeAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("NodeAddr").field(&self.as_listed()).finish()
-    }
-}
-
 impl PartialEq for NodeAddr {
     fn eq(&self, other: &NodeAddr) -> bool {
         Arc::ptr_eq(&self.0, &other.0) || self.0.target == other.0.target
@@ -175,18 +169,6 @@ impl Eq for NodeAddr {}
 impl Hash for NodeAddr {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.target.hash(state);
-    }
-}
-
-impl PartialOrd for NodeAddr {
-    fn partial_cmp(&self, other: &NodeAddr) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for NodeAddr {
-    fn cmp(&self, other: &NodeAddr) -> Ordering {
-        self.0.target.cmp(&other.0.target)
     }
 }
 

@@ -10,7 +10,7 @@ const MAX_HOST_BYTES: usize = 253;
 const MAX_LABEL_BYTES: usize = 63;
 
 /// A host in the form in which it is compared, whichever way it was spelled.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Host {
     Ip(IpAddr),
     /// In lower case.

@@ -12,8 +12,8 @@ const MAX_PORT_DIGITS: usize = 5;
 /// Scheme, host and port: what a connection needs.
 ///
 /// Two origins are equal if they name the same server: host names are compared in lower case, IP addresses by value,
-/// and an IPv4-mapped address is IPv4. The order is: http before https, IP addresses before names.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// and an IPv4-mapped address is IPv4.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origin {
     scheme: Scheme,
     host: Host,
@@ -21,7 +21,7 @@ pub struct Origin {
 }
 
 /// `http` or `https`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
     /// Plain HTTP, port 80.
     Http,

@@ -237,12 +237,8 @@ impl ResourcePoller {
             let id = by_addr.get(&query.addr).copied();
             match id.filter(|id| self.send(*id, Some(query.clone()))) {
                 Some(id) => drop(self.queue.in_flight.insert(id)),
-                None => {
-                    let unavailable = ResourceFailure::LocalError("the node is not available".to_owned());
-                    models
-                        .surveys()
-                        .answered(&query, Source::Explorer, Err(unavailable), now);
-                }
+                // The node is not available.
+                None => models.surveys().queries.end(&query),
             }
         }
     }

@@ -45,14 +45,10 @@ pub enum NodeState {
 
 impl NodeState {
     /// All states in the order in which they are shown: problems first.
-    pub const ALL: [Self; 6] = [
-        Self::Down,
-        Self::Doubted,
-        Self::Suspect,
-        Self::Limited,
-        Self::New,
-        Self::Up,
-    ];
+    pub const ALL: [Self; 6] = {
+        use NodeState::*;
+        [Down, Doubted, Suspect, Limited, New, Up]
+    };
 
     /// The name in JSON, on the page and in `?state=`.
     pub fn name(self) -> &'static str {

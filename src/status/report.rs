@@ -49,36 +49,27 @@ impl StatusReport {
     /// The problems of the router itself, as text.
     pub(crate) fn notes(&self) -> Vec<String> {
         let (totals, omitted) = (&self.totals, &self.omitted_containers);
-        let mut notes = Vec::new();
-        if totals.available == 0 {
-            let what = if totals.nodes == 0 { "listed" } else { "available" };
-            notes.push(format!("No node is {what}: clients get empty responses"));
-        }
-        let remedy = "nodes that fail stay available, ranked below all that respond";
-        let since = self.doubt.since.iter();
-        notes.extend(since.map(|since| format!("Mass failure suspected since {}: {remedy}", since.text)));
-        let name_server = self.name_server.iter();
-        notes.extend(name_server.map(|problem| format!("{problem}; the last known addresses stay in use")));
-        if totals.expiring_certificates > 0 {
-            let nodes = plural(totals.expiring_certificates, "node");
-            notes.push(format!(
-                "{nodes} with a certificate that expires within {CERTIFICATE_DAYS} days"
-            ));
-        }
-        if omitted.nodes > 0 {
-            let nodes = plural(omitted.nodes, "node");
-            let ids = shorten(&omitted.ids.join(", "), MAX_IDS_CHARS);
-            notes.push(format!(
-                "Container ids of {nodes} omitted because a quota was reached, such as {ids}"
-            ));
-        }
-        if self.pool_too_small {
-            let remedy = "raise MAX_PROBES or REFRESH_INTERVAL";
-            notes.push(format!(
-                "The probe pool cannot probe all nodes within one interval: {remedy}"
-            ));
-        }
-        notes
+        let what = if totals.nodes == 0 { "listed" } else { "available" };
+        let doubt = "nodes that fail stay available, ranked below all that respond";
+        let pool = "The probe pool cannot probe all nodes within one interval: raise MAX_PROBES or REFRESH_INTERVAL";
+        let expiring = |count: usize| {
+            let nodes = plural(count, "node");
+            format!("{nodes} with a certificate that expires within {CERTIFICATE_DAYS} days")
+        };
+        let omission = |count: usize| {
+            let (nodes, ids) = (plural(count, "node"), shorten(&omitted.ids.join(", "), MAX_IDS_CHARS));
+            format!("Container ids of {nodes} omitted because a quota was reached, such as {ids}")
+        };
+        let above_zero = |count: usize| (count > 0).then_some(count);
+        let notes = [
+            (totals.available == 0).then(|| format!("No node is {what}: clients get empty responses")),
+            (self.doubt.since.as_ref()).map(|since| format!("Mass failure suspected since {}: {doubt}", since.text)),
+            (self.name_server.as_ref()).map(|problem| format!("{problem}; the last known addresses stay in use")),
+            above_zero(totals.expiring_certificates).map(expiring),
+            above_zero(omitted.nodes).map(omission),
+            self.pool_too_small.then(|| pool.to_owned()),
+        ];
+        notes.into_iter().flatten().collect()
     }
 }
 
