@@ -124,9 +124,7 @@ fn carried(addr: Ipv6Addr) -> Vec<Ipv4Addr> {
         // 0.0.0.0/8 are the zeros around the real one, and no host is there.
         [0x64, 0xff9b, 1, ..] => {
             let readings = [last, at(6, 7, 9, 10), at(7, 9, 10, 11), at(9, 10, 11, 12)];
-            let real = readings.into_iter().filter(|v4| v4.octets()[0] != 0);
-            let real: Vec<_> = real.collect();
-            if real.is_empty() { vec![last] } else { real }
+            readings.into_iter().filter(|v4| v4.octets()[0] != 0).collect()
         }
         // 6to4 (RFC 3056).
         [0x2002, ..] => vec![at(2, 3, 4, 5)],
