@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use super::Service;
@@ -13,6 +13,7 @@ use crate::gate::Context;
 use crate::limiter::{Decision, Limiter};
 use crate::metrics::{Endpoint, Verdict};
 use crate::response::Deferral;
+use crate::util::threads::lock;
 
 /// Returns the limiters of the rate-limited endpoints; none if the limit is disabled.
 pub(super) fn limiters(config: &Config, now: Instant) -> Vec<(Endpoint, Mutex<Limiter>)> {
@@ -82,9 +83,4 @@ fn is_private(client: IpAddr) -> bool {
         IpAddr::V4(client) => client.is_private() || client.is_loopback(),
         IpAddr::V6(client) => client.is_unique_local() || client.is_loopback(),
     }
-}
-
-/// The data is consistent after each call, whatever panicked elsewhere.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

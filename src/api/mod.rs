@@ -25,7 +25,8 @@ use crate::registry::Purpose;
 use crate::response::{Deferral, Response};
 use crate::status::{self, Reporter};
 use crate::util::log_throttle::{LogThrottle, ONE_AN_HOUR};
-use access::{limiters, lock};
+use crate::util::threads::lock;
+use access::limiters;
 use listing::Listing;
 use openapi::OPENAPI;
 use query::QueryError;
@@ -67,7 +68,12 @@ impl Service {
     pub(crate) fn answer(&self, method: &str, target: &str, context: &Context, now: Instant) -> Response {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let endpoint = endpoint_of(path);
-        let is_missing = endpoint == Endpoint::Other && target != "*" || self.is_hidden(endpoint, context, now);
+        let is_missing = match endpoint {
+            Endpoint::Metrics | Endpoint::Status | Endpoint::StatusJson => !self.admits(context, now),
+            Endpoint::Resources => self.models.is_none(),
+            Endpoint::Other => target != "*",
+            _ => false,
+        };
         let response = match method {
             _ if is_missing => Response::error(404, "Not found"),
             "OPTIONS" => Response::options(),
@@ -103,15 +109,6 @@ impl Service {
             .with("RateLimit-Limit", decision.limit.to_string())
             .with("RateLimit-Remaining", decision.remaining.to_string())
             .with("RateLimit-Reset", seconds_rounded_up(decision.full_in).to_string())
-    }
-
-    /// Returns whether the endpoint does not exist for this client.
-    fn is_hidden(&self, endpoint: Endpoint, context: &Context, now: Instant) -> bool {
-        match endpoint {
-            Endpoint::Metrics | Endpoint::Status | Endpoint::StatusJson => !self.admits(context, now),
-            Endpoint::Resources => self.models.is_none(),
-            _ => false,
-        }
     }
 
     /// The response to health checks, and to the default checks of load balancers, which request `/`.
@@ -184,11 +181,9 @@ impl Service {
 
     fn metrics_text(&self) -> Response {
         let totals = self.reporter.registry.totals();
-        let clients = self
-            .limiters
-            .iter()
-            .map(|(endpoint, limiter)| (*endpoint, lock(limiter).len()));
-        let text = self.reporter.metrics.to_text(&totals, &clients.collect::<Vec<_>>());
+        let clients = |(endpoint, limiter): &(Endpoint, Mutex<Limiter>)| (*endpoint, lock(limiter).len());
+        let clients: Vec<_> = self.limiters.iter().map(clients).collect();
+        let text = self.reporter.metrics.to_text(&totals, &clients);
         Response::new(200, metrics::CONTENT_TYPE, text.into_bytes()).with("Cache-Control", "no-store")
     }
 }

@@ -31,6 +31,7 @@ const MAX_REJECTED: usize = 64;
 /// workers must respond immediately.
 pub(super) const MAX_DEFERRED: usize = 100;
 const DEFERRED_PART: usize = 4;
+
 /// The client that a connection is charged to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Holder {
@@ -270,10 +271,8 @@ impl Clients {
     pub(super) fn next_waiting(&mut self, now: Instant) -> Option<(Key, &InFlight)> {
         let key = loop {
             let key = self.waiting.pop_front()?;
-            let action = self
-                .sockets
-                .get_mut(key)
-                .map(|socket| socket.connection.on(Event::Dispatched, now));
+            let socket = self.sockets.get_mut(key);
+            let action = socket.map(|socket| socket.connection.on(Event::Dispatched, now));
             if let Some(Action::Forward) = action {
                 break key;
             }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use rustix::event::epoll::{self, EventData};
@@ -17,7 +17,7 @@ use super::clients::send;
 use super::connection::{InFlight, RESPONSE_TIMEOUT};
 use super::head::Context;
 use crate::util::arena::Key;
-use crate::util::threads::Joined;
+use crate::util::threads::{Joined, lock};
 
 /// Requests that are with the workers at most. Further requests wait at the gate, where they can still be refused.
 pub(super) const MAX_IN_FLIGHT: usize = 64;
@@ -65,11 +65,6 @@ impl Exchange {
             log::error!(reason:% = error; "gate not woken: responses are late");
         }
     }
-}
-
-/// The data is valid after each statement, even if a thread panicked.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A request that was sent to the workers.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Sender, bounded};
@@ -74,6 +75,11 @@ pub(crate) fn check_room(count: usize) -> io::Result<()> {
         threads.push(thread.map_err(refused)?);
     }
     Ok(())
+}
+
+/// Locks data that is valid after each statement, even if a thread panicked.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Starts a thread that is never joined, for work that cannot be interrupted.
