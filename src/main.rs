@@ -15,7 +15,7 @@ use infernet_router::config::{Config, ConfigErrors, Loaded};
 use infernet_router::logger::{self, Format, Logging};
 use infernet_router::{Router, SHUTDOWN_TIMEOUT, STARTUP_GRACE, glibc};
 use log::{Level, LevelFilter};
-use signals::Caught;
+use signals::Signals;
 
 /// Invalid settings or arguments: nothing was started, and a restart does not help.
 const EXIT_USAGE: u8 = 2;
@@ -41,8 +41,8 @@ fn execute() -> Result<ExitCode, Failure> {
     }
     match command {
         Command::Serve { prints_port } => {
-            let caught = Caught::catch().map_err(|error| format!("can't catch signals: {error}"))?;
-            run(config()?, caught, prints_port)
+            let signals = signals::watch().map_err(|error| format!("can't catch signals: {error}"))?;
+            run(config()?, signals, prints_port)
         }
         Command::Check(format) => check_nodes(&config_of_files()?, format),
         Command::Status(format) => Ok(print_report(&status::request(&config_of_files()?, format)?)),
@@ -77,9 +77,9 @@ fn report_missing_files(ips_file: &Path) {
     write_error(&format!("infernet-router: found neither .env nor {list} in {here}"));
 }
 
-fn run(config: Config, caught: Caught, prints_port: bool) -> Result<ExitCode, Failure> {
+fn run(config: Config, signals: Signals, prints_port: bool) -> Result<ExitCode, Failure> {
     let _logging = start_logging(&config, config.log_level)?;
-    Ok(match serve(config, caught, prints_port) {
+    Ok(match serve(config, signals, prints_port) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!(reason:% = error; "router failed: the process exits");
@@ -88,8 +88,7 @@ fn run(config: Config, caught: Caught, prints_port: bool) -> Result<ExitCode, Fa
     })
 }
 
-fn serve(config: Config, caught: Caught, prints_port: bool) -> Result<(), Failure> {
-    let (mut shutdown, reload) = caught.watch()?;
+fn serve(config: Config, (mut shutdown, reload): Signals, prints_port: bool) -> Result<(), Failure> {
     let delay = config.shutdown_delay;
     let mut router = Router::start(config).map_err(|error| format!("can't start: {error}"))?;
     if prints_port {

@@ -10,46 +10,33 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::low_level::signal_name;
 
-/// Signals that are caught and wait for [`Caught::watch`].
-pub(crate) struct Caught {
-    signals: signal_hook::iterator::Signals,
-    was_terminal: bool,
-}
+/// Requests for a shutdown, by the name of the signal, and for a reload. A closed channel means that the thread has exited.
+pub(crate) type Signals = (Receiver<&'static str>, Receiver<()>);
 
-impl Caught {
-    /// Installs the handlers. A signal from now on terminates nothing and waits.
-    pub(crate) fn catch() -> io::Result<Self> {
-        let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-        // A log file at its size limit (`ulimit -f`) is then a failed write.
-        signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
-        Ok(Self {
-            signals,
-            was_terminal: io::stdin().is_terminal(),
-        })
-    }
-
-    /// Starts the thread that waits for signals. Returns the requests for a shutdown, by the name of the signal, and for
-    /// a reload. A second signal for a shutdown terminates the process. A closed channel means that the thread has
-    /// exited.
-    #[expect(clippy::disallowed_methods, reason = "lives as long as the process and owns nothing")]
-    pub(crate) fn watch(mut self) -> io::Result<(Receiver<&'static str>, Receiver<()>)> {
-        let (shuts_down, shutdown) = bounded(1);
-        let (reloads, reload) = bounded(1);
-        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            let mut is_shutting_down = false;
-            for signal in self.signals.forever() {
-                if signal == SIGHUP && !(self.was_terminal && has_hung_up()) {
-                    // A full channel means that a reload is due anyway.
-                    let _ = reloads.try_send(());
-                } else if std::mem::replace(&mut is_shutting_down, true) {
-                    std::process::exit(128 + signal);
-                } else {
-                    let _ = shuts_down.send(signal_name(signal).unwrap_or_default());
-                }
+/// Catches signals from now on. A second signal for a shutdown terminates the process.
+#[expect(clippy::disallowed_methods, reason = "lives as long as the process and owns nothing")]
+pub(crate) fn watch() -> io::Result<Signals> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    // A log file at its size limit (`ulimit -f`) is then a failed write.
+    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
+    let was_terminal = io::stdin().is_terminal();
+    let (shuts_down, shutdown) = bounded(1);
+    // Several SIGHUP before the first is served are one.
+    let (reloads, reload) = bounded(1);
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let mut is_shutting_down = false;
+        for signal in signals.forever() {
+            if signal == SIGHUP && !(was_terminal && has_hung_up()) {
+                // A full channel means that a reload is due anyway.
+                let _ = reloads.try_send(());
+            } else if std::mem::replace(&mut is_shutting_down, true) {
+                std::process::exit(128 + signal);
+            } else {
+                let _ = shuts_down.send(signal_name(signal).unwrap_or_default());
             }
-        })?;
-        Ok((shutdown, reload))
-    }
+        }
+    })?;
+    Ok((shutdown, reload))
 }
 
 /// Whether the terminal on standard input is closed.
