@@ -36,10 +36,8 @@ pub(super) fn get<T, E: Display>(
     let mut error = failure("PORT=\"0\"", "expected the port that the router serves on".to_owned());
     for address in addresses(config.host).iter().filter(|_| config.port != 0) {
         let url = format!("http://{}{target}", SocketAddr::new(*address, config.port));
-        let reason = match Fetcher::default()
-            .get(&url, bounds)
-            .map(|response| (response.status, response.body))
-        {
+        let response = Fetcher::new(config.refresh_interval).get(&url, bounds);
+        let reason = match response.map(|response| (response.status, response.body)) {
             Ok((200, body)) => {
                 let foreign = |error| failure(&url, format!("not the response of a router: {error}"));
                 return parse(&body).map_err(foreign);

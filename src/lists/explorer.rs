@@ -196,7 +196,7 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
         let url = format!("http://{HOST}:{}", listener.local_addr().expect("it is bound").port());
         let config = Config::from_lookup(|name| (name == "API_URL").then(|| url.clone().into())).expect("valid");
-        let fetcher = Fetcher::default();
+        let fetcher = Fetcher::new(Duration::from_secs(30));
         let resolver = fetcher.resolver();
         resolver.learn(HOST, vec![Ipv4Addr::LOCALHOST.into()]);
         std::thread::scope(|scope| {

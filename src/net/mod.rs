@@ -48,8 +48,6 @@ const TLS_PORT_ERRORS: [&str; 2] = [
 ];
 /// Characters of a page for a browser in a reason.
 const MAX_PAGE_CHARS: usize = 40;
-/// The interval for which a router of the default settings probes a node: what commands resolve names for.
-const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Sends requests; cheap to clone.
 #[derive(Clone)]
@@ -61,18 +59,12 @@ pub(crate) struct Fetcher {
     is_closed: Arc<AtomicBool>,
 }
 
-impl Default for Fetcher {
-    /// Trusts the built-in roots.
-    fn default() -> Self {
-        Self::new(DEFAULT_INTERVAL)
-    }
-}
-
 impl Fetcher {
+    /// A fetcher that trusts the built-in roots, for nodes that are probed once per interval.
     #[expect(clippy::disallowed_methods, reason = "the built-in roots are as old as the fetcher")]
-    fn new(interval: Duration) -> Self {
+    pub(crate) fn new(interval: Duration) -> Self {
         let tls = Polled::new("SSL_CERT_FILE");
-        tls.accept(Arc::new(roots::built_in()), Instant::now());
+        tls.accept(Arc::new(roots::with_own(Vec::new())), Instant::now());
         Self {
             agent: agent_config(),
             tls: Arc::new(tls),

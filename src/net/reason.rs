@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 
 use rustix::io::Errno;
 use rustls::{AlertDescription, CertificateError, InvalidMessage};
@@ -149,13 +149,8 @@ impl From<ureq::Error> for FetchError {
 
 /// Returns whether the system has a route and a source address for `addr`. Connecting a datagram socket sends nothing.
 fn has_route(addr: SocketAddr) -> bool {
-    let any: IpAddr = match addr {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    UdpSocket::bind((any, 0))
-        .and_then(|socket| socket.connect(addr))
-        .is_ok()
+    let any = if addr.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    UdpSocket::bind(any).and_then(|socket| socket.connect(addr)).is_ok()
 }
 
 /// Escapes text that a peer may have chosen, and truncates it.

@@ -40,7 +40,8 @@ fn join(from: &str, location: &str) -> Option<String> {
     let (own, _) = from.split_once('?').unwrap_or((from, ""));
     Some(match location {
         "" => from.to_owned(),
-        _ if is_absolute(location) => location.to_owned(),
+        // A colon in the first segment terminates a scheme. A later colon belongs to the path or the query.
+        _ if location.split(['/', '?']).next()?.contains(':') => location.to_owned(),
         _ if location.starts_with("//") => format!("{}{location}", &from[..authority_at]),
         _ if location.starts_with('/') => format!("{}{location}", &from[..path_at]),
         _ if location.starts_with('?') => format!("{own}{location}"),
@@ -65,12 +66,6 @@ pub(super) fn shown(location: &str) -> String {
     let length = location[begin..].find(['/', '?', '#']);
     let (start, rest) = location.split_at(length.map_or(location.len(), |length| begin + length));
     quoted(&format!("{}{rest}", redact(start)))
-}
-
-/// A colon in the first segment terminates a scheme. A later colon belongs to the path or the query.
-fn is_absolute(location: &str) -> bool {
-    let first = location.split(['/', '?']).next().unwrap_or_default();
-    first.contains(':')
 }
 
 #[cfg(test)]

@@ -111,12 +111,11 @@ impl HostResolver {
     }
 
     fn new(interval: Duration, look_up: LookUp) -> Self {
-        let state = State {
-            interval,
-            ..State::default()
-        };
         Self(Arc::new(Shared {
-            state: Mutex::new(state),
+            state: Mutex::new(State {
+                interval,
+                ..State::default()
+            }),
             resolved: Condvar::new(),
             look_up,
         }))

@@ -18,11 +18,6 @@ use crate::util::watched_file::{self, Outcome, WatchedFile};
 /// Longest `SSL_CERT_FILE`. The bundles of distributions have 200 to 500 KiB.
 const MAX_CERT_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// The TLS configuration that trusts the built-in roots alone.
-pub(super) fn built_in() -> ClientConfig {
-    with_own(Vec::new())
-}
-
 /// Reads `SSL_CERT_FILE` once.
 pub(super) fn read(path: &Path, polled: &Polled<ClientConfig>) {
     let result = watched_file::read_once(path, MAX_CERT_FILE_BYTES, parse);
@@ -70,7 +65,8 @@ fn parse(text: &[u8], _: Option<&ClientConfig>) -> Result<ClientConfig, String> 
     }
 }
 
-fn with_own(own: Vec<CertificateDer<'static>>) -> ClientConfig {
+/// The TLS configuration that trusts the built-in roots and `own`.
+pub(super) fn with_own(own: Vec<CertificateDer<'static>>) -> ClientConfig {
     let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     roots.add_parsable_certificates(own);
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))

@@ -34,7 +34,7 @@ fn rig(expects_explorer: bool) -> Rig {
     let outputs = Outputs {
         registry: Arc::clone(&registry),
         metrics: Arc::default(),
-        fetcher: Fetcher::default(),
+        fetcher: Fetcher::new(INTERVAL),
         models: None,
     };
     let poller = Poller::new(config, outputs, pool, ready, now);
