@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -231,11 +231,13 @@ impl EventLoop {
     /// Starts another pool on a thread, or uses the one that has started there.
     fn replace_workers(&mut self) -> io::Result<()> {
         if let Some(starting) = &self.starting {
-            let Ok(started) = starting.try_recv() else {
+            let started = starting.try_recv();
+            if matches!(started, Err(TryRecvError::Empty)) {
                 return Ok(());
-            };
+            }
             self.starting = None;
-            return started.and_then(|pool| self.adopt(pool));
+            // Disconnected: the thread has panicked.
+            return started.map_err(io::Error::other)?.and_then(|pool| self.adopt(pool));
         }
         if self.failed.len() >= MAX_FAILED {
             return Err(io::Error::other("the threads of lost pools are stuck"));

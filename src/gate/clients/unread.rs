@@ -43,10 +43,10 @@ impl Clients {
                 let is_stuck = connection.age(now) >= MIN_WRITE;
                 (unsent > 0).then_some(((is_stuck, unsent), key))
             });
-            match readers.max_by_key(|(rank, _)| *rank) {
-                Some((_, key)) => self.close(key, Some(Refused::SlowReader)),
-                None => return,
-            }
+            let Some((_, key)) = readers.max() else {
+                return;
+            };
+            self.close(key, Some(Refused::SlowReader));
         }
     }
 }

@@ -463,6 +463,16 @@ fn failed_pool_start_is_retried_and_returns_503() {
 }
 
 #[test]
+fn panic_of_a_pool_start_is_retried() {
+    let mut rig = rig();
+    drop(rig.worker());
+    rig.until("the workers are lost", |event_loop| event_loop.pool.is_none());
+    // A start that has panicked has dropped its sender.
+    rig.event_loop.starting = Some(bounded(1).1);
+    rig.next_worker();
+}
+
+#[test]
 fn stuck_pools_are_not_replaced_forever() {
     let mut rig = rig();
     drop(rig.worker());
