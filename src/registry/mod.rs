@@ -231,15 +231,19 @@ impl Registry {
     }
 
     /// Sets the health of a node. A node that becomes unavailable leaves all orders, and keeps its promises until it
-    /// reports again. A node that becomes available again returns with its last containers.
+    /// reports again. A node that becomes available again within an interval returns with its last containers.
     pub fn set_health(&self, id: NodeId, health: Health, now: Instant) {
-        let mut state = self.lock();
+        let mut guard = self.lock();
+        let state = &mut *guard;
         let Some(Node { record, routing }) = state.nodes.get_mut(id) else {
             return;
         };
         record.change(now, |record| record.health = health);
         if !health.is_available() {
             record.pending = None;
+            // Untrusted nodes that are down must not fill the memory.
+            let is_over = now.saturating_duration_since(record.since) > state.fleet.interval;
+            routing.withheld = routing.withheld.take().filter(|_| !is_over);
         }
         if record.is_available() == routing.place.is_some() {
             state.update_key(id);

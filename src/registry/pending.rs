@@ -1,16 +1,22 @@
 //! Pending jobs of one node by type, with few and short names, because an untrusted node chooses them.
 
+use std::borrow::Cow;
+
 /// Types kept for one node. Further types are summed up as `other`. Real nodes have two types.
 const MAX_TYPES: usize = 4;
 /// Longest name of a type in bytes; a type with a longer name is counted as `other`. Real names have eight bytes.
 const MAX_TYPE_BYTES: usize = 32;
 /// The name for types that are not kept.
 const OTHER: &str = "other";
+/// The types of real nodes: their names take no memory of each node.
+const COMMON: [&str; 2] = ["offchain", "onchain"];
+
+type JobType = Cow<'static, str>;
 
 /// Pending jobs of one node by type.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PendingByType {
-    types: Box<[(Box<str>, u64)]>,
+    types: Box<[(JobType, u64)]>,
     /// A report on all nodes reads it of each.
     total: u64,
 }
@@ -19,10 +25,10 @@ impl PendingByType {
     /// Keeps the first types of a report and sums up the others.
     pub fn of(reported: &[(String, u64)]) -> Self {
         let is_kept = |name: &str| name.len() <= MAX_TYPE_BYTES && name != OTHER;
-        let (mut kept, mut other) = (Vec::<(Box<str>, u64)>::new(), 0u64);
+        let (mut kept, mut other) = (Vec::<(JobType, u64)>::new(), 0u64);
         for (name, jobs) in reported {
             match is_kept(name) && kept.len() < MAX_TYPES {
-                true => kept.push((name.as_str().into(), *jobs)),
+                true => kept.push((job_type(name), *jobs)),
                 false => other = other.saturating_add(*jobs),
             }
         }
@@ -44,6 +50,11 @@ impl PendingByType {
     pub fn total(&self) -> u64 {
         self.total
     }
+}
+
+fn job_type(name: &str) -> JobType {
+    let common = COMMON.into_iter().find(|common| *common == name);
+    common.map_or_else(|| Cow::Owned(name.to_owned()), Cow::Borrowed)
 }
 
 #[cfg(test)]

@@ -57,3 +57,13 @@ fn node_put_back_ranks_last_with_its_containers() {
     fleet.set_health(0, Health::Doubted);
     assert_eq!(fleet.ask(client(1), page(0, 9), Purpose::Look), [1]);
 }
+
+#[test]
+fn node_down_for_longer_than_an_interval_forgets_its_containers() {
+    let fleet = Fleet::new(&[0, 4]);
+    fleet.set_health(0, Health::Down);
+    let later = fleet.now + INTERVAL + Duration::from_millis(1);
+    fleet.registry.set_health(fleet.ids[0], Health::Down, later);
+    fleet.registry.set_health(fleet.ids[0], Health::Doubted, later);
+    assert_eq!(fleet.ask(client(1), page(0, 9), Purpose::Look), [1]);
+}
