@@ -103,11 +103,12 @@ fn serve(config: Config, (mut shutdown, reload): Signals, prints_port: bool) -> 
                 router.serve();
             }
             recv(grace) -> _ => router.serve(),
-            recv(reload) -> reload => reload.map(|()| router.reread_list()).map_err(|_| signals_failed())?,
+            recv(reload) -> _ => router.reread_list(),
             recv(shutdown) -> signal => {
-                let signal = signal.map_err(|_| signals_failed())?;
+                // A process without its signals thread could only be killed: it shuts down.
+                let signal = signal.unwrap_or("none");
                 let (delay_s, deadline_s) = (delay.as_secs_f64(), SHUTDOWN_TIMEOUT.as_secs());
-                log::info!(signal = signal, delay_s = delay_s, deadline_s = deadline_s; "shutdown: draining");
+                log::info!(signal, delay_s, deadline_s; "shutdown: draining");
                 if !delay.is_zero() {
                     router.announce_end();
                 }
@@ -122,11 +123,6 @@ fn serve(config: Config, (mut shutdown, reload): Signals, prints_port: bool) -> 
     drop(router);
     log::info!("stopped: shutdown is complete");
     Ok(())
-}
-
-/// A process without its signals thread could only be killed.
-fn signals_failed() -> Failure {
-    "the thread \"signals\" has exited".into()
 }
 
 /// Probes every node once. Log lines go to stderr, so that stdout has the report only.

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::low_level::signal_name;
 
-/// Requests for a shutdown, by the name of the signal, and for a reload. A closed channel means that the thread has exited.
+/// Requests for a shutdown, by the name of the signal, and for a reload. Closed if the thread has exited.
 pub(crate) type Signals = (Receiver<&'static str>, Receiver<()>);
 
 /// Catches signals from now on. A second signal for a shutdown terminates the process.
