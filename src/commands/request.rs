@@ -29,26 +29,23 @@ pub(super) fn get<T, E: Display>(
     bounds: Bounds,
     parse: impl Fn(&[u8]) -> Result<T, E>,
 ) -> Result<T, RequestError> {
-    let failure = |input: &str, reason: String| RequestError {
-        input: input.to_owned(),
-        reason,
+    let mut error = RequestError {
+        input: "PORT=\"0\"".to_owned(),
+        reason: "expected the port that the router serves on".to_owned(),
     };
-    let mut error = failure("PORT=\"0\"", "expected the port that the router serves on".to_owned());
     for address in addresses(config.host).iter().filter(|_| config.port != 0) {
-        let url = format!("http://{}{target}", SocketAddr::new(*address, config.port));
-        let response = Fetcher::new(config.refresh_interval).get(&url, bounds);
-        let reason = match response.map(|response| (response.status, response.body)) {
-            Ok((200, body)) => {
-                let foreign = |error| failure(&url, format!("not the response of a router: {error}"));
-                return parse(&body).map_err(foreign);
-            }
+        let input = format!("http://{}{target}", SocketAddr::new(*address, config.port));
+        let response = Fetcher::new(config.refresh_interval).get(&input, bounds);
+        let reason = match response.map(|response| (response.status, parse(&response.body))) {
+            Ok((200, Ok(parsed))) => return Ok(parsed),
+            Ok((200, Err(error))) => format!("not the response of a router: {error}"),
             Ok((404, _)) if target.starts_with("/status") => {
                 "status 404, as for clients that METRICS_FROM does not name".to_owned()
             }
             Ok((status, _)) => format!("status {status}"),
             Err(error) => error.to_string(),
         };
-        error = failure(&url, reason);
+        error = RequestError { input, reason };
     }
     Err(error)
 }

@@ -10,12 +10,8 @@ const ELLIPSIS: char = '…';
 
 /// Writes control characters and invisible characters as Rust escapes. Quotes and backslashes remain as they are.
 pub(crate) fn escape(char: char) -> impl Iterator<Item = char> {
-    let is_plain = matches!(char, '"' | '\'' | '\\');
-    let escaped = (!is_plain).then(|| char.escape_debug());
-    is_plain
-        .then_some(char)
-        .into_iter()
-        .chain(escaped.into_iter().flatten())
+    let has_backslash = matches!(char, '"' | '\'' | '\\');
+    char.escape_debug().skip(has_backslash.into())
 }
 
 /// Escapes at most `max_chars` characters of the text.
