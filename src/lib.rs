@@ -2,22 +2,23 @@
 //!
 //! `.packaging/docs/design.md` has a diagram of these flows.
 //!
-//! **A request.** client → `gate` (connection limit: 503; header section late: 408; too long: 414, 431; body with
-//! data: 413; malformed: 400; HTTP/2: 505) → method, path, query and a ticket over a private, already open connection
-//! → tiny_http → worker, which finds the rest of the request under the ticket: route (404, 405) → `api::access`
-//! (exempt clients pass, `limiter` decides for all others: 429) → query (400) → `registry`: select, promise → JSON →
-//! the response and its ticket on a bounded queue, and an eventfd → `gate::clients` writes the response without
-//! blocking, under the deadline of `gate::connection`. `gate::worker_pool` notices a worker that is stuck for 5 s, and
-//! `gate::event_loop` replaces the pool: all its requests in flight get 502.
+//! **A request.** client → `gate` (connection limit: `clients::eviction`, else 503; header section late: 408; too long:
+//! 414, 431; body with data: 413; malformed: 400; HTTP/2: 505) → method, path, query and a ticket over a private,
+//! already open connection → tiny_http → worker, which finds the rest of the request under the ticket: route (404, 405)
+//! → `api::access` (exempt clients pass, `limiter` decides for all others: 429) → query (400) → `registry`: select,
+//! promise → JSON → the response and its ticket on a bounded queue, and an eventfd → `gate::clients` writes the
+//! response without blocking, under the deadline of `gate::connection`. `gate::worker_pool` notices a worker that is
+//! stuck for 5 s, and `gate::event_loop` replaces the pool: all its requests in flight get 502.
 //!
-//! **A list.** `lists` reads `ips.txt` when it has changed and settled (`util::watched_file`), and polls the Node
-//! Explorer. Entries of the Explorer are IP addresses, and `node::network_scope` refuses private ones. The last good
-//! list of each source (`util::polled`) → merge → bounded channel → `poller` adds and removes nodes.
+//! **A list.** `lists` reads `ips.txt` (lines: `node::list`) when it has changed and settled (`util::watched_file`),
+//! and polls the Node Explorer. Entries of the Explorer are IP addresses, and `node::network_scope` refuses private
+//! ones. Each accepted list → bounded channel → `poller` merges the lists (`lists::merge`), adds and removes nodes.
+//! `util::polled` keeps the last good list.
 //!
-//! **A probe.** `poller` selects the due node, spread evenly over the interval: available nodes before nodes that are
-//! down, with rechecks and new nodes between → bounded channel → a `probe` thread: one `GET /info` under one deadline
-//! (`net`) → bounded channel → `poller`: `observe` gives the new health, `mass_failure` judges whether the
-//! cause is local → the node's record in `registry` → log.
+//! **A probe.** `poller::schedule` selects the due node, spread evenly over the interval: available nodes first, but
+//! every fourth turn for others; a node that failed is due again after 1 s → bounded channel → a `probe` thread: one
+//! `GET /info` under one deadline (`net`; `net::reason` words a failure) → bounded channel → `poller`: `observe` gives
+//! the new health, `mass_failure` judges whether the cause is local → the node's record in `registry` → log.
 //!
 //! **A promise.** A response that names a node first adds one expected job to that node (`registry::promises`,
 //! `registry::speed`), so the next client gets another node. A report of a probe that was sent later replaces the
@@ -34,13 +35,13 @@
 //! **The status.** `status` reads the records of `registry` in slices, and the last state of the lists → `/status`,
 //! `/status.json` and the command `status`, which has the same types.
 //!
-//! **To add a setting**: `config::table`, then `Config` and `read_all` in the order of the table. Tests name the
-//! documents that must show it. **To add a metric**: `metrics/families.txt` and `metrics::text`, and a field of
+//! **To add a setting**: `config::table`, then `Config` and `read_all` (`config/mod.rs`) in the order of the table; its
+//! parser belongs to `config::values`. Tests name the documents that must show it. **To add a metric**: `metrics/families.txt` and `metrics::text`, and a field of
 //! `Metrics` for a counter.
 //!
 //! **Invariants**
 //! - `config`, `node`, `limiter`, `registry`, `models`, `gate::head` and `gate::connection` open no socket, start no
-//!   thread and read no clock.
+//!   thread and read no clock (`gate::connection` only for the `Date` of a refusal).
 //! - A node has one place, the same in the order of each container that it runs. Only `registry::state` changes it,
 //!   and moves the node in all these orders: a stale place is never removed.
 //! - Only the poller writes what nodes are. Only a response adds a promise. The registry's lock is held for
@@ -52,7 +53,7 @@
 //!   most four times while other responses change the order.
 //! - A client connection has at most one request in flight, by construction: its stages are private, carry their data,
 //!   and change in one pure function. The epoll interest is computed from the stage in one place.
-//! - When a vital thread (gate, poller, lists) exits, the process exits.
+//! - When a vital thread (gate, poller, lists, the watcher of `SSL_CERT_FILE`) exits, the process exits.
 //! - Nothing that blocks (the log, a list on a network disk, a resolver, the start of workers) runs on the event loop
 //!   or the poller. The exit waits for the log for half a second.
 //! - The gate and its workers have their threads before the first probe is sent. Idle probe threads exit, all but one.
@@ -61,7 +62,8 @@
 //! - No thread outlives [`Router`], except what cannot be interrupted: lookups of host names, a read on a hung disk,
 //!   stuck workers, and tiny_http's own threads, which exit within 5 s. The log and the signals have threads of the
 //!   process. A panic in a request returns 500, and a panic in a probe is a failed probe.
-//! - tiny_http sees no byte that a client chose, except method, path and query that the gate has validated.
+//! - Only `api::workers` uses tiny_http, which sees no byte that a client chose, except method, path and query that the
+//!   gate has validated.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("the gate needs epoll and abstract sockets: build for Linux, or run the container image");
@@ -110,9 +112,10 @@ use util::threads::{self, Joined};
 pub const STARTUP_GRACE: Duration = Duration::from_millis(1_500);
 /// A shutdown takes at most this long after `SHUTDOWN_DELAY`: supervisors kill after 10 s by default.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Threads that the router needs: seven of the workers, gate, poller, lists, a resource poll, a probe and a lookup. The
-/// rest is spare, because tiny_http starts its threads later and panics if that fails.
-const START_THREADS: usize = 16;
+/// Threads that the router needs: seven of the workers, gate, poller, three of the lists, two of `SSL_CERT_FILE`, a
+/// resource poll, a probe and a lookup. The rest is spare, because tiny_http starts its threads later and panics if that
+/// fails.
+const START_THREADS: usize = 20;
 /// List updates that the poller has not received yet. Lists that arrive faster than the poller applies them wait at
 /// their source, so that the poller never applies outdated lists.
 const MAX_UPDATES: usize = 1;
@@ -218,7 +221,7 @@ impl Router {
         })
     }
 
-    /// Reloads the list of nodes now, changed or not.
+    /// Reads the list of nodes and `SSL_CERT_FILE` again now, changed or not.
     pub fn reread_list(&self) {
         // If the channel is full, a reload is due already.
         for watcher in &self.reread {

@@ -19,6 +19,10 @@ use signals::Signals;
 
 /// Invalid settings or arguments: nothing was started, and a restart does not help.
 const EXIT_USAGE: u8 = 2;
+/// A process without its signals thread could only be killed.
+const SIGNALS_FAILED: &str = "the thread \"signals\" has exited";
+/// Where the package puts settings and list.
+const SYSTEM_DIRECTORY: &str = "/etc/infernet-router";
 
 type Failure = Box<dyn Error>;
 
@@ -74,7 +78,13 @@ fn report_missing_files(ips_file: &Path) {
     }
     let here = std::env::current_dir().unwrap_or_default();
     let (list, here) = (ips_file.display(), here.display());
-    write_error(&format!("infernet-router: found neither .env nor {list} in {here}"));
+    let hint = match Path::new(SYSTEM_DIRECTORY).is_dir() {
+        true => format!("; for the settings of the service, add -C {SYSTEM_DIRECTORY}"),
+        false => String::new(),
+    };
+    write_error(&format!(
+        "infernet-router: found neither .env nor {list} in {here}{hint}"
+    ));
 }
 
 fn run(config: Config, signals: Signals, prints_port: bool) -> Result<ExitCode, Failure> {
@@ -103,10 +113,9 @@ fn serve(config: Config, (mut shutdown, reload): Signals, prints_port: bool) -> 
                 router.serve();
             }
             recv(grace) -> _ => router.serve(),
-            recv(reload) -> _ => router.reread_list(),
+            recv(reload) -> reload => reload.map(|()| router.reread_list()).map_err(|_| SIGNALS_FAILED)?,
             recv(shutdown) -> signal => {
-                // A process without its signals thread could only be killed: it shuts down.
-                let signal = signal.unwrap_or("none");
+                let signal = signal.map_err(|_| SIGNALS_FAILED)?;
                 let (delay_s, deadline_s) = (delay.as_secs_f64(), SHUTDOWN_TIMEOUT.as_secs());
                 log::info!(signal, delay_s, deadline_s; "shutdown: draining");
                 if !delay.is_zero() {

@@ -117,7 +117,10 @@ fn badges(row: &NodeRow) -> String {
 fn reason_and_containers(row: &NodeRow) -> String {
     let reason = shown(row.reason.as_deref().unwrap_or_default(), LONG);
     let days = row.certificate_days.filter(|days| *days < CERTIFICATE_DAYS);
-    let expiry = days.map(|days| format!("certificate expires in {days} days"));
+    let expiry = days.map(|days| match days {
+        0.. => format!("certificate expires in {days} days"),
+        _ => "certificate has expired".to_owned(),
+    });
     let ids = ids(row, MAX_IDS);
     let [reason, expiry] = [reason, expiry.unwrap_or_default()].map(|text| around("<div>", &text, "</div>"));
     format!("{reason}{expiry}{}", around("<div class=\"c\">", &ids, "</div>"))
