@@ -75,7 +75,7 @@ fn too_few_threads_end_the_start_with_reason() {
     let ended = launch.run();
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(
-        ended.stderr.contains("can't start: no room for 16 more threads"),
+        ended.stderr.contains("can't start: no room for 20 more threads"),
         "{ended:?}"
     );
     assert!(!ended.stderr.contains("panicked"), "{ended:?}");
