@@ -75,6 +75,8 @@ fn half_closed_client_gets_a_long_last_response() {
     stream.shutdown(Shutdown::Write).expect("shut");
     router.until("the kernel has response bytes", || undelivered(&router).0 > 0);
     assert_eq!(router.get(IPS).status, 200);
+    // With the small buffer each KiB takes a tenth of a second.
+    sockopt::set_socket_recv_buffer_size(&stream, 1024 * 1024).expect("set");
     let mut got = Vec::new();
     std::io::Read::read_to_end(&mut stream, &mut got).expect("no reset");
     let body = got
