@@ -140,7 +140,8 @@ struct Poller {
     unanswered: HashSet<NodeId>,
     warned_of_catalogue: bool,
     local_error_lines: LogThrottle,
-    round_lines: LogThrottle,
+    pool_lines: LogThrottle,
+    conflict_lines: LogThrottle,
     thread_lines: LogThrottle,
     node_lines: NodeLines,
     /// Container ids whose images differed in the last round.
@@ -169,7 +170,8 @@ impl Poller {
             unanswered: HashSet::new(),
             warned_of_catalogue: false,
             local_error_lines: ONE_A_MINUTE,
-            round_lines: ROUND_RATE,
+            pool_lines: ROUND_RATE,
+            conflict_lines: ROUND_RATE,
             thread_lines: ONE_A_MINUTE,
             node_lines: NodeLines::new(),
             conflicting: BTreeSet::new(),
@@ -257,7 +259,7 @@ impl Poller {
         self.metrics.pool_too_small.set(is_too_small.into());
         if is_too_small
             && !was_too_small
-            && let Some(suppressed) = self.round_lines.admit(now)
+            && let Some(suppressed) = self.pool_lines.admit(now)
         {
             let interval_s = self.config.refresh_interval.as_secs_f64();
             ::log::warn!(
@@ -273,7 +275,7 @@ impl Poller {
         let before = std::mem::take(&mut self.conflicting);
         for conflict in self.registry.conflicts().into_iter().map(Conflict::from) {
             if !before.contains(&conflict.id)
-                && let Some(suppressed) = self.round_lines.admit(now)
+                && let Some(suppressed) = self.conflict_lines.admit(now)
             {
                 ::log::warn!(
                     container = conflict.id.as_str(), images = conflict.images_text().as_str(), suppressed;
@@ -283,7 +285,7 @@ impl Poller {
             self.conflicting.insert(conflict.id);
         }
         for id in before.difference(&self.conflicting) {
-            if let Some(suppressed) = self.round_lines.admit(now) {
+            if let Some(suppressed) = self.conflict_lines.admit(now) {
                 ::log::info!(container = id.as_str(), suppressed; "image conflict ended: the container has one image again");
             }
         }
