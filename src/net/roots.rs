@@ -21,7 +21,7 @@ const MAX_CERT_FILE_BYTES: u64 = 16 * 1024 * 1024;
 /// Reads `SSL_CERT_FILE` once.
 pub(super) fn read(path: &Path, polled: &Polled<ClientConfig>) {
     let result = watched_file::read_once(path, MAX_CERT_FILE_BYTES, parse);
-    if let Some(Err(reason)) = watched_file::apply(polled, result) {
+    if let Some(Err(reason)) = watched_file::apply(polled, result, false) {
         warn(path, &reason);
     }
 }
@@ -43,8 +43,9 @@ pub(super) fn watch(
         parse,
         polled,
     };
-    let path = path.to_owned();
+    let (path, mut is_first) = (path.to_owned(), true);
     let report = move |outcome: Outcome<ClientConfig>| match outcome {
+        _ if std::mem::take(&mut is_first) => {}
         Ok(_) => log::info!(file:% = path.display(); "roots loaded: SSL_CERT_FILE read again"),
         Err(reason) => warn(&path, &reason),
     };

@@ -45,8 +45,8 @@ pub(crate) struct WatchedFile<T> {
 /// A read that is to be reported: the value and the one before, or the problem.
 pub(crate) type Outcome<T> = Result<(Arc<T>, Option<Arc<T>>), String>;
 
-/// Reads the file unless it has a value, then follows its changes until `stop` closes. A message on `reload` has it read immediately. Calls
-/// `report` for each value that is read, and once for each problem.
+/// Reads the file, then follows its changes until `stop` closes. A message on `reload` has it read immediately. Calls
+/// `report` for the first read, for each value, once for each problem, and for the result of each message.
 ///
 /// # Errors
 /// The system has no room for a thread.
@@ -72,29 +72,29 @@ pub(crate) fn watch<T: Clone + Send + Sync + 'static>(
                 // Counted, because each deadline is over after the process was stopped.
                 default(SECOND) => {
                     quiet_seconds += 1;
-                    Ok((quiet_seconds == SLOW_DISK_S).then(|| Err(HUNG.to_owned())))
+                    Ok((quiet_seconds == SLOW_DISK_S).then(|| (Err(HUNG.to_owned()), false)))
                 }
             };
             let Ok(look) = look else { return };
-            let outcome = look.and_then(|result| apply(&polled, result));
+            let outcome = look.and_then(|(result, is_requested)| apply(&polled, result, is_requested));
             outcome.into_iter().for_each(&mut report);
         }
     })
 }
 
-/// The result of a read. `None` if the file is not due.
-type Look<T> = Option<Result<T, String>>;
+/// The result of a read, and whether the read was requested. `None` if the file is not due.
+type Look<T> = Option<(Result<T, String>, bool)>;
 
-/// Reads the file if it was never read, is requested or has changed and settled. Exits after the watch, as soon as the
-/// disk permits.
+/// Reads the file if it is requested or has changed and settled. Exits after the watch, as soon as the disk permits.
 #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
 fn touch_disk<T: Clone>(file: WatchedFile<T>, reload: &Receiver<()>, looks: &Sender<Look<T>>) {
     let mut reader = Reader::new(file, Instant::now());
-    let mut is_requested = reader.file.polled.value().is_none();
+    let mut is_requested = true;
     loop {
         // After a hang even an unchanged file is read: that ends the problem.
         let is_due = is_requested || reader.file.polled.snapshot().problem.as_deref() == Some(HUNG);
-        if looks.send(reader.look(is_due, Instant::now())).is_err() {
+        let result = reader.look(is_due, Instant::now());
+        if looks.send(result.map(|result| (result, is_requested))).is_err() {
             return;
         }
         is_requested = match reload.recv_timeout(LOOK) {
@@ -105,16 +105,16 @@ fn touch_disk<T: Clone>(file: WatchedFile<T>, reload: &Receiver<()>, looks: &Sen
     }
 }
 
-/// Accepts or rejects the result of a read. Returns the outcome if it is to be reported.
+/// Accepts or rejects the result of a read. Returns the outcome if it is to be reported: a requested read always is.
 #[expect(clippy::disallowed_methods, reason = "when the value was accepted")]
-pub(crate) fn apply<T>(polled: &Polled<T>, result: Result<T, String>) -> Option<Outcome<T>> {
+pub(crate) fn apply<T>(polled: &Polled<T>, result: Result<T, String>, is_requested: bool) -> Option<Outcome<T>> {
     match result {
         Ok(value) => {
             let value = Arc::new(value);
             let before = polled.accept(Arc::clone(&value), Instant::now());
             Some(Ok((value, before.value)))
         }
-        Err(problem) => polled.reject(&problem).then_some(Err(problem)),
+        Err(problem) => (polled.reject(&problem) || is_requested).then_some(Err(problem)),
     }
 }
 
