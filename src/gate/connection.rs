@@ -198,7 +198,9 @@ impl Connection {
                 Action::Nothing
             }
             (Event::Ended { .. }, Stage::Reading) if has_begun => {
-                self.refuse(Refusal::malformed("it ended within the header section"), now)
+                let incomplete = Refusal::malformed("it ended within the header section");
+                let refusal = self.too_long().unwrap_or(incomplete);
+                self.refuse(refusal, now)
             }
             (
                 Event::Ended {
@@ -288,16 +290,25 @@ impl Connection {
         match head::parse(&self.input, &mut self.scanned, self.peer, &self.config) {
             Ok(Some((end, request))) => self.wait(end, request, now),
             Ok(None) => Action::Nothing,
-            Err(Refusal::TARGET | Refusal::HEAD) if self.awaits_origin() => Action::Nothing,
+            Err(refusal) if self.awaits_origin(refusal) => Action::Nothing,
             Err(refusal) => self.refuse(refusal, now),
         }
     }
 
     /// Whether the Origin of a head that is too long may follow: a web page could not read the refusal without it.
-    fn awaits_origin(&self) -> bool {
-        matches!(self.config.cors_origins, CorsOrigins::Listed(_))
+    fn awaits_origin(&self, refusal: Refusal) -> bool {
+        matches!(refusal, Refusal::TARGET | Refusal::HEAD)
+            && matches!(self.config.cors_origins, CorsOrigins::Listed(_))
             && self.room() > 0
             && !self.input.windows(4).any(|end| end == b"\r\n\r\n")
+    }
+
+    /// The refusal of a head that is too long and was read further for its Origin.
+    fn too_long(&mut self) -> Option<Refusal> {
+        let parsed = head::parse(&self.input, &mut self.scanned, self.peer, &self.config);
+        parsed
+            .err()
+            .filter(|refusal| matches!(*refusal, Refusal::TARGET | Refusal::HEAD))
     }
 
     fn wait(&mut self, end: usize, mut request: Request, now: Instant) -> Action {
@@ -387,7 +398,10 @@ impl Connection {
         match self.stage {
             // Without a response: a request that the client sends at this moment would take it for its own.
             Stage::Reading if !self.has_begun() => Action::Close(None),
-            Stage::Reading => self.refuse(Refusal::LATE, now),
+            Stage::Reading => {
+                let refusal = self.too_long().unwrap_or(Refusal::LATE);
+                self.refuse(refusal, now)
+            }
             Stage::Requested(_, Wait::Ticket) => self.refuse(Refusal::BUSY, now),
             Stage::Requested(_, Wait::Workers) => self.refuse(Refusal::LOST, now),
             Stage::Requested(_, Wait::Pause) => self.repeat(true, now),

@@ -52,6 +52,20 @@ fn only_listed_origin_may_read_every_response() {
 }
 
 #[test]
+fn long_head_without_end_is_still_too_long() {
+    let (_fleet, router) = with_origins("https://app.example");
+    for (head, status) in [
+        (format!("GET /{}", "x".repeat(9_000)), 414),
+        (format!("GET /health HTTP/1.1\r\nA: {}", "x".repeat(9_000)), 431),
+    ] {
+        // No end follows within the deadline of a header section.
+        let mut connection = Connection::open(router.addr());
+        connection.send(head);
+        assert_eq!(connection.receive().status, status);
+    }
+}
+
+#[test]
 fn preflight_returns_204() {
     let (_fleet, router) = with_origins("https://app.example");
     let head = format!("OPTIONS {IPS} HTTP/1.1\r\nAccess-Control-Request-Method: GET");
