@@ -49,7 +49,8 @@ pub(super) fn parse_dotenv(bytes: &[u8]) -> (HashMap<String, String>, Vec<String
 /// line or to a `#` after a blank.
 fn parse_line(line: &str) -> Option<(&str, String)> {
     let (name, value) = line.split_once('=')?;
-    let (name, value) = (name.strip_prefix("export ").unwrap_or(name).trim(), value.trim_start());
+    let exported = name.strip_prefix("export").filter(|name| name.starts_with([' ', '\t']));
+    let (name, value) = (exported.unwrap_or(name).trim(), value.trim_start());
     let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"_.".contains(&byte);
     if name.is_empty() || name.as_bytes()[0].is_ascii_digit() || !name.bytes().all(is_name_byte) {
         return None;
@@ -103,7 +104,7 @@ mod tests {
 
     #[test]
     fn comments_quotes_export_and_bom_are_parsed() {
-        let text = "\u{feff}PORT=1\r\n# HOST=x\r\n\nexport HOST='::1' # six\nIPS_FILE=\"a b\"\nMAX_PROBES = 7 ";
+        let text = "\u{feff}PORT=1\r\n# HOST=x\r\n\nexport\tHOST='::1' # six\nIPS_FILE=\"a b\"\nMAX_PROBES = 7 ";
         let expected = [("HOST", "::1"), ("IPS_FILE", "a b"), ("MAX_PROBES", "7"), ("PORT", "1")];
         assert_eq!(dotenv(text), (pairs(&expected), vec![]));
         assert_eq!(dotenv(""), (vec![], vec![]));
