@@ -36,8 +36,8 @@
 //! `/status.json` and the command `status`, which has the same types.
 //!
 //! **To add a setting**: `config::table`, then `Config` and `read_all` (`config/mod.rs`) in the order of the table; its
-//! parser belongs to `config::values`. Tests name the documents that must show it. **To add a metric**: `metrics/families.txt` and `metrics::text`, and a field of
-//! `Metrics` for a counter.
+//! parser belongs to `config::values`. Tests name the documents that must show it. **To add a metric**:
+//! `metrics/families.txt` and `metrics::text`, and a field of `Metrics` for a counter.
 //!
 //! **Invariants**
 //! - `config`, `node`, `limiter`, `registry`, `models`, `gate::head` and `gate::connection` open no socket, start no
