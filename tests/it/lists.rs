@@ -328,12 +328,12 @@ fn trailing_slash_is_dropped_and_password_masked() {
 
 #[test]
 fn nodes_above_100_000_are_reported_without_memory() {
-    // 250,001 lines, with addresses that refuse connections.
+    // 1,000,001 lines, with addresses that refuse connections.
     let line = |n: u32| format!("127.{}.{}.{}:9\n", 100 + (n >> 16), n >> 8 & 255, n & 255);
-    let list: String = (0..250_001).map(line).collect();
+    let list: String = (0..1_000_001).map(line).collect();
     let router = launch().ips(list).start();
     router.wait_line(
-        "list truncated: too many nodes, file=\"ips.txt\" nodes=100000 skipped=150001",
+        "list truncated: too many nodes, file=\"ips.txt\" nodes=100000 skipped=900001",
         PATIENCE,
     );
     router.addr();

@@ -47,7 +47,7 @@ fn hanging_nodes_take_no_turn_from_available_nodes() {
         assert!(after[node] - before[node] >= 10, "{after:?}");
     }
     assert_eq!(available(&router), addresses(&fleet, 0..4));
-    router.wait_line("pool too small:…overdue_other=3", PATIENCE);
+    router.wait_line("pool too small:…overdue_up=0 overdue_other=3", PATIENCE);
 }
 
 #[test]
