@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
+use thunderdome::{Arena, Index as Key};
 
 use super::SEND_BUFFER_BYTES;
 use super::connection::{Action, Connection, Event, InFlight};
@@ -20,7 +21,6 @@ use super::refusal::Refusal;
 use crate::client::{Client, is_in};
 use crate::config::Config;
 use crate::metrics::{Label, Metrics, Refused};
-use crate::util::arena::{Arena, Key};
 use crate::util::log_throttle::{LogThrottle, ONE_A_MINUTE, ONE_AN_HOUR, Suppressed};
 
 /// One client, an IPv4 address or an IPv6 /64, may hold this part of the connections.
@@ -79,7 +79,7 @@ impl Clients {
             epoll,
             config: Arc::new(config),
             metrics,
-            sockets: Arena::default(),
+            sockets: Arena::new(),
             held: HashMap::new(),
             waiting: VecDeque::new(),
             unsent: 0,

@@ -12,6 +12,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
+use thunderdome::Index as Key;
 
 use super::BACKLOG;
 use super::clients::Clients;
@@ -19,7 +20,6 @@ use super::connection::Event;
 use super::worker_pool::{Spawn, WorkerPool};
 use crate::config::Config;
 use crate::metrics::{Metrics, Refused};
-use crate::util::arena::Key;
 use crate::util::threads;
 
 /// The resolution of deadlines, and the pause of accepting when descriptors or memory run out.
@@ -130,8 +130,9 @@ impl EventLoop {
             WORKERS_LOST => self.fail("private connection closed", now),
             OUTCOMES => self.receive(now),
             bits => {
-                let key = Key::from_bits(bits);
-                self.clients.on_client_event(key, flags, &mut self.scratch, now);
+                if let Some(key) = Key::from_bits(bits) {
+                    self.clients.on_client_event(key, flags, &mut self.scratch, now);
+                }
             }
         }
     }

@@ -12,11 +12,11 @@ use std::time::Instant;
 use rustix::event::epoll::{self, EventData};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::retry_on_intr;
+use thunderdome::Index as Key;
 
 use super::clients::send;
 use super::connection::{InFlight, RESPONSE_TIMEOUT};
 use super::head::Context;
-use crate::util::arena::Key;
 use crate::util::threads::{Joined, lock};
 
 /// Requests that are with the workers at most. Further requests wait at the gate, where they can still be refused.

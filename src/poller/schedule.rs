@@ -126,7 +126,7 @@ impl Schedule {
 
     /// The first instant after `now` that has the phase of the node.
     fn next_turn(&self, id: NodeId, now: Instant) -> Instant {
-        let part = id.index().wrapping_mul(GOLDEN_RATIO);
+        let part = id.slot().wrapping_mul(GOLDEN_RATIO);
         let first = self.began + self.interval.mul_f64(f64::from(part) / 2_f64.powi(32));
         let Some(since) = now.checked_duration_since(first) else {
             return first;

@@ -9,10 +9,11 @@ use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use thunderdome::{Arena, Index as Key};
+
 use super::order::{Order, Place};
 use super::{NodeId, Rank};
 use crate::node::{ContainerId, Running};
-use crate::util::arena::{Arena, Key};
 
 /// Maximum number of container ids to which Explorer nodes may add. Real fleets have some dozens.
 pub const MAX_CONTAINERS: usize = 10_000;

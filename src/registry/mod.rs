@@ -30,9 +30,10 @@ use std::hash::BuildHasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use thunderdome::Index as Key;
+
 use crate::client::Client;
 use crate::node::{Attributes, NodeAddr, Rank, Running};
-use crate::util::arena::Key;
 pub use all_resources::ResourceNode;
 pub use catalogue::{MAX_CONTAINERS, MAX_TEXT_BYTES, Summary};
 pub use health::{Health, NodeState};
@@ -150,9 +151,9 @@ impl Registry {
     /// Adds a node of which nothing is known yet. The caller keeps nodes distinct.
     pub fn insert(&self, addr: NodeAddr, rank: Rank, now: Instant) -> NodeId {
         let mut state = self.lock();
-        let node = Node::new(NodeRecord::new(addr, rank, now), &state.fleet.speed);
-        state.newest = state.nodes.insert(node);
-        state.newest
+        state.newest += 1;
+        let node = Node::new(NodeRecord::new(addr, rank, now), state.newest, &state.fleet.speed);
+        state.nodes.insert(node)
     }
 
     /// Removes a node. Returns what was known of it.
@@ -161,7 +162,7 @@ impl Registry {
         let _ = state.leave(id);
         let node = state.nodes.remove(id)?;
         state.resource_bytes -= node.routing.resources.as_ref().map_or(0, |resources| resources.bytes());
-        state.extras.replace(id.index(), []);
+        state.extras.replace(id.slot(), []);
         Some(node.record)
     }
 
@@ -216,7 +217,7 @@ impl Registry {
         node.record.change(now, |record| record.health = Health::Up);
         state
             .extras
-            .replace(id.index(), node.routing.extras(state.fleet.interval));
+            .replace(id.slot(), node.routing.extras(state.fleet.interval));
         state.enter(id, running)
     }
 
@@ -265,9 +266,11 @@ impl Registry {
     fn visit_nodes(&self, mut visit: impl FnMut(NodeId, &Node)) {
         for from in (0..).step_by(READ_AT_ONCE) {
             let state = self.lock();
-            let Some(nodes) = state.nodes.slice(from, READ_AT_ONCE) else {
+            if from >= state.nodes.capacity() {
                 return;
-            };
+            }
+            let slots = from as u32..(from + READ_AT_ONCE) as u32;
+            let nodes = slots.filter_map(|slot| state.nodes.get_by_slot(slot));
             nodes.for_each(|(id, node)| visit(id, node));
         }
     }
@@ -320,7 +323,7 @@ impl Registry {
         // The lock is released after each node.
         let is_first = |place: Place| {
             let state = self.lock();
-            let node = state.nodes.at(place.node);
+            let node = state.nodes.get_by_slot(place.node);
             node.is_some_and(|(_, node)| addrs.insert(node.record.public_addr().clone()))
         };
         let private = |some: &mut [Seen]| self.lock().see(some, cell);

@@ -244,7 +244,7 @@ mod tests {
     fn above_the_limit_older_clients_are_evicted() {
         let mut clients = ClientPromises::default();
         let promise = ClientPromise {
-            node: NodeId::default(),
+            node: NodeId::DANGLING,
             last_sent: 0,
             old_key: 0,
             is_extra: false,

@@ -3,7 +3,6 @@
 use std::cell::Cell as Counter;
 use std::collections::BinaryHeap;
 
-use super::NodeId;
 use super::order::{Cursor, Order, Place};
 
 /// Maximum number of addresses in one response. Callers reduce a larger `n` to it.
@@ -52,8 +51,8 @@ pub(super) struct View {
     pub(super) is_private: bool,
     /// Whether several nodes may have one address for clients.
     pub(super) has_aliases: bool,
-    /// The node that was inserted last before this copy.
-    pub(super) newest: NodeId,
+    /// Number of the node that was inserted last before this copy.
+    pub(super) newest: u64,
 }
 
 /// Returns the nodes of a page, earliest expected completion first, of the nodes that are in all of the view's orders.

@@ -3,6 +3,8 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
+use thunderdome::Arena;
+
 use super::catalogue::{Catalogue, Index};
 use super::node::{Fleet, Node};
 use super::order::{Order, Place};
@@ -13,14 +15,13 @@ use super::speed::{FleetSpeed, Time};
 use super::{NodeId, PromisePolicy};
 use crate::client::Client;
 use crate::node::{ContainerId, Running};
-use crate::util::arena::Arena;
 
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) fleet: Fleet,
     pub(super) nodes: Arena<Node>,
-    /// The node that was inserted last.
-    pub(super) newest: NodeId,
+    /// Number of the node that was inserted last.
+    pub(super) newest: u64,
     pub(super) round: u64,
     /// Makes the order of equal nodes unpredictable.
     ties: RandomState,
@@ -44,7 +45,7 @@ impl State {
                 speed: FleetSpeed::new(interval),
             },
             nodes: Arena::default(),
-            newest: NodeId::default(),
+            newest: 0,
             round: 0,
             ties: RandomState::new(),
             catalogue: Catalogue::default(),
@@ -83,8 +84,8 @@ impl State {
         }
         let place = Place {
             key: node.key(self.fleet.policy),
-            tie: self.ties.hash_one((self.round, id.index())) as u32,
-            node: id.index(),
+            tie: self.ties.hash_one((self.round, id.slot())) as u32,
+            node: id.slot(),
         };
         let (rank, from) = (node.record.rank, node.routing.place.replace(place));
         let former: Vec<Index> = std::mem::take(&mut node.routing.runs)
@@ -182,16 +183,19 @@ impl State {
 
     /// Whether the client still sees this node in this place.
     pub(super) fn is_seen(&self, seen: Seen, cell: Cell) -> bool {
-        let node = self.nodes.at(seen.place.node);
+        let node = self.nodes.get_by_slot(seen.place.node);
         let is_there = node.is_some_and(|(_, node)| node.routing.place == Some(seen.place));
         is_there && self.private_key(seen.place, cell) == seen.private_key
     }
 
-    /// The nodes at the places of a view, without removed nodes. A node newer than the view may have the number of a
+    /// The nodes at the places of a view, without removed nodes. A node newer than the view may have the slot of a
     /// removed one.
-    pub(super) fn still_there(&self, selected: &[Seen], newest: NodeId) -> Vec<NodeId> {
-        let nodes = selected.iter().filter_map(|seen| self.nodes.at(seen.place.node));
-        nodes.map(|(id, _)| id).filter(|id| *id <= newest).collect()
+    pub(super) fn still_there(&self, selected: &[Seen], newest: u64) -> Vec<NodeId> {
+        let nodes = selected
+            .iter()
+            .filter_map(|seen| self.nodes.get_by_slot(seen.place.node));
+        let known = nodes.filter(|(_, node)| node.routing.number <= newest);
+        known.map(|(id, _)| id).collect()
     }
 
     /// Promises a node to a client whose subnet is counted in `cell`, unless promises are off.
@@ -203,7 +207,7 @@ impl State {
         let extra = node.routing.promise(cell, self.fleet.interval, now);
         let (last_sent, is_extra) = (node.routing.last_sent, extra.is_some());
         match extra {
-            Some(nanos) => self.extras.set(cell, id.index(), nanos),
+            Some(nanos) => self.extras.set(cell, id.slot(), nanos),
             None => self.promises_made += 1,
         }
         if let Some(old_key) = self.update_key(id) {

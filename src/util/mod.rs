@@ -1,6 +1,5 @@
-//! What any program has: pool, arena, calendar, threads, system limits, files, text, and a log that never blocks.
+//! What any program has: pool, calendar, threads, system limits, files, text, and a log that never blocks.
 
-pub(crate) mod arena;
 pub(crate) mod calendar;
 pub(crate) mod files;
 pub mod glibc;

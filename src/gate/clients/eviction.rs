@@ -3,15 +3,23 @@
 use std::cmp::Reverse;
 use std::time::Instant;
 
+use thunderdome::{Arena, Index as Key};
+
 use super::{Clients, Holder, Socket};
 use crate::gate::connection::Event;
 use crate::gate::refusal::Refusal;
 use crate::metrics::Refused;
-use crate::util::arena::Key;
 
 /// Connections that are examined to find the one to evict. With more connections, the next search continues after the
 /// last one: a flood of new connections must not cost a scan of 65,536 each.
 const MAX_CANDIDATES: usize = 1024;
+
+/// All values by slot, from this slot on and then from the first.
+pub(super) fn iter_from<T>(arena: &Arena<T>, slot: usize) -> impl Iterator<Item = (Key, &T)> {
+    let end = arena.capacity();
+    let slots = (slot.min(end)..end).chain(0..slot.min(end));
+    slots.filter_map(|slot| arena.get_by_slot(slot as u32))
+}
 
 impl Clients {
     /// If the client is at its share, closes its longest-idle connection.
@@ -38,7 +46,7 @@ impl Clients {
             let rank = (held, !connection.is_waiting(), age);
             (may_close && *holder != Holder::Rejected).then_some((rank, key))
         };
-        let candidates = self.sockets.iter_from(self.next_candidate).take(MAX_CANDIDATES);
+        let candidates = iter_from(&self.sockets, self.next_candidate).take(MAX_CANDIDATES);
         let victim = candidates.filter_map(ranked).max();
         self.next_candidate = (self.next_candidate + MAX_CANDIDATES) % self.config.max_connections;
         let Some(((_, is_not_waiting, _), key)) = victim else {

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
+use thunderdome::Index as Key;
 
 use super::{Clients, Socket};
 use crate::gate::SEND_BUFFER_BYTES;
 use crate::gate::connection::{LINGER_TIMEOUT, MIN_WRITE};
 use crate::metrics::Refused;
-use crate::util::arena::Key;
 
 /// Unsent bytes of all responses: a long one for each of a dozen slow readers. The gate evicts readers above the limit.
 const MAX_UNSENT_BYTES: usize = 12 * 1024 * 1024;

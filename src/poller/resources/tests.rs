@@ -1,7 +1,7 @@
 //! When which node is polled for its resources.
 
 use super::*;
-use crate::util::arena::Arena;
+use thunderdome::Arena;
 
 const INTERVAL: Duration = Duration::from_secs(600);
 

@@ -1,8 +1,8 @@
 use std::collections::{HashSet, VecDeque};
 
 use super::*;
-use crate::util::arena::Arena;
 use proptest::prelude::*;
+use thunderdome::Arena;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLI: Duration = Duration::from_millis(1);

@@ -140,10 +140,10 @@ fn reused_slot_is_not_in_an_older_view() {
     let selected = selected.expect("one container");
     fleet.registry.remove(fleet.ids[0]);
     let new = fleet.registry.insert(addr(2), Rank::Listed(2), fleet.now);
-    assert_eq!(new.index(), fleet.ids[0].index());
+    assert_eq!(new.slot(), fleet.ids[0].slot());
     let state = fleet.registry.lock();
     assert_eq!(state.still_there(&selected, view.newest), [fleet.ids[1]]);
-    assert_eq!(state.still_there(&selected, new), [new, fleet.ids[1]]);
+    assert_eq!(state.still_there(&selected, state.newest), [new, fleet.ids[1]]);
 }
 
 #[test]
