@@ -3,20 +3,32 @@
 use crate::node::Source;
 
 /// A set of label values fixed at build time, so that the number of series is bounded.
-pub(crate) trait Label: Copy + Sized + 'static {
+pub(crate) trait Label: Copy + PartialEq + 'static {
     /// All values, in the order in which `/metrics` lists them.
     const ALL: &'static [Self];
+    /// The label of each value in `ALL`.
+    const LABELS: &'static [&'static str];
 
     /// Returns the position in `ALL`.
-    fn index(self) -> usize;
+    fn index(self) -> usize {
+        let position = Self::ALL.iter().position(|value| *value == self);
+        position.unwrap_or_default()
+    }
 
     /// Returns the value as `/metrics` shows it.
-    fn label(self) -> &'static str;
+    fn label(self) -> &'static str {
+        Self::LABELS[self.index()]
+    }
 }
 
-/// Defines an enum and the labels of its variants in one list.
+impl Label for Source {
+    const ALL: &'static [Self] = &[Source::IpsFile, Source::Explorer];
+    const LABELS: &'static [&'static str] = &["ips_file", "explorer"];
+}
+
+/// Defines enums and the labels of their variants in one list.
 macro_rules! labels {
-    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $label:literal,)+ }) => {
+    ($($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $label:literal,)+ })+) => {$(
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum $name {
@@ -25,33 +37,9 @@ macro_rules! labels {
 
         impl Label for $name {
             const ALL: &'static [Self] = &[$($name::$variant,)+];
-
-            fn index(self) -> usize {
-                self as usize
-            }
-
-            fn label(self) -> &'static str {
-                match self {
-                    $($name::$variant => $label,)+
-                }
-            }
+            const LABELS: &'static [&'static str] = &[$($label,)+];
         }
-    };
-}
-
-impl Label for Source {
-    const ALL: &'static [Self] = &[Source::IpsFile, Source::Explorer];
-
-    fn index(self) -> usize {
-        self as usize
-    }
-
-    fn label(self) -> &'static str {
-        match self {
-            Source::IpsFile => "ips_file",
-            Source::Explorer => "explorer",
-        }
-    }
+    )+};
 }
 
 labels! {
@@ -68,9 +56,7 @@ labels! {
         OpenApi = "/openapi.json",
         Other = "other",
     }
-}
 
-labels! {
     /// Why a connection or a request was not served.
     Refused {
         Share = "client_share",
@@ -86,9 +72,7 @@ labels! {
         SlowReader = "slow_reader",
         Accept = "accept_failed",
     }
-}
 
-labels! {
     /// The outcome of a probe.
     ProbeOutcome {
         Up = "up",
@@ -97,25 +81,19 @@ labels! {
         /// A local error.
         Local = "ours",
     }
-}
 
-labels! {
     /// The outcome of an operation that succeeds or fails.
     Success {
         Ok = "ok",
         Failed = "failed",
     }
-}
 
-labels! {
     /// The decision of a limiter.
     Verdict {
         Granted = "granted",
         Refused = "refused",
     }
-}
 
-labels! {
     /// The outcome of a request for the resources of a node.
     ResourcesOutcome {
         Ok = "ok",
@@ -125,9 +103,7 @@ labels! {
         /// A local error.
         Local = "ours",
     }
-}
 
-labels! {
     /// The outcome of a request with a `model_id`.
     SurveyOutcome {
         /// The id is new.

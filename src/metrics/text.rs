@@ -112,28 +112,13 @@ fn put_process(to: &mut Text) {
     }
 }
 
-/// The samples so far. The first sample of a metric writes its type and help.
+/// The samples so far.
 #[derive(Debug, Default)]
 struct Text(String);
 
 impl Text {
-    fn header(&mut self, name: &str) {
-        let mut families = FAMILIES.lines().map(|line| line.splitn(3, ' ').collect::<Vec<_>>());
-        if let Some([kind, _, help]) = families.find(|family| family.get(1) == Some(&name)).as_deref()
-            && !self.0.contains(&format!("# TYPE {name} "))
-        {
-            let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        }
-    }
-
-    fn line(&mut self, name: &str, suffix: impl Display, value: impl Display) {
-        // Writing to a String cannot fail.
-        let _ = writeln!(self.0, "{name}{suffix} {value}");
-    }
-
     fn one(&mut self, name: &str, value: impl Display) {
-        self.header(name);
-        self.line(name, "", value);
+        self.sample(name, &[], value);
     }
 
     /// Writes a sample if there is a value.
@@ -143,11 +128,23 @@ impl Text {
         }
     }
 
+    /// Writes a sample, and the type and the help of the metric before its first sample.
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         self.header(name);
         let labels = labels.iter().map(|(name, value)| format!("{name}=\"{value}\""));
         let labels = labels.collect::<Vec<_>>().join(",");
-        self.line(name, format_args!("{{{labels}}}"), value);
+        let (open, close) = if labels.is_empty() { ("", "") } else { ("{", "}") };
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "{name}{open}{labels}{close} {value}");
+    }
+
+    fn header(&mut self, name: &str) {
+        let mut families = FAMILIES.lines().map(|line| line.splitn(3, ' ').collect::<Vec<_>>());
+        if let Some([kind, _, help]) = families.find(|family| family.get(1) == Some(&name)).as_deref()
+            && !self.0.contains(&format!("# TYPE {name} "))
+        {
+            let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        }
     }
 
     /// Writes a sample for each value of one label.
@@ -159,19 +156,14 @@ impl Text {
 
     fn histogram(&mut self, name: &str, bounds: &[u64; BOUNDS], observed: &Histogram) {
         self.header(name);
-        let bounds = bounds.iter().map(|bound| seconds(*bound)).chain([f64::INFINITY]);
+        let bounds = bounds.iter().map(|bound| seconds(*bound).to_string());
         let mut count = 0;
-        for (bound, bucket) in bounds.zip(&observed.buckets) {
+        for (bound, bucket) in bounds.chain(["+Inf".to_owned()]).zip(&observed.buckets) {
             count += bucket.get();
-            let bound = if bound.is_finite() {
-                bound.to_string()
-            } else {
-                "+Inf".to_owned()
-            };
-            self.line(name, format_args!("_bucket{{le=\"{bound}\"}}"), count);
+            self.sample(&format!("{name}_bucket"), &[("le", &bound)], count);
         }
-        self.line(name, "_sum", seconds(observed.sum_micros.get()));
-        self.line(name, "_count", count);
+        self.one(&format!("{name}_sum"), seconds(observed.sum_micros.get()));
+        self.one(&format!("{name}_count"), count);
     }
 }
 
