@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::fmt::{self, Write as _};
-use std::io;
 use std::path::PathBuf;
 
 use infernet_router::closest;
@@ -10,7 +9,7 @@ use infernet_router::commands::Format;
 use infernet_router::config::SETTINGS;
 
 /// What the arguments request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Command {
     Serve {
         /// For `PORT=0`: the bound port is printed.
@@ -20,21 +19,13 @@ pub(crate) enum Command {
     Status(Format),
     Settings,
     Health,
-    Help,
-    /// The help of the command with this line in `COMMANDS`.
-    HelpOf(&'static str),
-    Version,
+    /// The help or the version is printed.
+    Print(String),
 }
 
 /// Why the arguments are invalid.
 #[derive(Debug)]
-pub(crate) enum ArgumentError {
-    /// The directory of `-C`, and why the program cannot work in it.
-    Directory(PathBuf, io::Error),
-    Unknown(String),
-    /// The command or option does not take this argument.
-    Unexpected(String, String),
-}
+pub(crate) struct ArgumentError(pub(crate) String);
 
 /// Usage and meaning of each command, in two columns.
 const COMMANDS: &str = "  \
@@ -52,39 +43,32 @@ const EXIT_STATUS: &str = "Exit status: 0; 1 on failure (check, status: no node 
 /// What people type to start other servers.
 const START_WORDS: [&str; 3] = ["serve", "start", "run"];
 
-/// The names of the commands with their lines.
-fn commands() -> impl Iterator<Item = (&'static str, &'static str)> {
-    COMMANDS
-        .lines()
-        .filter_map(|line| Some((line.split_whitespace().next()?, line)))
-}
-
 impl fmt::Display for ArgumentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = match self {
-            ArgumentError::Directory(path, error) => return write!(f, "-C {path:?}: expected a directory: {error}"),
-            ArgumentError::Unknown(word) if START_WORDS.contains(&&**word) => {
-                let remedy = "to serve, run infernet-router without a command";
-                return write!(f, "unknown command {word:?}; {remedy}");
-            }
-            ArgumentError::Unknown(word) => {
-                write!(f, "unknown command or option {word:?}")?;
-                word
-            }
-            ArgumentError::Unexpected(name, word) => {
-                write!(f, "{name} takes no {word:?}")?;
-                word
-            }
-        };
-        let words = commands().map(|(name, _)| name).chain(OPTIONS);
-        match closest(word, words).filter(|meant| meant != word) {
-            Some(meant) => write!(f, "; did you mean {meant}?"),
-            None => f.write_str("; see infernet-router --help"),
-        }
+        f.write_str(&self.0)
     }
 }
 
 impl std::error::Error for ArgumentError {}
+
+fn unknown(word: &str) -> ArgumentError {
+    match START_WORDS.contains(&word) {
+        true => ArgumentError(format!(
+            "unknown command {word:?}; to serve, run infernet-router without a command"
+        )),
+        false => with_remedy(format!("unknown command or option {word:?}"), word),
+    }
+}
+
+/// The error, and the command or option that the word may be a typo of.
+fn with_remedy(error: String, word: &str) -> ArgumentError {
+    let commands = COMMANDS.lines().filter_map(|line| line.split_whitespace().next());
+    let meant = closest(word, commands.chain(OPTIONS)).filter(|meant| *meant != word);
+    ArgumentError(match meant {
+        Some(meant) => format!("{error}; did you mean {meant}?"),
+        None => format!("{error}; see infernet-router --help"),
+    })
+}
 
 /// Parses the arguments after the program's name into the directory of `-C` and the command.
 pub(crate) fn parse(mut arguments: Vec<OsString>) -> Result<(Option<PathBuf>, Command), ArgumentError> {
@@ -102,30 +86,24 @@ fn parse_command(arguments: &[&str]) -> Result<Command, ArgumentError> {
     let (command, rest) = match arguments {
         [] => (Command::Serve { prints_port: false }, arguments),
         ["--print-port", rest @ ..] => (Command::Serve { prints_port: true }, rest),
-        ["--version" | "-V", rest @ ..] => (Command::Version, rest),
-        ["help", name, rest @ ..] | [name, "--help" | "-h", rest @ ..] => (Command::HelpOf(find(name)?), rest),
-        ["--help" | "-h" | "help", rest @ ..] => (Command::Help, rest),
+        ["--version" | "-V", rest @ ..] => (Command::Print(version()), rest),
+        ["help", name, rest @ ..] | [name, "--help" | "-h", rest @ ..] => (Command::Print(help_of(name)?), rest),
+        ["--help" | "-h" | "help", rest @ ..] => (Command::Print(help()), rest),
         ["check", "--json", rest @ ..] => (Command::Check(Format::Json), rest),
         ["check", rest @ ..] => (Command::Check(Format::Table), rest),
         ["status", "--json", rest @ ..] => (Command::Status(Format::Json), rest),
         ["status", rest @ ..] => (Command::Status(Format::Table), rest),
         ["settings", rest @ ..] => (Command::Settings, rest),
         ["health", rest @ ..] => (Command::Health, rest),
-        [name, ..] => return Err(ArgumentError::Unknown((*name).to_owned())),
+        [name, ..] => return Err(unknown(name)),
     };
     match rest {
         [] => Ok(command),
-        [word, ..] => Err(ArgumentError::Unexpected(arguments[0].to_owned(), (*word).to_owned())),
+        [word, ..] => Err(with_remedy(format!("{} takes no {word:?}", arguments[0]), word)),
     }
 }
 
-/// Returns the line of a command.
-fn find(name: &str) -> Result<&'static str, ArgumentError> {
-    let line = commands().find_map(|(known, line)| (known == name).then_some(line));
-    line.ok_or_else(|| ArgumentError::Unknown(name.to_owned()))
-}
-
-pub(crate) fn help() -> String {
+fn help() -> String {
     let mut help = format!(
         "infernet-router: tells clients of an Infernet fleet which nodes to call, earliest expected completion first
 
@@ -154,26 +132,29 @@ Settings, from the environment or from .env in the working directory:
     );
     for setting in SETTINGS {
         let (name, expected, meaning) = (setting.name, setting.expected(), setting.meaning);
-        let default = if setting.default.is_empty() {
-            "unset"
-        } else {
-            setting.default
-        };
+        let default = Some(setting.default).filter(|default| !default.is_empty());
+        let default = default.unwrap_or("unset");
         // Writing to a String cannot fail.
         let _ = writeln!(help, "  {name} [{default}]: {expected}\n      {meaning}");
     }
     help
 }
 
-/// The help of the command with this line.
-pub(crate) fn help_of(line: &str) -> String {
-    let (usage, meaning) = line.trim().split_once("  ").unwrap_or_default();
+/// The help of one command.
+fn help_of(command: &str) -> Result<String, ArgumentError> {
+    let mut lines = COMMANDS.lines().map(str::trim_start);
+    let line = lines.find(|line| line.split(' ').next() == Some(command));
+    let (usage, meaning) = line
+        .and_then(|line| line.split_once("  "))
+        .ok_or_else(|| unknown(command))?;
     let meaning = meaning.trim_start();
-    format!("Usage: infernet-router [-C DIR] {usage}\n\nTo {meaning}.\n\n{EXIT_STATUS}")
+    Ok(format!(
+        "Usage: infernet-router [-C DIR] {usage}\n\nTo {meaning}.\n\n{EXIT_STATUS}"
+    ))
 }
 
 /// The version, and the commit if the build was given one.
-pub(crate) fn version() -> String {
+fn version() -> String {
     let commit = option_env!("GIT_COMMIT").filter(|commit| !commit.is_empty());
     let commit = commit.map_or(String::new(), |commit| format!(" ({commit})"));
     format!("infernet-router {}{commit}\n", env!("CARGO_PKG_VERSION"))

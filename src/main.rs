@@ -41,7 +41,8 @@ fn main() -> ExitCode {
 fn execute() -> Result<ExitCode, Failure> {
     let (directory, command) = arguments::parse(std::env::args_os().skip(1).collect())?;
     if let Some(directory) = directory {
-        std::env::set_current_dir(&directory).map_err(|error| ArgumentError::Directory(directory, error))?;
+        let error = |error| ArgumentError(format!("-C {directory:?}: expected a directory: {error}"));
+        std::env::set_current_dir(&directory).map_err(error)?;
     }
     match command {
         Command::Serve { prints_port } => {
@@ -53,9 +54,7 @@ fn execute() -> Result<ExitCode, Failure> {
         // For a HEALTHCHECK in an image without a shell.
         Command::Health => Ok(health::request(&config_of_files()?).map(|()| print("healthy\n"))?),
         Command::Settings => show_settings(),
-        Command::Help => Ok(print(&arguments::help())),
-        Command::HelpOf(command) => Ok(print(&arguments::help_of(command))),
-        Command::Version => Ok(print(&arguments::version())),
+        Command::Print(text) => Ok(print(&text)),
     }
 }
 
