@@ -93,7 +93,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 
 use api::Service;
 use config::Config;
@@ -107,9 +107,9 @@ use status::Reporter;
 use util::limits;
 use util::threads::{self, Joined};
 
-/// The maximum time to wait for [`Router::ready`] before serving.
+/// The maximum time to wait for results of all nodes before serving.
 /// Clients time out after 3 s, some earlier: a client that connects during the start still gets a response.
-pub const STARTUP_GRACE: Duration = Duration::from_millis(1_500);
+const STARTUP_GRACE: Duration = Duration::from_millis(1_500);
 /// A shutdown takes at most this long after `SHUTDOWN_DELAY`: supervisors kill after 10 s by default.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Threads that the router needs: seven of the workers, gate, poller, three of the lists, two of `SSL_CERT_FILE`, a
@@ -122,12 +122,10 @@ const MAX_UPDATES: usize = 1;
 
 /// A running router. Dropping it responds to requests in flight, aborts probes and joins the threads.
 pub struct Router {
-    serving: Option<Serving>,
+    _serving: Serving,
     service: Arc<Service>,
     /// The bound address.
     pub addr: SocketAddr,
-    /// Closes when every node has responded or failed.
-    pub ready: Receiver<()>,
     /// Receives the name of a vital thread that has exited, which is a defect. The process must then exit, so that the
     /// supervisor restarts it.
     pub broken: Receiver<String>,
@@ -140,8 +138,8 @@ pub struct Router {
 }
 
 impl Router {
-    /// Binds the port, allocates all that serving needs, and starts to probe. Clients wait in the backlog until
-    /// [`Router::serve`].
+    /// Binds the port, allocates all that serving needs, and starts to probe. Clients wait in the backlog until every
+    /// node has responded or failed, at most for 1.5 s.
     ///
     /// # Errors
     /// The port is in use, or the system lacks a resource.
@@ -175,12 +173,7 @@ impl Router {
             settings: config.changed.clone(),
         };
         let service = Arc::new(Service::new(config.clone(), reporter, models.clone(), now));
-        let to_serve = Arc::clone(&service);
-        let spawn: gate::Spawn = Arc::new(move || api::spawn(&to_serve));
-        let serving = gate::prepare(listener, config.clone(), spawn, Arc::clone(&metrics), &alarm)?;
-
         let (updates, received) = bounded(MAX_UPDATES);
-
         let outputs = poller::Outputs {
             registry: Arc::clone(&registry),
             metrics: Arc::clone(&metrics),
@@ -189,6 +182,11 @@ impl Router {
         };
         let (thread, ready) = poller::start(config.clone(), outputs, received, stopped.clone(), &alarm)?;
         threads.push(thread);
+
+        let to_serve = Arc::clone(&service);
+        let spawn: gate::Spawn = Arc::new(move || api::spawn(&to_serve));
+        let may_begin = may_serve(addr, ready, stopped.clone());
+        let serving = gate::prepare(listener, config.clone(), spawn, Arc::clone(&metrics), may_begin, &alarm)?;
 
         let outputs = lists::Outputs { updates, metrics };
         if let (Some(url), Some(polled)) = (&config.api_url, &lists.explorer) {
@@ -209,10 +207,9 @@ impl Router {
         threads.push(watch?);
 
         Ok(Self {
-            serving: Some(serving),
+            _serving: serving,
             service,
             addr,
-            ready,
             broken,
             reread,
             fetcher,
@@ -229,14 +226,6 @@ impl Router {
         }
     }
 
-    /// Starts to serve clients. A second call does nothing.
-    pub fn serve(&mut self) {
-        if self.serving.as_mut().is_some_and(Serving::begin) {
-            let url = format!("http://{}", self.addr);
-            log::info!(url:% = url; "serving: accepting requests");
-        }
-    }
-
     /// Makes `/health` and `/` return 503, so that balancers send their clients elsewhere. All else continues.
     pub fn announce_end(&self) {
         self.service.announce_end();
@@ -245,11 +234,24 @@ impl Router {
 
 impl Drop for Router {
     fn drop(&mut self) {
-        // Notifies the threads first and joins them last. A connect cannot be interrupted and takes up to 3 s, as the
-        // clients may. Both must run concurrently to finish within 5 s.
+        // Notifies the threads; the fields join them: the gate first. A connect cannot be interrupted and takes up to
+        // 3 s, as the clients may. Both must run concurrently to finish within 5 s.
         self.stop = None;
         self.fetcher.shutdown();
-        self.serving = None;
+    }
+}
+
+/// Waits until every node has responded or failed, at most for the grace. Returns false if the router stops before.
+fn may_serve(addr: SocketAddr, ready: Receiver<()>, stopped: Receiver<()>) -> impl FnOnce() -> bool {
+    move || {
+        select_biased! {
+            recv(stopped) -> _ => return false,
+            recv(ready) -> _ => {}
+            default(STARTUP_GRACE) => {}
+        }
+        let url = format!("http://{addr}");
+        log::info!(url:% = url; "serving: accepting requests");
+        true
     }
 }
 

@@ -13,7 +13,7 @@ use crossbeam_channel::{after, never, select};
 use infernet_router::commands::{Format as ReportFormat, Printout, check, health, settings, status};
 use infernet_router::config::{Config, ConfigErrors, Loaded};
 use infernet_router::logger::{self, Format, Logging};
-use infernet_router::{Router, SHUTDOWN_TIMEOUT, STARTUP_GRACE, glibc};
+use infernet_router::{Router, SHUTDOWN_TIMEOUT, glibc};
 use log::{Level, LevelFilter};
 use signals::Signals;
 
@@ -99,19 +99,13 @@ fn run(config: Config, signals: Signals, prints_port: bool) -> Result<ExitCode, 
 
 fn serve(config: Config, (mut shutdown, reload): Signals, prints_port: bool) -> Result<(), Failure> {
     let delay = config.shutdown_delay;
-    let mut router = Router::start(config).map_err(|error| format!("can't start: {error}"))?;
+    let router = Router::start(config).map_err(|error| format!("can't start: {error}"))?;
     if prints_port {
         print(&format!("{}\n", router.addr.port()));
     }
-    let (mut ready, grace, broken) = (router.ready.clone(), after(STARTUP_GRACE), router.broken.clone());
     let mut end = never();
     loop {
         select! {
-            recv(ready) -> _ => {
-                ready = never();
-                router.serve();
-            }
-            recv(grace) -> _ => router.serve(),
             recv(reload) -> reload => reload.map(|()| router.reread_list()).map_err(|_| SIGNALS_FAILED)?,
             recv(shutdown) -> signal => {
                 let signal = signal.map_err(|_| SIGNALS_FAILED)?;
@@ -123,7 +117,7 @@ fn serve(config: Config, (mut shutdown, reload): Signals, prints_port: bool) -> 
                 (shutdown, end) = (never(), after(delay));
             }
             recv(end) -> _ => break,
-            recv(broken) -> thread => {
+            recv(router.broken) -> thread => {
                 return Err(format!("the thread {:?} has exited", thread.unwrap_or_default()).into());
             }
         }

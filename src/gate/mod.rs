@@ -24,7 +24,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crossbeam_channel::{Sender, bounded};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
@@ -44,27 +43,16 @@ const SEND_BUFFER_BYTES: usize = 4 * 1024;
 /// The receive buffer: a header section in one read. Without a limit the kernel takes megabytes of pipelined requests.
 const RECEIVE_BUFFER_BYTES: usize = 8 * 1024;
 
-/// A prepared gate, which serves after [`Serving::begin`]. Dropping it completes the requests in flight and closes the
-/// port.
+/// A gate. Dropping it completes the requests in flight and closes the port.
 #[derive(Debug)]
 pub(crate) struct Serving {
-    /// Dropped without use, it stops a thread that has not begun.
-    begin: Option<Sender<()>>,
     /// Joined before the shutdown event is closed: epoll reports nothing of a closed descriptor.
     _thread: Joined,
     shutdown: OwnedFd,
 }
 
-impl Serving {
-    /// Serves clients from now on. Returns true at the first call; further calls do nothing.
-    pub(crate) fn begin(&mut self) -> bool {
-        self.begin.take().is_some_and(|begin| begin.send(()).is_ok())
-    }
-}
-
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.begin = None;
         // Written once, so it has room.
         let _ = rustix::io::write(&self.shutdown, &1_u64.to_ne_bytes());
     }
@@ -95,8 +83,8 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     Ok(TcpListener::from(socket))
 }
 
-/// Takes all threads and descriptors that serving needs, before probes can take them. Clients still wait in the
-/// kernel's backlog.
+/// Takes all threads and descriptors that serving needs, before probes can take them. Clients wait in the kernel's
+/// backlog until `may_begin` returns. If it returns false, the gate never serves.
 ///
 /// # Errors
 /// The workers cannot be started, or the system has no room for a thread.
@@ -105,18 +93,17 @@ pub(crate) fn prepare(
     config: Config,
     spawn: Spawn,
     metrics: Arc<Metrics>,
+    may_begin: impl FnOnce() -> bool + Send + 'static,
     alarm: &Alarm,
 ) -> io::Result<Serving> {
     let shutdown = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     let event_loop = EventLoop::new(listener, &shutdown, config, spawn, metrics)?;
-    let (begin, begun) = bounded(1);
     let thread = threads::spawn_vital("gate", alarm, move || {
-        if begun.recv().is_ok() {
+        if may_begin() {
             event_loop.run();
         }
     })?;
     Ok(Serving {
-        begin: Some(begin),
         _thread: thread,
         shutdown,
     })
