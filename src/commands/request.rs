@@ -6,17 +6,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::config::Config;
 use crate::net::{Bounds, Fetcher};
 
-/// Why the router has not responded as expected.
+/// Why the router has not responded as expected: the URL, or the setting that prevents a request, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestError {
-    /// The URL, or the setting that prevents a request.
-    input: String,
-    reason: String,
-}
+pub struct RequestError(String);
 
 impl Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.input, self.reason)
+        f.write_str(&self.0)
     }
 }
 
@@ -29,25 +25,22 @@ pub(super) fn get<T, E: Display>(
     bounds: Bounds,
     parse: impl Fn(&[u8]) -> Result<T, E>,
 ) -> Result<T, RequestError> {
-    let mut error = RequestError {
-        input: "PORT=\"0\"".to_owned(),
-        reason: "expected the port that the router serves on".to_owned(),
-    };
+    let mut error = "PORT=\"0\": expected the port that the router serves on".to_owned();
     for address in addresses(config.host).iter().filter(|_| config.port != 0) {
-        let input = format!("http://{}{target}", SocketAddr::new(*address, config.port));
-        let response = Fetcher::new(config.refresh_interval).get(&input, bounds);
+        let url = format!("http://{}{target}", SocketAddr::new(*address, config.port));
+        let response = Fetcher::new(config.refresh_interval).get(&url, bounds);
         let reason = match response.map(|response| (response.status, parse(&response.body))) {
             Ok((200, Ok(parsed))) => return Ok(parsed),
             Ok((200, Err(error))) => format!("not the response of a router: {error}"),
             Ok((404, _)) if target.starts_with("/status") => {
-                "status 404, as for clients that METRICS_FROM does not name".to_owned()
+                "status 404: expected a router with the address of this client in METRICS_FROM".to_owned()
             }
             Ok((status, _)) => format!("status {status}"),
             Err(error) => error.to_string(),
         };
-        error = RequestError { input, reason };
+        error = format!("{url}: {reason}");
     }
-    Err(error)
+    Err(RequestError(error))
 }
 
 /// The addresses at which a router with this `HOST` can be reached. A machine may have no ::1.

@@ -11,11 +11,9 @@ const MAX_VALUE_CHARS: usize = 1_000;
 /// One line for each setting: name, source and value.
 pub fn to_table(values: &[SettingValue]) -> String {
     let mut table = format!("{:<22}  {:<11}  VALUE\n", "SETTING", "SOURCE");
-    for SettingValue {
-        name, value, set_by, ..
-    } in values
-    {
-        let source = match set_by {
+    for setting in values {
+        let (name, value) = (setting.name, &setting.value);
+        let source = match setting.set_by {
             SetBy::Environment => "environment",
             SetBy::Dotenv => ".env",
             SetBy::Default => "default",

@@ -99,6 +99,13 @@ fn error_names_the_url() {
     let hidden = launch().set("HOST", "0.0.0.0").set("METRICS_FROM", "192.0.2.1").start();
     let output = status(&hidden, &[]);
     assert!(text(&output.stderr).contains("METRICS_FROM"), "{output:?}");
+    // The kernel connects to this address from 127.0.0.1.
+    let other = launch()
+        .set("HOST", "127.0.0.5")
+        .set("METRICS_FROM", "192.0.2.1")
+        .start();
+    let output = run(&at(other.addr()), &["status"]);
+    assert!(text(&output.stderr).contains("METRICS_FROM"), "{output:?}");
     let output = run(&launch().set("PORT", 0), &["status"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("PORT=\"0\": expected"), "{output:?}");
