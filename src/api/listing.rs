@@ -76,7 +76,7 @@ pub(super) fn nodes(
         let mut entries: Vec<(&str, &str)> = match &answers {
             None => {
                 let known = node.entries.iter();
-                known.map(|(id, known)| (id.as_str(), &*known.text)).collect()
+                known.map(|known| (known.id.as_str(), &*known.text)).collect()
             }
             Some(answers) => {
                 let known = answers.get(node.addr).into_iter().copied().flatten();

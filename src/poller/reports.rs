@@ -166,7 +166,6 @@ impl Poller {
             self.log_node(Level::Warn, event, probe, &[("reason", reason.as_str().into())]);
         }
         if let (true, Some(resources)) = (is_up_again, &mut self.resources) {
-            self.registry.expect_resources(id);
             resources.queue.up(id, source, now);
         }
         if is_back {

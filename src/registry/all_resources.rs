@@ -1,7 +1,7 @@
 //! The resources of all nodes, within a total limit.
 
 use super::catalogue::Index;
-use super::resources::{KnownEntries, NodeResources, ResourceReport};
+use super::resources::{KnownEntry, NodeResources, ResourceReport};
 use super::state::State;
 use super::{NodeId, Registry};
 use crate::node::{ContainerId, NodeAddr};
@@ -20,19 +20,14 @@ pub struct ResourceNode<'a> {
     pub public: &'a NodeAddr,
     /// Smaller for a node that should finish earlier.
     pub order: u64,
-    /// The entries of its containers, at least one.
-    pub entries: &'a KnownEntries,
+    /// The entries of its containers, at least one, sorted.
+    pub entries: &'a [KnownEntry],
 }
 
 impl Registry {
     /// The containers that an available node runs, sorted.
     pub fn runs(&self, id: NodeId) -> Option<Vec<ContainerId>> {
         self.lock().runs(id)
-    }
-
-    /// Prepares the record of a node whose resources are to be polled.
-    pub fn expect_resources(&self, id: NodeId) {
-        self.lock().change_resources(id, |_| {});
     }
 
     /// Applies a poll of the resources of a node, if the node is still available. If all entries exceed the limit, the
@@ -42,8 +37,8 @@ impl Registry {
         if let Some(runs) = state.runs(id) {
             state.change_resources(id, |resources| resources.apply(report, &runs));
         }
+        let excess = state.resource_bytes.saturating_sub(MAX_BYTES);
         drop(state);
-        let excess = self.lock().resource_bytes.saturating_sub(MAX_BYTES);
         if excess > 0 {
             self.evict_resources(excess + SPARE_BYTES);
         }
@@ -54,8 +49,8 @@ impl Registry {
     fn evict_resources(&self, mut bytes: usize) {
         let mut nodes = Vec::new();
         self.visit_nodes(|id, node| {
-            let known = node.routing.resources.iter().filter(|known| !known.entries.is_empty());
-            nodes.extend(known.map(|known| (node.record.rank, id, known.bytes())));
+            let bytes = node.routing.resources.bytes();
+            nodes.extend((bytes > 0).then_some((node.record.rank, id, bytes)));
         });
         nodes.sort_unstable();
         while bytes > 0
@@ -64,7 +59,7 @@ impl Registry {
             bytes = bytes.saturating_sub(freed);
             self.lock().change_resources(last, |resources| {
                 resources.entries.clear();
-                resources.problem = format!("no room: all entries have more than {} MiB", MAX_BYTES >> 20);
+                resources.problem = format!("no room: all entries have more than {} MiB", MAX_BYTES >> 20).into();
             });
         }
     }
@@ -77,21 +72,22 @@ impl Registry {
         };
         let mut nodes = Vec::new();
         self.visit_nodes(|id, node| {
-            if node.routing.resources.is_some() && containers.iter().all(|container| node.routing.runs(*container)) {
+            let is_known = !node.routing.resources.entries.is_empty();
+            if is_known && containers.iter().all(|container| node.routing.runs(*container)) {
                 nodes.push((node.record.rank, id));
             }
         });
         nodes.sort_unstable();
         for (_, id) in nodes {
             if let Some(node) = self.lock().nodes.get(id)
-                && let (Some(place), Some(resources)) = (node.routing.place, &node.routing.resources)
-                && !resources.entries.is_empty()
+                && let Some(place) = node.routing.place
+                && !node.routing.resources.entries.is_empty()
             {
                 visit(ResourceNode {
                     addr: &node.record.addr,
                     public: node.record.public_addr(),
                     order: place.key,
-                    entries: &resources.entries,
+                    entries: &node.routing.resources.entries,
                 });
             }
         }
@@ -105,18 +101,16 @@ impl State {
 
     /// Drops the entries of containers that the node no longer runs.
     pub(super) fn retain_resources(&mut self, id: NodeId) {
-        if self.nodes.get(id).is_some_and(|node| node.routing.resources.is_some()) {
-            let runs = self.runs(id).unwrap_or_default();
-            self.change_resources(id, |resources| {
-                resources.entries.retain(|id, _| runs.binary_search(id).is_ok());
-            });
-        }
+        let runs = self.runs(id).unwrap_or_default();
+        self.change_resources(id, |resources| {
+            resources.entries.retain(|known| runs.binary_search(&known.id).is_ok());
+        });
     }
 
     /// Changes the resources of a node, and the sum of their bytes.
     fn change_resources(&mut self, id: NodeId, change: impl FnOnce(&mut NodeResources)) {
         if let Some(node) = self.nodes.get_mut(id) {
-            let resources = node.routing.resources.get_or_insert_default();
+            let resources = &mut node.routing.resources;
             self.resource_bytes -= resources.bytes();
             change(resources);
             self.resource_bytes += resources.bytes();

@@ -42,7 +42,7 @@ use order::Place;
 pub use pending::PendingByType;
 use promises::{Cell, Cells};
 pub use record::NodeRecord;
-pub use resources::{KnownEntries, ResourceFailure, ResourceReport};
+pub use resources::{KnownEntry, ResourceFailure, ResourceReport};
 pub use select::{MAX_PAGE, MAX_SEARCHES, Page};
 use select::{Seen, View, select};
 use speed::{FleetSpeed, Time};
@@ -161,7 +161,7 @@ impl Registry {
         let mut state = self.lock();
         let _ = state.leave(id);
         let node = state.nodes.remove(id)?;
-        state.resource_bytes -= node.routing.resources.as_ref().map_or(0, |resources| resources.bytes());
+        state.resource_bytes -= node.routing.resources.bytes();
         Some(node.record)
     }
 

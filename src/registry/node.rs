@@ -27,7 +27,7 @@ pub(super) struct Node {
 }
 
 /// What determines the position of a node, and what clients find there.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Routing {
     /// Counts the nodes that were ever inserted. A later node has a higher number.
     pub(super) number: u64,
@@ -44,8 +44,7 @@ pub(super) struct Routing {
     pub(super) withheld: Option<Vec<Running>>,
     /// Sorted.
     pub(super) runs: Box<[Run]>,
-    /// Present from the first time that its resources are to be polled.
-    pub(super) resources: Option<Box<NodeResources>>,
+    pub(super) resources: NodeResources,
 }
 
 impl Routing {
@@ -113,15 +112,8 @@ impl Node {
     pub(super) fn new(record: NodeRecord, number: u64, speed: &FleetSpeed) -> Self {
         let routing = Routing {
             number,
-            last_sent: 0,
-            last_reported: 0,
-            pending: 0,
             work: Work::new(speed),
-            promises: Promises::default(),
-            place: None,
-            withheld: None,
-            runs: Box::default(),
-            resources: None,
+            ..Routing::default()
         };
         Self {
             record,

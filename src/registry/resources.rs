@@ -1,6 +1,6 @@
 //! What one node reports of its containers (`GET /resources`): the last good entries.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::node::{ContainerId, Entries, Reading};
@@ -24,12 +24,11 @@ pub enum ResourceFailure {
     LocalError(String),
 }
 
-/// The last good entries of a node's containers.
-pub type KnownEntries = BTreeMap<ContainerId, KnownEntry>;
-
 /// The last good entry of a container.
 #[derive(Clone, Debug)]
 pub struct KnownEntry {
+    /// The container.
+    pub id: ContainerId,
     /// A JSON object that the router has written.
     pub text: Arc<str>,
     /// Polls in a row since, in which the entry was missing.
@@ -39,24 +38,25 @@ pub struct KnownEntry {
 /// What is known of the resources of one node.
 #[derive(Debug, Default)]
 pub(super) struct NodeResources {
-    pub(super) entries: KnownEntries,
+    /// Sorted.
+    pub(super) entries: Vec<KnownEntry>,
     /// Why the last poll did not bring everything; empty if it did.
-    pub(super) problem: String,
+    pub(super) problem: Cow<'static, str>,
 }
 
 impl NodeResources {
     pub(super) fn bytes(&self) -> usize {
-        let entries = self.entries.values();
+        let entries = self.entries.iter();
         entries.map(|entry| entry.text.len() + ENTRY_OVERHEAD).sum()
     }
 
-    /// The state as text. Untrusted text in it is escaped and truncated.
-    pub(super) fn state(&self, containers: usize) -> String {
+    /// The state as text, once the node was polled. Untrusted text in it is escaped and truncated.
+    pub(super) fn state(&self, containers: usize) -> Option<String> {
         let known = self.entries.len();
-        match (known, self.problem.as_str()) {
-            (0, "") => "not polled yet".to_owned(),
-            (_, "") => format!("{known} of {containers} containers"),
-            (_, problem) => format!("{known} of {containers} containers: {problem}"),
+        match (known, &*self.problem) {
+            (0, "") => None,
+            (_, "") => Some(format!("{known} of {containers} containers")),
+            (_, problem) => Some(format!("{known} of {containers} containers: {problem}")),
         }
     }
 
@@ -65,30 +65,35 @@ impl NodeResources {
         match report {
             Ok(Reading { entries, left_out }) => {
                 self.problem = match (entries.is_empty(), left_out) {
-                    (_, Some(reason)) => format!("omitted {reason}"),
-                    (true, None) => "no container in the response".to_owned(),
-                    (false, None) => String::new(),
+                    (_, Some(reason)) => format!("omitted {reason}").into(),
+                    (true, None) => "no container in the response".into(),
+                    (false, None) => "".into(),
                 };
                 self.settle(entries, runs);
             }
             Err(ResourceFailure::NotFound) => {
                 self.entries.clear();
-                "status 404: infernet-node has resources from 1.4.0 on".clone_into(&mut self.problem);
+                self.problem = "status 404: infernet-node has resources from 1.4.0 on".into();
             }
             Err(ResourceFailure::Failed(reason)) => {
                 self.settle(Entries::new(), runs);
-                self.problem = reason;
+                self.problem = reason.into();
             }
-            Err(ResourceFailure::LocalError(reason)) => self.problem = format!("not polled, local error: {reason}"),
+            Err(ResourceFailure::LocalError(reason)) => {
+                self.problem = format!("not polled, local error: {reason}").into();
+            }
         }
     }
 
     /// Adds new entries. An entry that is missing now is kept as long as it may be.
     fn settle(&mut self, new: Entries, runs: &[ContainerId]) {
-        self.entries.values_mut().for_each(|known| known.misses += 1);
-        let new = new.into_iter().map(|(id, text)| (id, KnownEntry { text, misses: 0 }));
-        self.entries.extend(new);
+        self.entries.retain_mut(|known| {
+            known.misses += 1;
+            known.misses <= MAX_MISSES && new.iter().all(|(id, _)| *id != known.id)
+        });
+        let new = new.into_iter().filter(|(id, _)| runs.binary_search(id).is_ok());
         self.entries
-            .retain(|id, known| known.misses <= MAX_MISSES && runs.binary_search(id).is_ok());
+            .extend(new.map(|(id, text)| KnownEntry { id, text, misses: 0 }));
+        self.entries.sort_unstable_by(|one, other| one.id.cmp(&other.id));
     }
 }

@@ -129,7 +129,7 @@ impl FleetSpeed {
 }
 
 /// What one node has to do, and how fast it does it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Work {
     /// When the node should have finished its work.
     finish: Time,
@@ -155,13 +155,8 @@ pub(super) struct Count {
 impl Work {
     pub(super) fn new(fleet: &FleetSpeed) -> Self {
         Self {
-            finish: Time::default(),
             speed: fleet.typical,
-            record: Record::default(),
-            count: 0.0,
-            counted: None,
-            sent: Time::default(),
-            expected: 0.0,
+            ..Self::default()
         }
     }
 

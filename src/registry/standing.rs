@@ -24,7 +24,7 @@ pub struct NodeView {
     pub finish: Option<Duration>,
     /// The containers that it runs, sorted.
     pub containers: Vec<ContainerId>,
-    /// The state of its resources as text, while it is available and polled for them.
+    /// The state of its resources as text, while it is available and was polled for them.
     pub resources: Option<String>,
 }
 
@@ -56,7 +56,6 @@ impl State {
         let node = self.nodes.get(id)?;
         let Routing { work, place, runs, .. } = &*node.routing;
         let is_on = self.fleet.policy != PromisePolicy::Off;
-        let resources = place.and(node.routing.resources.as_ref());
         let placed = self.runs(id).unwrap_or_default().into_iter();
         Some(NodeView {
             record: node.record.clone(),
@@ -65,7 +64,7 @@ impl State {
             is_learned: work.record().is_some(),
             finish: is_on.then(|| work.finish().since(now)),
             containers: placed.chain(node.withheld().cloned()).collect(),
-            resources: resources.map(|resources| resources.state(runs.len())),
+            resources: place.and_then(|_| node.routing.resources.state(runs.len())),
         })
     }
 }

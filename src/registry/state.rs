@@ -119,7 +119,9 @@ impl State {
             for run in gone {
                 from.and_then(|from| self.catalogue.leave((run, None), id, from));
             }
-            self.retain_resources(id);
+            if !node.routing.resources.entries.is_empty() {
+                self.retain_resources(id);
+            }
         }
         omitted
     }

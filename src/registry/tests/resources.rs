@@ -47,7 +47,7 @@ fn set(registry: &Registry, node: NodeId, report: ResourceReport) -> bool {
 fn known(registry: &Registry) -> Vec<(usize, Vec<String>)> {
     let mut known = Vec::new();
     registry.visit_resources(&[], |node| {
-        let ids = node.entries.keys().map(|id| id.as_str().to_owned());
+        let ids = node.entries.iter().map(|known| known.id.as_str().to_owned());
         known.push((number(node.addr), ids.collect()));
     });
     known
