@@ -63,20 +63,6 @@ impl NodeAddr {
         })))
     }
 
-    /// The node at `addr`, over plain http. It is listed as `ip:port` or `[v6]:port`, an IPv4-mapped address as IPv4.
-    /// Port 0 names no node: callers skip it.
-    pub fn from_socket(addr: SocketAddr) -> NodeAddr {
-        let plain = SocketAddr::new(addr.ip().to_canonical(), addr.port());
-        NodeAddr(Arc::new(Inner {
-            listed: plain.to_string().into(),
-            has_port: true,
-            target: Target {
-                origin: Origin::of_socket(plain),
-                path: Box::default(),
-            },
-        }))
-    }
-
     /// The address as it was listed: what `/ips` returns. Printable ASCII without spaces.
     pub fn as_listed(&self) -> &str {
         &self.0.listed
@@ -90,16 +76,6 @@ impl NodeAddr {
     /// The port, if the listed text has none. An operator may not expect 80 or 443.
     pub fn implied_port(&self) -> Option<u16> {
         (!self.0.has_port).then(|| self.origin().port())
-    }
-
-    /// The URL of `/info`, with the port always written out.
-    pub fn info_url(&self) -> String {
-        self.url() + "/info"
-    }
-
-    /// The URL of `/resources`: what the node's containers can run.
-    pub fn resources_url(&self) -> String {
-        self.url() + "/resources"
     }
 
     /// The URL of `/resources?model_id=`: which containers support a model. The id is percent-encoded.

@@ -1,7 +1,7 @@
 //! The Node Explorer's list: its JSON in, the nodes that the router may probe out.
 
 use super::addr::NodeAddr;
-use super::json::{self, ParseError, expect, text};
+use super::json::{self, ParseError, expect, once, text};
 use super::network_scope::{NetworkScope, deny_reason};
 use super::origin::parse_port;
 use serde_json::value::RawValue;
@@ -36,7 +36,7 @@ pub fn parse_explorer(body: &[u8], scope: NetworkScope) -> Result<ExplorerList, 
     // A byte that is not UTF-8 affects only the entry that contains it.
     let body = String::from_utf8_lossy(body);
     let [data] = json::fields(json::parse(body.as_bytes())?, "an object with `data`", ["data"])?;
-    let data = expect(data.once()?, '[', "`data` to be a list")?;
+    let data = expect(once(&data, "data")?, '[', "`data` to be a list")?;
     let (mut list, mut sockets) = (ExplorerList::default(), Vec::new());
     json::each(data, |_, raw| {
         if sockets.len() + list.skipped == MAX_ENTRIES {
@@ -54,7 +54,8 @@ pub fn parse_explorer(body: &[u8], scope: NetworkScope) -> Result<ExplorerList, 
         let reason = deny_reason(ports[0].ip(), scope);
         let most = if reason.is_some() { 0 } else { MAX_PORTS };
         let (allowed, refused) = ports.split_at(most.min(ports.len()));
-        list.nodes.extend(allowed.iter().copied().map(NodeAddr::from_socket));
+        let nodes = allowed.iter().flat_map(|socket| NodeAddr::parse(&socket.to_string()));
+        list.nodes.extend(nodes);
         let reason = reason.unwrap_or("more than 64 ports of one address");
         list.refused.extend(refused.iter().map(|socket| (*socket, reason)));
     }
@@ -64,11 +65,12 @@ pub fn parse_explorer(body: &[u8], scope: NetworkScope) -> Result<ExplorerList, 
 /// An address with a port. `None` for an entry of any other kind.
 fn socket(raw: &RawValue) -> Option<SocketAddr> {
     let [ip, port] = json::fields(raw, "an object", ["ip", "port"]).ok()?;
-    let ip: IpAddr = text(ip.once().ok()?)?.parse().ok()?;
-    let port = match port.value.filter(|raw| raw.get() != "null") {
-        _ if port.is_repeated => None,
-        None => Some(DEFAULT_PORT),
-        Some(raw) => parse_port(&text(raw).unwrap_or_else(|| raw.get().to_owned())),
+    let ip: IpAddr = text(once(&ip, "ip").ok()?)?.parse().ok()?;
+    let port = match &port[..] {
+        [] => Some(DEFAULT_PORT),
+        [raw] if raw.get() == "null" => Some(DEFAULT_PORT),
+        [raw] => parse_port(&text(raw).unwrap_or_else(|| raw.get().to_owned())),
+        _ => None,
     };
     Some(SocketAddr::new(ip.to_canonical(), port?))
 }

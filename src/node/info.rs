@@ -1,6 +1,6 @@
 //! What a node reports about itself: the body of `GET /info`, checked against every limit.
 
-use super::json::{self, ParseError, expect, text, unexpected};
+use super::json::{self, ParseError, expect, once, text, unexpected};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Borrow;
@@ -83,8 +83,8 @@ impl NodeInfo {
         let expected = "an object with `containers` and `pending`";
         let [containers, pending] = json::fields(whole, expected, ["containers", "pending"])?;
         Ok(NodeInfo {
-            containers: parse_containers(containers.once()?)?,
-            pending: parse_pending(pending.once()?)?,
+            containers: parse_containers(once(&containers, "containers")?)?,
+            pending: parse_pending(once(&pending, "pending")?)?,
         })
     }
 
@@ -118,11 +118,12 @@ fn parse_containers(raw: &RawValue) -> Result<Vec<Running>, ParseError> {
 fn parse_container(raw: &RawValue) -> Result<Running, ParseError> {
     let expected = "a container to be an object with an `id`";
     let [id, description, image] = json::fields(raw, expected, ["id", "description", "image"])?;
-    let id = id.once().map_err(|error| error.of("a container"))?;
+    let id = once(&id, "id").map_err(|error| ParseError(format!("a container: {error}")))?;
+    let (description, image) = (optional_text(&description), optional_text(&image));
     Ok(Running {
         id: ContainerId::parse(&text(id).unwrap_or_default())?,
-        description: optional_text(description.value).map(|text| cut_chars(&text, MAX_DESCRIPTION_CHARS)),
-        image: optional_text(image.value).map(|text| cut(&text, MAX_IMAGE_BYTES)),
+        description: description.map(|text| text.chars().take(MAX_DESCRIPTION_CHARS).collect::<String>().into()),
+        image: image.map(|text| cut(&text, MAX_IMAGE_BYTES)),
     })
 }
 
@@ -155,18 +156,12 @@ fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue, begin: char, expected: &str)
 }
 
 /// A text that is present and not empty.
-fn optional_text(raw: Option<&RawValue>) -> Option<String> {
-    text(raw?).filter(|text| !text.is_empty())
-}
-
-fn cut_chars(text: &str, most: usize) -> Arc<str> {
-    let end = text.char_indices().nth(most);
-    text[..end.map_or(text.len(), |(end, _)| end)].into()
+fn optional_text(values: &[&RawValue]) -> Option<String> {
+    text(values.first()?).filter(|text| !text.is_empty())
 }
 
 fn cut(text: &str, most_bytes: usize) -> Arc<str> {
-    let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
-    let end = ends.take_while(|end| *end <= most_bytes).last();
+    let end = (0..=most_bytes).rev().find(|end| text.is_char_boundary(*end));
     text[..end.unwrap_or(0)].into()
 }
 

@@ -29,13 +29,6 @@ impl fmt::Display for ParseError {
 
 impl Error for ParseError {}
 
-impl ParseError {
-    /// Prefixes the part of the body that the error is about.
-    pub(super) fn of(self, what: &str) -> Self {
-        ParseError(format!("{what}: {self}"))
-    }
-}
-
 /// Values are read raw first, so no untrusted text is in serde's message.
 impl From<serde_json::Error> for ParseError {
     fn from(error: serde_json::Error) -> Self {
@@ -95,51 +88,39 @@ impl<'de> Deserialize<'de> for Name<'de> {
     }
 }
 
-/// A field of an object.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Field<'a> {
-    name: &'static str,
-    /// The first value.
-    pub(super) value: Option<&'a RawValue>,
-    pub(super) is_repeated: bool,
-}
-
-impl<'a> Field<'a> {
-    /// The only value.
-    ///
-    /// # Errors
-    /// The field is missing, or occurs twice: each reader would make something else of it.
-    pub(super) fn once(self) -> Result<&'a RawValue, ParseError> {
-        match self.value {
-            None => Err(ParseError(format!("missing field `{}`", self.name))),
-            Some(_) if self.is_repeated => Err(ParseError(format!("duplicate field `{}`", self.name))),
-            Some(value) => Ok(value),
-        }
-    }
-}
-
-/// The fields of an object with these names. All others are skipped, nested as deep as they like.
+/// The first two values of each field of an object with these names. All other fields are skipped, nested as deep as
+/// they like.
 ///
 /// # Errors
 /// The value is not an object.
 pub(super) fn fields<'a, const N: usize>(
     object: &'a RawValue,
     expected: &str,
-    names: [&'static str; N],
-) -> Result<[Field<'a>; N], ParseError> {
-    let mut fields = names.map(|name| Field {
-        name,
-        value: None,
-        is_repeated: false,
-    });
+    names: [&str; N],
+) -> Result<[Vec<&'a RawValue>; N], ParseError> {
+    let mut fields = [const { Vec::new() }; N];
     each(expect(object, '{', expected)?, |name, value| {
-        if let Some(field) = fields.iter_mut().find(|field| field.name == name) {
-            field.is_repeated = field.value.is_some();
-            field.value.get_or_insert(value);
+        let at = names.iter().position(|known| *known == name);
+        if let Some(values) = at.map(|at| &mut fields[at])
+            && values.len() < 2
+        {
+            values.push(value);
         }
         Ok(())
     })?;
     Ok(fields)
+}
+
+/// The only value of a field.
+///
+/// # Errors
+/// The field is missing, or occurs twice: each reader would make something else of it.
+pub(super) fn once<'a>(values: &[&'a RawValue], name: &str) -> Result<&'a RawValue, ParseError> {
+    match values {
+        [] => Err(ParseError(format!("missing field `{name}`"))),
+        [value] => Ok(value),
+        _ => Err(ParseError(format!("duplicate field `{name}`"))),
+    }
 }
 
 /// Shows the fields of an object, or the elements of a list without a name, to `visit` one by one: a list of 100,000

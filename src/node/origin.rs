@@ -97,15 +97,6 @@ impl<'a> Url<'a> {
 }
 
 impl Origin {
-    /// The origin of `http://addr`. An IPv4-mapped address is IPv4; zone and flow are dropped.
-    pub fn of_socket(addr: SocketAddr) -> Origin {
-        Origin {
-            scheme: Scheme::Http,
-            host: Host::Ip(addr.ip().to_canonical()),
-            port: addr.port(),
-        }
-    }
-
     /// `http` or `https`.
     pub fn scheme(&self) -> Scheme {
         self.scheme

@@ -37,7 +37,7 @@ impl Outcome {
 
 /// Probes one node within [`NODE_TIMEOUT`].
 pub(crate) fn probe(fetcher: &Fetcher, addr: &NodeAddr, source: Source) -> Probe {
-    match fetcher.get(&addr.info_url(), bounds(source, MAX_INFO_BYTES)) {
+    match fetcher.get(&(addr.url() + "/info"), bounds(source, MAX_INFO_BYTES)) {
         Ok(response) => Probe {
             redirected_to: response.redirected_to.clone(),
             family: response.peer.map(|peer| peer.family),

@@ -53,7 +53,7 @@ pub(super) type ResourceDone = Done<ResourceJob, ResourceReport>;
 /// Sends one request, bounded as a probe is.
 fn fetch(fetcher: &Fetcher, job: &ResourceJob) -> ResourceReport {
     let url = match &job.query {
-        None => job.addr.resources_url(),
+        None => job.addr.url() + "/resources",
         Some(query) => job.addr.support_url(&query.id),
     };
     let failed = |error: &dyn fmt::Display| ResourceFailure::Failed(error.to_string());

@@ -1,7 +1,7 @@
 //! Duration of a response in the registry alone, and waits of other threads for its lock.
 
 use std::hint::black_box;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -94,10 +94,8 @@ impl Nodes {
 }
 
 fn addr(node: usize) -> NodeAddr {
-    NodeAddr::from_socket(SocketAddr::from((
-        Ipv4Addr::from_bits(0x0A00_0000 + node as u32),
-        4_000,
-    )))
+    let ip = Ipv4Addr::from_bits(0x0A00_0000 + node as u32);
+    NodeAddr::parse(&format!("{ip}:4000")).expect("an address")
 }
 
 fn running(id: &str) -> Running {

@@ -6,7 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use infernet_router::client::Client;
@@ -194,7 +194,7 @@ impl<'a> Run<'a> {
         let node = |(at, speed): (usize, &f64)| {
             let ip = Ipv4Addr::from_bits(0x0A00_0000 | at as u32);
             Node {
-                addr: NodeAddr::from_socket(SocketAddr::new(IpAddr::V4(ip), 4_000)),
+                addr: NodeAddr::parse(&format!("{ip}:4000")).expect("an address"),
                 speed: *speed,
                 free: vec![Reverse(Duration::ZERO); scenario.in_parallel].into(),
                 ends: BinaryHeap::new(),

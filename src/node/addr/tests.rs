@@ -3,7 +3,6 @@
 use super::*;
 use proptest::prelude::*;
 use std::collections::HashSet;
-use std::net::IpAddr;
 
 fn addr(text: &str) -> NodeAddr {
     NodeAddr::parse(text).unwrap_or_else(|e| panic!("{text:?}: {e}"))
@@ -31,7 +30,7 @@ fn each_listed_form_has_its_url() {
             "https://[::1]:1/A/%20;b=c/infos/info",
         ),
     ] {
-        assert_eq!(addr(text).info_url(), url);
+        assert_eq!(addr(text).url() + "/info", url);
         assert_eq!(addr(text).to_string(), text);
         url.parse::<ureq::http::Uri>().expect("ureq takes the URL");
     }
@@ -40,7 +39,6 @@ fn each_listed_form_has_its_url() {
 #[test]
 fn model_id_adds_no_parameter() {
     let node = addr("a:1");
-    assert_eq!(node.resources_url(), "http://a:1/resources");
     assert_eq!(
         node.support_url("a/b:c.d-e_f~,@=+&#?%"),
         "http://a:1/resources?model_id=a%2Fb%3Ac.d-e_f~%2C%40%3D%2B%26%23%3F%25"
@@ -158,15 +156,7 @@ proptest! {
         if let Ok(node) = NodeAddr::parse(&text) {
             prop_assert_eq!(node.as_listed(), text.strip_suffix('/').unwrap_or(&text));
             prop_assert_eq!(&addr(node.as_listed()), &node);
-            prop_assert!(node.info_url().parse::<ureq::http::Uri>().is_ok());
+            prop_assert!(node.url().parse::<ureq::http::Uri>().is_ok());
         }
-    }
-
-    #[test]
-    fn socket_address_is_listed_in_parsable_form(ip: IpAddr, port in 1..=u16::MAX) {
-        let node = NodeAddr::from_socket(SocketAddr::new(ip, port));
-        let again = addr(node.as_listed());
-        prop_assert_eq!(&again, &node);
-        prop_assert_eq!(again.socket_addr(), Some(SocketAddr::new(ip.to_canonical(), port)));
     }
 }

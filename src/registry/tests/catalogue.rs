@@ -86,7 +86,7 @@ fn container_leaves_with_its_last_node() {
 /// Nodes of one Explorer address, which differ in their ports.
 fn of_one_address(registry: &Registry, node: usize, port: u16) -> NodeId {
     let socket = SocketAddr::from((socket(node).ip(), port));
-    registry.insert(NodeAddr::from_socket(socket), Rank::Explorer(socket), start())
+    registry.insert(listed(socket), Rank::Explorer(socket), start())
 }
 
 #[test]

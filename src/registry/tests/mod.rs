@@ -19,7 +19,11 @@ fn socket(node: usize) -> SocketAddr {
 }
 
 fn addr(node: usize) -> NodeAddr {
-    NodeAddr::from_socket(socket(node))
+    listed(socket(node))
+}
+
+fn listed(socket: SocketAddr) -> NodeAddr {
+    NodeAddr::parse(&socket.to_string()).expect("an address")
 }
 
 /// The number that [`addr`] was made from.
