@@ -8,31 +8,27 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Names as Prometheus clients have them:
 /// <https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>.
-pub(super) fn read() -> [(&'static str, Option<f64>); 6] {
+pub(super) fn read() -> [Option<(&'static str, f64)>; 6] {
     let [status, stat, boot] = ["self/status", "self/stat", "stat"].map(|name| {
         let text = fs::read_to_string(Path::new("/proc").join(name));
         text.unwrap_or_default()
     });
     // The descriptor that reads the directory is included.
-    let open = fs::read_dir("/proc/self/fd")
-        .ok()
-        .map(|entries| entries.count().saturating_sub(1));
+    let open = fs::read_dir("/proc/self/fd").map(|entries| entries.count().saturating_sub(1) as f64);
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let cpu = ticks(&stat, 14).zip(ticks(&stat, 15));
+    let memory = number(&status, "VmRSS:").map(|kib| kib * 1024.0);
+    let cpu = ticks(&stat, 14)
+        .zip(ticks(&stat, 15))
+        .map(|(user, system)| user + system);
     let start = number(&boot, "btime ").zip(ticks(&stat, 22));
+    let start = start.map(|(boot, since_boot)| boot + since_boot);
     [
-        (
-            "process_resident_memory_bytes",
-            number(&status, "VmRSS:").map(|kib| kib * 1024.0),
-        ),
-        ("process_threads", number(&status, "Threads:")),
-        ("process_open_fds", open.map(|open| open as f64)),
-        ("process_max_fds", limit.map(|limit| limit as f64)),
-        ("process_cpu_seconds_total", cpu.map(|(user, system)| user + system)),
-        (
-            "process_start_time_seconds",
-            start.map(|(boot, since_boot)| boot + since_boot),
-        ),
+        memory.map(|bytes| ("process_resident_memory_bytes", bytes)),
+        number(&status, "Threads:").map(|threads| ("process_threads", threads)),
+        open.ok().map(|open| ("process_open_fds", open)),
+        limit.map(|limit| ("process_max_fds", limit as f64)),
+        cpu.map(|seconds| ("process_cpu_seconds_total", seconds)),
+        start.map(|seconds| ("process_start_time_seconds", seconds)),
     ]
 }
 

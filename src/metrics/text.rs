@@ -41,11 +41,13 @@ impl Metrics {
         to.one("infernet_router_ips_file_ok", self.ips_file_ok.get());
         let explorer = &self.explorer_requests;
         to.by("infernet_router_explorer_requests_total", "outcome", explorer);
-        let is_polled = explorer.iter().any(|(_, count)| count.get() > 0);
-        let is_ok = Some(self.explorer_ok.get()).filter(|_| is_polled);
-        to.maybe("infernet_router_explorer_ok", is_ok);
-        let last = Some(self.explorer_success.get()).filter(|last| *last > 0);
-        to.maybe("infernet_router_explorer_last_success_timestamp_seconds", last);
+        if explorer.iter().any(|(_, count)| count.get() > 0) {
+            to.one("infernet_router_explorer_ok", self.explorer_ok.get());
+        }
+        let last = self.explorer_success.get();
+        if last > 0 {
+            to.one("infernet_router_explorer_last_success_timestamp_seconds", last);
+        }
     }
 
     fn put_requests(&self, to: &mut Text) {
@@ -107,8 +109,8 @@ fn put_process(to: &mut Text) {
     to.one("infernet_router_log_lines_dropped_total", logger::dropped_lines());
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     to.sample("infernet_router_build_info", &version, 1);
-    for (name, value) in process::read() {
-        to.maybe(name, value);
+    for (name, value) in process::read().into_iter().flatten() {
+        to.one(name, value);
     }
 }
 
@@ -119,13 +121,6 @@ struct Text(String);
 impl Text {
     fn one(&mut self, name: &str, value: impl Display) {
         self.sample(name, &[], value);
-    }
-
-    /// Writes a sample if there is a value.
-    fn maybe(&mut self, name: &str, value: Option<impl Display>) {
-        if let Some(value) = value {
-            self.one(name, value);
-        }
     }
 
     /// Writes a sample, and the type and the help of the metric before its first sample.
