@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use arguments::{ArgumentError, Command};
 use crossbeam_channel::{after, never, select};
-use infernet_router::commands::{Format as ReportFormat, Printout, check, health, settings, status};
+use infernet_router::commands::{self, Format as ReportFormat, Printout, check, settings, status};
 use infernet_router::config::{Config, ConfigErrors, Loaded};
 use infernet_router::logger::{self, Format, Logging};
 use infernet_router::{Router, SHUTDOWN_TIMEOUT, glibc};
@@ -47,24 +47,20 @@ fn execute() -> Result<ExitCode, Failure> {
     match command {
         Command::Serve { prints_port } => {
             let signals = signals::watch().map_err(|error| format!("can't catch signals: {error}"))?;
-            run(config()?, signals, prints_port)
+            run(Loaded::from_env().config?, signals, prints_port)
         }
         Command::Check(format) => check_nodes(&config_of_files()?, format),
         Command::Status(format) => Ok(print_report(&status::request(&config_of_files()?, format)?)),
         // For a HEALTHCHECK in an image without a shell.
-        Command::Health => Ok(health::request(&config_of_files()?).map(|()| print("healthy\n"))?),
+        Command::Health => Ok(commands::health(&config_of_files()?).map(|()| print("healthy\n"))?),
         Command::Settings => show_settings(),
         Command::Print(text) => Ok(print(&text)),
     }
 }
 
-fn config() -> Result<Config, Failure> {
-    Ok(Loaded::from_env().config?)
-}
-
 /// The settings of a command that people also start in a directory that is not the router's.
 fn config_of_files() -> Result<Config, Failure> {
-    let config = config()?;
+    let config = Loaded::from_env().config?;
     report_missing_files(&config.ips_file);
     Ok(config)
 }

@@ -1,11 +1,10 @@
 //! The commands besides serving.
 
 pub mod check;
-pub mod health;
 mod request;
 pub mod settings;
 pub mod status;
 mod table;
 
-pub use request::RequestError;
+pub use request::{RequestError, health};
 pub use table::{Format, Printout};

@@ -1,10 +1,21 @@
-//! One request to the router that serves with the same settings.
+//! One request to the router that serves with the same settings; `infernet-router health` is one to `/health`.
 
 use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use serde_json::Value;
 
 use crate::config::Config;
 use crate::net::{Bounds, Fetcher};
+
+/// Docker gives a health check 30 s, and people wait less. The response has some 20 bytes; another service may respond
+/// at length.
+const HEALTH_BOUNDS: Bounds = Bounds {
+    timeout: Duration::from_secs(3),
+    max_body_bytes: 1024,
+    max_redirects: 0,
+};
 
 /// Why the router has not responded as expected: the URL, or the setting that prevents a request, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +28,18 @@ impl Display for RequestError {
 }
 
 impl std::error::Error for RequestError {}
+
+/// Checks whether the router that `HOST` and `PORT` name is healthy.
+///
+/// # Errors
+/// No response, a status other than 200, or the response of another service.
+pub fn health(config: &Config) -> Result<(), RequestError> {
+    get(config, "/health", HEALTH_BOUNDS, |body| {
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        let is_healthy = body["status"] == "healthy";
+        is_healthy.then_some(()).ok_or("expected {\"status\":\"healthy\"}")
+    })
+}
 
 /// Gets `target` from the router that `HOST` and `PORT` name. Returns the parsed body of a 200.
 pub(super) fn get<T, E: Display>(
