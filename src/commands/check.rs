@@ -111,8 +111,8 @@ fn probe_all(
     }
     let is_fine = |row: &Row| [table::AVAILABLE, table::DRAINING].contains(&row.state);
     rows.sort_by_cached_key(|row| (is_fine(row), natural_key(&row.address)));
-    let conflicts = registry.conflicts().into_iter().take(MAX_CONFLICTS);
-    Ok((rows, conflicts.map(Conflict::from).collect()))
+    let conflicts = registry.conflicts();
+    Ok((rows, conflicts.iter().take(MAX_CONFLICTS).map(Conflict::from).collect()))
 }
 
 /// The lines and the entries that are not valid nodes.

@@ -273,7 +273,7 @@ impl Poller {
     /// Logs the container ids that have come to have several images, or have one image again.
     fn log_conflicts(&mut self, now: Instant) {
         let before = std::mem::take(&mut self.conflicting);
-        for conflict in self.registry.conflicts().into_iter().map(Conflict::from) {
+        for conflict in self.registry.conflicts().iter().map(Conflict::from) {
             if !before.contains(&conflict.id)
                 && let Some(suppressed) = self.conflict_lines.admit(now)
             {

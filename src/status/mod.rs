@@ -3,16 +3,14 @@
 //!
 //! [`Reporter`] reads the nodes from the registry in slices.
 
-mod conflict;
 mod numbers;
 mod page;
 mod report;
 mod reporter;
 
 use crate::registry::NodeState;
-pub(crate) use conflict::Conflict;
 pub(crate) use page::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, to_html};
-pub(crate) use report::{NodeRow, StatusReport};
+pub(crate) use report::{Conflict, NodeRow, StatusReport};
 pub(crate) use reporter::{Reporter, natural_key};
 
 /// Nodes on a page if the query has no `n`.

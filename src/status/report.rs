@@ -1,20 +1,22 @@
 //! The types of `/status.json`. The command `status` reads the same types; the page renders them.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use super::CERTIFICATE_DAYS;
-use super::conflict::Conflict;
 use super::numbers::plural;
 use crate::node::{BadLine, Source};
-use crate::registry::NodeState;
+use crate::registry::{NodeState, Summary};
 use crate::util::calendar::rfc3339;
 use crate::util::text::shorten;
 
 /// Maximum length of the omitted ids in a line of text.
 pub(super) const MAX_IDS_CHARS: usize = 200;
+/// Maximum length of an image in a line of text.
+const MAX_IMAGE_CHARS: usize = 120;
 
 /// The body of `/status.json`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -146,6 +148,49 @@ pub(crate) struct OmittedContainers {
     pub(crate) ids: Vec<String>,
 }
 
+/// A container id that available nodes run with different images. The router treats an id as one service, so a job may
+/// reach any of them.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct Conflict {
+    pub(crate) id: String,
+    /// At most four images.
+    images: Vec<ImageCount>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+struct ImageCount {
+    image: String,
+    /// Available nodes that run the id with this image.
+    nodes: usize,
+}
+
+impl From<&Summary> for Conflict {
+    fn from(container: &Summary) -> Self {
+        let (id, images) = (container.id.as_str().to_owned(), container.images.iter());
+        let images = images.map(|(image, nodes)| (image.to_string(), *nodes));
+        let images = images.map(|(image, nodes)| ImageCount { image, nodes }).collect();
+        Self { id, images }
+    }
+}
+
+impl Conflict {
+    /// Returns the images as escaped text, each with the number of nodes that run it.
+    pub(crate) fn images_text(&self) -> String {
+        let text = |of: &ImageCount| format!("{} ({})", shorten(&of.image, MAX_IMAGE_CHARS), plural(of.nodes, "node"));
+        self.images.iter().map(text).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Display for Conflict {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (id, images) = (&self.id, self.images_text());
+        write!(
+            f,
+            "container {id:?} runs with different images: {images}; a job may reach any of them"
+        )
+    }
+}
+
 /// Nodes in one state for one reason.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct NodeProblem {
@@ -179,7 +224,7 @@ pub(crate) struct NodeRow {
     pub(crate) speed: Option<SpeedReport>,
     /// Seconds from now until the expected completion of the node's jobs.
     pub(crate) finish: Option<f64>,
-    pub(crate) certificate_expires: Option<Moment>,
+    pub(crate) certificate_expires: Option<String>,
     /// Days until the expiry, negative after it.
     pub(crate) certificate_days: Option<i64>,
     pub(crate) containers: Vec<String>,
@@ -218,7 +263,8 @@ impl Clocks {
     pub(crate) fn moment(self, at: Instant) -> Moment {
         let age = self.now.saturating_duration_since(at);
         let at = self.wall.checked_sub(age).unwrap_or(UNIX_EPOCH);
-        Moment { text: text(at), age }
+        let text = to_second(at);
+        Moment { text, age }
     }
 
     /// Whole days from now until a time of the system clock; negative for the past.
@@ -228,15 +274,8 @@ impl Clocks {
     }
 }
 
-impl From<SystemTime> for Moment {
-    fn from(at: SystemTime) -> Self {
-        let age = Duration::ZERO;
-        Self { text: text(at), age }
-    }
-}
-
 /// RFC 3339 to the second.
-fn text(at: SystemTime) -> String {
+pub(super) fn to_second(at: SystemTime) -> String {
     let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     rfc3339(UNIX_EPOCH + Duration::from_secs(seconds))
 }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::report::{
-    Clocks, ContainerTotal, Doubt, ExplorerReport, IpsFileReport, MAX_IDS_CHARS, Moment, NodeProblem, NodeRow,
-    OmittedContainers, SpeedReport, StatusReport, StatusTotals,
+    Clocks, Conflict, ContainerTotal, Doubt, ExplorerReport, IpsFileReport, MAX_IDS_CHARS, NodeProblem, NodeRow,
+    OmittedContainers, SpeedReport, StatusReport, StatusTotals, to_second,
 };
-use super::{CERTIFICATE_DAYS, Conflict, Filter};
+use super::{CERTIFICATE_DAYS, Filter};
 use crate::lists::Lists;
 use crate::metrics::Metrics;
 use crate::net::HostResolver;
@@ -73,9 +73,9 @@ impl Reporter {
         let clocks = Clocks { now, wall };
         let containers = self.registry.containers();
         let conflicts = containers.iter().filter(|container| container.images.len() > 1);
-        let conflicts: Vec<Conflict> = conflicts.cloned().map(Conflict::from).collect();
         let found = self.find(filter, clocks);
-        let doubted_since = found.sums.doubted_since.map(|since| clocks.moment(since));
+        let since = found.sums.doubted_since.map(|since| clocks.moment(since));
+        let active = since.is_some();
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             time: clocks.moment(now),
@@ -85,14 +85,11 @@ impl Reporter {
             ips_file: ips_file(&self.lists.file, clocks),
             explorer: self.lists.explorer.as_ref().map(|list| explorer(list, clocks)),
             name_server: self.resolver.problem(),
-            doubt: Doubt {
-                active: doubted_since.is_some(),
-                since: doubted_since,
-            },
+            doubt: Doubt { active, since },
             pool_too_small: self.metrics.pool_too_small.get() > 0,
-            totals: self.totals(&found, containers, conflicts.len()),
+            conflicting_containers: conflicts.take(MAX_CONFLICTS).map(Conflict::from).collect(),
+            totals: self.totals(&found, containers),
             problems: found.problems(clocks),
-            conflicting_containers: conflicts.into_iter().take(MAX_CONFLICTS).collect(),
             matched: found.nodes.len(),
             nodes: self.rows(found.nodes, filter, clocks),
             omitted_containers: found.omitted,
@@ -118,14 +115,13 @@ impl Reporter {
         found
     }
 
-    fn totals(&self, found: &Found, mut containers: Vec<Summary>, conflicting_containers: usize) -> StatusTotals {
-        let in_state = |state: NodeState| {
-            let nodes = found.sums.nodes.map(|states| states[state as usize]);
-            (state, nodes.as_flattened().iter().sum())
-        };
-        let states = BTreeMap::from(NodeState::ALL.map(in_state));
+    fn totals(&self, found: &Found, mut containers: Vec<Summary>) -> StatusTotals {
+        let lists = &found.sums.nodes;
+        let count = |state: NodeState| lists.iter().flat_map(|states| states[state as usize]).sum();
+        let states = BTreeMap::from(NodeState::ALL.map(|state| (state, count(state))));
         let (requests, errors) = self.metrics.api_requests_and_errors();
-        let container_ids = containers.len();
+        let conflicts = containers.iter().filter(|container| container.images.len() > 1);
+        let conflicting_containers = conflicts.count();
         containers.sort_by_key(|container| Reverse(container.count));
         let total = |container: &Summary| ContainerTotal {
             id: container.id.as_str().to_owned(),
@@ -140,7 +136,7 @@ impl Reporter {
             pending_jobs: found.sums.pending,
             requests,
             errors,
-            container_ids,
+            container_ids: containers.len(),
             containers: containers.iter().take(MAX_CONTAINERS).map(total).collect(),
         }
     }
@@ -262,14 +258,12 @@ fn row(view: NodeView, id_bytes_left: &mut usize, clocks: Clocks) -> NodeRow {
         public_address: public.map(|addr| addr.as_listed().to_owned()),
         reason: reason(&record),
         probed: record.probed.map(|(at, _)| clocks.moment(at)),
-        latency: record
-            .probed
-            .map(|(_, took)| rounded(took.as_secs_f64() * 1_000.0, 10.0)),
+        latency: record.probed.map(|(_, took)| millis(took)),
         pending: pending.map(|pending| pending.map(|(name, jobs)| (name.to_owned(), jobs)).collect()),
         promises: view.promises,
         speed,
         finish: finish.map(|finish| rounded(finish.as_secs_f64(), 10.0)),
-        certificate_expires: record.certificate_expires.map(Moment::from),
+        certificate_expires: record.certificate_expires.map(to_second),
         certificate_days: record.certificate_expires.map(|at| clocks.days_until(at)),
         containers_left_out: view.containers.len() - containers.len(),
         containers,
@@ -284,6 +278,11 @@ fn reason(record: &NodeRecord) -> Option<String> {
         "" => omitted.map(|id| format!("container ids omitted because a quota was reached, such as {id}")),
         reason => Some(reason.to_owned()),
     }
+}
+
+/// Milliseconds to the tenth.
+fn millis(took: Duration) -> f64 {
+    rounded(took.as_secs_f64() * 1_000.0, 10.0)
 }
 
 fn rounded(value: f64, parts: f64) -> f64 {

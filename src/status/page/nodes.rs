@@ -142,7 +142,6 @@ fn details(row: &NodeRow) -> String {
     let containers = ids(row, MAX_IDS_IN_DETAILS);
     let containers = when(row.containers.len() > MAX_IDS, &containers);
     let finish = row.finish.map(|seconds| span(seconds as u64));
-    let expiry = row.certificate_expires.iter();
     let facts = [
         ("List", row.source.name().to_owned()),
         ("State since", row.since.text.clone()),
@@ -151,7 +150,7 @@ fn details(row: &NodeRow) -> String {
         ("Promises", grouped(row.promises)),
         ("Speed", row.speed.map(speed).unwrap_or_default()),
         ("Jobs finished in", finish.unwrap_or_default()),
-        ("Certificate until", expiry.map(|at| at.text.as_str()).collect()),
+        ("Certificate until", row.certificate_expires.clone().unwrap_or_default()),
         ("Resources", shown(row.resources.as_deref().unwrap_or_default(), LONG)),
         ("Containers", containers.to_owned()),
     ];

@@ -11,8 +11,7 @@ const MAX_LISTED: usize = 5;
 
 /// Returns a list item for each problem, empty without problems.
 pub(super) fn items(report: &StatusReport, filter: &Filter) -> String {
-    let notes = report.notes().into_iter().map(|note| shown(&note, LONG));
-    let mut items: Vec<String> = notes.collect();
+    let mut items: Vec<String> = report.notes().iter().map(|note| shown(note, LONG)).collect();
     items.extend(nodes(report, filter));
     items.extend(ips_file(&report.ips_file));
     items.extend(report.explorer.iter().flat_map(explorer));
@@ -37,30 +36,27 @@ fn nodes(report: &StatusReport, filter: &Filter) -> Vec<String> {
     items
 }
 
-fn ips_file(file: &IpsFileReport) -> Vec<String> {
-    let path = shown(&file.path, SHORT);
-    let mut items = Vec::new();
-    items.extend(failure(&path, file.problem.as_deref(), file.read_at.as_ref()));
-    if file.skipped_count > 0 {
-        let lines = file.skipped.iter().map(|line| {
-            let (text, reason) = (shown(&line.text, SHORT), shown(&line.reason.to_string(), SHORT));
-            format!("line {}: <q>{text}</q>: {reason}", line.number)
-        });
-        let count = plural(file.skipped_count, "invalid line");
-        items.push(format!("{path}: {count} skipped{}", some(lines, file.skipped_count)));
-    }
-    items
+fn ips_file(file: &IpsFileReport) -> impl Iterator<Item = String> {
+    let (path, count) = (shown(&file.path, SHORT), file.skipped_count);
+    let lines = file.skipped.iter().map(|line| {
+        let (text, reason) = (shown(&line.text, SHORT), shown(&line.reason.to_string(), SHORT));
+        format!("line {}: <q>{text}</q>: {reason}", line.number)
+    });
+    let skipped = format!(
+        "{path}: {} skipped{}",
+        plural(count, "invalid line"),
+        some(lines, count)
+    );
+    let failure = failure(&path, file.problem.as_deref(), file.read_at.as_ref());
+    failure.into_iter().chain((count > 0).then_some(skipped))
 }
 
-fn explorer(explorer: &ExplorerReport) -> Vec<String> {
-    let name = format!("Explorer {}", shown(&explorer.url, SHORT));
+fn explorer(explorer: &ExplorerReport) -> impl Iterator<Item = String> {
+    let (name, count) = (format!("Explorer {}", shown(&explorer.url, SHORT)), explorer.skipped);
+    let entries = grouped(count as u64);
+    let skipped = format!("{name}: entries skipped, without a valid or permitted address: {entries}");
     let failure = failure(&name, explorer.problem.as_deref(), explorer.last_success.as_ref());
-    let count = grouped(explorer.skipped as u64);
-    let skipped = format!("{name}: entries skipped, without a valid or permitted address: {count}");
-    failure
-        .into_iter()
-        .chain((explorer.skipped > 0).then_some(skipped))
-        .collect()
+    failure.into_iter().chain((count > 0).then_some(skipped))
 }
 
 /// The problem of a list, and which list stays in effect.
