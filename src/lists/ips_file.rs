@@ -30,12 +30,7 @@ pub(crate) fn watch(
     [reload, stop]: [Receiver<()>; 2],
     alarm: &Alarm,
 ) -> io::Result<Joined> {
-    let file = WatchedFile {
-        path: config.ips_file.clone(),
-        max_bytes: MAX_FILE_BYTES,
-        parse,
-        polled: Arc::clone(&lists.file),
-    };
+    let file = WatchedFile::new(&config.ips_file, MAX_FILE_BYTES, parse, &lists.file);
     let has_explorer = lists.explorer.is_some();
     let (path, mut is_first) = (lists.file.name().to_owned(), true);
     let report = move |outcome: Outcome<NodeList>| {

@@ -89,7 +89,7 @@ impl Fetcher {
     /// # Errors
     /// The system refuses the thread.
     pub(crate) fn watch_roots(&self, path: &Path, channels: [Receiver<()>; 2], alarm: &Alarm) -> io::Result<Joined> {
-        roots::watch(path, Arc::clone(&self.tls), channels, alarm)
+        roots::watch(path, &self.tls, channels, alarm)
     }
 
     pub(crate) fn resolver(&self) -> &HostResolver {

@@ -122,7 +122,7 @@ impl HostResolver {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        threads::lock(&self.0.state)
     }
 
     /// Starts no further lookup, and wakes all waiting requests.

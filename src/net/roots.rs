@@ -33,16 +33,11 @@ pub(super) fn read(path: &Path, polled: &Polled<ClientConfig>) {
 /// The system has no room for a thread.
 pub(super) fn watch(
     path: &Path,
-    polled: Arc<Polled<ClientConfig>>,
+    polled: &Arc<Polled<ClientConfig>>,
     [reload, stop]: [Receiver<()>; 2],
     alarm: &Alarm,
 ) -> io::Result<Joined> {
-    let file = WatchedFile {
-        path: path.to_owned(),
-        max_bytes: MAX_CERT_FILE_BYTES,
-        parse,
-        polled,
-    };
+    let file = WatchedFile::new(path, MAX_CERT_FILE_BYTES, parse, polled);
     let (path, mut is_first) = (path.to_owned(), true);
     let report = move |outcome: Outcome<ClientConfig>| match outcome {
         _ if std::mem::take(&mut is_first) => {}

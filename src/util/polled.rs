@@ -2,8 +2,10 @@
 //!
 //! One rule applies to all such sources: a rejected attempt changes nothing, and a problem is reported once.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
+
+use super::threads::lock;
 
 /// The state of one source. Its reader writes it; `/status` reads it.
 #[derive(Debug)]
@@ -45,12 +47,12 @@ impl<T> Polled<T> {
     where
         T: Clone,
     {
-        self.lock().clone()
+        lock(&self.state).clone()
     }
 
     /// Returns the last accepted value.
     pub(crate) fn value(&self) -> Option<Arc<T>> {
-        self.lock().value.clone()
+        lock(&self.state).value.clone()
     }
 
     /// Replaces the value. Returns the state before.
@@ -60,19 +62,14 @@ impl<T> Polled<T> {
             accepted: Some(now),
             problem: None,
         };
-        std::mem::replace(&mut *self.lock(), next)
+        std::mem::replace(&mut *lock(&self.state), next)
     }
 
     /// Keeps the value. Returns whether the problem is to be reported: the previous attempt had another one, or none.
     pub(crate) fn reject(&self, problem: &str) -> bool {
         let problem = Some(problem.to_owned());
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         std::mem::replace(&mut state.problem, problem) != state.problem
-    }
-
-    /// A panic elsewhere leaves the state usable: each change is complete or not begun.
-    fn lock(&self) -> MutexGuard<'_, Snapshot<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

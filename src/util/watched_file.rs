@@ -33,14 +33,23 @@ const REPLACED: &str = "replaced on the host, where this file alone is mounted, 
 /// Makes a value of the bytes. The second argument is the value in effect.
 pub(crate) type Parse<T> = fn(&[u8], Option<&T>) -> Result<T, String>;
 
-/// The file and what it is read into.
+/// The file, what it is read into, and what was seen of it. Each look resolves the path again, so a symlink that points
+/// elsewhere (Kubernetes swaps a ConfigMap like that) is a change.
 #[derive(Debug)]
 pub(crate) struct WatchedFile<T> {
-    pub(crate) path: PathBuf,
-    pub(crate) max_bytes: u64,
-    pub(crate) parse: Parse<T>,
-    pub(crate) polled: Arc<Polled<T>>,
+    path: PathBuf,
+    max_bytes: u64,
+    parse: Parse<T>,
+    polled: Arc<Polled<T>>,
+    seen: Option<Stamp>,
+    /// When the file began to change, or the system refused to read it, and the last change. `None` once it is read.
+    due: Option<(Instant, Instant)>,
+    warnings: LogThrottle,
 }
+
+/// The file as it was last seen: device, inode, links and size, and the times of its changes. A file that is the same
+/// in all of this is not read again.
+type Stamp = ([u64; 4], [i64; 4]);
 
 /// A read that is to be reported: the value and the one before, or the problem.
 pub(crate) type Outcome<T> = Result<(Arc<T>, Option<Arc<T>>), String>;
@@ -63,38 +72,38 @@ pub(crate) fn watch<T: Clone + Send + Sync + 'static>(
     threads::spawn_vital("files", alarm, move || {
         let mut quiet_seconds = 0;
         loop {
-            let look = select_biased! {
+            let outcome = select_biased! {
                 recv(stop) -> _ => return,
-                recv(looked) -> look => {
+                recv(looked) -> outcome => {
                     quiet_seconds = 0;
-                    look
+                    outcome
                 }
                 // Counted, because each deadline is over after the process was stopped.
                 default(SECOND) => {
                     quiet_seconds += 1;
-                    Ok((quiet_seconds == SLOW_DISK_S).then(|| (Err(HUNG.to_owned()), false)))
+                    let is_hung = quiet_seconds == SLOW_DISK_S && polled.reject(HUNG);
+                    Ok(is_hung.then(|| Err(HUNG.to_owned())))
                 }
             };
-            let Ok(look) = look else { return };
-            let outcome = look.and_then(|(result, is_requested)| apply(&polled, result, is_requested));
+            let Ok(outcome) = outcome else { return };
             outcome.into_iter().for_each(&mut report);
         }
     })
 }
 
-/// The result of a read, and whether the read was requested. `None` if the file is not due.
-type Look<T> = Option<(Result<T, String>, bool)>;
-
-/// Reads the file if it is requested or has changed and settled. Exits after the watch, as soon as the disk permits.
+/// Reads the file if it is requested or has changed and settled, and sends what is to be reported. Exits after the
+/// watch, as soon as the disk permits.
 #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
-fn touch_disk<T: Clone>(file: WatchedFile<T>, reload: &Receiver<()>, looks: &Sender<Look<T>>) {
-    let mut reader = Reader::new(file, Instant::now());
+fn touch_disk<T: Clone>(mut file: WatchedFile<T>, reload: &Receiver<()>, looks: &Sender<Option<Outcome<T>>>) {
     let mut is_requested = true;
     loop {
         // After a hang even an unchanged file is read: that ends the problem.
-        let is_due = is_requested || reader.file.polled.snapshot().problem.as_deref() == Some(HUNG);
-        let result = reader.look(is_due, Instant::now());
-        if looks.send(result.map(|result| (result, is_requested))).is_err() {
+        let is_due = is_requested || file.polled.snapshot().problem.as_deref() == Some(HUNG);
+        let result = file.look(is_due, Instant::now());
+        if looks
+            .send(result.and_then(|result| apply(&file.polled, result, is_requested)))
+            .is_err()
+        {
             return;
         }
         is_requested = match reload.recv_timeout(LOOK) {
@@ -118,28 +127,14 @@ pub(crate) fn apply<T>(polled: &Polled<T>, result: Result<T, String>, is_request
     }
 }
 
-/// The file as it was last seen: device, inode, links and size, and the times of its changes. A file that is the same
-/// in all of this is not read again.
-type Stamp = ([u64; 4], [i64; 4]);
-
-/// Decides when to read the file, and reads it. Each look resolves the path again, so a symlink that points elsewhere
-/// (Kubernetes swaps a ConfigMap like that) is a change.
-struct Reader<T> {
-    file: WatchedFile<T>,
-    seen: Option<Stamp>,
-    /// When the file was first seen like that, or last read.
-    since: Instant,
-    /// When the file began to change, or the system refused to read it. `None` once it is read.
-    due: Option<Instant>,
-    warnings: LogThrottle,
-}
-
-impl<T> Reader<T> {
-    fn new(file: WatchedFile<T>, now: Instant) -> Self {
+impl<T> WatchedFile<T> {
+    pub(crate) fn new(path: &Path, max_bytes: u64, parse: Parse<T>, polled: &Arc<Polled<T>>) -> Self {
         Self {
-            file,
+            path: path.to_owned(),
+            max_bytes,
+            parse,
+            polled: Arc::clone(polled),
             seen: None,
-            since: now,
             due: None,
             warnings: ONE_A_MINUTE,
         }
@@ -150,15 +145,15 @@ impl<T> Reader<T> {
     fn look(&mut self, is_requested: bool, now: Instant) -> Option<Result<T, String>> {
         let stamp = self.stamp();
         if stamp != self.seen {
-            (self.seen, self.since) = (stamp, now);
-            self.due.get_or_insert(now);
+            self.seen = stamp;
+            self.due = Some((self.due.map_or(now, |(begun, _)| begun), now));
         }
         if is_requested {
             return Some(self.read(now));
         }
-        let due = self.due?;
-        let is_settled = now.duration_since(self.since) >= SETTLED;
-        let is_overdue = now.duration_since(due) >= MAX_UNSETTLED;
+        let (begun, changed) = self.due?;
+        let is_settled = now.duration_since(changed) >= SETTLED;
+        let is_overdue = now.duration_since(begun) >= MAX_UNSETTLED;
         if !is_settled && !is_overdue {
             return None;
         }
@@ -166,36 +161,36 @@ impl<T> Reader<T> {
         let is_torn = self.stamp() != self.seen;
         if is_torn && !is_overdue {
             // It may be half of the file. The next look sees the change.
-            self.due = Some(due);
+            self.due = Some((begun, now));
             return None;
         }
         if (is_torn || !is_settled)
             && let Some(suppressed) = self.warnings.admit(now)
         {
-            let (file, after_s) = (self.file.polled.name(), MAX_UNSETTLED.as_secs());
+            let (file, after_s) = (self.polled.name(), MAX_UNSETTLED.as_secs());
             log::warn!(file, after_s, suppressed; "file unsettled: read while it keeps changing");
         }
         Some(result)
     }
 
     fn read(&mut self, now: Instant) -> Result<T, String> {
-        (self.since, self.due) = (now, None);
-        let last = self.file.polled.value();
+        self.due = None;
+        let last = self.polled.value();
         if last.is_some() && matches!(self.seen, Some(([_, _, 0, _], _))) {
             return Err(REPLACED.to_owned());
         }
-        match files::read_regular(&self.file.path, self.file.max_bytes) {
-            Ok(bytes) => (self.file.parse)(&bytes, last.as_deref()),
+        match files::read_regular(&self.path, self.max_bytes) {
+            Ok(bytes) => (self.parse)(&bytes, last.as_deref()),
             Err(error) => {
                 // An error of the system (a lack of descriptors, a failing disk) may pass without a change of the file.
-                self.due = error.raw_os_error().map(|_| now);
+                self.due = error.raw_os_error().map(|_| (now, now));
                 Err(problem(&error))
             }
         }
     }
 
     fn stamp(&self) -> Option<Stamp> {
-        let meta = fs::metadata(&self.file.path).ok()?;
+        let meta = fs::metadata(&self.path).ok()?;
         Some((
             [meta.dev(), meta.ino(), meta.nlink(), meta.size()],
             [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()],
@@ -233,37 +228,29 @@ fn problem(error: &io::Error) -> String {
 mod tests {
     use super::*;
 
-    use std::path::PathBuf;
-
     fn parse(bytes: &[u8], _: Option<&String>) -> Result<String, String> {
         String::from_utf8(bytes.to_owned()).map_err(|error| error.to_string())
     }
 
     #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
-    fn reader(text: &str) -> (tempfile::TempDir, Reader<String>, Instant) {
+    fn reader(text: &str) -> (tempfile::TempDir, WatchedFile<String>, Instant) {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("file");
         fs::write(&path, text).expect("a file");
-        let file = WatchedFile {
-            path,
-            max_bytes: 64,
-            parse,
-            polled: Arc::new(Polled::new("file")),
-        };
-        let now = Instant::now();
-        (dir, Reader::new(file, now), now)
+        let polled = Arc::new(Polled::new("file"));
+        (dir, WatchedFile::new(&path, 64, parse, &polled), Instant::now())
     }
 
-    fn load(reader: &mut Reader<String>, now: Instant) -> Result<String, String> {
+    fn load(reader: &mut WatchedFile<String>, now: Instant) -> Result<String, String> {
         reader.look(true, now).expect("it is read")
     }
 
-    fn look(reader: &mut Reader<String>, now: Instant) -> Option<Result<String, String>> {
+    fn look(reader: &mut WatchedFile<String>, now: Instant) -> Option<Result<String, String>> {
         reader.look(false, now)
     }
 
-    fn path(reader: &Reader<String>) -> PathBuf {
-        reader.file.path.clone()
+    fn path(reader: &WatchedFile<String>) -> PathBuf {
+        reader.path.clone()
     }
 
     #[test]
