@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use log::kv::{Error, Key, Value, VisitSource, VisitValue};
 use log::{Level, Record};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
 use crate::util::calendar::rfc3339;
@@ -48,19 +48,6 @@ impl Format {
             Format::Text | Format::Json => String::new(),
         }
     }
-
-    /// The whole line with its line feed, or `None` if simple_logger formats it.
-    pub(super) fn line(self, line: &Line) -> Option<String> {
-        match self {
-            Format::Text => None,
-            Format::Journal => {
-                let (priority, level) = (self.prefix(line.level), line.level);
-                Some(format!("{priority}{level:<5} [{}] {}\n", line.target, line.message))
-            }
-            // A structure with text keys always serializes.
-            Format::Json => Some(serde_json::to_string(line).unwrap_or_default() + "\n"),
-        }
-    }
 }
 
 /// Priorities of syslog(3).
@@ -77,17 +64,12 @@ fn priority(level: Level) -> u8 {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Line {
     time: String,
-    #[serde(serialize_with = "serialize_level")]
     pub(super) level: Level,
     pub(super) target: String,
     /// One line of bounded length, with `, key=value key=value` at its end.
     pub(super) message: String,
     #[serde(flatten)]
     fields: Map<String, Json>,
-}
-
-fn serialize_level<S: Serializer>(level: &Level, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(level.as_str())
 }
 
 impl Line {
@@ -177,13 +159,10 @@ mod tests {
     }
 
     #[test]
-    fn each_format_has_its_own_shape() {
+    fn json_line_has_message_and_fields() {
         let line = line("a \"b\"", &[("n", 1)]);
-        assert_eq!(Format::Text.line(&line), None);
-        let journal = Format::Journal.line(&line);
-        assert_eq!(journal.as_deref(), Some("<6>INFO  [infernet_router] a \"b\", n=1\n"));
         let json = r#"{"time":"1970-01-01T00:00:01.25Z","level":"INFO","target":"infernet_router","message":"a \"b\", n=1","n":1}"#;
-        assert_eq!(Format::Json.line(&line), Some(format!("{json}\n")));
+        assert_eq!(serde_json::to_string(&line).expect("JSON"), json);
         let levels = [Level::Error, Level::Warn, Level::Debug, Level::Trace];
         assert_eq!(levels.map(priority), [3, 4, 7, 7]);
     }

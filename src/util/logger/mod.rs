@@ -9,8 +9,8 @@ mod format;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::panic::{PanicHookInfo, catch_unwind};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -113,8 +113,7 @@ fn panic_hook() -> Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync> {
         }
         #[expect(clippy::disallowed_methods, reason = "a panic has no caller with a clock")]
         let now = Instant::now();
-        let admitted = throttle.lock().unwrap_or_else(PoisonError::into_inner).admit(now);
-        if let Some(suppressed) = admitted {
+        if let Some(suppressed) = threads::lock(&throttle).admit(now) {
             let thread = thread.name().unwrap_or_default();
             log::error!(thread, reason:% = panic, suppressed; "panic: a thread panicked");
         }
@@ -142,13 +141,15 @@ fn write(format: Format, line: &Line) -> io::Result<()> {
     let mut stderr = io::stderr();
     // Another process may have set stderr to non-blocking mode. A print would fail then.
     retry_on_intr(|| poll(&mut [PollFd::from_borrowed_fd(stderr.as_fd(), PollFlags::OUT)], None))?;
-    if let Some(text) = format.line(line) {
-        return stderr.write_all(text.as_bytes());
-    }
+    let logger = match format {
+        Format::Text => SimpleLogger::new().with_utc_timestamps(),
+        Format::Journal => SimpleLogger::new().without_timestamps(),
+        Format::Json => return stderr.write_all((serde_json::to_string(line)? + "\n").as_bytes()),
+    };
+    stderr.write_all(format.prefix(line.level).as_bytes())?;
     let print = || {
         let mut record = Record::builder();
         record.level(line.level).target(&line.target);
-        let logger = SimpleLogger::new().with_utc_timestamps();
         logger.log(&record.args(format_args!("{}", line.message)).build());
     };
     // simple_logger prints, and so panics if the write fails.
