@@ -67,7 +67,7 @@ pub fn check(config: &Config, format: Format, progress: impl FnMut(usize, usize)
             (named.skipped > 0).then(|| format!("{} entries without a valid address and port", named.skipped));
         lists.push(List {
             source: Source::Explorer,
-            name: url.to_string(),
+            name: url.shown.clone(),
             nodes: named.nodes.len(),
             problem: problem.or(skipped),
         });

@@ -15,20 +15,13 @@ pub struct ApiUrl {
     /// `user:password` for Basic authentication (RFC 7617), percent-decoded.
     pub credentials: Option<Vec<u8>>,
     /// The URL as written, without the credentials and without slashes at its end.
-    shown: String,
+    pub shown: String,
 }
 
 impl ApiUrl {
     /// The URL that lists the nodes seen within the last hour, without the credentials.
     pub fn nodes_url(&self) -> String {
-        format!("{self}/api/nodes?minutes_past=60")
-    }
-}
-
-/// The URL without the credentials.
-impl fmt::Display for ApiUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown)
+        format!("{}/api/nodes?minutes_past=60", self.shown)
     }
 }
 

@@ -24,7 +24,7 @@ use reader::{Reader, is_blank, number_of};
 pub use reader::{SetBy, SettingValue};
 pub use table::{SETTINGS, Setting};
 pub use values::{CorsOrigins, PendingWeights};
-use values::{parse_blocks, parse_host, parse_origins, parse_path, parse_readers, parse_switch, parse_weights};
+use values::{from_str, one_of, parse_blocks, parse_origins, parse_path, parse_readers, parse_weights};
 
 use crate::util::text;
 
@@ -99,6 +99,7 @@ impl Loaded {
         let mut reader = Reader {
             lookup,
             values: Vec::new(),
+            changed: BTreeMap::new(),
             errors,
             warnings: Vec::new(),
         };
@@ -108,11 +109,7 @@ impl Loaded {
             let risk = "nodes allow 60 requests per minute by default and refuse more; 2 or above is safe";
             reader.warnings.push(format!("REFRESH_INTERVAL={seconds}: {risk}"));
         }
-        let changed = reader.values.iter().filter(|value| value.is_changed);
-        config.changed = changed
-            .map(|value| (value.name.to_owned(), value.value.clone()))
-            .collect();
-        config.warnings = reader.warnings;
+        (config.changed, config.warnings) = (reader.changed, reader.warnings);
         let is_valid = reader.errors.is_empty();
         Loaded {
             values: reader.values,
@@ -166,7 +163,7 @@ impl std::error::Error for ConfigErrors {}
 fn read_all(r: &mut Reader<'_>) -> Config {
     Config {
         port: r.number("PORT") as u16,
-        host: r.required("HOST", parse_host),
+        host: r.required("HOST", from_str),
         refresh_interval: r.seconds("REFRESH_INTERVAL"),
         requests_per_minute: r.number("RATELIMIT_REQS_PER_MIN") as u32,
         ratelimit_exempt: r.read("RATELIMIT_EXEMPT", parse_blocks).unwrap_or_default(),
@@ -177,14 +174,17 @@ fn read_all(r: &mut Reader<'_>) -> Config {
         trusted_proxies: r.read("TRUSTED_PROXIES", parse_blocks).unwrap_or_default(),
         metrics_from: r.required("METRICS_FROM", parse_readers),
         is_metrics_from_set: r.values.last().is_some_and(|value| value.set_by != SetBy::Default),
-        promises: r.required("PROMISES", parse_switch),
+        promises: r.required(
+            "PROMISES",
+            one_of(["on", "true", "1", "yes"], ["off", "false", "0", "no"]),
+        ),
         max_speedup: r.read("MAX_SPEEDUP", number_of("MAX_SPEEDUP")),
         resources_interval: Some(r.seconds("RESOURCES_INTERVAL")).filter(|interval| !interval.is_zero()),
         idle_timeout: r.seconds("IDLE_TIMEOUT"),
         shutdown_delay: r.seconds("SHUTDOWN_DELAY"),
         cors_origins: r.read("CORS_ORIGINS", parse_origins).unwrap_or_default(),
         weights: r.read("PENDING_WEIGHTS", parse_weights).unwrap_or_default(),
-        is_json_log: r.word("LOG_FORMAT") == "json",
+        is_json_log: r.required("LOG_FORMAT", one_of(["json"], ["text"])),
         log_level: r.level("RUST_LOG"),
         ssl_cert_file: r.read("SSL_CERT_FILE", parse_path),
         changed: BTreeMap::new(),

@@ -1,12 +1,14 @@
 //! Reads settings one by one and collects their values, errors and warnings.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
 use log::LevelFilter;
 
 use super::table::Setting;
+use super::values::from_str;
 use crate::util::text;
 
 /// Longest part of an invalid value in an error message: any valid value fits, in one line.
@@ -32,8 +34,6 @@ pub struct SettingValue {
     pub value: String,
     /// The source of the value.
     pub set_by: SetBy,
-    /// Whether the value means something else than the default.
-    pub(super) is_changed: bool,
 }
 
 /// Why a value is invalid.
@@ -53,6 +53,8 @@ pub(super) type Parsed<T> = Result<T, Invalid>;
 pub(super) struct Reader<'a> {
     pub(super) lookup: &'a dyn Fn(&str) -> Option<(OsString, SetBy)>,
     pub(super) values: Vec<SettingValue>,
+    /// The values that mean something else than the default.
+    pub(super) changed: BTreeMap<String, String>,
     pub(super) errors: Vec<String>,
     pub(super) warnings: Vec<String>,
 }
@@ -65,11 +67,14 @@ impl Reader<'_> {
         let given = (self.lookup)(name).filter(|(value, _)| !is_blank(value));
         let (value, set_by) = given.unwrap_or((setting.default.into(), SetBy::Default));
         let parsed = parse_value(&value, parse);
+        let shown = text::redact(value.to_string_lossy().trim()).into_owned();
+        if parsed.as_ref().ok() != Some(&default) {
+            self.changed.insert(name.to_owned(), shown.clone());
+        }
         self.values.push(SettingValue {
             name,
-            value: text::redact(value.to_string_lossy().trim()).into_owned(),
+            value: shown,
             set_by,
-            is_changed: parsed.as_ref().ok() != Some(&default),
         });
         parsed.unwrap_or_else(|invalid| {
             self.errors.push(message(setting, &value, invalid));
@@ -90,15 +95,10 @@ impl Reader<'_> {
         Duration::from_secs_f64(self.number(name))
     }
 
-    pub(super) fn word(&mut self, name: &'static str) -> &'static str {
-        let form = Setting::named(name).form;
-        self.required(name, |text| form.word(text).ok_or(Invalid::Form))
-    }
-
     /// Reads the log level. An invalid level does not prevent service: it is a warning.
     pub(super) fn level(&mut self, name: &'static str) -> LevelFilter {
         let errors_before = self.errors.len();
-        let level = self.word(name).parse().unwrap_or(LevelFilter::Info);
+        let level = self.required(name, from_str);
         let errors = self.errors.drain(errors_before..);
         self.warnings.extend(errors.map(|error| error + "; using info"));
         level

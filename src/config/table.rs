@@ -36,65 +36,56 @@ const PATH: Form = Other("a path without control characters");
 /// Every setting, in the order of the documents.
 #[rustfmt::skip]
 pub const SETTINGS: &[Setting] = &[
-    setting("PORT", "4000", Whole("a port", 0.0, 65_535.0), "8080",
-        "listen port; 0 selects a free port"),
-    setting("HOST", "0.0.0.0", Other("an IPv4 or IPv6 address, without a port"), "::",
-        "bind address; :: accepts IPv4 clients too"),
-    setting("REFRESH_INTERVAL", "30", Decimal("seconds", 0.1, 86_400.0), "10",
-        "time between two probes of a node; nodes allow 60 requests per minute by default"),
-    setting("RATELIMIT_REQS_PER_MIN", "10", Whole("a whole number", 0.0, 1e9), "60",
-        "requests per minute for each client and endpoint; 0 disables the limit"),
-    setting("RATELIMIT_EXEMPT", "", BLOCKS, "10.0.0.5",
-        "clients without a rate limit"),
-    setting("API_URL", "", Other("an http or https URL without a query"), "https://explorer.example",
-        "Node Explorer, with or without a trailing slash; user:password@ is sent as Basic authentication"),
-    setting("IPS_FILE", "ips.txt", PATH, "/etc/infernet-router/ips.txt",
-        "list of pre-specified nodes"),
-    setting("MAX_PROBES", "128", Whole("a whole number", 1.0, 4_096.0), "256",
-        "maximum concurrent probes"),
-    setting("MAX_CONNECTIONS", "512", Whole("a whole number", 16.0, 65_536.0), "2048",
-        "maximum concurrent client connections; one client may hold a quarter"),
-    setting("TRUSTED_PROXIES", "", BLOCKS, "10.0.0.0/8",
-        "proxies that may name the client in X-Forwarded-For or Forwarded"),
-    setting("METRICS_FROM", "loopback", Other("addresses, CIDR blocks, loopback or private, comma-separated"), "private",
-        "clients that may read /metrics and /status; other clients get 404"),
-    setting("PROMISES", "on", Words(&["on", "off"]), "off",
-        "off: order by pending jobs only, as the original does"),
-    setting("MAX_SPEEDUP", "", Decimal("a decimal number", 1.0, 64.0), "4",
-        "speed cap for listed nodes, as a multiple of the typical speed; unset: the upper quartile is the cap"),
-    setting("RESOURCES_INTERVAL", "600", DecimalOrZero("seconds", 60.0, 86_400.0), "3600",
-        "time between two resource polls of a node; 0 disables polling and /api/v1/resources"),
-    setting("IDLE_TIMEOUT", "75", Decimal("seconds", 1.0, 3_600.0), "610",
-        "keep-alive idle timeout; a load balancer in front must close idle connections earlier"),
-    setting("SHUTDOWN_DELAY", "0", Decimal("seconds", 0.0, 300.0), "10",
-        "drain delay: time to keep serving after SIGTERM while /health returns 503"),
-    setting("CORS_ORIGINS", "", Other("* or origins like https://app.example, comma-separated"), "https://app.example",
-        "origins whose web pages may read the API"),
-    setting("PENDING_WEIGHTS", "", Other("weights like offchain=1,onchain=2, whole numbers 0 to 1000"), "onchain=3",
-        "weights of job types; an unnamed type has weight 1"),
-    setting("LOG_FORMAT", "text", Words(&["text", "json"]), "json",
-        "json: one JSON object per line"),
-    setting("RUST_LOG", "info", Words(&["off", "error", "warn", "info", "debug", "trace"]), "debug",
-        "log level"),
-    setting("SSL_CERT_FILE", "", PATH, "/etc/ssl/private-ca.pem",
-        "additional roots for https nodes, in PEM form"),
+    Setting { name: "PORT", default: "4000", example: "8080", form: Whole("a port", 0.0, 65_535.0),
+        meaning: "listen port; 0 selects a free port" },
+    Setting { name: "HOST", default: "0.0.0.0", example: "::", form: Other("an IPv4 or IPv6 address, without a port"),
+        meaning: "bind address; :: accepts IPv4 clients too" },
+    Setting { name: "REFRESH_INTERVAL", default: "30", example: "10", form: Decimal("seconds", 0.1, 86_400.0),
+        meaning: "time between two probes of a node; nodes allow 60 requests per minute by default" },
+    Setting { name: "RATELIMIT_REQS_PER_MIN", default: "10", example: "60", form: Whole("a whole number", 0.0, 1e9),
+        meaning: "requests per minute for each client and endpoint; 0 disables the limit" },
+    Setting { name: "RATELIMIT_EXEMPT", default: "", example: "10.0.0.5", form: BLOCKS,
+        meaning: "clients without a rate limit" },
+    Setting { name: "API_URL", default: "", example: "https://explorer.example",
+        form: Other("an http or https URL without a query"),
+        meaning: "Node Explorer, with or without a trailing slash; user:password@ is sent as Basic authentication" },
+    Setting { name: "IPS_FILE", default: "ips.txt", example: "/etc/infernet-router/ips.txt", form: PATH,
+        meaning: "list of pre-specified nodes" },
+    Setting { name: "MAX_PROBES", default: "128", example: "256", form: Whole("a whole number", 1.0, 4_096.0),
+        meaning: "maximum concurrent probes" },
+    Setting { name: "MAX_CONNECTIONS", default: "512", example: "2048", form: Whole("a whole number", 16.0, 65_536.0),
+        meaning: "maximum concurrent client connections; one client may hold a quarter" },
+    Setting { name: "TRUSTED_PROXIES", default: "", example: "10.0.0.0/8", form: BLOCKS,
+        meaning: "proxies that may name the client in X-Forwarded-For or Forwarded" },
+    Setting { name: "METRICS_FROM", default: "loopback", example: "private",
+        form: Other("addresses, CIDR blocks, loopback or private, comma-separated"),
+        meaning: "clients that may read /metrics and /status; other clients get 404" },
+    Setting { name: "PROMISES", default: "on", example: "off", form: Words(&["on", "off"]),
+        meaning: "off: order by pending jobs only, as the original does" },
+    Setting { name: "MAX_SPEEDUP", default: "", example: "4", form: Decimal("a decimal number", 1.0, 64.0),
+        meaning: "speed cap for listed nodes, as a multiple of the typical speed; unset: the upper quartile is the cap"
+    },
+    Setting { name: "RESOURCES_INTERVAL", default: "600", example: "3600",
+        form: DecimalOrZero("seconds", 60.0, 86_400.0),
+        meaning: "time between two resource polls of a node; 0 disables polling and /api/v1/resources" },
+    Setting { name: "IDLE_TIMEOUT", default: "75", example: "610", form: Decimal("seconds", 1.0, 3_600.0),
+        meaning: "keep-alive idle timeout; a load balancer in front must close idle connections earlier" },
+    Setting { name: "SHUTDOWN_DELAY", default: "0", example: "10", form: Decimal("seconds", 0.0, 300.0),
+        meaning: "drain delay: time to keep serving after SIGTERM while /health returns 503" },
+    Setting { name: "CORS_ORIGINS", default: "", example: "https://app.example",
+        form: Other("* or origins like https://app.example, comma-separated"),
+        meaning: "origins whose web pages may read the API" },
+    Setting { name: "PENDING_WEIGHTS", default: "", example: "onchain=3",
+        form: Other("weights like offchain=1,onchain=2, whole numbers 0 to 1000"),
+        meaning: "weights of job types; an unnamed type has weight 1" },
+    Setting { name: "LOG_FORMAT", default: "text", example: "json", form: Words(&["text", "json"]),
+        meaning: "json: one JSON object per line" },
+    Setting { name: "RUST_LOG", default: "info", example: "debug",
+        form: Words(&["off", "error", "warn", "info", "debug", "trace"]),
+        meaning: "log level" },
+    Setting { name: "SSL_CERT_FILE", default: "", example: "/etc/ssl/private-ca.pem", form: PATH,
+        meaning: "additional roots for https nodes, in PEM form" },
 ];
-
-const fn setting(
-    name: &'static str,
-    default: &'static str,
-    form: Form,
-    example: &'static str,
-    meaning: &'static str,
-) -> Setting {
-    Setting {
-        name,
-        default,
-        example,
-        meaning,
-        form,
-    }
-}
 
 impl Setting {
     /// The accepted values, as an error message names them after "expected".
@@ -126,11 +117,5 @@ impl Form {
             Words(_) | Other(_) => false,
         };
         is_valid.then_some(number)
-    }
-
-    /// Parses one of the words, in any case.
-    pub(super) fn word(self, text: &str) -> Option<&'static str> {
-        let Words(words) = self else { return None };
-        words.iter().copied().find(|word| word.eq_ignore_ascii_case(text))
     }
 }

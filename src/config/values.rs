@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use ipnet::IpNet;
 
@@ -42,7 +43,7 @@ impl PendingWeights {
     }
 }
 
-pub(super) fn parse_host(text: &str) -> Parsed<IpAddr> {
+pub(super) fn from_str<T: FromStr>(text: &str) -> Parsed<T> {
     text.parse().map_err(|_| Invalid::Form)
 }
 
@@ -51,11 +52,11 @@ pub(super) fn parse_path(text: &str) -> Parsed<PathBuf> {
     is_path.then(|| PathBuf::from(text)).ok_or(Invalid::Form)
 }
 
-pub(super) fn parse_switch(text: &str) -> Parsed<bool> {
-    match text.to_ascii_lowercase().as_str() {
-        "on" | "true" | "1" | "yes" => Ok(true),
-        "off" | "false" | "0" | "no" => Ok(false),
-        _ => Err(Invalid::Form),
+/// The parser of a word in any case: true for the words of `on`, false for those of `off`.
+pub(super) fn one_of<const N: usize>(on: [&str; N], off: [&str; N]) -> impl Fn(&str) -> Parsed<bool> {
+    move |text| {
+        let is_one = |words: &[&str]| words.iter().any(|word| word.eq_ignore_ascii_case(text));
+        (is_one(&on) || is_one(&off)).then(|| is_one(&on)).ok_or(Invalid::Form)
     }
 }
 

@@ -32,7 +32,7 @@ impl Lists {
         let explorer = config.api_url.as_ref();
         Self {
             file: Arc::new(Polled::new(config.ips_file.display().to_string())),
-            explorer: explorer.map(|url| Arc::new(Polled::new(url.to_string()))),
+            explorer: explorer.map(|url| Arc::new(Polled::new(url.shown.clone()))),
         }
     }
 }
