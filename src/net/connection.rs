@@ -103,7 +103,7 @@ impl Dial {
                     return Ok((Socket { stream, dial }, *addr));
                 }
                 Err(error) => {
-                    let error = FetchError::of_connect(&error, *addr);
+                    let error = FetchError::of_connect(error, *addr);
                     if number == 0 || !error.is_local() || failed.is_local() {
                         failed = error;
                     }

@@ -60,10 +60,10 @@ impl FetchError {
     }
 
     /// Judges a failed connect.
-    pub(super) fn of_connect(error: &io::Error, addr: SocketAddr) -> Self {
+    pub(super) fn of_connect(error: io::Error, addr: SocketAddr) -> Self {
         let family = Family::from(addr);
         let name = format!("{family:?}").replace('V', "IPv");
-        match Errno::from_io_error(error) {
+        match Errno::from_io_error(&error) {
             // Two causes have these errors in common. They differ in whether a datagram socket could be connected.
             Some(Errno::ADDRNOTAVAIL) if has_route(addr) => Self::new(Cause::Local, "no free local port"),
             Some(Errno::NETUNREACH | Errno::HOSTUNREACH) if has_route(addr) => Self::of_peer("no route to host"),
@@ -75,24 +75,7 @@ impl FetchError {
                 let reason = format!("a route or firewall of this machine refuses to connect over {name} ({error})");
                 Self::new(Cause::LocalNetwork(family), reason)
             }
-            _ => Self::from_io(error),
-        }
-    }
-
-    fn from_io(error: &io::Error) -> Self {
-        const EXHAUSTED: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
-        if Errno::from_io_error(error).is_some_and(|errno| EXHAUSTED.contains(&errno)) {
-            return Self::new(Cause::Local, error.to_string());
-        }
-        if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
-            return Self::of_peer(tls_reason(error));
-        }
-        match error.kind() {
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::timeout(),
-            io::ErrorKind::ConnectionRefused => Self::of_peer("connection refused"),
-            io::ErrorKind::ConnectionReset => Self::of_peer("connection reset"),
-            io::ErrorKind::UnexpectedEof => Self::of_peer("connection closed before the response was complete"),
-            _ => Self::of_peer(escaped(&error.to_string())),
+            _ => error.into(),
         }
     }
 
@@ -120,7 +103,20 @@ impl std::error::Error for FetchError {}
 
 impl From<io::Error> for FetchError {
     fn from(error: io::Error) -> Self {
-        Self::from_io(&error)
+        const EXHAUSTED: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+        if Errno::from_io_error(&error).is_some_and(|errno| EXHAUSTED.contains(&errno)) {
+            return Self::new(Cause::Local, error.to_string());
+        }
+        if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            return Self::of_peer(tls_reason(error));
+        }
+        match error.kind() {
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::timeout(),
+            io::ErrorKind::ConnectionRefused => Self::of_peer("connection refused"),
+            io::ErrorKind::ConnectionReset => Self::of_peer("connection reset"),
+            io::ErrorKind::UnexpectedEof => Self::of_peer("connection closed before the response was complete"),
+            _ => Self::of_peer(escaped(&error.to_string())),
+        }
     }
 }
 
@@ -261,7 +257,7 @@ mod tests {
     }
 
     fn cause(errno: Errno, addr: SocketAddr) -> Cause {
-        FetchError::of_connect(&errno.into(), addr).cause
+        FetchError::of_connect(errno.into(), addr).cause
     }
 
     #[test]

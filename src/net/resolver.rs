@@ -155,15 +155,6 @@ impl HostResolver {
         ))
     }
 
-    /// Stores addresses as if a lookup had just returned them.
-    #[cfg(test)]
-    #[expect(clippy::disallowed_methods, reason = "the result is as old as the test")]
-    pub(crate) fn learn(&self, host: &str, addrs: Vec<IpAddr>) {
-        let (now, mut state) = (Instant::now(), self.lock());
-        state.name(host, now);
-        state.record(host, Ok(addrs), now, now);
-    }
-
     /// Returns the addresses that a request may connect to. A name must not lead to link-local or metadata addresses,
     /// because its owner may be another party than the operator who listed the name.
     ///
@@ -219,11 +210,8 @@ impl HostResolver {
     /// tries again after the next lookup that finishes.
     fn start_lookup(&self, state: &mut State, host: &str) {
         let is_slow = state.names.get(host).is_some_and(|name| name.is_slow);
-        let (lookups, slow) = (
-            state.in_progress.len(),
-            state.in_progress.values().filter(|slow| **slow),
-        );
-        let is_full = lookups >= MAX_LOOKUPS || (is_slow && slow.count() >= MAX_SLOW_LOOKUPS);
+        let slow = state.in_progress.values().filter(|slow| **slow).count();
+        let is_full = state.in_progress.len() >= MAX_LOOKUPS || (is_slow && slow >= MAX_SLOW_LOOKUPS);
         if is_full || state.in_progress.contains_key(host) {
             return;
         }

@@ -107,14 +107,9 @@ impl<J: Send + 'static, R: Send + 'static> Pool<J, R> {
 }
 
 impl<J, R> Pool<J, R> {
-    /// Number of threads, without exiting threads.
-    pub(crate) fn threads(&self) -> usize {
-        self.active
-    }
-
     /// Number of jobs that can run concurrently while the system gives no more threads.
     pub(crate) fn thread_limit(&self) -> Option<usize> {
-        self.retry_at.map(|_| self.threads())
+        self.retry_at.map(|_| self.active)
     }
 
     /// The latest time for the next [`Pool::resize`].
@@ -182,16 +177,16 @@ mod tests {
     fn unneeded_threads_exit_after_idle_period() {
         let (mut pool, _results, now) = pool(|_: &u32| ());
         pool.resize(6, now).expect("six threads");
-        assert_eq!(pool.threads(), 6);
+        assert_eq!(pool.active, 6);
         pool.resize(2, pool.resize_at()).expect("no thread more");
-        assert_eq!(pool.threads(), 6, "the peak of the first period was 6");
+        assert_eq!(pool.active, 6, "the peak of the first period was 6");
         pool.resize(2, pool.resize_at()).expect("no thread more");
-        assert_eq!(pool.threads(), 2);
+        assert_eq!(pool.active, 2);
         pool.resize(0, pool.resize_at()).expect("no thread more");
         pool.resize(0, pool.resize_at()).expect("no thread more");
-        assert_eq!(pool.threads(), 1, "one thread stays");
+        assert_eq!(pool.active, 1, "one thread stays");
         pool.resize(3, now).expect("three threads");
-        assert_eq!(pool.threads(), 3);
+        assert_eq!(pool.active, 3);
     }
 
     #[test]
