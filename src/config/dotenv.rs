@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
+use std::str::Chars;
 
 use crate::util::files;
 
@@ -55,27 +56,25 @@ fn parse_line(line: &str) -> Option<(&str, String)> {
     if name.is_empty() || name.as_bytes()[0].is_ascii_digit() || !name.bytes().all(is_name_byte) {
         return None;
     }
-    let (value, rest) = match value.chars().next() {
-        Some(quote @ ('\'' | '"')) => unquote(&value[1..], quote)?,
-        _ => (without_comment(value).to_owned(), ""),
+    let mut chars = value.chars();
+    let value = match chars.next() {
+        Some(quote @ ('\'' | '"')) => unquote(&mut chars, quote)?,
+        _ => return Some((name, without_comment(value).to_owned())),
     };
-    let rest = rest.trim_start();
+    let rest = chars.as_str().trim_start();
     (rest.is_empty() || rest.starts_with('#')).then_some((name, value))
 }
 
-/// Returns the text before the closing quote and the text after it. Double quotes have the escapes `\"` and `\\`.
-fn unquote(text: &str, quote: char) -> Option<(String, &str)> {
+/// Takes the text before the closing quote, and the quote. Double quotes have the escapes `\"` and `\\`.
+fn unquote(chars: &mut Chars<'_>, quote: char) -> Option<String> {
     let mut value = String::new();
-    let mut chars = text.char_indices();
-    while let Some((at, char)) = chars.next() {
-        let rest = &text[at + char.len_utf8()..];
-        match char {
-            _ if char == quote => return Some((value, rest)),
-            '\\' if quote == '"' && rest.starts_with(['"', '\\']) => value.extend(chars.next().map(|(_, char)| char)),
-            _ => value.push(char),
+    loop {
+        match chars.next()? {
+            char if char == quote => return Some(value),
+            '\\' if quote == '"' && chars.as_str().starts_with(['"', '\\']) => value.extend(chars.next()),
+            char => value.push(char),
         }
     }
-    None
 }
 
 fn without_comment(value: &str) -> &str {

@@ -18,11 +18,8 @@ pub(crate) fn is_sane(time: SystemTime) -> bool {
 pub(crate) fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let since = since.min(Duration::from_secs(LAST_SECOND));
-    let moment = OffsetDateTime::from_unix_timestamp_nanos(since.as_millis() as i128 * 1_000_000);
-    moment
-        .ok()
-        .and_then(|moment| moment.format(&Rfc3339).ok())
-        .expect("a time from 1970 to 9999 can be shown")
+    let moment = OffsetDateTime::UNIX_EPOCH + Duration::from_millis(since.as_millis() as u64);
+    moment.format(&Rfc3339).expect("a time from 1970 to 9999 can be shown")
 }
 
 #[cfg(test)]

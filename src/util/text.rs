@@ -16,18 +16,14 @@ pub(crate) fn escape(char: char) -> impl Iterator<Item = char> {
 
 /// Escapes at most `max_chars` characters of the text.
 pub(crate) fn shorten(text: &str, max_chars: usize) -> String {
-    let (start, is_cut) = truncate(text, max_chars);
-    let mut short: String = start.chars().flat_map(escape).collect();
-    short.extend(is_cut.then_some(ELLIPSIS));
-    short
+    let (start, ellipsis) = truncate(text, max_chars);
+    start.chars().flat_map(escape).chain(ellipsis).collect()
 }
 
 /// Quotes at most `max_chars` characters of the text. Inner quotes and backslashes are escaped too.
 pub(crate) fn quote(text: &str, max_chars: usize) -> String {
-    let (start, is_cut) = truncate(text, max_chars);
-    let mut quoted = format!("{start:?}");
-    quoted.extend(is_cut.then_some(ELLIPSIS));
-    quoted
+    let (start, ellipsis) = truncate(text, max_chars);
+    format!("{start:?}").chars().chain(ellipsis).collect()
 }
 
 /// Replaces everything before the last `@` by `***`, except a scheme. A password may contain any character, also `@`.
@@ -51,11 +47,11 @@ pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     (distance <= MAX_TYPO_DISTANCE.min(closest.len() / 3)).then_some(closest)
 }
 
-/// The first `max_chars` characters, and whether the text is longer.
-fn truncate(text: &str, max_chars: usize) -> (&str, bool) {
+/// The first `max_chars` characters, and an ellipsis if the text is longer.
+fn truncate(text: &str, max_chars: usize) -> (&str, Option<char>) {
     match text.char_indices().nth(max_chars) {
-        Some((end, _)) => (&text[..end], true),
-        None => (text, false),
+        Some((end, _)) => (&text[..end], Some(ELLIPSIS)),
+        None => (text, None),
     }
 }
 

@@ -98,12 +98,11 @@ impl<'kvs> VisitSource<'kvs> for Line {
 struct Field<'a>(&'a mut Line, &'a str);
 
 impl Field<'_> {
-    fn add(&mut self, text: &str, json: Json) {
+    fn add(&mut self, text: &str, json: Json) -> Result<(), Error> {
         let Self(line, key) = self;
         let comma = if line.fields.is_empty() { "," } else { "" };
-        // Writing to a String cannot fail.
-        let _ = write!(line.message, "{comma} {key}={text}");
         line.fields.insert((*key).to_owned(), json);
+        Ok(write!(line.message, "{comma} {key}={text}")?)
     }
 }
 
@@ -118,7 +117,6 @@ impl<'v> VisitValue<'v> for Field<'_> {
             Some(json) => self.add(&text, json),
             None => self.add(&quote(&text, MAX_VALUE_CHARS), shorten(&text, MAX_VALUE_CHARS).into()),
         }
-        Ok(())
     }
 
     /// Omits the key: `None` or no suppressed lines.
@@ -132,8 +130,7 @@ impl<'v> VisitValue<'v> for Field<'_> {
         if !(1..=MAX_VALUE_CHARS).contains(&value.len()) || !value.bytes().all(is_word) {
             return self.visit_any(value.into());
         }
-        self.add(value, value.into());
-        Ok(())
+        self.add(value, value.into())
     }
 }
 
