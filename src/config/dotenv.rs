@@ -3,7 +3,7 @@
 //! The usual library is not used: it always expands `$NAME` in values, and an apostrophe in a comment makes it join
 //! lines.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::str::Chars;
@@ -23,8 +23,8 @@ pub(super) fn read_dotenv() -> Result<Vec<u8>, String> {
 
 /// Returns the values and the errors. Of several values the last one that is not empty counts, as with docker. Error
 /// messages contain the line number and not the text, which may be a secret.
-pub(super) fn parse_dotenv(bytes: &[u8]) -> (HashMap<String, String>, Vec<String>) {
-    let (mut values, mut errors) = (HashMap::new(), Vec::new());
+pub(super) fn parse_dotenv(bytes: &[u8]) -> (BTreeMap<String, String>, Vec<String>) {
+    let (mut values, mut errors) = (BTreeMap::new(), Vec::new());
     let Ok(text) = std::str::from_utf8(bytes) else {
         return (values, vec![".env: expected UTF-8".to_owned()]);
     };
@@ -91,9 +91,7 @@ mod tests {
 
     fn dotenv(text: &str) -> (Vec<(String, String)>, Vec<String>) {
         let (values, errors) = parse_dotenv(text.as_bytes());
-        let mut values: Vec<_> = values.into_iter().collect();
-        values.sort();
-        (values, errors)
+        (values.into_iter().collect(), errors)
     }
 
     fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {

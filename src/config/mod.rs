@@ -7,7 +7,7 @@ mod reader;
 mod table;
 mod values;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::IpAddr;
@@ -119,10 +119,8 @@ impl Loaded {
 
     /// Reads the environment and, for what is unset or empty there, `.env` in the working directory.
     pub fn from_env() -> Loaded {
-        let (file, errors) = match read_dotenv() {
-            Ok(text) => parse_dotenv(&text),
-            Err(error) => (HashMap::new(), vec![error]),
-        };
+        let unread = |error| (BTreeMap::new(), vec![error]);
+        let (file, errors) = read_dotenv().map_or_else(unread, |text| parse_dotenv(&text));
         let lookup = |name: &str| {
             let own = std::env::var_os(name).filter(|value| !is_blank(value));
             let own = own.map(|value| (value, SetBy::Environment));
@@ -138,13 +136,11 @@ impl Loaded {
 
 /// A warning for each name that is a typo of a setting.
 fn misspelled<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
-    let mut names: Vec<&String> = names.collect();
-    names.sort_unstable();
     let warning = |name: &String| {
         let meant = text::closest(&name.to_ascii_uppercase(), SETTINGS.iter().map(|setting| setting.name))?;
         (name != meant).then(|| format!(".env: unknown setting {name:?}; did you mean {meant}?"))
     };
-    names.into_iter().filter_map(warning).collect()
+    names.filter_map(warning).collect()
 }
 
 /// All errors in the settings, one line each.

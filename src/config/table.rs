@@ -23,12 +23,11 @@ pub(super) enum Form {
     Decimal(&'static str, f64, f64),
     /// A decimal number in the range, or 0.
     DecimalOrZero(&'static str, f64, f64),
-    Words(&'static [&'static str]),
     /// Any other form, as an error message names it.
     Other(&'static str),
 }
 
-use Form::{Decimal, DecimalOrZero, Other, Whole, Words};
+use Form::{Decimal, DecimalOrZero, Other, Whole};
 
 const BLOCKS: Form = Other("addresses or CIDR blocks, comma-separated");
 const PATH: Form = Other("a path without control characters");
@@ -60,7 +59,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting { name: "METRICS_FROM", default: "loopback", example: "private",
         form: Other("addresses, CIDR blocks, loopback or private, comma-separated"),
         meaning: "clients that may read /metrics and /status; other clients get 404" },
-    Setting { name: "PROMISES", default: "on", example: "off", form: Words(&["on", "off"]),
+    Setting { name: "PROMISES", default: "on", example: "off", form: Other("on or off"),
         meaning: "off: order by pending jobs only, as the original does" },
     Setting { name: "MAX_SPEEDUP", default: "", example: "4", form: Decimal("a decimal number", 1.0, 64.0),
         meaning: "speed cap for listed nodes, as a multiple of the typical speed; unset: the upper quartile is the cap"
@@ -78,10 +77,10 @@ pub const SETTINGS: &[Setting] = &[
     Setting { name: "PENDING_WEIGHTS", default: "", example: "onchain=3",
         form: Other("weights like offchain=1,onchain=2, whole numbers 0 to 1000"),
         meaning: "weights of job types; an unnamed type has weight 1" },
-    Setting { name: "LOG_FORMAT", default: "text", example: "json", form: Words(&["text", "json"]),
+    Setting { name: "LOG_FORMAT", default: "text", example: "json", form: Other("text or json"),
         meaning: "json: one JSON object per line" },
     Setting { name: "RUST_LOG", default: "info", example: "debug",
-        form: Words(&["off", "error", "warn", "info", "debug", "trace"]),
+        form: Other("off, error, warn, info, debug or trace"),
         meaning: "log level" },
     Setting { name: "SSL_CERT_FILE", default: "", example: "/etc/ssl/private-ca.pem", form: PATH,
         meaning: "additional roots for https nodes, in PEM form" },
@@ -93,8 +92,6 @@ impl Setting {
         match self.form {
             Whole(noun, min, max) | Decimal(noun, min, max) => format!("{noun}, {min} to {max}"),
             DecimalOrZero(noun, min, max) => format!("{noun}, {min} to {max}, or 0"),
-            Words([rest @ .., last]) => format!("{} or {last}", rest.join(", ")),
-            Words([]) => String::new(),
             Other(form) => form.to_owned(),
         }
     }
@@ -114,7 +111,7 @@ impl Form {
         let is_valid = match self {
             Whole(_, min, max) | Decimal(_, min, max) => (min..=max).contains(&number),
             DecimalOrZero(_, min, max) => number == 0.0 || (min..=max).contains(&number),
-            Words(_) | Other(_) => false,
+            Other(_) => false,
         };
         is_valid.then_some(number)
     }

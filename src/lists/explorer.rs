@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
+use super::merge::missing;
 use super::{Outputs, Update};
 use crate::config::ApiUrl;
 use crate::metrics::{Success, unix_seconds};
 use crate::net::{Bounds, Fetcher, Response};
-use crate::node::{self, ExplorerList, NetworkScope, NodeAddr};
+use crate::node::{self, ExplorerList, NetworkScope};
 use crate::util::polled::Polled;
 use crate::util::threads::{self, Alarm, Joined};
 
@@ -150,12 +151,7 @@ impl Shrink {
         let sequence = self.0.take();
         let accepted = accepted.map_or(&[][..], |list| &list.nodes);
         let list = list?;
-        let find = |node: &NodeAddr| {
-            list.nodes
-                .binary_search_by_key(&node.socket_addr(), NodeAddr::socket_addr)
-        };
-        let missing = accepted.iter().filter(|node| find(node).is_err());
-        let missing = missing.count();
+        let missing = missing(accepted.iter(), list.nodes.iter());
         let is_shrunken = match accepted.len() {
             ..MIN_SHRINKABLE => list.nodes.is_empty(),
             all => missing * 2 >= all,

@@ -1,16 +1,16 @@
 //! `ips.txt`: what makes its content a list, and what is logged of it.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 
+use super::merge::missing;
 use super::{Lists, Outputs, Update};
 use crate::config::Config;
 use crate::metrics::Success;
-use crate::node::{self, ListedNode, NodeAddr, NodeList};
+use crate::node::{self, NodeList};
 use crate::util::threads::{Alarm, Joined};
 use crate::util::watched_file::{self, Outcome, WatchedFile};
 
@@ -93,7 +93,10 @@ fn log_list(file: &str, list: &NodeList, before: Option<&NodeList>) {
     let what = if before.is_some() { "file changed" } else { "first read" };
     log::info!(file, nodes, skipped; "list loaded: {what}");
     let before = before.map_or(&[][..], |before| &before.nodes);
-    let removed = removed(before, &list.nodes);
+    let removed = missing(
+        before.iter().map(|node| &node.addr),
+        list.nodes.iter().map(|node| &node.addr),
+    );
     if removed > 0 && removed * 2 >= before.len() {
         log::warn!(file, before = before.len(), nodes, removed; "list shrunk: half of the nodes or more were removed");
     }
@@ -114,12 +117,6 @@ fn log_lines(file: &str, list: &NodeList) {
     if list.left_out > 0 {
         log::warn!(file, nodes = list.nodes.len(), skipped = list.left_out; "list truncated: too many nodes");
     }
-}
-
-/// Nodes that are in `before` and not in `after`.
-fn removed(before: &[ListedNode], after: &[ListedNode]) -> usize {
-    let after: HashSet<&NodeAddr> = after.iter().map(|node| &node.addr).collect();
-    before.iter().filter(|node| !after.contains(&node.addr)).count()
 }
 
 #[cfg(test)]

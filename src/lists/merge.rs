@@ -35,6 +35,15 @@ pub(crate) fn merge(
     nodes
 }
 
+/// Counts the nodes of `before` that are not in `after`.
+pub(super) fn missing<'a>(
+    before: impl Iterator<Item = &'a NodeAddr>,
+    after: impl Iterator<Item = &'a NodeAddr>,
+) -> usize {
+    let after: HashSet<_> = after.collect();
+    before.filter(|node| !after.contains(node)).count()
+}
+
 /// The sockets of an address as far as they are known. An address with a path shares its socket with others.
 fn sockets(addr: &NodeAddr, known: impl Fn(&str) -> Vec<IpAddr>) -> Vec<SocketAddr> {
     let port = addr.origin().port();
