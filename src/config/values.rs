@@ -92,7 +92,7 @@ fn parse_origin(item: &str) -> Parsed<String> {
     let lower = item.strip_suffix('/').unwrap_or(item).to_ascii_lowercase();
     match Url::parse(&lower) {
         Ok(url) if url.has_scheme && url.user.is_none() && url.rest.is_empty() => {
-            let default_port = format!(":{}", url.origin.scheme().default_port());
+            let default_port = format!(":{}", url.origin.scheme.default_port());
             Ok(lower.strip_suffix(&default_port).unwrap_or(&lower).to_owned())
         }
         _ => Err(Invalid::Item(item.to_owned())),

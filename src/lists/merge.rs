@@ -46,7 +46,7 @@ pub(super) fn missing<'a>(
 
 /// The sockets of an address as far as they are known. An address with a path shares its socket with others.
 fn sockets(addr: &NodeAddr, known: impl Fn(&str) -> Vec<IpAddr>) -> Vec<SocketAddr> {
-    let port = addr.origin().port();
+    let port = addr.origin().port;
     let ips = match addr.socket_addr() {
         _ if addr.has_path() => Vec::new(),
         Some(socket) => vec![socket.ip()],

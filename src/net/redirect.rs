@@ -51,7 +51,7 @@ fn join(from: &str, location: &str) -> Option<String> {
 
 /// Returns why the router does not follow a redirect from here to there. `None` if the router follows it.
 fn deny_reason(from: &Origin, to: &Origin) -> Option<&'static str> {
-    match (from.scheme(), to.scheme()) {
+    match (from.scheme, to.scheme) {
         _ if from.host() != to.host() => Some("another host"),
         _ if from == to => None,
         (Scheme::Http, Scheme::Https) => None,

@@ -21,17 +21,11 @@ pub struct NodeAddr(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    listed: Box<str>,
-    has_port: bool,
-    target: Target,
-}
-
-/// What identifies a node.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Target {
     origin: Origin,
-    /// Empty, or with a slash at the start and none at the end.
-    path: Box<str>,
+    has_port: bool,
+    listed: Box<str>,
+    /// Where the path begins in `listed`: it is empty, or has a slash at the start and none at the end.
+    path_at: usize,
 }
 
 impl NodeAddr {
@@ -53,13 +47,12 @@ impl NodeAddr {
         // Clients append a path to the address, so the slash is not part of it.
         let path = url.rest.strip_suffix('/').unwrap_or(url.rest);
         check_path(path)?;
+        let listed = text.strip_suffix('/').unwrap_or(text);
         Ok(NodeAddr(Arc::new(Inner {
-            listed: text.strip_suffix('/').unwrap_or(text).into(),
+            origin: url.origin,
             has_port: url.has_port,
-            target: Target {
-                origin: url.origin,
-                path: path.into(),
-            },
+            listed: listed.into(),
+            path_at: listed.len() - path.len(),
         })))
     }
 
@@ -70,12 +63,12 @@ impl NodeAddr {
 
     /// Scheme, host and port.
     pub fn origin(&self) -> &Origin {
-        &self.0.target.origin
+        &self.0.origin
     }
 
     /// The port, if the listed text has none. An operator may not expect 80 or 443.
     pub fn implied_port(&self) -> Option<u16> {
-        (!self.0.has_port).then(|| self.origin().port())
+        (!self.0.has_port).then(|| self.0.origin.port)
     }
 
     /// The URL of `/resources?model_id=`: which containers support a model. The id is percent-encoded.
@@ -86,13 +79,18 @@ impl NodeAddr {
 
     /// Scheme, host, port and path, the port always written out, without a slash at the end.
     pub fn url(&self) -> String {
-        let Target { origin, path } = &self.0.target;
+        let (origin, path) = self.target();
         format!("{origin}{path}")
     }
 
     /// Whether there is a path between the port and `/info`.
     pub fn has_path(&self) -> bool {
-        !self.0.target.path.is_empty()
+        !self.target().1.is_empty()
+    }
+
+    /// What identifies the node.
+    fn target(&self) -> (&Origin, &str) {
+        (&self.0.origin, &self.0.listed[self.0.path_at..])
     }
 
     /// Where to connect, if no name needs to be resolved.
@@ -136,7 +134,7 @@ impl fmt::Display for NodeAddr {
 
 impl PartialEq for NodeAddr {
     fn eq(&self, other: &NodeAddr) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0.target == other.0.target
+        Arc::ptr_eq(&self.0, &other.0) || self.target() == other.target()
     }
 }
 
@@ -144,7 +142,7 @@ impl Eq for NodeAddr {}
 
 impl Hash for NodeAddr {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.target.hash(state);
+        self.target().hash(state);
     }
 }
 

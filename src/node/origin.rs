@@ -15,9 +15,11 @@ const MAX_PORT_DIGITS: usize = 5;
 /// and an IPv4-mapped address is IPv4.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origin {
-    scheme: Scheme,
+    /// `http` or `https`.
+    pub scheme: Scheme,
     host: Host,
-    port: u16,
+    /// The port, 80 or 443 if the text has none.
+    pub port: u16,
 }
 
 /// `http` or `https`.
@@ -97,22 +99,12 @@ impl<'a> Url<'a> {
 }
 
 impl Origin {
-    /// `http` or `https`.
-    pub fn scheme(&self) -> Scheme {
-        self.scheme
-    }
-
     /// The host name in lower case, or the IP address without brackets.
     pub fn host(&self) -> String {
         match &self.host {
             Host::Ip(ip) => ip.to_string(),
             Host::Name(name) => name.to_string(),
         }
-    }
-
-    /// The port, which may be the scheme's default.
-    pub fn port(&self) -> u16 {
-        self.port
     }
 
     /// Where to connect, if the host is an IP address.
