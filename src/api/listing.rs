@@ -143,7 +143,8 @@ mod tests {
             };
             let runs: Vec<ContainerId> = runs.iter().map(|run| id(run)).collect();
             let running: Vec<Running> = runs.iter().map(running).collect();
-            registry.up(node, registry.begin_probe(node, now), &running, 0, now);
+            registry.begin_probe(node, now);
+            registry.up(node, &running, 0, now);
             let entries = entries.iter().map(|(name, text)| (id(name), (*text).into())).collect();
             let left_out = None;
             assert!(registry.set_resources(node, Ok(Reading { entries, left_out })));

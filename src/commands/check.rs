@@ -154,7 +154,8 @@ fn row(report: Done<Node, Probe>, weights: &PendingWeights, registry: &Registry,
         let ids = info.containers.iter().map(|container| container.id.as_str().to_owned());
         row.containers = Some(ids.collect());
         let id = registry.insert(addr, rank, now);
-        registry.up(id, registry.begin_probe(id, now), &info.containers, 0, now);
+        registry.begin_probe(id, now);
+        registry.up(id, &info.containers, 0, now);
     }
     row
 }

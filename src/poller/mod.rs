@@ -231,10 +231,10 @@ impl Poller {
     }
 
     fn send(&mut self, id: NodeId, now: Instant) {
+        self.registry.begin_probe(id, now);
         let is_sent = self.registry.record(id).is_some_and(|record| {
             self.pool.send(ProbeJob {
                 id,
-                number: self.registry.begin_probe(id, now),
                 source: record.rank.source(),
                 addr: record.addr,
             })

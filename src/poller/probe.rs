@@ -93,8 +93,6 @@ fn outcome(mut response: Response, addr: &NodeAddr) -> Outcome {
 #[derive(Debug)]
 pub(crate) struct ProbeJob {
     pub(crate) id: NodeId,
-    /// The registry's number of this probe.
-    pub(crate) number: u32,
     pub(crate) addr: NodeAddr,
     pub(crate) source: Source,
 }

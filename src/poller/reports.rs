@@ -1,5 +1,6 @@
 //! Applies the result of a probe to the registry.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::log::Level;
@@ -26,7 +27,6 @@ struct Finished {
     now: Instant,
     /// The record before the probe.
     before: NodeRecord,
-    was: Health,
     health: Health,
     /// The node is shown as `limited` from now on, or no longer.
     is_limit_changed: bool,
@@ -58,7 +58,6 @@ impl Poller {
             took: report.took,
             now,
             before,
-            was,
             health: observe(was, kind),
             is_limit_changed: false,
             is_new_reason: false,
@@ -102,7 +101,11 @@ impl Poller {
             record.probed = Some((probe.now, probe.took));
             match &result.outcome {
                 Outcome::LocalError(_) => return,
-                Outcome::Up(_) => (record.limited_at, record.certificate_expires) = (None, result.certificate_expires),
+                Outcome::Up(info) => {
+                    (record.limited_at, record.certificate_expires) = (None, result.certificate_expires);
+                    record.pending = Some(PendingByType::of(&info.pending));
+                    record.is_redirecting |= result.redirected_to.is_some();
+                }
                 Outcome::Limited => {
                     record.limited_at.get_or_insert(probe.now + limited_after);
                     record.last_failure = limited_reason(probe.health).into();
@@ -143,16 +146,13 @@ impl Poller {
     fn up(&mut self, probe: &Finished, info: &NodeInfo, redirected_to: Option<String>) {
         let (id, now, source) = (probe.job.id, probe.now, probe.before.rank.source());
         let pending = info.load(|job| self.config.weights.weight(job));
-        let omitted = self.registry.up(id, probe.job.number, &info.containers, pending, now);
-        let is_up_again = !matches!(probe.was, Health::Up | Health::Suspect);
+        let omitted = self.registry.up(id, &info.containers, pending, now);
+        let is_up_again = !matches!(probe.before.health(), Health::Up | Health::Suspect);
         let is_back = probe.is_limit_changed || is_up_again;
-        self.registry.note(id, now, |record| {
-            record.pending = Some(PendingByType::of(&info.pending));
-            record.is_redirecting |= redirected_to.is_some();
-            if is_back {
-                record.last_failure = "".into();
-            }
-        });
+        if is_back {
+            self.registry
+                .note(id, now, |record| record.last_failure = Arc::default());
+        }
         self.mass_failures[source as usize].responded(id);
         if omitted > 0 && !std::mem::replace(&mut self.warned_of_catalogue, true) {
             ::log::warn!(
@@ -196,13 +196,13 @@ impl Poller {
     fn failed(&mut self, probe: &Finished, reason: &str) {
         let (id, now) = (probe.job.id, probe.now);
         // The failures of the list decide about a suspect.
-        if probe.was != Health::Suspect {
+        if probe.before.health() != Health::Suspect {
             self.registry.set_health(id, probe.health, now);
         }
         let failures = &mut self.mass_failures[probe.before.rank.source() as usize];
         let mut keys = vec![("reason", reason.into())];
         let mut event = probe.is_new_reason.then_some("node failing: the reason changed");
-        match probe.was {
+        match probe.before.health() {
             Health::Up => {
                 failures.failed_once();
                 keys.push(("recheck_s", RECHECK_AFTER.as_secs().into()));

@@ -79,7 +79,7 @@ struct Polling {
     source: Source,
     last: Option<Instant>,
     /// Polls since the node came up, as long as a container was missing in each.
-    retries: usize,
+    retries: u8,
 }
 
 /// The nodes to poll, pure.
@@ -157,8 +157,10 @@ impl PollQueue {
         let Some(polling) = self.nodes.get_mut(&id) else {
             return;
         };
-        let retry = RETRIES.get(polling.retries).filter(|_| is_missing && !is_not_found);
-        polling.retries = retry.map_or(RETRIES.len(), |_| polling.retries + 1);
+        let retry = RETRIES
+            .get(usize::from(polling.retries))
+            .filter(|_| is_missing && !is_not_found);
+        polling.retries = retry.map_or(u8::MAX, |_| polling.retries + 1);
         let interval = match is_not_found {
             true => self.interval.max(NOT_FOUND_INTERVAL),
             false => self.interval,

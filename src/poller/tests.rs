@@ -126,7 +126,6 @@ impl Rig {
     fn finish(&mut self, id: NodeId, probe: Probe) {
         let job = ProbeJob {
             id,
-            number: 1,
             addr: NodeAddr::parse("h:1").expect("an address"),
             source: Source::IpsFile,
         };

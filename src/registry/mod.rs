@@ -198,25 +198,23 @@ impl Registry {
         state.fleet.speed = speed.unwrap_or(state.fleet.speed);
     }
 
-    /// Records that a probe is about to be sent to a node, and returns its number. That probe will not report promises
-    /// made from now on.
-    pub fn begin_probe(&self, id: NodeId, now: Instant) -> u32 {
-        let mut state = self.lock();
-        let node = state.nodes.get_mut(id);
-        node.map_or(0, |node| node.routing.probe_sent(self.time(now)))
+    /// Records that a probe is about to be sent to a node. That probe will not report promises made from now on.
+    pub fn begin_probe(&self, id: NodeId, now: Instant) {
+        if let Some(node) = self.lock().nodes.get_mut(id) {
+            node.routing.probe_sent(self.time(now));
+        }
     }
 
-    /// Applies the report of probe number `probe`: the node is available, runs these containers, and has this much
+    /// Applies the report of the last probe: the node is available, runs these containers, and has this much
     /// weighted work pending. Returns how many containers the full catalogue omitted.
-    pub fn up(&self, id: NodeId, probe: u32, running: &[Running], pending: u64, now: Instant) -> usize {
+    pub fn up(&self, id: NodeId, running: &[Running], pending: u64, now: Instant) -> usize {
         let mut guard = self.lock();
         let state = &mut *guard;
         let Some(node) = state.nodes.get_mut(id) else {
             return 0;
         };
         let is_listed = node.record.rank.is_listed();
-        node.routing
-            .apply(probe, pending, is_listed, &state.fleet, self.time(now));
+        node.routing.apply(pending, is_listed, &state.fleet, self.time(now));
         node.record.change(now, |record| record.health = Health::Up);
         state.enter(id, running)
     }

@@ -73,12 +73,11 @@ impl Routing {
         last_sent.wrapping_sub(self.last_reported) as i32 >= 0
     }
 
-    /// Records that a probe is about to be sent, and returns its number.
-    pub(super) fn probe_sent(&mut self, now: Time) -> u32 {
+    /// Records that a probe is about to be sent.
+    pub(super) fn probe_sent(&mut self, now: Time) {
         self.last_sent = self.last_sent.wrapping_add(1);
         self.work.probe_sent(now);
         self.promises.probe_sent();
-        self.last_sent
     }
 
     /// Adds a promise. Returns whether it is above the cap of its cell.
@@ -91,9 +90,9 @@ impl Routing {
         is_extra
     }
 
-    /// Applies the report of a probe, with `pending` weighted jobs.
-    pub(super) fn apply(&mut self, probe: u32, pending: u64, is_listed: bool, fleet: &Fleet, now: Time) {
-        self.last_reported = probe;
+    /// Applies the report of the last probe, with `pending` weighted jobs.
+    pub(super) fn apply(&mut self, pending: u64, is_listed: bool, fleet: &Fleet, now: Time) {
+        self.last_reported = self.last_sent;
         self.pending = pending;
         let PromisePolicy::On { weight, max_speedup } = fleet.policy else {
             return;

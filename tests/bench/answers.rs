@@ -76,8 +76,8 @@ impl Nodes {
     fn report_running(&self, node: usize, running: &[Running]) {
         let id = self.ids[node];
         let now = Instant::now();
-        self.registry
-            .up(id, self.registry.begin_probe(id, now), running, node as u64 % 7, now);
+        self.registry.begin_probe(id, now);
+        self.registry.up(id, running, node as u64 % 7, now);
     }
 
     fn answer(&self, containers: &[&str], n: u32, offset: u32, client: u32) {

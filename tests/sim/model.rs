@@ -51,21 +51,9 @@ enum Event {
     Arrival,
     Paint,
     Round(usize),
-    Probe {
-        replica: usize,
-        node: usize,
-    },
-    Count {
-        replica: usize,
-        node: usize,
-        probe: u32,
-    },
-    Report {
-        replica: usize,
-        node: usize,
-        probe: u32,
-        pending: u64,
-    },
+    Probe { replica: usize, node: usize },
+    Count { replica: usize, node: usize },
+    Report { replica: usize, node: usize, pending: u64 },
     Join,
     Leave,
 }
@@ -150,13 +138,8 @@ pub fn run(scenario: &Scenario, policy: Policy, measured: Duration, seed: u64) -
             Event::Paint => run.paint(),
             Event::Round(replica) => run.begin_round(replica),
             Event::Probe { replica, node } => run.probe(replica, node),
-            Event::Count { replica, node, probe } => run.count(replica, node, probe),
-            Event::Report {
-                replica,
-                node,
-                probe,
-                pending,
-            } => run.report(replica, node, probe, pending),
+            Event::Count { replica, node } => run.count(replica, node),
+            Event::Report { replica, node, pending } => run.report(replica, node, pending),
             Event::Join => run.join(),
             Event::Leave => run.leave(),
         }
@@ -349,12 +332,12 @@ impl<'a> Run<'a> {
         let now = self.instant();
         let asking = &self.replicas[replica];
         if let Some(id) = asking.ids[node] {
-            let probe = asking.registry.begin_probe(id, now);
-            self.after(PROBE / 2, Event::Count { replica, node, probe });
+            asking.registry.begin_probe(id, now);
+            self.after(PROBE / 2, Event::Count { replica, node });
         }
     }
 
-    fn count(&mut self, replica: usize, node: usize, probe: u32) {
+    fn count(&mut self, replica: usize, node: usize) {
         let queue = self.nodes[node].queue(self.now);
         let lies = node == 0 && self.scenario.oddity == Some(Oddity::Liar);
         let pending = match node < self.scenario.nodes {
@@ -363,16 +346,11 @@ impl<'a> Run<'a> {
             true if lies => 0,
             true => queue as u64,
         };
-        let report = Event::Report {
-            replica,
-            node,
-            probe,
-            pending,
-        };
+        let report = Event::Report { replica, node, pending };
         self.after(PROBE / 2, report);
     }
 
-    fn report(&mut self, replica: usize, node: usize, probe: u32, pending: u64) {
+    fn report(&mut self, replica: usize, node: usize, pending: u64) {
         let now = self.instant();
         let Replica {
             registry,
@@ -386,7 +364,7 @@ impl<'a> Run<'a> {
                 image: None,
             };
             let all = [running(CONTAINER), running(RIVAL)];
-            registry.up(id, probe, &all[..if node == 0 { 2 } else { 1 }], pending, now);
+            registry.up(id, &all[..if node == 0 { 2 } else { 1 }], pending, now);
             is_known[node] = true;
         }
     }

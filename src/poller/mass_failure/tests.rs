@@ -60,8 +60,8 @@ impl Rig {
 
     fn respond(&mut self, node: usize) {
         let id = self.nodes[node];
-        let probe = self.registry.begin_probe(id, self.now);
-        self.registry.up(id, probe, &[], 0, self.now);
+        self.registry.begin_probe(id, self.now);
+        self.registry.up(id, &[], 0, self.now);
         self.failure.responded(id);
     }
 

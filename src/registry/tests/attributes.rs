@@ -31,7 +31,7 @@ impl Rig {
     fn up(&self, node: usize) {
         let info = NodeInfo::parse(br#"{"containers":[{"id":"a"}],"pending":{}}"#).expect("a body");
         self.registry
-            .up(self.ids[node], 0, &info.containers, node as u64, self.now);
+            .up(self.ids[node], &info.containers, node as u64, self.now);
     }
 
     fn change(&self, node: usize, line: &str) {

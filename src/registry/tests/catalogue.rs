@@ -18,7 +18,8 @@ fn up(registry: &Registry, id: NodeId, ids: &[String]) -> usize {
 
 fn report(registry: &Registry, id: NodeId, running: &[Running]) -> usize {
     let now = start();
-    registry.up(id, registry.begin_probe(id, now), running, 0, now)
+    registry.begin_probe(id, now);
+    registry.up(id, running, 0, now)
 }
 
 fn down(registry: &Registry, id: NodeId) {

@@ -40,9 +40,9 @@ fn node_put_back_ranks_last_with_its_containers() {
         description: Some("what it is for".into()),
         ..running("b")
     };
-    let probe = fleet.begin_probe(0);
+    fleet.begin_probe(0);
     let containers = [running("a"), described];
-    fleet.registry.up(fleet.ids[0], probe, &containers, 2, fleet.now);
+    fleet.registry.up(fleet.ids[0], &containers, 2, fleet.now);
     let before = (fleet.registry.totals().available, fleet.registry.containers());
     fleet.set_health(0, Health::Down);
     fleet.set_health(0, Health::Down);

@@ -85,21 +85,21 @@ impl Fleet {
     }
 
     fn up(&self, node: usize, pending: u64) {
-        let probe = self.begin_probe(node);
-        self.report(node, probe, pending);
+        self.begin_probe(node);
+        self.report(node, pending);
     }
 
     fn set_health(&self, node: usize, health: Health) {
         self.registry.set_health(self.ids[node], health, self.now);
     }
 
-    fn begin_probe(&self, node: usize) -> u32 {
-        self.registry.begin_probe(self.ids[node], self.now)
+    fn begin_probe(&self, node: usize) {
+        self.registry.begin_probe(self.ids[node], self.now);
     }
 
-    fn report(&self, node: usize, probe: u32, pending: u64) {
+    fn report(&self, node: usize, pending: u64) {
         let running = [running("a")];
-        self.registry.up(self.ids[node], probe, &running, pending, self.now);
+        self.registry.up(self.ids[node], &running, pending, self.now);
     }
 
     fn ask(&self, client: Client, page: Page, purpose: Purpose) -> Vec<usize> {

@@ -23,7 +23,8 @@ fn fleet(nodes: usize) -> (Registry, Vec<NodeId>) {
 fn run(registry: &Registry, node: NodeId, ids: &[&str]) {
     let now = start();
     let running: Vec<Running> = ids.iter().map(|id| running(id)).collect();
-    registry.up(node, registry.begin_probe(node, now), &running, 0, now);
+    registry.begin_probe(node, now);
+    registry.up(node, &running, 0, now);
 }
 
 fn entries(ids: &[&str], bytes: usize) -> ResourceReport {
