@@ -122,6 +122,10 @@ const MAX_UPDATES: usize = 1;
 
 /// A running router. Dropping it responds to requests in flight, aborts probes and joins the threads.
 pub struct Router {
+    /// Dropped first, it stops all threads but the gate: the poller then aborts the requests to nodes and lists.
+    _stop: Sender<()>,
+    /// A connect cannot be interrupted and takes up to 3 s, as the clients may. Both must run concurrently to finish
+    /// within 5 s.
     _serving: Serving,
     service: Arc<Service>,
     /// The bound address.
@@ -131,10 +135,7 @@ pub struct Router {
     pub broken: Receiver<String>,
     /// The watchers of the list and of `SSL_CERT_FILE`.
     reread: Vec<Sender<()>>,
-    fetcher: Fetcher,
-    /// Closing it stops the threads.
-    stop: Option<Sender<()>>,
-    _threads: Vec<Joined>,
+    threads: Vec<Joined>,
 }
 
 impl Router {
@@ -158,7 +159,7 @@ impl Router {
         let lists = Lists::new(&config);
         let (alarm, broken) = bounded(1);
         // `stop` is declared last and dropped first: if the start fails, the threads stop before the joins.
-        let mut threads = Vec::new();
+        let threads;
         let (stop, stopped) = bounded(0);
 
         let models = |_| Arc::new(Models::new(Arc::clone(&metrics)));
@@ -180,42 +181,42 @@ impl Router {
             fetcher: fetcher.clone(),
             models,
         };
-        let (thread, ready) = poller::start(config.clone(), outputs, received, stopped.clone(), &alarm)?;
-        threads.push(thread);
+        let (poller, ready) = poller::start(config.clone(), outputs, received, stopped.clone(), &alarm)?;
+        threads = vec![poller];
 
         let to_serve = Arc::clone(&service);
         let spawn: gate::Spawn = Arc::new(move || api::spawn(&to_serve));
         let may_begin = may_serve(addr, ready, stopped.clone());
         let serving = gate::prepare(listener, config.clone(), spawn, Arc::clone(&metrics), may_begin, &alarm)?;
 
+        let mut router = Self {
+            _stop: stop,
+            _serving: serving,
+            service,
+            addr,
+            broken,
+            reread: Vec::new(),
+            threads,
+        };
         let outputs = lists::Outputs { updates, metrics };
         if let (Some(url), Some(polled)) = (&config.api_url, &lists.explorer) {
             let source = (url.clone(), Arc::clone(polled));
             let (interval, stop) = (config.refresh_interval, stopped.clone());
             let follow = lists::follow(source, fetcher.clone(), interval, outputs.clone(), stop, &alarm);
-            threads.push(follow?);
+            router.threads.push(follow?);
         }
         // Last: probes begin with the first list, and must not take threads that the rest still needs.
         let (reread, rereads) = bounded(1);
-        let mut reread = vec![reread];
+        router.reread.push(reread);
         if let Some(path) = &config.ssl_cert_file {
-            let (sender, rereads) = bounded(1);
-            threads.push(fetcher.watch_roots(path, [rereads, stopped.clone()], &alarm)?);
-            reread.push(sender);
+            let (reread, rereads) = bounded(1);
+            router.reread.push(reread);
+            let watch = fetcher.watch_roots(path, [rereads, stopped.clone()], &alarm);
+            router.threads.push(watch?);
         }
         let watch = lists::watch(&config, &lists, outputs, [rereads, stopped], &alarm);
-        threads.push(watch?);
-
-        Ok(Self {
-            _serving: serving,
-            service,
-            addr,
-            broken,
-            reread,
-            fetcher,
-            stop: Some(stop),
-            _threads: threads,
-        })
+        router.threads.push(watch?);
+        Ok(router)
     }
 
     /// Reads the list of nodes and `SSL_CERT_FILE` again now, changed or not.
@@ -229,15 +230,6 @@ impl Router {
     /// Makes `/health` and `/` return 503, so that balancers send their clients elsewhere. All else continues.
     pub fn announce_end(&self) {
         self.service.announce_end();
-    }
-}
-
-impl Drop for Router {
-    fn drop(&mut self) {
-        // Notifies the threads; the fields join them: the gate first. A connect cannot be interrupted and takes up to
-        // 3 s, as the clients may. Both must run concurrently to finish within 5 s.
-        self.stop = None;
-        self.fetcher.shutdown();
     }
 }
 
