@@ -66,11 +66,8 @@ fn row(node: &NodeRow, weights: &PendingWeights) -> Row {
         NodeState::Up => table::AVAILABLE,
         state => state.name(),
     };
-    let (name, public, reason) = (
-        node.name.as_deref(),
-        node.public_address.as_deref(),
-        node.reason.as_deref(),
-    );
+    let (name, public) = (node.name.as_deref(), node.public_address.as_deref());
+    let reason = node.reason.as_deref();
     Row {
         latency_ms: node.latency,
         pending: pending.map(|jobs| jobs.iter().map(weighted).fold(0, u64::saturating_add)),

@@ -4,7 +4,7 @@ use super::text::{around, attribute, shown, time, when};
 use super::{LONG, SHORT};
 use crate::registry::NodeState;
 use crate::status::numbers::{grouped, plural, span};
-use crate::status::report::{NodeRow, SpeedReport, StatusReport};
+use crate::status::report::{NodeRow, StatusReport};
 use crate::status::{CERTIFICATE_DAYS, Filter};
 
 /// Containers of a node in its row and in its details.
@@ -38,17 +38,13 @@ fn states(report: &StatusReport, filter: &Filter) -> String {
 /// The filters in effect, each with a link that removes it.
 fn active_filters(filter: &Filter) -> String {
     let active = |what: &str, value: &Option<String>, remove: fn(&mut Filter)| {
-        let value = shown(value.as_deref().unwrap_or_default(), SHORT);
-        let end = format!("</q> {}", filter.anchor("remove", remove));
-        around(&format!("<li>{what} <q>"), &value, &end)
+        let (value, remove) = (shown(value.as_deref()?, SHORT), filter.anchor("remove", remove));
+        Some(format!("<li>{what} <q>{value}</q> {remove}"))
     };
     let part = active("address contains", &filter.part, |to| to.part = None);
     let container = active("runs", &filter.container, |to| to.container = None);
-    around(
-        "<ul class=\"facts\" aria-label=\"Filters\">",
-        &(part + &container),
-        "</ul>",
-    )
+    let filters: String = part.into_iter().chain(container).collect();
+    around("<ul class=\"facts\" aria-label=\"Filters\">", &filters, "</ul>")
 }
 
 fn form(filter: &Filter) -> String {
@@ -86,11 +82,16 @@ fn table(report: &StatusReport, filter: &Filter) -> String {
 fn row(row: &NodeRow) -> String {
     let scheme = when(!row.address.contains("://"), "http://");
     let (link, address) = (attribute(&row.address), shown(&row.address, LONG));
-    let name = shown(row.name.as_deref().unwrap_or_default(), SHORT);
-    let name = around(" <small>", &name, "</small>");
-    let jobs = row.pending.iter().flat_map(|pending| pending.values());
-    let jobs = grouped(jobs.copied().fold(0, u64::saturating_add));
-    let jobs = if row.pending.is_some() { jobs } else { String::new() };
+    let name = row
+        .name
+        .iter()
+        .map(|name| format!(" <small>{}</small>", shown(name, SHORT)));
+    let name: String = name.collect();
+    let jobs = row
+        .pending
+        .iter()
+        .map(|jobs| jobs.values().fold(0, |sum: u64, jobs| sum.saturating_add(*jobs)));
+    let jobs: String = jobs.map(grouped).collect();
     let latency: String = row.latency.iter().map(|millis| format!("{millis:.1} ms")).collect();
     let probed: String = row.probed.iter().map(|at| format!("{} ago", time(at))).collect();
     let (badges, why, details) = (badges(row), reason_and_containers(row), details(row));
@@ -115,15 +116,14 @@ fn badges(row: &NodeRow) -> String {
 }
 
 fn reason_and_containers(row: &NodeRow) -> String {
-    let reason = shown(row.reason.as_deref().unwrap_or_default(), LONG);
     let days = row.certificate_days.filter(|days| *days < CERTIFICATE_DAYS);
     let expiry = days.map(|days| match days {
         0.. => format!("certificate expires in {days} days"),
         _ => "certificate has expired".to_owned(),
     });
-    let ids = ids(row, MAX_IDS);
-    let [reason, expiry] = [reason, expiry.unwrap_or_default()].map(|text| around("<div>", &text, "</div>"));
-    format!("{reason}{expiry}{}", around("<div class=\"c\">", &ids, "</div>"))
+    let reason = row.reason.iter().map(|reason| shown(reason, LONG)).chain(expiry);
+    let reason: String = reason.map(|text| format!("<div>{text}</div>")).collect();
+    reason + &around("<div class=\"c\">", &ids(row, MAX_IDS), "</div>")
 }
 
 fn ids(row: &NodeRow, max: usize) -> String {
@@ -142,13 +142,17 @@ fn details(row: &NodeRow) -> String {
     let containers = ids(row, MAX_IDS_IN_DETAILS);
     let containers = when(row.containers.len() > MAX_IDS, &containers);
     let finish = row.finish.map(|seconds| span(seconds as u64));
+    let speed = row.speed.iter().map(|speed| {
+        let origin = if speed.learned { "learned" } else { "assumed" };
+        format!("{:.1} jobs/min ({origin})", speed.jobs_per_minute)
+    });
     let facts = [
         ("List", row.source.name().to_owned()),
         ("State since", row.since.text.clone()),
         ("Clients get", shown(public, LONG)),
         ("Pending jobs", pending.collect::<Vec<_>>().join(", ")),
         ("Promises", grouped(row.promises)),
-        ("Speed", row.speed.map(speed).unwrap_or_default()),
+        ("Speed", speed.collect()),
         ("Jobs finished in", finish.unwrap_or_default()),
         ("Certificate until", row.certificate_expires.clone().unwrap_or_default()),
         ("Resources", shown(row.resources.as_deref().unwrap_or_default(), LONG)),
@@ -158,24 +162,16 @@ fn details(row: &NodeRow) -> String {
     facts.concat()
 }
 
-fn speed(speed: SpeedReport) -> String {
-    let origin = if speed.learned { "learned" } else { "assumed" };
-    format!("{:.1} jobs/min ({origin})", speed.jobs_per_minute)
-}
-
 /// Links to the previous and the next page.
 fn pages(report: &StatusReport, filter: &Filter) -> String {
     let page = |name: &str, offset: usize| {
         let link = filter.link(|to| to.offset = offset);
         format!("<a href=\"{link}#nodes\">{name}</a>")
     };
-    let mut pages = String::new();
-    if filter.offset > 0 {
-        pages += &page("previous", filter.offset.saturating_sub(filter.n.max(1)));
-    }
+    let previous = filter.offset.saturating_sub(filter.n.max(1));
     let next = filter.offset + report.nodes.len();
-    if next < report.matched && filter.n > 0 {
-        pages += &page("next", next);
-    }
+    let previous = (filter.offset > 0).then(|| page("previous", previous));
+    let next = (next < report.matched && filter.n > 0).then(|| page("next", next));
+    let pages: String = previous.into_iter().chain(next).collect();
     around("<nav aria-label=\"Pages\">", &pages, "</nav>")
 }
