@@ -183,15 +183,14 @@ impl Clients {
         }
         let event = match room > 0 && flags.intersects(EventFlags::IN | EventFlags::HUP) {
             true => stream.read(&mut scratch[..room]).map(|got| match got {
-                // A connection that is closed on both sides has no peer any more, and nothing on its way to it.
-                0 => Event::Ended {
-                    has_received_all: stream.peer_addr().is_err(),
-                },
+                0 => Event::Ended,
                 got => Event::Received(&scratch[..got]),
             }),
             false => Ok(Event::Writable),
         };
         match event {
+            // A connection that is closed on both sides has no peer any more, and nothing on its way to it.
+            Ok(Event::Ended) if stream.peer_addr().is_err() => self.close(key, None),
             Ok(event) => {
                 if matches!(event, Event::Writable) {
                     self.enlarge_buffer(key);

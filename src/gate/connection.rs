@@ -3,7 +3,7 @@
 //! [`Action`].
 
 mod event;
-mod limits;
+pub(super) mod limits;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use crate::config::{Config, CorsOrigins};
 use crate::metrics::Refused;
 use crate::response::{Deferral, MAX_DEFERRAL, Persistence};
 pub(super) use event::{Action, Event, InFlight};
-use limits::{CLOSED, DEFERRAL_INTERVAL, MAX_LINGER_BYTES, MAX_SPARE_BYTES, SMALL_BYTES, write_deadline};
-pub(super) use limits::{
-    HEAD_TIMEOUT, LINGER_TIMEOUT, MAX_REQUESTS, MIN_WAIT, MIN_WRITE, RESPONSE_TIMEOUT, WAIT_TIMEOUT, WRITE_TIMEOUT,
+use limits::{
+    DEFERRAL_INTERVAL, HEAD_TIMEOUT, LINGER_TIMEOUT, MAX_LINGER_BYTES, MAX_REQUESTS, MAX_SPARE_BYTES, MIN_WAIT,
+    MIN_WRITE, RESPONSE_TIMEOUT, SMALL_BYTES, WAIT_TIMEOUT, write_deadline,
 };
 
 /// What a complete request waits for.
@@ -42,15 +42,20 @@ enum Stage {
     /// The request is complete.
     Requested(InFlight, Wait),
     /// Its response is being sent.
-    Writing {
-        response: Vec<u8>,
-        sent: usize,
-        begun: Instant,
-        is_last: bool,
-    },
+    Writing(Writing),
     /// The last response is sent, but the client may not have received all of it. Counts the bytes that the client has
-    /// sent since; they are discarded. [`CLOSED`]: the client has closed its half too.
+    /// sent since; they are discarded.
     Lingering(usize),
+    /// The same after the client has closed its half.
+    Delivering,
+}
+
+#[derive(Debug)]
+struct Writing {
+    response: Vec<u8>,
+    sent: usize,
+    begun: Instant,
+    is_last: bool,
 }
 
 #[derive(Debug)]
@@ -60,7 +65,6 @@ pub(super) struct Connection {
     stage: Stage,
     /// Since when it is in this stage, or has made its last progress there.
     since: Instant,
-    deadline: Instant,
     /// Requests that were read.
     requests: u32,
     /// Bytes that were sent.
@@ -80,7 +84,6 @@ impl Connection {
             config,
             stage: Stage::Reading,
             since: now,
-            deadline: now + HEAD_TIMEOUT,
             requests: 0,
             sent_in_all: 0,
             received_by: now,
@@ -114,7 +117,7 @@ impl Connection {
         let is_short = match self.stage {
             Stage::Reading if self.has_begun() => return None,
             Stage::Reading => self.requests > 0,
-            Stage::Lingering(_) => !self.may_hold_unread(),
+            Stage::Lingering(_) | Stage::Delivering => !self.may_hold_unread(),
             _ => return None,
         };
         Some(if is_short { Duration::ZERO } else { MIN_WRITE })
@@ -124,9 +127,9 @@ impl Connection {
     /// `None` while its request is with the workers.
     pub(super) fn evictable_after(&self) -> Option<Duration> {
         match self.stage {
-            Stage::Lingering(_) if self.may_hold_unread() => Some(MIN_WRITE),
-            Stage::Reading | Stage::Lingering(_) => Some(MIN_WAIT),
-            Stage::Writing { .. } => Some(MIN_WRITE),
+            Stage::Lingering(_) | Stage::Delivering if self.may_hold_unread() => Some(MIN_WRITE),
+            Stage::Reading | Stage::Lingering(_) | Stage::Delivering => Some(MIN_WAIT),
+            Stage::Writing(_) => Some(MIN_WRITE),
             Stage::Requested(_, Wait::Ticket) => Some(Duration::MAX),
             Stage::Requested(..) => None,
         }
@@ -141,7 +144,7 @@ impl Connection {
     }
 
     pub(super) fn is_lingering(&self) -> bool {
-        matches!(self.stage, Stage::Lingering(_))
+        matches!(self.stage, Stage::Lingering(_) | Stage::Delivering)
     }
 
     /// Whether more than [`SMALL_BYTES`] of its responses may be in the kernel.
@@ -150,17 +153,35 @@ impl Connection {
     }
 
     pub(super) fn is_late(&self, now: Instant) -> bool {
-        now >= self.deadline
+        now >= self.deadline()
+    }
+
+    /// When this stage is over, unless there is progress.
+    fn deadline(&self) -> Instant {
+        let timeout = match &self.stage {
+            Stage::Reading if self.requests > 0 && !self.has_begun() => self.config.idle_timeout,
+            Stage::Reading => HEAD_TIMEOUT,
+            Stage::Requested(_, Wait::Ticket) => WAIT_TIMEOUT,
+            Stage::Requested(_, Wait::Workers) => RESPONSE_TIMEOUT * 2,
+            Stage::Requested(_, Wait::Pause) => DEFERRAL_INTERVAL,
+            Stage::Writing(Writing { begun, sent, .. }) => return write_deadline(*begun, *sent),
+            Stage::Lingering(_) | Stage::Delivering => LINGER_TIMEOUT,
+        };
+        let end = self.since + timeout;
+        match self.is_lingering() && self.may_hold_unread() {
+            true => end.max(self.received_by),
+            false => end,
+        }
     }
 
     /// The events that epoll has to report.
     pub(super) fn interest(&self) -> EventFlags {
         match self.stage {
             Stage::Reading | Stage::Lingering(..MAX_LINGER_BYTES) => EventFlags::IN,
-            Stage::Writing { .. } => EventFlags::OUT,
+            Stage::Writing(_) => EventFlags::OUT,
             // Once both halves are closed, the kernel would otherwise report it continuously.
-            Stage::Lingering(_) => EventFlags::ET,
-            _ => EventFlags::empty(),
+            Stage::Lingering(_) | Stage::Delivering => EventFlags::ET,
+            Stage::Requested(..) => EventFlags::empty(),
         }
     }
 
@@ -169,15 +190,15 @@ impl Connection {
         match self.stage {
             // Room for the first chunk's size as well, and for the Origin of a head that is too long.
             Stage::Reading => 2 * MAX_HEAD_BYTES - self.input.len(),
-            Stage::Lingering(_) => usize::MAX,
-            _ => 0,
+            Stage::Lingering(_) | Stage::Delivering => usize::MAX,
+            Stage::Requested(..) | Stage::Writing(_) => 0,
         }
     }
 
     /// The unsent bytes of the response.
     pub(super) fn unsent(&self) -> &[u8] {
         match &self.stage {
-            Stage::Writing { response, sent, .. } => &response[*sent..],
+            Stage::Writing(Writing { response, sent, .. }) => &response[*sent..],
             _ => &[],
         }
     }
@@ -185,79 +206,63 @@ impl Connection {
     /// The only method that changes the state.
     pub(super) fn on(&mut self, event: Event<'_>, now: Instant) -> Action {
         let (may_hold_unread, has_begun) = (self.may_hold_unread(), self.has_begun());
+        let is_late = matches!(event, Event::Ticked) && self.is_late(now);
         match (event, &mut self.stage) {
             (Event::Received(bytes), Stage::Reading) => {
                 self.input.extend_from_slice(bytes);
                 if self.requests > 0 && !has_begun && self.has_begun() {
-                    self.enter(Stage::Reading, HEAD_TIMEOUT, now);
+                    self.since = now;
                 }
                 self.parse_next(now)
             }
             (Event::Received(bytes), Stage::Lingering(dropped)) => {
-                *dropped = dropped.saturating_add(bytes.len());
+                *dropped += bytes.len();
                 Action::Nothing
             }
-            (Event::Ended { .. }, Stage::Reading) if has_begun => {
+            (Event::Ended, Stage::Reading) if has_begun => {
                 let incomplete = Refusal::malformed("it ended within the header section");
                 let refusal = self.too_long().unwrap_or(incomplete);
                 self.refuse(refusal, now)
             }
-            (
-                Event::Ended {
-                    has_received_all: false,
-                },
-                Stage::Lingering(dropped),
-            ) if may_hold_unread => {
-                *dropped = CLOSED;
-                Action::Nothing
+            (Event::Ended, Stage::Reading | Stage::Lingering(_)) if may_hold_unread => {
+                self.linger(Stage::Delivering, now)
             }
-            (Event::Ended { .. }, Stage::Reading) if may_hold_unread => self.linger(CLOSED, now),
-            (Event::Ended { .. }, Stage::Reading | Stage::Lingering(_)) => Action::Close(None),
+            (Event::Ended, Stage::Reading | Stage::Lingering(_)) => Action::Close(None),
             (Event::Dispatched, Stage::Requested(_, wait @ Wait::Ticket)) => {
                 *wait = Wait::Workers;
-                self.restart(RESPONSE_TIMEOUT * 2, now);
+                self.since = now;
                 Action::Forward
             }
-            (Event::Responded(number, response), Stage::Requested(in_flight, Wait::Workers))
-                if in_flight.number == number =>
-            {
+            (Event::Responded(response), Stage::Requested(in_flight, Wait::Workers)) => {
                 let is_last = in_flight.request.context.persistence == Persistence::Close;
                 self.write(response, is_last, now)
             }
-            (Event::Deferred { number, may_wait }, Stage::Requested(in_flight, wait @ Wait::Workers))
-                if in_flight.number == number =>
-            {
-                if !may_wait {
-                    return self.repeat(false, now);
-                }
-                *wait = Wait::Pause;
-                self.restart(DEFERRAL_INTERVAL, now);
-                Action::Nothing
+            (Event::Deferred { may_wait }, Stage::Requested(in_flight, wait @ Wait::Workers)) => {
+                let repeated_by = now + DEFERRAL_INTERVAL * 4;
+                in_flight.request.context.deferral = match may_wait && repeated_by < in_flight.begun + MAX_DEFERRAL {
+                    true => Deferral::More,
+                    false => Deferral::Over,
+                };
+                self.since = now;
+                let action;
+                (*wait, action) = match may_wait {
+                    true => (Wait::Pause, Action::Nothing),
+                    false => (Wait::Ticket, Action::Queue),
+                };
+                action
             }
-            (Event::Failed(number), Stage::Requested(in_flight, Wait::Workers)) if in_flight.number == number => {
-                self.refuse(Refusal::LOST, now)
-            }
-            (Event::Writable, Stage::Writing { .. }) => Action::Send,
-            (
-                Event::Sent(more @ 1..),
-                Stage::Writing {
-                    response,
-                    sent,
-                    begun,
-                    is_last,
-                },
-            ) => {
-                *sent += more;
+            (Event::Writable, Stage::Writing(_)) => Action::Send,
+            (Event::Sent(more @ 1..), Stage::Writing(writing)) => {
+                writing.sent += more;
                 self.sent_in_all += more;
                 self.since = now;
-                self.deadline = write_deadline(*begun, *sent);
-                match (*sent < response.len(), *is_last) {
-                    (true, _) => Action::Nothing,
-                    (false, is_last) => self.after_response(is_last, now),
+                match writing.sent < writing.response.len() {
+                    true => Action::Nothing,
+                    false => self.after_response(now),
                 }
             }
-            (Event::Ticked, _) if now >= self.deadline => self.expire(now),
-            (Event::Rejected(refusal), Stage::Reading | Stage::Requested(_, Wait::Ticket)) => self.refuse(refusal, now),
+            (Event::Ticked, _) if is_late => self.expire(now),
+            (Event::Rejected(refusal), Stage::Reading | Stage::Requested(..)) => self.refuse(refusal, now),
             (Event::Draining, _) => {
                 // The next response is the last one.
                 self.requests = self.requests.max(MAX_REQUESTS - 1);
@@ -267,14 +272,9 @@ impl Connection {
         }
     }
 
-    fn enter(&mut self, stage: Stage, timeout: Duration, now: Instant) {
+    fn enter(&mut self, stage: Stage, now: Instant) {
         self.stage = stage;
-        self.restart(timeout, now);
-    }
-
-    fn restart(&mut self, timeout: Duration, now: Instant) {
         self.since = now;
-        self.deadline = now + timeout;
     }
 
     /// Looks for a complete request in the bytes that were read. No request is in flight then.
@@ -319,37 +319,19 @@ impl Connection {
         if self.requests >= MAX_REQUESTS {
             request.context.persistence = Persistence::Close;
         }
-        let in_flight = InFlight {
-            request,
-            number: self.requests,
-            begun: now,
-        };
-        self.enter(Stage::Requested(in_flight, Wait::Ticket), WAIT_TIMEOUT, now);
-        Action::Queue
-    }
-
-    /// Repeats a deferred request, for the last time if it must not wait any more.
-    fn repeat(&mut self, may_wait: bool, now: Instant) -> Action {
-        if let Stage::Requested(in_flight, wait) = &mut self.stage {
-            let is_over = now + DEFERRAL_INTERVAL * 3 >= in_flight.begun + MAX_DEFERRAL;
-            in_flight.request.context.deferral = match may_wait && !is_over {
-                true => Deferral::More,
-                false => Deferral::Over,
-            };
-            *wait = Wait::Ticket;
-        }
-        self.restart(WAIT_TIMEOUT, now);
+        let in_flight = InFlight { request, begun: now };
+        self.enter(Stage::Requested(in_flight, Wait::Ticket), now);
         Action::Queue
     }
 
     fn write(&mut self, response: Vec<u8>, is_last: bool, now: Instant) -> Action {
-        let stage = Stage::Writing {
+        let writing = Writing {
             response,
             sent: 0,
             begun: now,
             is_last,
         };
-        self.enter(stage, WRITE_TIMEOUT, now);
+        self.enter(Stage::Writing(writing), now);
         Action::Send
     }
 
@@ -372,41 +354,39 @@ impl Connection {
     }
 
     /// After the last response, the client may still send bytes that are discarded.
-    fn after_response(&mut self, is_last: bool, now: Instant) -> Action {
-        self.received_by = self.deadline;
-        if is_last {
-            return self.linger(0, now);
+    fn after_response(&mut self, now: Instant) -> Action {
+        self.received_by = self.deadline();
+        if matches!(self.stage, Stage::Writing(Writing { is_last: true, .. })) {
+            return self.linger(Stage::Lingering(0), now);
         }
-        let timeout = match self.has_begun() {
-            true => HEAD_TIMEOUT,
-            false => self.config.idle_timeout,
-        };
-        self.enter(Stage::Reading, timeout, now);
+        self.enter(Stage::Reading, now);
         self.parse_next(now)
     }
 
-    fn linger(&mut self, dropped: usize, now: Instant) -> Action {
+    fn linger(&mut self, stage: Stage, now: Instant) -> Action {
         self.input = Vec::new();
-        self.enter(Stage::Lingering(dropped), LINGER_TIMEOUT, now);
-        if self.may_hold_unread() {
-            self.deadline = self.deadline.max(self.received_by);
-        }
+        self.enter(stage, now);
         Action::Shutdown
     }
 
     fn expire(&mut self, now: Instant) -> Action {
-        match self.stage {
+        let has_begun = self.has_begun();
+        match &mut self.stage {
             // Without a response: a request that the client sends at this moment would take it for its own.
-            Stage::Reading if !self.has_begun() => Action::Close(None),
+            Stage::Reading if !has_begun => Action::Close(None),
             Stage::Reading => {
                 let refusal = self.too_long().unwrap_or(Refusal::LATE);
                 self.refuse(refusal, now)
             }
             Stage::Requested(_, Wait::Ticket) => self.refuse(Refusal::BUSY, now),
             Stage::Requested(_, Wait::Workers) => self.refuse(Refusal::LOST, now),
-            Stage::Requested(_, Wait::Pause) => self.repeat(true, now),
-            Stage::Lingering(_) => Action::Close(None),
-            Stage::Writing { .. } => Action::Close(Some(Refused::SlowReader)),
+            Stage::Requested(_, wait @ Wait::Pause) => {
+                *wait = Wait::Ticket;
+                self.since = now;
+                Action::Queue
+            }
+            Stage::Lingering(_) | Stage::Delivering => Action::Close(None),
+            Stage::Writing(_) => Action::Close(Some(Refused::SlowReader)),
         }
     }
 }

@@ -17,6 +17,7 @@ use thunderdome::Index as Key;
 use super::BACKLOG;
 use super::clients::Clients;
 use super::connection::Event;
+use super::refusal::Refusal;
 use super::worker_pool::{Spawn, WorkerPool};
 use crate::config::Config;
 use crate::metrics::{Metrics, Refused};
@@ -202,10 +203,9 @@ impl EventLoop {
             let event = match outcome {
                 Some(response) => {
                     self.clients.metrics.observe_request(now.duration_since(request.begun));
-                    Event::Responded(request.number, response)
+                    Event::Responded(response)
                 }
                 None => Event::Deferred {
-                    number: request.number,
                     may_wait: self.draining.is_none() && self.clients.may_defer(),
                 },
             };
@@ -224,7 +224,7 @@ impl EventLoop {
             log::warn!(reason, requests = lost.len(), suppressed; "workers lost: starting others");
         }
         for request in lost {
-            self.clients.pump(request.client, Event::Failed(request.number), now);
+            self.clients.pump(request.client, Event::Rejected(Refusal::LOST), now);
         }
         self.failed.push(pool);
     }

@@ -129,10 +129,9 @@ fn parse_headers<'h, 'b>(
 ) -> Result<&'h [Header<'b>], Refusal> {
     match httparse::parse_headers(lines.strip_prefix(b"\r\n").unwrap_or(lines), headers) {
         Ok(httparse::Status::Complete((_, headers))) => Ok(headers),
-        Ok(httparse::Status::Partial) => Err(Refusal::malformed("incomplete head")),
         Err(httparse::Error::TooManyHeaders) => Err(Refusal::HEAD),
         Err(httparse::Error::HeaderValue) => Err(Refusal::malformed("header value")),
-        Err(_) => Err(Refusal::malformed("header name")),
+        _ => Err(Refusal::malformed("header name")),
     }
 }
 

@@ -15,7 +15,8 @@ use rustix::io::retry_on_intr;
 use thunderdome::Index as Key;
 
 use super::clients::send;
-use super::connection::{InFlight, RESPONSE_TIMEOUT};
+use super::connection::InFlight;
+use super::connection::limits::RESPONSE_TIMEOUT;
 use super::head::Context;
 use crate::util::threads::{Joined, lock};
 
@@ -71,7 +72,6 @@ impl Exchange {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent {
     pub(super) client: Key,
-    pub(super) number: u32,
     pub(super) begun: Instant,
 }
 
@@ -147,12 +147,8 @@ impl WorkerPool {
             self.oldest_since = Some(now);
         }
         self.requests += 1;
-        let InFlight { request, number, begun } = in_flight;
-        let sent = Sent {
-            client,
-            number: *number,
-            begun: *begun,
-        };
+        let InFlight { request, begun } = in_flight;
+        let sent = Sent { client, begun: *begun };
         self.in_flight.insert(self.requests, sent);
         lock(&self.exchange.contexts).insert(self.requests, request.context.clone());
         let (method, target, ticket) = (&request.method, &request.target, self.requests);

@@ -2,7 +2,7 @@ use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
-use super::super::connection::{HEAD_TIMEOUT, LINGER_TIMEOUT, MIN_WAIT, MIN_WRITE, WRITE_TIMEOUT};
+use super::super::connection::limits::{HEAD_TIMEOUT, LINGER_TIMEOUT, MIN_WAIT, MIN_WRITE, WRITE_TIMEOUT};
 use super::eviction::iter_from;
 use super::*;
 
@@ -123,21 +123,20 @@ impl Rig {
         if at == At::Waiting {
             return;
         }
-        let number = self.forward(key);
+        self.forward(key);
         let response = match at {
             At::Inside => return,
             At::Writing => [OK, &vec![b'x'; LONG]].concat(),
             _ => OK.to_vec(),
         };
-        self.clients.pump(key, Event::Responded(number, response), self.now);
+        self.clients.pump(key, Event::Responded(response), self.now);
     }
 
-    /// Forwards the next waiting request, which belongs to this connection, and returns its number.
+    /// Forwards the next waiting request, which belongs to this connection.
     #[track_caller]
-    fn forward(&mut self, key: Key) -> u32 {
-        let (client, request) = self.clients.next_waiting(self.now).expect("it waits");
+    fn forward(&mut self, key: Key) {
+        let (client, _) = self.clients.next_waiting(self.now).expect("it waits");
         assert_eq!(client, key);
-        request.number
     }
 
     fn refused(&self, why: Refused) -> u64 {
@@ -442,8 +441,8 @@ fn empty_lines_leave_a_connection_idle() {
                 let (client, key) = rig.admitted(ip(1));
                 rig.clients
                     .pump(key, Event::Received(&[GET, b"\r\n"].concat()), rig.now);
-                let number = rig.forward(key);
-                rig.clients.pump(key, Event::Responded(number, OK.to_vec()), rig.now);
+                rig.forward(key);
+                rig.clients.pump(key, Event::Responded(OK.to_vec()), rig.now);
                 (client, key)
             }
             false => {
@@ -455,10 +454,7 @@ fn empty_lines_leave_a_connection_idle() {
         assert!(!rig.clients.any_left(false), "nothing is owed");
         rig.expire_after(HEAD_TIMEOUT);
         assert!(rig.is_there(key), "it has the idle timeout");
-        let ended = Event::Ended {
-            has_received_all: false,
-        };
-        rig.clients.pump(key, ended, rig.now);
+        rig.clients.pump(key, Event::Ended, rig.now);
         assert!(!rig.is_there(key));
         assert_eq!(all(client).as_bytes(), OK);
     }
@@ -470,11 +466,7 @@ fn at_quarter_of_connections_defers_no_more() {
     for n in 0..MAX_CONNECTIONS as u8 / 4 {
         assert!(rig.clients.may_defer());
         let (_client, key) = rig.admitted_at(ip(n), At::Inside);
-        let deferred = Event::Deferred {
-            number: 1,
-            may_wait: true,
-        };
-        rig.clients.pump(key, deferred, rig.now);
+        rig.clients.pump(key, Event::Deferred { may_wait: true }, rig.now);
     }
     assert!(!rig.clients.may_defer());
 }
@@ -485,7 +477,7 @@ fn reader_without_progress_is_evicted_first() {
     let half = |rig: &mut Rig, n| {
         let (client, key) = rig.admitted_at(ip(n), At::Inside);
         let response = [OK, &vec![b'x'; LONG / 4]].concat();
-        rig.clients.pump(key, Event::Responded(1, response), rig.now);
+        rig.clients.pump(key, Event::Responded(response), rig.now);
         (client, key)
     };
     let (_stuck, stuck) = half(&mut rig, 1);
@@ -524,11 +516,11 @@ fn above_unsent_limit_evicts_reader_with_most_unread() {
     }
     let (_other, second) = rig.admitted_at(ip(2), At::Inside);
     let long = [OK, &vec![b'x'; LONG]].concat();
-    rig.clients.pump(second, Event::Responded(1, long), rig.now);
+    rig.clients.pump(second, Event::Responded(long), rig.now);
     assert!(!rig.is_there(first), "the newest one stays");
     let (_third, third) = rig.admitted_at(ip(3), At::Inside);
     let short = [OK, &vec![b'x'; LONG / 2]].concat();
-    rig.clients.pump(third, Event::Responded(1, short), rig.now);
+    rig.clients.pump(third, Event::Responded(short), rig.now);
     assert!(!rig.is_there(second) && rig.is_there(third));
     assert_eq!(rig.refused(Refused::SlowReader), 2);
     rig.clients.close(third, None);
@@ -541,7 +533,7 @@ fn response_read_in_pieces_is_complete() {
     let (mut client, key) = rig.admitted_at(ip(1), At::Inside);
     let body: Vec<u8> = (0..LONG).map(|n| n as u8).collect();
     let answer = [OK, &body].concat();
-    rig.clients.pump(key, Event::Responded(1, answer.clone()), rig.now);
+    rig.clients.pump(key, Event::Responded(answer.clone()), rig.now);
     let mut got = Vec::new();
     client.set_nonblocking(true).expect("set");
     while got.len() < answer.len() {
@@ -561,7 +553,7 @@ fn bytes_after_last_request_leave_response_complete() {
     rig.clients.pump(key, Event::Received(closing), rig.now);
     rig.forward(key);
     let answer = [OK, &[b'x'; 60_000]].concat();
-    rig.clients.pump(key, Event::Responded(1, answer.clone()), rig.now);
+    rig.clients.pump(key, Event::Responded(answer.clone()), rig.now);
     while rig.clients.unsent() > 0 {
         rig.clients.pump(key, Event::Writable, rig.now);
     }

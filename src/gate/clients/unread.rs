@@ -8,7 +8,7 @@ use thunderdome::Index as Key;
 
 use super::{Clients, Socket};
 use crate::gate::SEND_BUFFER_BYTES;
-use crate::gate::connection::{LINGER_TIMEOUT, MIN_WRITE};
+use crate::gate::connection::limits::{LINGER_TIMEOUT, MIN_WRITE};
 use crate::metrics::Refused;
 
 /// Unsent bytes of all responses: a long one for each of a dozen slow readers. The gate evicts readers above the limit.

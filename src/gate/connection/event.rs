@@ -10,8 +10,6 @@ use crate::metrics::Refused;
 #[derive(Debug)]
 pub(in crate::gate) struct InFlight {
     pub(in crate::gate) request: Request,
-    /// Counts the requests of the connection.
-    pub(in crate::gate) number: u32,
     /// When its header section was complete.
     pub(in crate::gate) begun: Instant,
 }
@@ -22,29 +20,23 @@ pub(in crate::gate) enum Event<'a> {
     /// The client has sent these bytes.
     Received(&'a [u8]),
     /// The client will send nothing more.
-    Ended {
-        /// Whether the client has received everything, the close included.
-        has_received_all: bool,
-    },
+    Ended,
     /// A ticket is free.
     Dispatched,
-    /// The workers' response to the request with this number.
-    Responded(u32, Vec<u8>),
-    /// The workers have deferred the request with this number.
+    /// The workers' response to the request.
+    Responded(Vec<u8>),
+    /// The workers have deferred the request.
     Deferred {
-        number: u32,
         /// Whether one more request may be deferred.
         may_wait: bool,
     },
-    /// The request with this number is lost.
-    Failed(u32),
     /// The kernel may have room to send.
     Writable,
     /// This many bytes were sent.
     Sent(usize),
     /// Time has passed.
     Ticked,
-    /// The connection is refused or evicted.
+    /// The connection is refused or evicted, or its request is lost.
     Rejected(Refusal),
     /// The router shuts down.
     Draining,

@@ -25,8 +25,6 @@ pub(super) const DEFERRAL_INTERVAL: Duration = Duration::from_millis(50);
 pub(in crate::gate) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes that are discarded. Further bytes remain unread until the time is over.
 pub(super) const MAX_LINGER_BYTES: usize = 256 * 1024;
-/// Replaces the count of these bytes once the client has closed its half.
-pub(super) const CLOSED: usize = usize::MAX;
 /// A header section may take this long before its connection can be evicted for a client with as many connections: new
 /// connections would otherwise only close one another.
 pub(in crate::gate) const MIN_WAIT: Duration = Duration::from_millis(20);

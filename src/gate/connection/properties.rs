@@ -41,10 +41,9 @@ enum Step {
     Answer,
     /// The workers defer the request. True: it may wait.
     Defer(bool),
-    /// A response to another request.
-    WrongAnswer(u32),
+    /// A response while no request is with the workers.
+    WrongAnswer,
     Fail,
-    WrongFailure(u32),
     /// This many milliseconds pass.
     Pass(u64),
     Drain,
@@ -79,8 +78,7 @@ fn calm_step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Dispatch),
         4 => Just(Step::Answer),
         1 => any::<bool>().prop_map(Step::Defer),
-        1 => (0..9_u32).prop_map(Step::WrongAnswer),
-        1 => (0..9_u32).prop_map(Step::WrongFailure),
+        1 => Just(Step::WrongAnswer),
         1 => (0..10_u64).prop_map(Step::Pass),
     ]
 }
@@ -145,7 +143,7 @@ struct World {
     space: usize,
     got: Vec<u8>,
     queued: bool,
-    in_flight: Option<u32>,
+    is_inside: bool,
     closed: Option<Option<Refused>>,
 }
 
@@ -167,7 +165,7 @@ impl World {
             space: 50,
             got: Vec::new(),
             queued: false,
-            in_flight: None,
+            is_inside: false,
             closed: None,
         }
     }
@@ -185,22 +183,19 @@ impl World {
                     return;
                 }
                 Action::Queue => {
-                    assert!(
-                        !self.queued && self.in_flight.is_none(),
-                        "one request in flight at most"
-                    );
+                    assert!(!self.queued && !self.is_inside, "one request in flight at most");
                     self.queued = true;
                     return;
                 }
                 Action::Forward => {
-                    assert!(self.queued && self.in_flight.is_none());
+                    assert!(self.queued && !self.is_inside);
                     self.queued = false;
-                    self.in_flight = self.connection.in_flight().map(|request| request.number);
+                    self.is_inside = self.connection.in_flight().is_some();
                     return;
                 }
                 Action::Refuse(_) => {
                     self.queued = false;
-                    self.in_flight = None;
+                    self.is_inside = false;
                     Action::Send
                 }
                 Action::Send => {
@@ -221,7 +216,7 @@ impl World {
     fn readable(&mut self, most: usize) {
         match self.connection.room().min(most).min(self.in_socket.len()) {
             _ if self.connection.room() == 0 => self.tell(Event::Writable),
-            0 if self.has_ended && self.in_socket.is_empty() => self.tell(Event::Ended { has_received_all: true }),
+            0 if self.has_ended && self.in_socket.is_empty() => self.tell(Event::Ended),
             0 => {}
             len => {
                 let bytes: Vec<u8> = self.in_socket.drain(..len).collect();
@@ -232,7 +227,7 @@ impl World {
 
     fn answer(&mut self) {
         // It may have been refused meanwhile.
-        if let Some(number) = self.in_flight.take()
+        if std::mem::take(&mut self.is_inside)
             && let Some(InFlight { request, .. }) = self.connection.in_flight()
         {
             let is_head = request.method == "HEAD";
@@ -242,12 +237,11 @@ impl World {
                 Persistence::Close => "close",
             };
             let response = answer(&request.target, persistence, &request.context.cors, is_head);
-            self.tell(Event::Responded(number, response.into_bytes()));
+            self.tell(Event::Responded(response.into_bytes()));
         }
     }
 
     fn step(&mut self, step: Step) {
-        let in_flight = self.in_flight;
         match step {
             Step::Send(len) if !self.has_ended => {
                 let len = len.min(self.to_send.len());
@@ -264,21 +258,22 @@ impl World {
             Step::Defer(may_wait) => {
                 let in_flight = self.connection.in_flight();
                 let is_over = in_flight.is_some_and(|sent| sent.request.context.deferral == Deferral::Over);
-                match self.in_flight.take_if(|_| !is_over) {
-                    Some(number) => self.tell(Event::Deferred { number, may_wait }),
-                    None => self.answer(),
+                match self.is_inside && !is_over {
+                    true => {
+                        self.is_inside = false;
+                        self.tell(Event::Deferred { may_wait });
+                    }
+                    false => self.answer(),
                 }
             }
-            Step::WrongAnswer(number) if in_flight != Some(number) => {
+            Step::WrongAnswer if !self.is_inside => {
                 let wrong = answer("/wrong", "persist", "", false);
-                self.tell(Event::Responded(number, wrong.into_bytes()));
+                self.tell(Event::Responded(wrong.into_bytes()));
             }
-            Step::Fail => {
-                if let Some(number) = self.in_flight.take() {
-                    self.tell(Event::Failed(number));
-                }
+            Step::Fail if self.is_inside => {
+                self.is_inside = false;
+                self.tell(Event::Rejected(Refusal::LOST));
             }
-            Step::WrongFailure(number) if in_flight != Some(number) => self.tell(Event::Failed(number)),
             Step::Pass(millis) => {
                 self.now += Duration::from_millis(millis);
                 self.tell(Event::Ticked);
@@ -297,7 +292,7 @@ impl World {
                 self.step(Step::Writable(1_000));
             } else if self.queued {
                 self.step(Step::Dispatch);
-            } else if self.in_flight.is_some() {
+            } else if self.is_inside {
                 self.answer();
             } else if interest.contains(EventFlags::IN) && (self.has_ended || !self.in_socket.is_empty()) {
                 self.readable(usize::MAX);

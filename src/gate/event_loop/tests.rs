@@ -12,7 +12,7 @@ use rustix::event::{EventfdFlags, eventfd};
 mod cuts;
 
 use super::super::clients::MAX_DEFERRED;
-use super::super::connection::{RESPONSE_TIMEOUT, WAIT_TIMEOUT};
+use super::super::connection::limits::{RESPONSE_TIMEOUT, WAIT_TIMEOUT};
 use super::super::head::Context;
 use super::super::worker_pool::{Exchange, MAX_IN_FLIGHT};
 use super::*;
