@@ -72,33 +72,30 @@ fn for_parameters(list: &[u8]) -> Vec<Option<IpAddr>> {
         let is_for = name.trim().eq_ignore_ascii_case("for");
         is_for.then(|| address(value.trim().trim_matches('"').as_bytes()))
     };
-    let parameter = |element| split(element, b';')?.into_iter().find_map(value).flatten();
-    match split(list, b',') {
-        Some(elements) => elements.into_iter().map(parameter).collect(),
+    let parameter = |element: &[u8]| element.split(|byte| *byte == b';').find_map(value).flatten();
+    match without_quoted_separators(list) {
+        Some(list) => list.split(|byte| *byte == b',').map(parameter).collect(),
         None => vec![None],
     }
 }
 
-/// Splits `Forwarded` outside of quotes. Returns `None` if a quote is unbalanced or does not begin a value: with such a
-/// quote, a client could hide the element that a proxy appends.
-fn split(list: &[u8], separator: u8) -> Option<Vec<&[u8]>> {
-    let (mut parts, mut begin) = (Vec::new(), 0);
-    let (mut is_quoted, mut is_escaped) = (false, false);
-    for (at, byte) in list.iter().enumerate() {
-        match byte {
-            _ if is_escaped => is_escaped = false,
+/// Replaces the separators of `Forwarded` within quotes. Returns `None` if a quote is unbalanced or does not begin a
+/// value: with such a quote, a client could hide the element that a proxy appends.
+fn without_quoted_separators(list: &[u8]) -> Option<Vec<u8>> {
+    let mut list = list.to_vec();
+    let (mut is_quoted, mut is_escaped, mut before) = (false, false, 0);
+    for byte in &mut list {
+        match *byte {
+            _ if is_escaped => (is_escaped, *byte) = (false, b' '),
             b'\\' if is_quoted => is_escaped = true,
-            b'"' if is_quoted || list[..at].ends_with(b"=") => is_quoted = !is_quoted,
+            b'"' if is_quoted || before == b'=' => is_quoted = !is_quoted,
             b'"' => return None,
-            _ if *byte == separator && !is_quoted => {
-                parts.push(&list[begin..at]);
-                begin = at + 1;
-            }
+            b',' | b';' if is_quoted => *byte = b' ',
             _ => {}
         }
+        before = *byte;
     }
-    parts.push(&list[begin..]);
-    (!is_quoted).then_some(parts)
+    (!is_quoted).then_some(list)
 }
 
 /// An address as proxies write it: bare, in brackets, with or without a port.
