@@ -27,10 +27,6 @@ use crate::util::log_throttle::{LogThrottle, ONE_A_MINUTE, ONE_AN_HOUR, Suppress
 const CLIENT_SHARE: usize = 4;
 /// Connections beyond the cap that are kept for a moment, so that their 503 is read before the reset.
 const MAX_REJECTED: usize = 64;
-/// Deferred requests, each repeated ten times per second. Above the limit, and above this part of the connections, the
-/// workers must respond immediately.
-pub(super) const MAX_DEFERRED: usize = 100;
-const DEFERRED_PART: usize = 4;
 
 /// The client that a connection is charged to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -114,13 +110,22 @@ impl Clients {
             false => Holder::Client(Client::from(peer)),
         };
         let refusal = self.refusal(holder, peer, now);
-        let key = self.register(Socket {
+        let holder = if refusal.is_some() { Holder::Rejected } else { holder };
+        let key = self.sockets.insert(Socket {
             stream,
-            holder: if refusal.is_some() { Holder::Rejected } else { holder },
+            holder,
             interest: EventFlags::IN,
             write_bytes: SEND_BUFFER_BYTES,
             connection: Connection::new(peer, Arc::clone(&self.config), now),
         });
+        if holder != Holder::TrustedProxy {
+            self.held.entry(holder).or_default().insert(key);
+        }
+        let data = EventData::new_u64(key.to_bits());
+        if epoll::add(&self.epoll, &self.sockets[key].stream, data, EventFlags::IN).is_err() {
+            return self.close(key, Some(Refused::Accept));
+        }
+        self.metrics.connections_open.set(self.sockets.len() as u64);
         // A rejected connection remains for a moment, so that the client can read the 503, which a new socket takes in
         // one write.
         if let Some(refusal) = refusal {
@@ -148,23 +153,6 @@ impl Clients {
             return Some(Refusal::FULL);
         }
         None
-    }
-
-    fn register(&mut self, socket: Socket) -> Key {
-        let (holder, interest) = (socket.holder, socket.interest);
-        let key = self.sockets.insert(socket);
-        if holder != Holder::TrustedProxy {
-            self.held.entry(holder).or_default().insert(key);
-        }
-        let added = self.sockets.get(key).map(|socket| {
-            let data = EventData::new_u64(key.to_bits());
-            epoll::add(&self.epoll, &socket.stream, data, interest)
-        });
-        if !matches!(added, Some(Ok(()))) {
-            self.close(key, Some(Refused::Accept));
-        }
-        self.metrics.connections_open.set(self.sockets.len() as u64);
-        key
     }
 
     /// Handles an event of a connection.
@@ -329,13 +317,6 @@ impl Clients {
             self.metrics.refused[why].add(1);
         }
         self.metrics.connections_open.set(self.sockets.len() as u64);
-    }
-
-    /// Whether one more request may be deferred.
-    pub(super) fn may_defer(&self) -> bool {
-        let sockets = self.sockets.iter();
-        let deferred = sockets.filter(|(_, socket)| socket.connection.is_deferred());
-        deferred.count() < MAX_DEFERRED.min(self.config.max_connections / DEFERRED_PART)
     }
 
     /// Whether a line of this kind may be logged: one per minute. `/metrics` counts the others.

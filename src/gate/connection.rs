@@ -16,11 +16,11 @@ use super::head::{self, Request, without_empty_lines};
 use super::refusal::{MAX_HEAD_BYTES, Refusal};
 use crate::config::{Config, CorsOrigins};
 use crate::metrics::Refused;
-use crate::response::{Deferral, MAX_DEFERRAL, Persistence};
+use crate::response::Persistence;
 pub(super) use event::{Action, Event, InFlight};
 use limits::{
-    DEFERRAL_INTERVAL, HEAD_TIMEOUT, LINGER_TIMEOUT, MAX_LINGER_BYTES, MAX_REQUESTS, MAX_SPARE_BYTES, MIN_WAIT,
-    MIN_WRITE, RESPONSE_TIMEOUT, SMALL_BYTES, WAIT_TIMEOUT, write_deadline,
+    HEAD_TIMEOUT, LINGER_TIMEOUT, MAX_LINGER_BYTES, MAX_REQUESTS, MAX_SPARE_BYTES, MIN_WAIT, MIN_WRITE,
+    RESPONSE_TIMEOUT, SMALL_BYTES, WAIT_TIMEOUT, write_deadline,
 };
 
 /// What a complete request waits for.
@@ -30,8 +30,6 @@ enum Wait {
     Ticket,
     /// The workers, which have it.
     Workers,
-    /// The end of a pause: the workers have deferred it.
-    Pause,
 }
 
 /// The connection state and its data.
@@ -139,10 +137,6 @@ impl Connection {
         matches!(self.stage, Stage::Requested(_, Wait::Ticket))
     }
 
-    pub(super) fn is_deferred(&self) -> bool {
-        matches!(self.stage, Stage::Requested(_, Wait::Pause))
-    }
-
     pub(super) fn is_lingering(&self) -> bool {
         matches!(self.stage, Stage::Lingering(_) | Stage::Delivering)
     }
@@ -163,7 +157,6 @@ impl Connection {
             Stage::Reading => HEAD_TIMEOUT,
             Stage::Requested(_, Wait::Ticket) => WAIT_TIMEOUT,
             Stage::Requested(_, Wait::Workers) => RESPONSE_TIMEOUT * 2,
-            Stage::Requested(_, Wait::Pause) => DEFERRAL_INTERVAL,
             Stage::Writing(Writing { begun, sent, .. }) => return write_deadline(*begun, *sent),
             Stage::Lingering(_) | Stage::Delivering => LINGER_TIMEOUT,
         };
@@ -237,19 +230,11 @@ impl Connection {
                 let is_last = in_flight.request.context.persistence == Persistence::Close;
                 self.write(response, is_last, now)
             }
-            (Event::Deferred { may_wait }, Stage::Requested(in_flight, wait @ Wait::Workers)) => {
-                let repeated_by = now + DEFERRAL_INTERVAL * 4;
-                in_flight.request.context.deferral = match may_wait && repeated_by < in_flight.begun + MAX_DEFERRAL {
-                    true => Deferral::More,
-                    false => Deferral::Over,
-                };
+            (Event::Repeated(deferral), Stage::Requested(in_flight, wait @ Wait::Workers)) => {
+                in_flight.request.context.deferral = deferral;
+                *wait = Wait::Ticket;
                 self.since = now;
-                let action;
-                (*wait, action) = match may_wait {
-                    true => (Wait::Pause, Action::Nothing),
-                    false => (Wait::Ticket, Action::Queue),
-                };
-                action
+                Action::Queue
             }
             (Event::Writable, Stage::Writing(_)) => Action::Send,
             (Event::Sent(more @ 1..), Stage::Writing(writing)) => {
@@ -370,21 +355,15 @@ impl Connection {
     }
 
     fn expire(&mut self, now: Instant) -> Action {
-        let has_begun = self.has_begun();
-        match &mut self.stage {
+        match self.stage {
             // Without a response: a request that the client sends at this moment would take it for its own.
-            Stage::Reading if !has_begun => Action::Close(None),
+            Stage::Reading if !self.has_begun() => Action::Close(None),
             Stage::Reading => {
                 let refusal = self.too_long().unwrap_or(Refusal::LATE);
                 self.refuse(refusal, now)
             }
             Stage::Requested(_, Wait::Ticket) => self.refuse(Refusal::BUSY, now),
             Stage::Requested(_, Wait::Workers) => self.refuse(Refusal::LOST, now),
-            Stage::Requested(_, wait @ Wait::Pause) => {
-                *wait = Wait::Ticket;
-                self.since = now;
-                Action::Queue
-            }
             Stage::Lingering(_) | Stage::Delivering => Action::Close(None),
             Stage::Writing(_) => Action::Close(Some(Refused::SlowReader)),
         }

@@ -4,9 +4,9 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -18,9 +18,10 @@ use super::BACKLOG;
 use super::clients::Clients;
 use super::connection::Event;
 use super::refusal::Refusal;
-use super::worker_pool::{Spawn, WorkerPool};
+use super::worker_pool::{Sent, Spawn, WorkerPool};
 use crate::config::Config;
 use crate::metrics::{Metrics, Refused};
+use crate::response::{Deferral, MAX_DEFERRAL};
 use crate::util::threads;
 
 /// The resolution of deadlines, and the pause of accepting when descriptors or memory run out.
@@ -31,6 +32,9 @@ const MAX_LAG: Duration = Duration::from_millis(500);
 const MAX_ACCEPTS: usize = 64;
 /// Failed pools with threads that still run. Only a defect makes workers stuck, and new ones would get stuck too.
 const MAX_FAILED: usize = 4;
+/// Deferred requests, each repeated ten times per second. Above the limit, and above a quarter of the connections, the
+/// workers must respond immediately.
+const MAX_DEFERRED: usize = 100;
 /// After the shutdown has begun, idle connections may send one more request for this time: a proxy may be about to use
 /// one. Connections with their last response are kept as long, so that no reset overtakes it.
 const DRAIN_IDLE: Duration = Duration::from_millis(500);
@@ -55,9 +59,11 @@ pub(super) struct EventLoop {
     spawn: Spawn,
     pool: Option<WorkerPool>,
     /// The pool that is being started, on another thread.
-    starting: Option<Receiver<io::Result<WorkerPool>>>,
+    starting: Option<JoinHandle<io::Result<WorkerPool>>>,
     /// Failed pools with threads that still run.
     failed: Vec<WorkerPool>,
+    /// Requests that the workers receive again at the next tick.
+    deferred: Vec<Sent>,
     draining: Option<Instant>,
     scratch: Vec<u8>,
 }
@@ -75,19 +81,19 @@ impl EventLoop {
         let once = EventFlags::IN | EventFlags::ONESHOT;
         epoll::add(&epoll, shutdown, EventData::new_u64(SHUTDOWN), once)?;
         epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
-        let mut event_loop = Self {
+        let pool = spawn()?;
+        pool.watch(&epoll, WORKERS_LOST, OUTCOMES)?;
+        Ok(Self {
             listener: Some(listener),
             clients: Clients::new(epoll, config, metrics),
             spawn,
-            pool: None,
+            pool: Some(pool),
             starting: None,
             failed: Vec::new(),
+            deferred: Vec::new(),
             draining: None,
             scratch: vec![0; SCRATCH_BYTES],
-        };
-        let pool = (event_loop.spawn)()?;
-        event_loop.adopt(pool)?;
-        Ok(event_loop)
+        })
     }
 
     /// Serves until the shutdown is over. The loop's clock stops while the process is stopped (SIGSTOP, a paused VM):
@@ -174,13 +180,6 @@ impl EventLoop {
         }
     }
 
-    /// Uses a pool that was started.
-    fn adopt(&mut self, pool: WorkerPool) -> io::Result<()> {
-        pool.watch(&self.clients.epoll, WORKERS_LOST, OUTCOMES)?;
-        self.pool = Some(pool);
-        Ok(())
-    }
-
     /// Sends waiting requests to the workers.
     fn dispatch(&mut self, now: Instant) {
         let Some(pool) = &mut self.pool else {
@@ -189,7 +188,7 @@ impl EventLoop {
         while pool.has_room()
             && let Some((client, request)) = self.clients.next_waiting(now)
         {
-            pool.send(client, request, now);
+            pool.send(client, request);
         }
         if let Err(error) = pool.flush() {
             self.fail(&error.to_string(), now);
@@ -198,18 +197,29 @@ impl EventLoop {
 
     /// Passes the workers' outcomes on to their connections.
     fn receive(&mut self, now: Instant) {
-        let received = self.pool.as_mut().map(|pool| pool.receive(now));
+        let received = self.pool.as_mut().map(WorkerPool::receive);
         for (request, outcome) in received.into_iter().flatten() {
-            let event = match outcome {
+            match outcome {
                 Some(response) => {
                     self.clients.metrics.observe_request(now.duration_since(request.begun));
-                    Event::Responded(response)
+                    self.clients.pump(request.client, Event::Responded(response), now);
                 }
-                None => Event::Deferred {
-                    may_wait: self.draining.is_none() && self.clients.may_defer(),
-                },
+                None if self.draining.is_none() && self.deferred.len() < MAX_DEFERRED.min(self.clients.share()) => {
+                    self.deferred.push(request);
+                }
+                None => self.clients.pump(request.client, Event::Repeated(Deferral::Over), now),
+            }
+        }
+    }
+
+    /// Repeats the deferred requests, for the last time if the next tick may be too late.
+    fn repeat_deferred(&mut self, now: Instant) {
+        for Sent { client, begun, .. } in std::mem::take(&mut self.deferred) {
+            let deferral = match now + TICK * 3 / 2 < begun + MAX_DEFERRAL {
+                true => Deferral::More,
+                false => Deferral::Over,
             };
-            self.clients.pump(request.client, event, now);
+            self.clients.pump(client, Event::Repeated(deferral), now);
         }
     }
 
@@ -231,31 +241,23 @@ impl EventLoop {
 
     /// Starts another pool on a thread, or uses the one that has started there.
     fn replace_workers(&mut self) -> io::Result<()> {
-        if let Some(starting) = &self.starting {
-            let started = starting.try_recv();
-            if matches!(started, Err(TryRecvError::Empty)) {
-                return Ok(());
-            }
-            self.starting = None;
-            // Disconnected: the thread has panicked.
-            return started.map_err(io::Error::other)?.and_then(|pool| self.adopt(pool));
-        }
-        if self.failed.len() >= MAX_FAILED {
+        if let Some(starting) = self.starting.take_if(|starting| starting.is_finished()) {
+            let pool = starting.join().map_err(|_| io::Error::other("the start panicked"))??;
+            pool.watch(&self.clients.epoll, WORKERS_LOST, OUTCOMES)?;
+            self.pool = Some(pool);
+        } else if self.failed.len() >= MAX_FAILED {
             return Err(io::Error::other("the threads of lost pools are stuck"));
+        } else if self.starting.is_none() {
+            let spawn = Arc::clone(&self.spawn);
+            self.starting = Some(threads::spawn_detached("start workers", move || spawn())?);
         }
-        let (spawn, (sender, starting)) = (Arc::clone(&self.spawn), bounded(1));
-        threads::spawn_detached("start workers", move || {
-            // After the end of the event loop no thread receives the pool, and it stops.
-            let _ = sender.send(spawn());
-        })?;
-        self.starting = Some(starting);
         Ok(())
     }
 
     fn tick(&mut self, now: Instant) {
         self.listen(EventFlags::IN);
         self.failed.retain(|pool| !pool.has_stopped());
-        if self.pool.as_ref().is_some_and(|pool| pool.is_stuck(now)) {
+        if self.pool.as_mut().is_some_and(|pool| pool.is_stuck(now)) {
             self.fail("no response in time", now);
         } else if self.pool.is_none()
             && let Err(error) = self.replace_workers()
@@ -263,6 +265,7 @@ impl EventLoop {
         {
             log::warn!(reason:% = error, suppressed; "workers not started: retrying");
         }
+        self.repeat_deferred(now);
         self.clients.expire(now);
     }
 

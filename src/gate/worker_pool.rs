@@ -71,6 +71,8 @@ impl Exchange {
 /// A request that was sent to the workers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent {
+    /// The tick that found it the oldest request in flight.
+    oldest_since: Option<Instant>,
     pub(super) client: Key,
     pub(super) begun: Instant,
 }
@@ -85,8 +87,6 @@ pub(crate) struct WorkerPool {
     /// By ticket: the number of the request.
     in_flight: BTreeMap<u64, Sent>,
     requests: u64,
-    /// Since when the oldest request in flight is the oldest one.
-    oldest_since: Option<Instant>,
     stop: Box<dyn Fn() + Send>,
     threads: Vec<Joined>,
 }
@@ -103,7 +103,6 @@ impl WorkerPool {
             exchange,
             in_flight: BTreeMap::new(),
             requests: 0,
-            oldest_since: None,
             stop: Box::new(stop),
             threads: Vec::new(),
         }
@@ -142,13 +141,14 @@ impl WorkerPool {
     }
 
     /// Takes a request; `flush` sends it.
-    pub(super) fn send(&mut self, client: Key, in_flight: &InFlight, now: Instant) {
-        if self.in_flight.is_empty() {
-            self.oldest_since = Some(now);
-        }
+    pub(super) fn send(&mut self, client: Key, in_flight: &InFlight) {
         self.requests += 1;
         let InFlight { request, begun } = in_flight;
-        let sent = Sent { client, begun: *begun };
+        let sent = Sent {
+            oldest_since: None,
+            client,
+            begun: *begun,
+        };
         self.in_flight.insert(self.requests, sent);
         lock(&self.exchange.contexts).insert(self.requests, request.context.clone());
         let (method, target, ticket) = (&request.method, &request.target, self.requests);
@@ -170,21 +170,17 @@ impl WorkerPool {
     }
 
     /// Takes the outcomes that have arrived, each with its request.
-    pub(super) fn receive(&mut self, now: Instant) -> Vec<(Sent, Outcome)> {
-        let oldest = self.in_flight.keys().next().copied();
+    pub(super) fn receive(&mut self) -> Vec<(Sent, Outcome)> {
         let outcomes = std::mem::take(&mut *lock(&self.exchange.outcomes)).into_iter();
         let received = outcomes.filter_map(|(ticket, outcome)| Some((self.in_flight.remove(&ticket)?, outcome)));
-        let received = received.collect();
-        if self.in_flight.keys().next().copied() != oldest {
-            self.oldest_since = Some(now);
-        }
-        received
+        received.collect()
     }
 
     /// Whether one request has been the oldest for [`RESPONSE_TIMEOUT`]. tiny_http hands requests to the workers in
     /// order, so a worker has had it for about as long.
-    pub(super) fn is_stuck(&self, now: Instant) -> bool {
-        let since = self.oldest_since.filter(|_| self.load() > 0);
+    pub(super) fn is_stuck(&mut self, now: Instant) -> bool {
+        let oldest = self.in_flight.values_mut().next();
+        let since = oldest.map(|oldest| *oldest.oldest_since.get_or_insert(now));
         since.is_some_and(|since| now.saturating_duration_since(since) > RESPONSE_TIMEOUT)
     }
 

@@ -84,7 +84,10 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Starts a thread that is never joined, for work that cannot be interrupted.
 #[expect(clippy::disallowed_methods, reason = "the one place that starts threads")]
-pub(crate) fn spawn_detached(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+pub(crate) fn spawn_detached<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
     thread::Builder::new()
         .name(name.to_owned())
         .stack_size(STACK_BYTES)

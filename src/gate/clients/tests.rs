@@ -64,11 +64,6 @@ impl Clients {
         all.filter(|(_, socket)| socket.connection.is_waiting()).count()
     }
 
-    pub(in crate::gate) fn deferred(&self) -> usize {
-        let all = self.sockets.iter();
-        all.filter(|(_, socket)| socket.connection.is_deferred()).count()
-    }
-
     pub(in crate::gate) fn unsent(&self) -> usize {
         self.unsent
     }
@@ -458,17 +453,6 @@ fn empty_lines_leave_a_connection_idle() {
         assert!(!rig.is_there(key));
         assert_eq!(all(client).as_bytes(), OK);
     }
-}
-
-#[test]
-fn at_quarter_of_connections_defers_no_more() {
-    let mut rig = rig();
-    for n in 0..MAX_CONNECTIONS as u8 / 4 {
-        assert!(rig.clients.may_defer());
-        let (_client, key) = rig.admitted_at(ip(n), At::Inside);
-        rig.clients.pump(key, Event::Deferred { may_wait: true }, rig.now);
-    }
-    assert!(!rig.clients.may_defer());
 }
 
 #[test]

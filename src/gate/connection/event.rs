@@ -5,6 +5,7 @@ use std::time::Instant;
 use crate::gate::head::Request;
 use crate::gate::refusal::Refusal;
 use crate::metrics::Refused;
+use crate::response::Deferral;
 
 /// A request between its header section and its response.
 #[derive(Debug)]
@@ -25,11 +26,8 @@ pub(in crate::gate) enum Event<'a> {
     Dispatched,
     /// The workers' response to the request.
     Responded(Vec<u8>),
-    /// The workers have deferred the request.
-    Deferred {
-        /// Whether one more request may be deferred.
-        may_wait: bool,
-    },
+    /// The workers have deferred the request, and receive it again.
+    Repeated(Deferral),
     /// The kernel may have room to send.
     Writable,
     /// This many bytes were sent.

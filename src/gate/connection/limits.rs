@@ -18,8 +18,6 @@ pub(super) const SMALL_BYTES: usize = 1024;
 pub(in crate::gate) const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A response takes microseconds. A worker that takes this long is stuck, and its pool is replaced.
 pub(in crate::gate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A deferred request is repeated after this time, at the next tick of the event loop (100 ms).
-pub(super) const DEFERRAL_INTERVAL: Duration = Duration::from_millis(50);
 /// After the last response, bytes that the client still sends are discarded for this time, so that no reset overtakes
 /// the response (RFC 9112, section 9.6).
 pub(in crate::gate) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::CorsOrigins;
+use crate::response::Deferral;
 
 /// A request of a client, with its effect on the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ enum Step {
     Writable(usize),
     Dispatch,
     Answer,
-    /// The workers defer the request. True: it may wait.
+    /// The workers defer the request. True: they may defer it again.
     Defer(bool),
     /// A response while no request is with the workers.
     WrongAnswer,
@@ -261,7 +262,7 @@ impl World {
                 match self.is_inside && !is_over {
                     true => {
                         self.is_inside = false;
-                        self.tell(Event::Deferred { may_wait });
+                        self.tell(Event::Repeated(if may_wait { Deferral::More } else { Deferral::Over }));
                     }
                     false => self.answer(),
                 }
@@ -296,8 +297,6 @@ impl World {
                 self.answer();
             } else if interest.contains(EventFlags::IN) && (self.has_ended || !self.in_socket.is_empty()) {
                 self.readable(usize::MAX);
-            } else if self.connection.is_deferred() {
-                self.step(Step::Pass(50));
             } else {
                 return;
             }

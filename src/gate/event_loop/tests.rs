@@ -11,12 +11,11 @@ use rustix::event::{EventfdFlags, eventfd};
 
 mod cuts;
 
-use super::super::clients::MAX_DEFERRED;
 use super::super::connection::limits::{RESPONSE_TIMEOUT, WAIT_TIMEOUT};
 use super::super::head::Context;
 use super::super::worker_pool::{Exchange, MAX_IN_FLIGHT};
 use super::*;
-use crate::response::{Deferral, Persistence};
+use crate::response::Persistence;
 
 /// A deadline that only a hang reaches.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -94,7 +93,7 @@ struct Rig {
 }
 
 #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
-fn rig() -> Rig {
+fn rig_with(max_connections: usize) -> Rig {
     let listener = super::super::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
     let (script, (opened, spawned)) = (Arc::new(Script::default()), unbounded());
     let (stuck, release) = bounded::<()>(0);
@@ -125,8 +124,9 @@ fn rig() -> Rig {
         Ok(pool)
     });
     let config = Config {
-        max_connections: 512,
-        trusted_proxies: Vec::new(),
+        max_connections,
+        // A peer without a header of proxies is a client, and has no share.
+        trusted_proxies: vec!["127.0.0.0/8".parse().expect("a block")],
         idle_timeout: Duration::from_secs(75),
         ..Config::from_lookup(|_| None).expect("the defaults are valid")
     };
@@ -142,6 +142,10 @@ fn rig() -> Rig {
         shutdown,
         now: Instant::now(),
     }
+}
+
+fn rig() -> Rig {
+    rig_with(512)
 }
 
 impl Drop for Rig {
@@ -381,6 +385,7 @@ fn stuck_worker_returns_502_at_response_timeout() {
     let mut rig = rig();
     let mut worker = rig.worker();
     let mut client = rig.ask();
+    rig.tick_after(Duration::ZERO);
     // Responses to other requests change nothing.
     rig.tick_after(RESPONSE_TIMEOUT / 2);
     worker.take_one();
@@ -467,8 +472,8 @@ fn panic_of_a_pool_start_is_retried() {
     let mut rig = rig();
     drop(rig.worker());
     rig.until("the workers are lost", |event_loop| event_loop.pool.is_none());
-    // A start that has panicked has dropped its sender.
-    rig.event_loop.starting = Some(bounded(1).1);
+    let panics = threads::spawn_detached("start workers", || panic!("as the test requires"));
+    rig.event_loop.starting = Some(panics.expect("a thread"));
     rig.next_worker();
 }
 

@@ -135,7 +135,7 @@ fn deferred_request_is_repeated_until_its_deadline() {
             break;
         }
         worker.defer(&request);
-        rig.until("it is deferred", |event_loop| event_loop.clients.deferred() == 1);
+        rig.until("it is deferred", |event_loop| event_loop.deferred.len() == 1);
         // Another request is not delayed.
         let mut other = rig.ask();
         let request = worker.take_one();
@@ -157,26 +157,35 @@ fn deferred_request_is_repeated_until_its_deadline() {
         waited <= Duration::from_secs(2) && waited > Duration::from_millis(1_700),
         "{waited:?}"
     );
-    assert_eq!(rig.event_loop.clients.deferred(), 0);
+    assert_eq!(rig.event_loop.deferred.len(), 0);
 }
 
-#[test]
-fn at_the_deferral_limit_requests_may_not_wait() {
-    let mut rig = rig();
+/// The router defers this many requests and no more.
+fn defers_at_most(mut rig: Rig, most: usize) {
     let mut worker = rig.worker();
     let mut clients = Vec::new();
-    for _ in 0..MAX_DEFERRED {
+    for _ in 0..most {
         clients.push(rig.ask());
         let request = worker.take_one();
         worker.defer(&request);
         let count = clients.len();
-        rig.until("it is deferred", |event_loop| event_loop.clients.deferred() == count);
+        rig.until("it is deferred", |event_loop| event_loop.deferred.len() == count);
     }
     clients.push(rig.ask());
     let request = worker.take_one();
     worker.defer(&request);
     let request = rig.next_request(&mut worker);
     assert_eq!(request.context.deferral, Deferral::Over);
+}
+
+#[test]
+fn at_the_deferral_limit_requests_may_not_wait() {
+    defers_at_most(rig(), MAX_DEFERRED);
+}
+
+#[test]
+fn at_quarter_of_connections_defers_no_more() {
+    defers_at_most(rig_with(16), 4);
 }
 
 #[test]
