@@ -287,7 +287,7 @@ impl Clients {
 
     /// Handles all deadlines that are over, and removes connections that no longer wait from the queue.
     pub(super) fn expire(&mut self, now: Instant) {
-        self.each(|connection| connection.is_late(now), || Event::Ticked, now);
+        self.each(|connection| connection.is_late(now), || Event::Expired, now);
         let sockets = &self.sockets;
         let is_waiting = |key: &Key| Some(sockets.get(*key)?.connection.is_waiting());
         self.waiting.retain(|key| is_waiting(key) == Some(true));

@@ -199,7 +199,6 @@ impl Connection {
     /// The only method that changes the state.
     pub(super) fn on(&mut self, event: Event<'_>, now: Instant) -> Action {
         let (may_hold_unread, has_begun) = (self.may_hold_unread(), self.has_begun());
-        let is_late = matches!(event, Event::Ticked) && self.is_late(now);
         match (event, &mut self.stage) {
             (Event::Received(bytes), Stage::Reading) => {
                 self.input.extend_from_slice(bytes);
@@ -213,9 +212,7 @@ impl Connection {
                 Action::Nothing
             }
             (Event::Ended, Stage::Reading) if has_begun => {
-                let incomplete = Refusal::malformed("it ended within the header section");
-                let refusal = self.too_long().unwrap_or(incomplete);
-                self.refuse(refusal, now)
+                self.refuse_incomplete(Refusal::malformed("it ended within the header section"), now)
             }
             (Event::Ended, Stage::Reading | Stage::Lingering(_)) if may_hold_unread => {
                 self.linger(Stage::Delivering, now)
@@ -246,7 +243,7 @@ impl Connection {
                     false => self.after_response(now),
                 }
             }
-            (Event::Ticked, _) if is_late => self.expire(now),
+            (Event::Expired, _) => self.expire(now),
             (Event::Rejected(refusal), Stage::Reading | Stage::Requested(..)) => self.refuse(refusal, now),
             (Event::Draining, _) => {
                 // The next response is the last one.
@@ -288,12 +285,12 @@ impl Connection {
             && !self.input.windows(4).any(|end| end == b"\r\n\r\n")
     }
 
-    /// The refusal of a head that is too long and was read further for its Origin.
-    fn too_long(&mut self) -> Option<Refusal> {
-        let parsed = head::parse(&self.input, &mut self.scanned, self.peer, &self.config);
-        parsed
-            .err()
-            .filter(|refusal| matches!(*refusal, Refusal::TARGET | Refusal::HEAD))
+    /// Refuses a request that will not be complete. A head that is too long was read further for its Origin.
+    fn refuse_incomplete(&mut self, refusal: Refusal, now: Instant) -> Action {
+        match head::parse(&self.input, &mut self.scanned, self.peer, &self.config) {
+            Err(too_long @ (Refusal::TARGET | Refusal::HEAD)) => self.refuse(too_long, now),
+            _ => self.refuse(refusal, now),
+        }
     }
 
     fn wait(&mut self, end: usize, mut request: Request, now: Instant) -> Action {
@@ -358,10 +355,7 @@ impl Connection {
         match self.stage {
             // Without a response: a request that the client sends at this moment would take it for its own.
             Stage::Reading if !self.has_begun() => Action::Close(None),
-            Stage::Reading => {
-                let refusal = self.too_long().unwrap_or(Refusal::LATE);
-                self.refuse(refusal, now)
-            }
+            Stage::Reading => self.refuse_incomplete(Refusal::LATE, now),
             Stage::Requested(_, Wait::Ticket) => self.refuse(Refusal::BUSY, now),
             Stage::Requested(_, Wait::Workers) => self.refuse(Refusal::LOST, now),
             Stage::Lingering(_) | Stage::Delivering => Action::Close(None),

@@ -56,10 +56,10 @@ impl Socket {
     /// the client reads or the retries end, which takes minutes.
     pub(super) fn discard_unread(&self) {
         let Self { stream, connection, .. } = self;
-        let discarded = match (connection.unsent().is_empty(), connection.may_hold_unread()) {
-            (true, true) if self.is_drained() => return,
-            (true, false) => sockopt::set_tcp_user_timeout(stream, LINGER_TIMEOUT.as_millis() as u32),
-            _ => sockopt::set_socket_linger(stream, Some(Duration::ZERO)),
+        let is_short = connection.unsent().is_empty() && (!connection.may_hold_unread() || self.is_drained());
+        let discarded = match is_short {
+            true => sockopt::set_tcp_user_timeout(stream, LINGER_TIMEOUT.as_millis() as u32),
+            false => sockopt::set_socket_linger(stream, Some(Duration::ZERO)),
         };
         if let Err(error) = discarded {
             log::debug!(reason:% = error; "unread data: the connection can't be reset");

@@ -32,8 +32,8 @@ pub(in crate::gate) enum Event<'a> {
     Writable,
     /// This many bytes were sent.
     Sent(usize),
-    /// Time has passed.
-    Ticked,
+    /// `Connection::is_late`.
+    Expired,
     /// The connection is refused or evicted, or its request is lost.
     Rejected(Refusal),
     /// The router shuts down.

@@ -277,7 +277,9 @@ impl World {
             }
             Step::Pass(millis) => {
                 self.now += Duration::from_millis(millis);
-                self.tell(Event::Ticked);
+                if self.connection.is_late(self.now) {
+                    self.tell(Event::Expired);
+                }
             }
             Step::Drain => self.tell(Event::Draining),
             _ => {}
