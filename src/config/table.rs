@@ -1,4 +1,4 @@
-//! The table of settings: names, defaults, forms, examples and meanings. Parsers, error messages, `--help`,
+//! The table of settings: names, defaults, forms, examples and meanings. Ranges, error messages, `--help`,
 //! `.env.example` and the documented table come from it.
 
 /// One setting.

@@ -132,10 +132,8 @@ impl Fetcher {
                 _ => return Ok(response),
             }
         }
-        Err(FetchError::of_peer(format!(
-            "more than {} redirects",
-            bounds.max_redirects
-        )))
+        let reason = format!("more than {} redirects", bounds.max_redirects);
+        Err(FetchError::of_peer(reason))
     }
 
     fn send(&self, url: &str, dial: &Dial, credentials: Option<&[u8]>, bounds: Bounds) -> Result<Response, FetchError> {

@@ -4,7 +4,7 @@
 //! lookup no longer than its own deadline (or a second if older addresses are known), and names that were slow the last
 //! time leave threads to the others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -51,7 +51,7 @@ struct State {
     /// The names of lookups in progress, and whether a name was slow the last time.
     in_progress: HashMap<String, bool>,
     /// Names with a problem, for one log line when the first has one and one when the last has none.
-    problems: usize,
+    problems: HashSet<String>,
     interval: Duration,
     /// Lookups that changed the addresses of a name.
     changes: u64,
@@ -147,9 +147,8 @@ impl HostResolver {
     /// Returns the error of the name server and the number of host names with it, `None` without an error.
     pub(crate) fn problem(&self) -> Option<String> {
         let state = self.lock();
-        let count = state.problems;
-        let mut names = state.names.iter().filter(|_| count > 0);
-        let (host, reason) = names.find_map(|(host, name)| Some((host, name.problem()?)))?;
+        let (count, host) = (state.problems.len(), state.problems.iter().next()?);
+        let reason = state.names.get(host)?.problem()?;
         Some(format!(
             "name server fails for {count} host names, such as {host:?}: {reason}"
         ))
@@ -193,9 +192,10 @@ impl HostResolver {
             if !is_fresh {
                 self.start_lookup(&mut state, host);
             }
-            let patience = match addrs.is_empty() {
-                true => within,
-                false => within.min(STALE_GRACE),
+            let patience = if addrs.is_empty() {
+                within
+            } else {
+                within.min(STALE_GRACE)
             };
             let left = patience.saturating_sub(begin.elapsed());
             if is_fresh || left.is_zero() {
@@ -246,7 +246,7 @@ impl State {
         if !self.names.contains_key(host) && self.names.len() >= MAX_NAMES {
             self.names
                 .retain(|host, name| self.in_progress.contains_key(host) || name.is_younger(IDLE, now));
-            self.problems = self.names.values().filter(|name| name.problem().is_some()).count();
+            self.problems.retain(|host| self.names.contains_key(host));
         }
         let has_room = self.names.len() < MAX_NAMES || self.names.contains_key(host);
         (has_room && !self.is_closed).then(|| &*self.names.entry(host.to_owned()).or_default())
@@ -256,7 +256,6 @@ impl State {
         let Some(name) = self.names.get_mut(host) else {
             return;
         };
-        let had_problem = name.problem().is_some();
         name.tried = Some(now);
         name.is_slow = now.duration_since(begin) >= SLOW;
         match &result {
@@ -270,14 +269,14 @@ impl State {
             }
             Err(error) => name.error = Some(error),
         }
-        let problem = name.problem();
-        self.problems = self.problems + usize::from(problem.is_some()) - usize::from(had_problem);
-        match (had_problem, problem, self.problems) {
-            (false, Some(reason), 1) => log::warn!(
+        match name.problem() {
+            Some(reason) if self.problems.insert(host.to_owned()) && self.problems.len() == 1 => log::warn!(
                 host, reason, lookup_ms = now.duration_since(begin).as_millis() as u64;
                 "name server fails: last known addresses stay in use"
             ),
-            (true, None, 0) => log::info!("name server recovered: all lookups succeed"),
+            None if self.problems.remove(host) && self.problems.is_empty() => {
+                log::info!("name server recovered: all lookups succeed");
+            }
             _ => {}
         }
     }
