@@ -96,34 +96,35 @@ fn merge_with_next(chunks: &mut Vec<Arc<Vec<Place>>>, at: usize) {
 
 /// Finds places in rising order without going back, so that an intersection of orders is linear.
 pub(crate) struct Cursor<'a> {
+    /// The rest of one chunk, from the first place that may be sought next.
+    rest: &'a [Place],
+    /// The chunks behind it.
     chunks: &'a [Arc<Vec<Place>>],
-    /// First index of the first chunk that may still contain the next place.
-    index: usize,
 }
 
 impl<'a> Cursor<'a> {
     pub(crate) fn new(order: &'a Order) -> Self {
         Self {
+            rest: &[],
             chunks: &order.chunks,
-            index: 0,
         }
     }
 
-    /// Whether the order has `place`, which must not be below the last one sought.
+    /// Whether the order has `place`, which must be above the last one sought.
     pub(crate) fn seek(&mut self, place: Place) -> bool {
-        if self
-            .chunks
-            .first()
-            .is_some_and(|chunk| *chunk.last().unwrap_or(&place) < place)
-        {
-            self.chunks = &self.chunks[chunk_of(self.chunks, place)..];
-            self.index = 0;
+        // If orders share most nodes, it is the next one.
+        if self.rest.first() != Some(&place) {
+            if self.rest.last().is_none_or(|last| *last < place) {
+                let Some((chunk, behind)) = self.chunks[chunk_of(self.chunks, place)..].split_first() else {
+                    return false;
+                };
+                (self.rest, self.chunks) = (chunk, behind);
+            }
+            self.rest = &self.rest[count_below(self.rest, place)..];
         }
-        let Some(chunk) = self.chunks.first() else {
-            return false;
-        };
-        self.index += count_below(&chunk[self.index..], place);
-        chunk.get(self.index) == Some(&place)
+        let is_found = self.rest.first() == Some(&place);
+        self.rest = &self.rest[usize::from(is_found)..];
+        is_found
     }
 }
 

@@ -7,9 +7,10 @@ use super::order::{Cursor, Order, Place};
 
 /// Maximum number of addresses in one response. Callers reduce a larger `n` to it.
 pub const MAX_PAGE: u32 = 1_000;
-/// Maximum number of searches in orders for one response: one to two milliseconds. One container needs none, two need
-/// one for each node of the shorter order, 64 need 63. A pair of containers that 100,000 nodes run stays below it.
-pub const MAX_SEARCHES: usize = 131_072;
+/// Maximum number of searches in orders for one response: a fraction of a millisecond if most succeed, two milliseconds
+/// if most fail. One container needs none, 64 need up to 63 for each node. Two need one for each node of the shorter
+/// order, and are never refused.
+pub const MAX_SEARCHES: usize = 65_536;
 /// Nodes whose private keys are compared for one response, at least.
 const MIN_COMPARED: usize = 256;
 /// Nodes whose private keys are read under one hold of the lock: some microseconds.
@@ -85,18 +86,22 @@ pub(super) fn select(
         }
         false => walk.skip(offset).take(n).map(Seen::shared).collect(),
     };
-    (searches.get() <= MAX_SEARCHES || selected.len() == n).then_some(selected)
+    (searches.get() <= max_searches(shortest) || selected.len() == n).then_some(selected)
+}
+
+fn max_searches(shortest: &Order) -> usize {
+    MAX_SEARCHES.max(shortest.len())
 }
 
 /// The places that are in all orders, rising. Walks the shortest order as far as the caller goes, and stops at
-/// `MAX_SEARCHES`.
+/// [`max_searches`].
 fn walk<'a>(
     shortest: &'a Order,
     others: &'a [Order],
     searches: &'a Counter<usize>,
 ) -> impl Iterator<Item = Place> + 'a {
     let mut cursors: Vec<Cursor<'_>> = others.iter().map(Cursor::new).collect();
-    let places = shortest.iter().take_while(|_| searches.get() <= MAX_SEARCHES);
+    let places = shortest.iter().take_while(|_| searches.get() <= max_searches(shortest));
     places.filter(move |place| {
         cursors.iter_mut().all(|cursor| {
             searches.set(searches.get() + 1);
