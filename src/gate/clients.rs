@@ -2,10 +2,11 @@
 //! machines. Does not know how workers are reached.
 
 mod eviction;
+mod fair_queue;
 mod unread;
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
@@ -22,6 +23,7 @@ use crate::client::{Client, is_in};
 use crate::config::Config;
 use crate::metrics::{Label, Metrics, Refused};
 use crate::util::log_throttle::{LogThrottle, ONE_A_MINUTE, ONE_AN_HOUR, Suppressed};
+use fair_queue::FairQueue;
 
 /// One client, an IPv4 address or an IPv6 /64, may hold this part of the connections.
 const CLIENT_SHARE: usize = 4;
@@ -56,8 +58,8 @@ pub(super) struct Clients {
     sockets: Arena<Socket>,
     /// All connections, except those of trusted proxies.
     held: HashMap<Holder, BTreeSet<Key>>,
-    /// Connections with a complete request that waits for a ticket, in order of arrival.
-    waiting: VecDeque<Key>,
+    /// Connections with a complete request that waits for a ticket.
+    waiting: FairQueue,
     /// Unsent bytes of all responses.
     unsent: usize,
     /// Connections with a larger buffer in the kernel.
@@ -77,7 +79,7 @@ impl Clients {
             metrics,
             sockets: Arena::new(),
             held: HashMap::new(),
-            waiting: VecDeque::new(),
+            waiting: FairQueue::default(),
             unsent: 0,
             large_buffers: 0,
             next_candidate: 0,
@@ -207,8 +209,8 @@ impl Clients {
         let over = loop {
             action = match action {
                 Action::Nothing | Action::Forward => break None,
-                Action::Queue => {
-                    self.waiting.push_back(key);
+                Action::Queue(client) => {
+                    self.waiting.push(client, key);
                     break None;
                 }
                 Action::Refuse(why) => {
@@ -257,7 +259,7 @@ impl Clients {
     /// The next request for the workers, and its connection.
     pub(super) fn next_waiting(&mut self, now: Instant) -> Option<(Key, &InFlight)> {
         let key = loop {
-            let key = self.waiting.pop_front()?;
+            let key = self.waiting.pop()?;
             let socket = self.sockets.get_mut(key);
             let action = socket.map(|socket| socket.connection.on(Event::Dispatched, now));
             if let Some(Action::Forward) = action {
@@ -289,8 +291,8 @@ impl Clients {
     pub(super) fn expire(&mut self, now: Instant) {
         self.each(|connection| connection.is_late(now), || Event::Expired, now);
         let sockets = &self.sockets;
-        let is_waiting = |key: &Key| Some(sockets.get(*key)?.connection.is_waiting());
-        self.waiting.retain(|key| is_waiting(key) == Some(true));
+        let is_waiting = |key| sockets.get(key).is_some_and(|socket| socket.connection.is_waiting());
+        self.waiting.retain(is_waiting);
     }
 
     fn each(&mut self, is: impl Fn(&Connection) -> bool, event: fn() -> Event<'static>, now: Instant) {

@@ -231,7 +231,7 @@ impl Connection {
                 in_flight.request.context.deferral = deferral;
                 *wait = Wait::Ticket;
                 self.since = now;
-                Action::Queue
+                Action::Queue(in_flight.request.context.client.into())
             }
             (Event::Writable, Stage::Writing(_)) => Action::Send,
             (Event::Sent(more @ 1..), Stage::Writing(writing)) => {
@@ -301,9 +301,10 @@ impl Connection {
         if self.requests >= MAX_REQUESTS {
             request.context.persistence = Persistence::Close;
         }
+        let client = request.context.client.into();
         let in_flight = InFlight { request, begun: now };
         self.enter(Stage::Requested(in_flight, Wait::Ticket), now);
-        Action::Queue
+        Action::Queue(client)
     }
 
     fn write(&mut self, response: Vec<u8>, is_last: bool, now: Instant) -> Action {

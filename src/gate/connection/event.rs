@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::client::Client;
 use crate::gate::head::Request;
 use crate::gate::refusal::Refusal;
 use crate::metrics::Refused;
@@ -44,8 +45,8 @@ pub(in crate::gate) enum Event<'a> {
 #[derive(Debug)]
 pub(in crate::gate) enum Action {
     Nothing,
-    /// Pass [`Event::Dispatched`] when a ticket is free and earlier connections have theirs.
-    Queue,
+    /// Pass [`Event::Dispatched`] when a ticket is free and it is the client's turn.
+    Queue(Client),
     /// Send `Connection::in_flight` to the workers.
     Forward,
     /// Count the refusal, then [`Action::Send`] it.

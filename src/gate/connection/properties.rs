@@ -183,7 +183,7 @@ impl World {
                     assert!(self.connection.is_lingering() || self.has_ended);
                     return;
                 }
-                Action::Queue => {
+                Action::Queue(_) => {
                     assert!(!self.queued && !self.is_inside, "one request in flight at most");
                     self.queued = true;
                     return;
