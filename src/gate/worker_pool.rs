@@ -21,7 +21,7 @@ use super::head::Context;
 use crate::util::threads::{Joined, lock};
 
 /// Requests that are with the workers at most. Further requests wait at the gate, where they can still be refused.
-pub(super) const MAX_IN_FLIGHT: usize = 16;
+pub(super) const MAX_IN_FLIGHT: usize = 32;
 /// For the response to the first request: some milliseconds, or a busy machine.
 const GREETING_TIMEOUT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 /// The first request. Its ticket has no context.

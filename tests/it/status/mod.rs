@@ -5,6 +5,8 @@ mod filters;
 mod page;
 mod states;
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::support::http::{self, Connection, get_with};
@@ -278,6 +280,30 @@ fn image_conflict_is_reported_once_everywhere() {
     assert_eq!(began, 1, "{lines:#?}");
     assert!(router.get("/metrics").text().contains(&metric(0)));
     assert_eq!(report(&router, "")["conflicting_containers"], json!([]));
+}
+
+#[test]
+fn image_conflicts_do_not_suppress_the_line_about_the_pool() {
+    let fleet = Fleet::start(12);
+    let ids: Vec<String> = (0..30).map(|id| format!("c{id}")).collect();
+    for (node, image) in ["one", "two"].into_iter().enumerate() {
+        let containers: Vec<_> = ids.iter().map(|id| (id.as_str(), image)).collect();
+        fleet.set(node, info(&containers));
+    }
+    let launch = launch().ips(fleet.list()).set("REFRESH_INTERVAL", 1);
+    let router = launch.set("MAX_PROBES", 1).start();
+    router.until("as many conflicts are logged as one burst allows", || {
+        router.count_lines("image conflict:") == 20
+    });
+    router.until("the pool is large enough", || {
+        router
+            .get("/metrics")
+            .text()
+            .contains("\ninfernet_router_probe_pool_too_small 0\n")
+    });
+    let mark = router.log_len();
+    fleet.set_all(Behaviour::Slow(Duration::from_millis(200)));
+    router.wait_line_after(mark, "pool too small:", PATIENCE);
 }
 
 #[test]
