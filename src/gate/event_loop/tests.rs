@@ -1,13 +1,14 @@
 //! The event loop with workers that a test plays, at a time that the test sets.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::net::{AddressFamily, SocketType};
 
 mod cuts;
 
@@ -209,14 +210,28 @@ impl Rig {
     }
 
     fn connect(&mut self) -> TcpStream {
-        let client = TcpStream::connect(self.addr).expect("a connection");
+        self.connect_from(1)
+    }
+
+    /// A connection from 127.0.0.`last`.
+    fn connect_from(&mut self, last: u8) -> TcpStream {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        let source = SocketAddr::from(([127, 0, 0, last], 0));
+        rustix::net::bind(&socket, &source).expect("bound");
+        rustix::net::connect(&socket, &self.addr).expect("a connection");
+        let client = TcpStream::from(socket);
         client.set_nonblocking(true).expect("set");
         client
     }
 
     /// A client with a request that is inside or waits for a ticket.
     fn ask(&mut self) -> TcpStream {
-        let mut client = self.connect();
+        self.ask_from(1)
+    }
+
+    /// The same from 127.0.0.`last`.
+    fn ask_from(&mut self, last: u8) -> TcpStream {
+        let mut client = self.connect_from(last);
         client.write_all(GET).expect("sent");
         let asked = |event_loop: &EventLoop| load(event_loop) + event_loop.clients.waiting();
         let before = asked(&self.event_loop);
@@ -446,6 +461,22 @@ fn waiting_request_is_forwarded_with_free_ticket() {
     rig.until("the one that waits is inside", |event_loop| {
         event_loop.clients.waiting() == 0
     });
+}
+
+#[test]
+fn clients_take_turns_for_free_tickets() {
+    let mut rig = rig();
+    let mut worker = rig.worker();
+    let _first: Vec<TcpStream> = (0..MAX_IN_FLIGHT + 3).map(|_| rig.ask_from(1)).collect();
+    let _second = rig.ask_from(2);
+    let inside: Vec<Taken> = (0..MAX_IN_FLIGHT).map(|_| worker.take_one()).collect();
+    inside[..3].iter().for_each(|request| worker.respond(request, OK));
+    rig.until("three tickets are used again", |event_loop| {
+        event_loop.clients.waiting() == 1
+    });
+    let next = [(); 3].map(|()| worker.take_one().context.client);
+    let [first, second] = [1, 2].map(|last| IpAddr::from([127, 0, 0, last]));
+    assert_eq!(next, [first, second, first]);
 }
 
 #[test]
