@@ -3,8 +3,9 @@
 
 use std::collections::VecDeque;
 
+use thunderdome::Index as Key;
+
 use crate::client::Client;
-use crate::util::arena::Key;
 
 /// Connections, each with one request.
 #[derive(Debug, Default)]
@@ -50,14 +51,15 @@ mod tests {
 
     fn queue(clients: &[u8]) -> FairQueue {
         let mut queue = FairQueue::default();
-        for (number, last) in (0..).zip(clients) {
-            queue.push(client(*last), Key::from_bits(number));
+        for (slot, last) in (0..).zip(clients) {
+            let key = Key::from_bits(1 << 32 | slot).expect("a key");
+            queue.push(client(*last), key);
         }
         queue
     }
 
-    fn order(mut queue: FairQueue) -> Vec<u64> {
-        std::iter::from_fn(|| queue.pop()).map(Key::to_bits).collect()
+    fn order(mut queue: FairQueue) -> Vec<u32> {
+        std::iter::from_fn(|| queue.pop()).map(Key::slot).collect()
     }
 
     #[test]
@@ -68,7 +70,7 @@ mod tests {
     #[test]
     fn client_without_waiting_connections_takes_no_turn() {
         let mut queue = queue(&[1, 2, 1, 2]);
-        queue.retain(|key| key.to_bits() % 2 == 1);
+        queue.retain(|key| key.slot() % 2 == 1);
         assert_eq!(order(queue), [1, 3]);
     }
 }
