@@ -72,20 +72,20 @@ pub(super) fn nodes(
     let mut listing = Listing::new(b'{', page);
     // Several nodes may have one address for clients: the first one represents it.
     let mut seen = HashSet::new();
-    registry.visit_resources(containers, |node| {
+    registry.visit_resources(containers, |node, _, known| {
         let mut entries: Vec<(&str, &str)> = match &answers {
             None => {
-                let known = node.entries.iter();
+                let known = known.iter();
                 known.map(|known| (known.id.as_str(), &*known.text)).collect()
             }
             Some(answers) => {
-                let known = answers.get(node.addr).into_iter().copied().flatten();
+                let known = answers.get(&node.addr).into_iter().copied().flatten();
                 known.map(|(id, text)| (id.as_str(), &**text)).collect()
             }
         };
         entries.retain(|(id, _)| containers.is_empty() || containers.iter().any(|other| other == id));
-        if !entries.is_empty() && seen.insert(node.public.clone()) {
-            listing.add(|body| write_node(body, node.public, &entries));
+        if !entries.is_empty() && seen.insert(node.public_addr().clone()) {
+            listing.add(|body| write_node(body, node.public_addr(), &entries));
         }
     });
     listing.into_response(b'}')

@@ -43,7 +43,8 @@ pub(crate) struct Query {
 pub(crate) struct Models {
     surveys: Mutex<Surveys>,
     wake: Sender<()>,
-    woken: Receiver<()>,
+    /// Receives when a round begins: wakes the driver.
+    pub(crate) woken: Receiver<()>,
     metrics: Arc<Metrics>,
 }
 
@@ -57,11 +58,6 @@ impl Models {
             woken,
             metrics,
         }
-    }
-
-    /// Receives when a round begins: wakes the driver.
-    pub(crate) fn woken(&self) -> &Receiver<()> {
-        &self.woken
     }
 
     /// All surveys. Each change is complete or not begun, whatever panicked elsewhere.

@@ -224,30 +224,26 @@ impl Surveys {
             Err(ResourceFailure::LocalError(_)) => return,
             Err(_) => None,
         };
-        let Some(survey) = self.by_id.get_mut(&query.id) else {
-            return;
-        };
-        let known = Known {
+        let mut known = Known {
             at: now,
             entries,
             source,
         };
-        survey.known.insert(query.addr.clone(), known);
-        if !self.make_room(source, &query.id)
-            && let Some(survey) = self.by_id.get_mut(&query.id)
-            && let Some(known) = survey.known.get_mut(&query.addr)
-        {
+        if self.is_kept(&query.id) && !self.make_room(&known, &query.id) {
             known.entries = None;
+        }
+        if let Some(survey) = self.by_id.get_mut(&query.id) {
+            survey.known.insert(query.addr.clone(), known);
         }
     }
 
-    /// Evicts other surveys until all responses fit. Returns false if the new response of a node of this list cannot.
-    fn make_room(&mut self, source: Source, id: &str) -> bool {
+    /// Evicts other surveys than that of `id` until a new response fits. Returns false if it cannot.
+    fn make_room(&mut self, new: &Known, id: &str) -> bool {
         let is_explorer = |known: &Known| known.source == Source::Explorer;
-        if source == Source::Explorer && self.bytes(is_explorer) > MAX_EXPLORER_BYTES {
+        if is_explorer(new) && self.bytes(is_explorer) + new.bytes() > MAX_EXPLORER_BYTES {
             return false;
         }
-        while self.bytes(|_| true) > MAX_BYTES {
+        while self.bytes(|_| true) + new.bytes() > MAX_BYTES {
             if !self.evict_oldest_but(id) {
                 return false;
             }

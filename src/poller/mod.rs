@@ -85,7 +85,7 @@ pub(crate) fn start(
     let woken = outputs
         .models
         .as_ref()
-        .map_or_else(never, |models| models.woken().clone());
+        .map_or_else(never, |models| models.woken.clone());
     let thread = threads::spawn_vital("poller", alarm, move || {
         let mut poller = Poller::new(config, outputs, pool, ready, clock());
         poller.resources = resources;

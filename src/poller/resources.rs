@@ -226,7 +226,7 @@ impl ResourcePoller {
         let (registry, models) = (Arc::clone(&self.registry), Arc::clone(&self.models));
         let candidates = || {
             let mut all = Vec::new();
-            registry.visit_resources(&[], |node| all.push((node.order, node.addr.clone())));
+            registry.visit_resources(&[], |node, order, _| all.push((order, node.addr.clone())));
             all
         };
         models.plan(candidates, now);

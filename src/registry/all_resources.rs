@@ -1,28 +1,16 @@
 //! The resources of all nodes, within a total limit.
 
 use super::catalogue::Index;
+use super::node::Node;
 use super::resources::{KnownEntry, NodeResources, ResourceReport};
 use super::state::State;
-use super::{NodeId, Registry};
-use crate::node::{ContainerId, NodeAddr};
+use super::{NodeId, NodeRecord, Registry};
+use crate::node::ContainerId;
 
 /// All entries together. Above it, the nodes that rank last lose their entries.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes that are evicted beyond the limit, so that the pass over all nodes is rare.
 const SPARE_BYTES: usize = MAX_BYTES / 64;
-
-/// An available node with entries.
-#[derive(Clone, Copy, Debug)]
-pub struct ResourceNode<'a> {
-    /// The address as listed.
-    pub addr: &'a NodeAddr,
-    /// The address for clients.
-    pub public: &'a NodeAddr,
-    /// Smaller for a node that should finish earlier.
-    pub order: u64,
-    /// The entries of its containers, at least one, sorted.
-    pub entries: &'a [KnownEntry],
-}
 
 impl Registry {
     /// The containers that an available node runs, sorted.
@@ -64,9 +52,9 @@ impl Registry {
         }
     }
 
-    /// Shows the available nodes with entries that run all of `containers` to `visit`, by rank. The lock is released
-    /// between the nodes.
-    pub fn visit_resources(&self, containers: &[String], mut visit: impl FnMut(ResourceNode<'_>)) {
+    /// Shows the available nodes with entries that run all of `containers` to `visit`, by rank: the record, a number
+    /// that is smaller for a node that should finish earlier, and the entries. The lock is released between the nodes.
+    pub fn visit_resources(&self, containers: &[String], mut visit: impl FnMut(&NodeRecord, u64, &[KnownEntry])) {
         let Some(containers) = self.lock().indexes(containers) else {
             return;
         };
@@ -79,16 +67,11 @@ impl Registry {
         });
         nodes.sort_unstable();
         for (_, id) in nodes {
-            if let Some(node) = self.lock().nodes.get(id)
-                && let Some(place) = node.routing.place
-                && !node.routing.resources.entries.is_empty()
+            if let Some(Node { record, routing }) = self.lock().nodes.get(id)
+                && let Some(place) = routing.place
+                && !routing.resources.entries.is_empty()
             {
-                visit(ResourceNode {
-                    addr: &node.record.addr,
-                    public: node.record.public_addr(),
-                    order: place.key,
-                    entries: &node.routing.resources.entries,
-                });
+                visit(record, place.key, &routing.resources.entries);
             }
         }
     }

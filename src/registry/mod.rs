@@ -34,7 +34,6 @@ use thunderdome::Index as Key;
 
 use crate::client::Client;
 use crate::node::{Attributes, NodeAddr, Rank, Running};
-pub use all_resources::ResourceNode;
 pub use catalogue::{MAX_CONTAINERS, MAX_TEXT_BYTES, Summary};
 pub use health::{Health, NodeState};
 use node::Node;

@@ -47,9 +47,9 @@ fn set(registry: &Registry, node: NodeId, report: ResourceReport) -> bool {
 /// The numbers of the nodes with entries, each with the ids, in the order of a reader.
 fn known(registry: &Registry) -> Vec<(usize, Vec<String>)> {
     let mut known = Vec::new();
-    registry.visit_resources(&[], |node| {
-        let ids = node.entries.iter().map(|known| known.id.as_str().to_owned());
-        known.push((number(node.addr), ids.collect()));
+    registry.visit_resources(&[], |node, _, entries| {
+        let ids = entries.iter().map(|known| known.id.as_str().to_owned());
+        known.push((number(&node.addr), ids.collect()));
     });
     known
 }
