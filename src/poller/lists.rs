@@ -1,5 +1,6 @@
 //! Updates the set of nodes from the lists.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use ::log::Level;
@@ -39,16 +40,19 @@ impl Poller {
             self.explorer.as_ref().map_or(&[], |list| &list.nodes),
             |host| self.fetcher.resolver().known(host),
         );
-        let gone = self.by_addr.extract_if(|addr, _| !ranked.contains_key(addr));
-        let gone: Vec<NodeId> = gone.map(|(_, id)| id).collect();
-        gone.into_iter().for_each(|id| self.drop_node(id, now));
+        // The addresses of the former lists are freed.
+        let mut former = std::mem::replace(&mut self.by_addr, HashMap::with_capacity(ranked.len()));
         let mut new = Vec::new();
         for (addr, (rank, attributes)) in ranked {
-            match self.by_addr.get(&addr) {
-                Some(id) => self.keep(*id, addr, rank, attributes, now),
+            match former.remove(&addr) {
+                Some(id) => {
+                    self.by_addr.insert(addr.clone(), id);
+                    self.keep(id, addr, rank, attributes, now);
+                }
                 None => new.push((rank, addr, attributes)),
             }
         }
+        former.into_values().for_each(|id| self.drop_node(id, now));
         new.sort_unstable_by_key(|(rank, ..)| *rank);
         for (rank, addr, attributes) in new {
             let id = self.registry.insert(addr.clone(), rank, now);
