@@ -22,7 +22,7 @@ pub(crate) const MAX_IN_FLIGHT: usize = 16;
 pub(crate) struct Queries {
     /// Oldest first.
     pub(super) sent: VecDeque<(Instant, NodeAddr)>,
-    in_flight: Vec<Query>,
+    pub(super) in_flight: Vec<Query>,
 }
 
 impl Queries {
@@ -50,11 +50,6 @@ impl Queries {
             .for_each(|(_, addr)| *counts.entry(addr).or_default() += 1);
         let exhausted = counts.into_iter().filter(|(_, count)| *count >= MAX_TO_NODE);
         exhausted.map(|(addr, _)| addr.clone()).collect()
-    }
-
-    /// Returns whether a query of this kind is in flight.
-    pub(super) fn has_in_flight(&self, is_of_kind: impl Fn(&Query) -> bool) -> bool {
-        self.in_flight.iter().any(is_of_kind)
     }
 
     pub(super) fn begin(&mut self, query: Query, now: Instant) {

@@ -141,8 +141,8 @@ impl Surveys {
         let unplanned = self.by_id.iter_mut().filter(|(_, survey)| survey.is_unplanned());
         for (id, Survey { known, round, .. }) in unplanned.take(MAX_IN_RATE_WINDOW) {
             let is_sent = |addr: &NodeAddr| {
-                let queries = &self.queries;
-                queries.has_in_flight(|query| query.id == *id && query.addr == *addr)
+                let mut in_flight = self.queries.in_flight.iter();
+                in_flight.any(|query| query.id == *id && query.addr == *addr)
             };
             let is_open = |addr: &&NodeAddr| !known.contains_key(addr) && !is_sent(addr);
             let open = || nodes.iter().map(|(_, addr)| addr).filter(is_open);
@@ -168,7 +168,7 @@ impl Surveys {
         }
         let ready = self.by_id.iter().filter_map(|(id, survey)| {
             let round = survey.round.as_ref()?;
-            let is_busy = |addr: &NodeAddr| self.queries.has_in_flight(|query| query.addr == *addr);
+            let is_busy = |addr: &NodeAddr| self.queries.in_flight.iter().any(|query| query.addr == *addr);
             let is_ready = |addr: &&NodeAddr| is_free(addr) && !is_busy(addr);
             let addr = round.queue.as_ref()?.iter().find(is_ready)?;
             Some((round.queried, id, addr))
@@ -206,7 +206,7 @@ impl Surveys {
                 round.is_all &= queue.len() == before;
             }
             let is_queried = round.queue.as_ref().is_some_and(Vec::is_empty);
-            let is_done = is_queried && !self.queries.has_in_flight(|query| query.id == *id);
+            let is_done = is_queried && self.queries.in_flight.iter().all(|query| query.id != *id);
             if is_done && round.is_all {
                 survey.complete_until = now + COMPLETE_FOR;
             }

@@ -9,7 +9,7 @@ use ::log::kv::Value;
 use super::log::is_same_reason;
 use super::mass_failure::MAX_DOUBT_INTERVALS;
 use super::observe::observe;
-use super::probe::{Outcome, Probe, ProbeJob};
+use super::probe::{Outcome, Probe};
 use super::schedule::RECHECK_AFTER;
 use super::{LIMITED_INTERVALS, Poller, Report};
 use crate::metrics::{Label, ProbeOutcome};
@@ -22,7 +22,7 @@ const LOCAL_ERROR_TIME: Duration = Duration::from_secs(5);
 
 /// A finished probe of a listed node.
 struct Finished {
-    job: ProbeJob,
+    id: NodeId,
     took: Duration,
     now: Instant,
     /// The record before the probe.
@@ -54,7 +54,7 @@ impl Poller {
         }
         let was = before.health();
         let mut finished = Finished {
-            job: report.job,
+            id,
             took: report.took,
             now,
             before,
@@ -97,7 +97,7 @@ impl Poller {
     /// Records when the node was probed, and why the node is not up.
     fn note(&self, probe: &mut Finished, result: &Probe) {
         let limited_after = self.config.refresh_interval * LIMITED_INTERVALS;
-        self.registry.note(probe.job.id, probe.now, |record| {
+        self.registry.note(probe.id, probe.now, |record| {
             record.probed = Some((probe.now, probe.took));
             match &result.outcome {
                 Outcome::LocalError(_) => return,
@@ -144,7 +144,7 @@ impl Poller {
     }
 
     fn up(&mut self, probe: &Finished, info: &NodeInfo, redirected_to: Option<String>) {
-        let (id, now, source) = (probe.job.id, probe.now, probe.before.rank.source());
+        let (id, now, source) = (probe.id, probe.now, probe.before.rank.source());
         let pending = info.load(|job| self.config.weights.weight(job));
         let omitted = self.registry.up(id, &info.containers, pending, now);
         let is_up_again = !matches!(probe.before.health(), Health::Up | Health::Suspect);
@@ -180,8 +180,8 @@ impl Poller {
 
     /// A 429 is a response: a suspect or doubted node is up again. A node that was never up waits for a success.
     fn limited(&mut self, probe: &Finished) {
-        self.registry.set_health(probe.job.id, probe.health, probe.now);
-        self.mass_failures[probe.before.rank.source() as usize].responded(probe.job.id);
+        self.registry.set_health(probe.id, probe.health, probe.now);
+        self.mass_failures[probe.before.rank.source() as usize].responded(probe.id);
         if probe.is_limit_changed {
             let event =
                 "node limited: only 429 responses; other routers may share its limit, or REFRESH_INTERVAL is too short";
@@ -194,7 +194,7 @@ impl Poller {
     }
 
     fn failed(&mut self, probe: &Finished, reason: &str) {
-        let (id, now) = (probe.job.id, probe.now);
+        let (id, now) = (probe.id, probe.now);
         // The failures of the list decide about a suspect.
         if probe.before.health() != Health::Suspect {
             self.registry.set_health(id, probe.health, now);

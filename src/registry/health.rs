@@ -3,10 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 /// The health of a node. Only the poller changes it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     /// No probe has returned a result yet.
-    #[default]
     New,
     /// Available.
     Up,
