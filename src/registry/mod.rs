@@ -39,7 +39,7 @@ pub use health::{Health, NodeState};
 use node::Node;
 use order::Place;
 pub use pending::PendingByType;
-use promises::Cell;
+use promises::{Cell, Cells};
 pub use record::NodeRecord;
 pub use resources::{KnownEntry, ResourceFailure, ResourceReport};
 pub use select::{MAX_PAGE, MAX_SEARCHES, Page};
@@ -181,10 +181,10 @@ impl Registry {
     /// Begins a round: learns from the records what is typical, and draws another order of equal nodes. Without any
     /// record the last fleet speed is kept.
     pub fn begin_round(&self) {
-        let (mut listed, mut explorer, mut crowded) = (Vec::new(), Vec::new(), 0);
+        let (mut listed, mut explorer, mut crowded) = (Vec::new(), Vec::new(), Cells::default());
         let interval = self.lock().begin_round();
         self.visit_nodes(|_, Node { record, routing }| {
-            crowded |= routing.crowded(interval);
+            crowded.add_all(routing.crowded(interval));
             match record.rank.is_listed() {
                 true => listed.extend(routing.work.record()),
                 false => explorer.extend(routing.work.record()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::PromisePolicy;
 use super::catalogue::{Index, Run};
 use super::order::Place;
-use super::promises::{Cell, Promises};
+use super::promises::{Cell, Cells, Promises};
 use super::record::{MAX_KEY, NodeRecord};
 use super::resources::NodeResources;
 use super::speed::{Count, FleetSpeed, Time, Work};
@@ -58,8 +58,8 @@ impl Routing {
         self.promises.count(self.work.cap(interval))
     }
 
-    /// The cells with promises above their cap, one bit each.
-    pub(super) fn crowded(&self, interval: Duration) -> u64 {
+    /// The cells with promises above their cap.
+    pub(super) fn crowded(&self, interval: Duration) -> Cells {
         self.promises.crowded(self.work.cap(interval))
     }
 

@@ -31,10 +31,6 @@ impl Cell {
     pub(super) const fn of(subnet_hash: u64) -> Self {
         Self((subnet_hash % CELLS as u64) as usize)
     }
-
-    pub(super) const fn bit(self) -> u64 {
-        1 << self.0
-    }
 }
 
 /// The open promises of one node by cell: those made before the last probe was sent, which its report ends, and those
@@ -58,10 +54,10 @@ impl Promises {
         counts.map_or(0, |[before, after]| before.saturating_add(*after).saturating_sub(cap))
     }
 
-    /// The cells with promises above the cap, one bit each.
-    pub(super) fn crowded(&self, cap: u16) -> u64 {
-        let above = self.cells().enumerate().filter(|(_, count)| *count > cap);
-        above.fold(0, |bits, (cell, _)| bits | Cell(cell).bit())
+    /// The cells with promises above the cap.
+    pub(super) fn crowded(&self, cap: u16) -> Cells {
+        let bits = self.cells().enumerate().filter(|(_, count)| *count > cap);
+        Cells(bits.fold(0, |cells, (cell, _)| cells | 1 << cell))
     }
 
     pub(super) fn add(&mut self, Cell(cell): Cell) {
@@ -86,6 +82,29 @@ impl Promises {
             self.0 = Box::default();
         }
         ended
+    }
+}
+
+/// A set of cells, one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cells(u64);
+
+impl Cells {
+    pub(super) fn has(self, Cell(cell): Cell) -> bool {
+        self.0 >> cell & 1 == 1
+    }
+
+    pub(super) fn add(&mut self, Cell(cell): Cell) {
+        self.0 |= 1 << cell;
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(self) -> u32 {
+        self.0.count_ones()
+    }
+
+    pub(super) fn add_all(&mut self, other: Cells) {
+        self.0 |= other.0;
     }
 }
 
@@ -129,6 +148,12 @@ mod tests {
 
     const CAP: u16 = 8;
 
+    fn cells(some: &[usize]) -> Cells {
+        let mut cells = Cells::default();
+        some.iter().for_each(|cell| cells.add(Cell(*cell)));
+        cells
+    }
+
     /// Promises by cell, made before and after a probe was sent.
     fn promises(before: &[usize], after: &[usize]) -> Promises {
         let mut promises = Promises::default();
@@ -144,13 +169,13 @@ mod tests {
         assert_eq!(promises.count(CAP), 9);
         assert_eq!(promises.extra(Cell(7), CAP), 2);
         assert_eq!(promises.extra(Cell(8), CAP), 0);
-        assert_eq!(promises.crowded(CAP), 1 << 7);
+        assert_eq!(promises.crowded(CAP), cells(&[7]));
     }
 
     #[test]
     fn at_the_cap_no_promise_is_extra() {
         let promises = promises(&[7; 4], &[7; 4]);
-        assert_eq!((promises.count(CAP), promises.crowded(CAP)), (8, 0));
+        assert_eq!((promises.count(CAP), promises.crowded(CAP)), (8, cells(&[])));
     }
 
     #[test]

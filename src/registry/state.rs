@@ -8,7 +8,7 @@ use thunderdome::Arena;
 use super::catalogue::{Catalogue, Index};
 use super::node::{Fleet, Node, Routing};
 use super::order::{Order, Place};
-use super::promises::{Cell, ClientPromise, ClientPromises};
+use super::promises::{Cell, Cells, ClientPromise, ClientPromises};
 use super::record::{MAX_KEY, later};
 use super::select::{Seen, View};
 use super::speed::{FleetSpeed, Time};
@@ -30,9 +30,8 @@ pub(super) struct State {
     /// Bytes of the resources of all nodes.
     pub(super) resource_bytes: usize,
     /// At least the cells with promises above their cap on any node: as the last round found them, and those since.
-    /// One bit each.
-    pub(super) crowded: u64,
-    pub(super) newly_crowded: u64,
+    pub(super) crowded: Cells,
+    pub(super) newly_crowded: Cells,
     /// Promises made since the start.
     pub(super) promises_made: u64,
     /// Whether a node has had an `as=` address.
@@ -54,8 +53,8 @@ impl State {
             catalogue: Catalogue::default(),
             clients: ClientPromises::default(),
             resource_bytes: 0,
-            crowded: 0,
-            newly_crowded: 0,
+            crowded: Cells::default(),
+            newly_crowded: Cells::default(),
             promises_made: 0,
             has_aliases: false,
         }
@@ -64,7 +63,7 @@ impl State {
     /// Begins a round. Returns the interval.
     pub(super) fn begin_round(&mut self) -> Duration {
         self.round += 1;
-        self.crowded |= std::mem::take(&mut self.newly_crowded);
+        self.crowded.add_all(std::mem::take(&mut self.newly_crowded));
         self.fleet.interval
     }
 
@@ -160,7 +159,7 @@ impl State {
         Some(View {
             orders,
             undone: undoing_for.and_then(|client| self.undone(client, cell)),
-            is_private: (self.crowded | self.newly_crowded) & cell.bit() != 0,
+            is_private: self.crowded.has(cell) || self.newly_crowded.has(cell),
             has_aliases: self.has_aliases,
             newest: self.newest,
         })
@@ -222,7 +221,7 @@ impl State {
         let is_extra = node.routing.promise(cell, self.fleet.interval, now);
         let last_sent = node.routing.last_sent;
         match is_extra {
-            true => self.newly_crowded |= cell.bit(),
+            true => self.newly_crowded.add(cell),
             false => self.promises_made += 1,
         }
         if let Some(old_key) = self.update_key(id) {
@@ -256,7 +255,7 @@ impl State {
     pub(super) fn crowded(&self) -> u32 {
         let nodes = self.nodes.iter();
         nodes
-            .map(|(_, node)| node.routing.crowded(self.fleet.interval).count_ones())
+            .map(|(_, node)| node.routing.crowded(self.fleet.interval).len())
             .sum()
     }
 
