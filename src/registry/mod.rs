@@ -39,7 +39,7 @@ pub use health::{Health, NodeState};
 use node::Node;
 use order::Place;
 pub use pending::PendingByType;
-use promises::{Cell, Cells};
+use promises::Cell;
 pub use record::NodeRecord;
 pub use resources::{KnownEntry, ResourceFailure, ResourceReport};
 pub use select::{MAX_PAGE, MAX_SEARCHES, Page};
@@ -161,6 +161,7 @@ impl Registry {
         let _ = state.leave(id);
         let node = state.nodes.remove(id)?;
         state.resource_bytes -= node.routing.resources.bytes();
+        state.extras.replace(id.slot(), []);
         Some(node.record)
     }
 
@@ -181,19 +182,15 @@ impl Registry {
     /// Begins a round: learns from the records what is typical, and draws another order of equal nodes. Without any
     /// record the last fleet speed is kept.
     pub fn begin_round(&self) {
-        let (mut listed, mut explorer, mut crowded) = (Vec::new(), Vec::new(), Cells::default());
-        let interval = self.lock().begin_round();
-        self.visit_nodes(|_, Node { record, routing }| {
-            crowded.add_all(routing.crowded(interval));
-            match record.rank.is_listed() {
-                true => listed.extend(routing.work.record()),
-                false => explorer.extend(routing.work.record()),
-            }
+        let (mut listed, mut explorer) = (Vec::new(), Vec::new());
+        self.visit_nodes(|_, node| match node.record.rank.is_listed() {
+            true => listed.extend(node.routing.work.record()),
+            false => explorer.extend(node.routing.work.record()),
         });
         // Sorts without the lock.
         let speed = FleetSpeed::of(listed, explorer);
         let mut state = self.lock();
-        state.crowded = crowded;
+        state.round += 1;
         state.fleet.speed = speed.unwrap_or(state.fleet.speed);
     }
 
@@ -215,6 +212,9 @@ impl Registry {
         let is_listed = node.record.rank.is_listed();
         node.routing.apply(pending, is_listed, &state.fleet, self.time(now));
         node.record.change(now, |record| record.health = Health::Up);
+        state
+            .extras
+            .replace(id.slot(), node.routing.extras(state.fleet.interval));
         state.enter(id, running)
     }
 

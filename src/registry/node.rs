@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::PromisePolicy;
 use super::catalogue::{Index, Run};
 use super::order::Place;
-use super::promises::{Cell, Cells, Promises};
+use super::promises::{Cell, Promises};
 use super::record::{MAX_KEY, NodeRecord};
 use super::resources::NodeResources;
 use super::speed::{Count, FleetSpeed, Time, Work};
@@ -37,7 +37,7 @@ pub(super) struct Routing {
     /// Weighted.
     pub(super) pending: u64,
     pub(super) work: Work,
-    pub(super) promises: Promises,
+    pub(super) promises: Option<Box<Promises>>,
     /// Present while the node is available: its place in the order of each container that it runs.
     pub(super) place: Option<Place>,
     /// The containers of the last report, while the node has no place in their orders.
@@ -55,17 +55,21 @@ impl Routing {
 
     /// Open promises in the shared order.
     pub(super) fn promised(&self, interval: Duration) -> u64 {
-        self.promises.count(self.work.cap(interval))
+        let cap = self.work.cap(interval);
+        self.promises.as_ref().map_or(0, |promises| promises.count(cap))
     }
 
-    /// The cells with promises above their cap.
-    pub(super) fn crowded(&self, interval: Duration) -> Cells {
-        self.promises.crowded(self.work.cap(interval))
+    /// The cells with promises above their cap, each with the nanoseconds that these jobs take.
+    pub(super) fn extras(&self, interval: Duration) -> impl Iterator<Item = (Cell, u64)> + '_ {
+        let cap = self.work.cap(interval);
+        let extras = self.promises.iter().flat_map(move |promises| promises.extras(cap));
+        extras.map(|(cell, extra)| (cell, self.work.nanos_of(extra)))
     }
 
     /// Promises of one cell above its cap.
     pub(super) fn extra(&self, cell: Cell, interval: Duration) -> u16 {
-        self.promises.extra(cell, self.work.cap(interval))
+        let cap = self.work.cap(interval);
+        self.promises.as_ref().map_or(0, |promises| promises.extra(cell, cap))
     }
 
     /// Whether a promise that was made after this probe was sent may not be in a count yet.
@@ -77,17 +81,19 @@ impl Routing {
     pub(super) fn probe_sent(&mut self, now: Time) {
         self.last_sent = self.last_sent.wrapping_add(1);
         self.work.probe_sent(now);
-        self.promises.probe_sent();
+        self.promises.iter_mut().for_each(|promises| promises.probe_sent());
     }
 
-    /// Adds a promise. Returns whether it is above the cap of its cell.
-    pub(super) fn promise(&mut self, cell: Cell, interval: Duration, now: Time) -> bool {
-        self.promises.add(cell);
-        let is_extra = self.extra(cell, interval) > 0;
-        if !is_extra {
-            self.work.promise(now);
+    /// Adds a promise. If it is above the cap of its cell, returns the nanoseconds that all such promises take.
+    pub(super) fn promise(&mut self, cell: Cell, interval: Duration, now: Time) -> Option<u64> {
+        self.promises.get_or_insert_default().add(cell);
+        match self.extra(cell, interval) {
+            0 => {
+                self.work.promise(now);
+                None
+            }
+            extra => Some(self.work.nanos_of(extra)),
         }
-        is_extra
     }
 
     /// Applies the report of the last probe, with `pending` weighted jobs.
@@ -97,13 +103,18 @@ impl Routing {
         let PromisePolicy::On { weight, max_speedup } = fleet.policy else {
             return;
         };
+        let promises = self.promises.as_mut();
         let count = Count {
             pending: pending as f64 / f64::from(weight.max(1)),
-            promised: self.promises.end_before(),
+            promised: promises.map_or(0, |promises| promises.end_before()),
         };
         let bounds = fleet.speed.bounds(is_listed, max_speedup);
         self.work.learn(count, bounds, &fleet.speed);
-        self.work.resume(self.promised(fleet.interval), now);
+        let after = self.promised(fleet.interval);
+        if after == 0 {
+            self.promises = None;
+        }
+        self.work.resume(after, now);
     }
 }
 

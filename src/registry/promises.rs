@@ -11,6 +11,7 @@
 //! others.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::mem;
 
 use super::NodeId;
@@ -33,14 +34,28 @@ impl Cell {
     }
 }
 
-/// The open promises of one node by cell: those made before the last probe was sent, which its report ends, and those
-/// made since, which only a later probe can count. The numbers saturate. Empty without any.
-#[derive(Debug, Default)]
-pub(super) struct Promises(Box<[[u16; 2]]>);
+/// The open promises of one node. Boxed by the registry, and only while there are any.
+#[derive(Debug)]
+pub(super) struct Promises {
+    /// Made before the last probe was sent: its report ends them. Saturates.
+    before: [u16; CELLS],
+    /// Made since: only a later probe can count them. Saturates.
+    after: [u16; CELLS],
+}
+
+impl Default for Promises {
+    fn default() -> Self {
+        Self {
+            before: [0; CELLS],
+            after: [0; CELLS],
+        }
+    }
+}
 
 impl Promises {
     fn cells(&self) -> impl Iterator<Item = u16> + '_ {
-        self.0.iter().map(|[before, after]| before.saturating_add(*after))
+        let cells = self.before.iter().zip(&self.after);
+        cells.map(|(before, after)| before.saturating_add(*after))
     }
 
     /// Promises in the shared order: those of each cell up to the cap.
@@ -50,61 +65,88 @@ impl Promises {
 
     /// Promises of one cell above the cap.
     pub(super) fn extra(&self, Cell(cell): Cell, cap: u16) -> u16 {
-        let counts = self.0.get(cell);
-        counts.map_or(0, |[before, after]| before.saturating_add(*after).saturating_sub(cap))
+        self.before[cell].saturating_add(self.after[cell]).saturating_sub(cap)
     }
 
-    /// The cells with promises above the cap.
-    pub(super) fn crowded(&self, cap: u16) -> Cells {
-        let bits = self.cells().enumerate().filter(|(_, count)| *count > cap);
-        Cells(bits.fold(0, |cells, (cell, _)| cells | 1 << cell))
+    /// The cells with promises above the cap, each with their number.
+    pub(super) fn extras(&self, cap: u16) -> impl Iterator<Item = (Cell, u16)> + '_ {
+        let cells = self.cells().enumerate();
+        let above = cells.filter(move |(_, count)| *count > cap);
+        above.map(move |(cell, count)| (Cell(cell), count - cap))
     }
 
-    pub(super) fn add(&mut self, Cell(cell): Cell) {
-        if self.0.is_empty() {
-            self.0 = [[0; 2]; CELLS].into();
-        }
-        let [_, after] = &mut self.0[cell];
+    pub(super) fn add(&mut self, cell: Cell) {
+        let after = &mut self.after[cell.0];
         *after = after.saturating_add(1);
     }
 
     /// The report of a probe that is sent now will end all promises made so far.
     pub(super) fn probe_sent(&mut self) {
-        for [before, after] in &mut self.0 {
+        for (before, after) in self.before.iter_mut().zip(&mut self.after) {
             *before = before.saturating_add(mem::take(after));
         }
     }
 
     /// Ends the promises made before the last probe was sent, and returns their number.
     pub(super) fn end_before(&mut self) -> u64 {
-        let ended = self.0.iter_mut().map(|[before, _]| u64::from(mem::take(before))).sum();
-        if self.cells().all(|count| count == 0) {
-            self.0 = Box::default();
-        }
-        ended
+        mem::replace(&mut self.before, [0; CELLS]).map(u64::from).iter().sum()
     }
 }
 
-/// A set of cells, one bit each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Cells(u64);
+/// For each cell, the nodes on which it has promises above the cap: by slot, the nanoseconds that these jobs take. A
+/// response compares up to 256 nodes, so that a lookup must not read the nodes.
+#[derive(Debug)]
+pub(super) struct Extras([HashMap<u32, u64, BuildHasherDefault<SlotHasher>>; CELLS]);
 
-impl Cells {
-    pub(super) fn has(self, Cell(cell): Cell) -> bool {
-        self.0 >> cell & 1 == 1
+impl Default for Extras {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| HashMap::default()))
+    }
+}
+
+impl Extras {
+    /// Whether the cell has promises above the cap on any node.
+    pub(super) fn has(&self, cell: Cell) -> bool {
+        !self.0[cell.0].is_empty()
     }
 
-    pub(super) fn add(&mut self, Cell(cell): Cell) {
-        self.0 |= 1 << cell;
+    pub(super) fn nanos(&self, cell: Cell, slot: u32) -> u64 {
+        self.0[cell.0].get(&slot).copied().unwrap_or_default()
+    }
+
+    pub(super) fn set(&mut self, cell: Cell, slot: u32, nanos: u64) {
+        self.0[cell.0].insert(slot, nanos);
     }
 
     #[cfg(test)]
-    pub(super) fn len(self) -> u32 {
-        self.0.count_ones()
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().map(HashMap::len).sum()
     }
 
-    pub(super) fn add_all(&mut self, other: Cells) {
-        self.0 |= other.0;
+    /// Replaces the entries of a node.
+    pub(super) fn replace(&mut self, slot: u32, nanos: impl IntoIterator<Item = (Cell, u64)>) {
+        for nodes in &mut self.0 {
+            nodes.remove(&slot);
+        }
+        nanos.into_iter().for_each(|(cell, nanos)| self.set(cell, slot, nanos));
+    }
+}
+
+/// Spreads the slots of nodes, which no client chooses, by a multiplication (Fibonacci hashing).
+#[derive(Debug, Default)]
+pub(super) struct SlotHasher(u64);
+
+impl Hasher for SlotHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, slot: u32) {
+        self.0 = (self.0 ^ u64::from(slot)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -148,12 +190,6 @@ mod tests {
 
     const CAP: u16 = 8;
 
-    fn cells(some: &[usize]) -> Cells {
-        let mut cells = Cells::default();
-        some.iter().for_each(|cell| cells.add(Cell(*cell)));
-        cells
-    }
-
     /// Promises by cell, made before and after a probe was sent.
     fn promises(before: &[usize], after: &[usize]) -> Promises {
         let mut promises = Promises::default();
@@ -169,13 +205,13 @@ mod tests {
         assert_eq!(promises.count(CAP), 9);
         assert_eq!(promises.extra(Cell(7), CAP), 2);
         assert_eq!(promises.extra(Cell(8), CAP), 0);
-        assert_eq!(promises.crowded(CAP), cells(&[7]));
+        assert!(promises.extras(CAP).eq([(Cell(7), 2)]));
     }
 
     #[test]
     fn at_the_cap_no_promise_is_extra() {
         let promises = promises(&[7; 4], &[7; 4]);
-        assert_eq!((promises.count(CAP), promises.crowded(CAP)), (8, cells(&[])));
+        assert_eq!((promises.count(CAP), promises.extras(CAP).count()), (8, 0));
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::time::Duration;
 use thunderdome::Arena;
 
 use super::catalogue::{Catalogue, Index};
-use super::node::{Fleet, Node, Routing};
+use super::node::{Fleet, Node};
 use super::order::{Order, Place};
-use super::promises::{Cell, Cells, ClientPromise, ClientPromises};
+use super::promises::{Cell, ClientPromise, ClientPromises, Extras};
 use super::record::{MAX_KEY, later};
 use super::select::{Seen, View};
 use super::speed::{FleetSpeed, Time};
@@ -29,9 +29,7 @@ pub(super) struct State {
     clients: ClientPromises,
     /// Bytes of the resources of all nodes.
     pub(super) resource_bytes: usize,
-    /// At least the cells with promises above their cap on any node: as the last round found them, and those since.
-    pub(super) crowded: Cells,
-    pub(super) newly_crowded: Cells,
+    pub(super) extras: Extras,
     /// Promises made since the start.
     pub(super) promises_made: u64,
     /// Whether a node has had an `as=` address.
@@ -53,18 +51,10 @@ impl State {
             catalogue: Catalogue::default(),
             clients: ClientPromises::default(),
             resource_bytes: 0,
-            crowded: Cells::default(),
-            newly_crowded: Cells::default(),
+            extras: Extras::default(),
             promises_made: 0,
             has_aliases: false,
         }
-    }
-
-    /// Begins a round. Returns the interval.
-    pub(super) fn begin_round(&mut self) -> Duration {
-        self.round += 1;
-        self.crowded.add_all(std::mem::take(&mut self.newly_crowded));
-        self.fleet.interval
     }
 
     /// The containers that an available node runs, sorted.
@@ -159,7 +149,7 @@ impl State {
         Some(View {
             orders,
             undone: undoing_for.and_then(|client| self.undone(client, cell)),
-            is_private: self.crowded.has(cell) || self.newly_crowded.has(cell),
+            is_private: self.extras.has(cell),
             has_aliases: self.has_aliases,
             newest: self.newest,
         })
@@ -190,9 +180,7 @@ impl State {
     }
 
     fn private_key(&self, place: Place, cell: Cell) -> u64 {
-        let routing = self.nodes.get_by_slot(place.node).map(|(_, node)| &*node.routing);
-        let nanos = |routing: &Routing| routing.work.nanos_of(routing.extra(cell, self.fleet.interval));
-        later(place.key, routing.map_or(0, nanos))
+        later(place.key, self.extras.nanos(cell, place.node))
     }
 
     /// Whether the client still sees this node in this place.
@@ -218,11 +206,11 @@ impl State {
         let Some(node) = node.filter(|_| self.fleet.policy != PromisePolicy::Off) else {
             return;
         };
-        let is_extra = node.routing.promise(cell, self.fleet.interval, now);
-        let last_sent = node.routing.last_sent;
-        match is_extra {
-            true => self.newly_crowded.add(cell),
-            false => self.promises_made += 1,
+        let extra = node.routing.promise(cell, self.fleet.interval, now);
+        let (last_sent, is_extra) = (node.routing.last_sent, extra.is_some());
+        match extra {
+            Some(nanos) => self.extras.set(cell, id.slot(), nanos),
+            None => self.promises_made += 1,
         }
         if let Some(old_key) = self.update_key(id) {
             let promise = ClientPromise {
@@ -252,11 +240,8 @@ impl State {
 #[cfg(test)]
 impl State {
     /// Number of nodes with promises above the cap, summed over the cells.
-    pub(super) fn crowded(&self) -> u32 {
-        let nodes = self.nodes.iter();
-        nodes
-            .map(|(_, node)| node.routing.crowded(self.fleet.interval).len())
-            .sum()
+    pub(super) fn crowded(&self) -> usize {
+        self.extras.len()
     }
 
     pub(super) fn place(&self, id: NodeId) -> Option<Place> {
