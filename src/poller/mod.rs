@@ -76,7 +76,7 @@ pub(crate) fn start(
     let (ready, is_ready) = bounded(0);
     #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
     let clock = Instant::now;
-    let (fetcher, prober) = (outputs.fetcher.clone(), outputs.fetcher.clone());
+    let prober = outputs.fetcher.clone();
     let run = move |job: &ProbeJob| probe(&prober, &job.addr, job.source);
     let (mut pool, reports) = ProbePool::new("probe", config.max_probes, run, clock());
     pool.resize(1, clock())?;
@@ -92,7 +92,7 @@ pub(crate) fn start(
         loop {
             let wake = poller.act(clock());
             select_biased! {
-                recv(stop) -> _ => return fetcher.shutdown(),
+                recv(stop) -> _ => return,
                 // Before the lists: the rate of reports is bounded by that of probes, while lists of 100,000 nodes that
                 // change all the time would delay reports forever.
                 recv(reports) -> report => match report {
@@ -146,6 +146,13 @@ struct Poller {
     node_lines: NodeLines,
     /// Container ids whose images differed in the last round.
     conflicting: BTreeSet<String>,
+}
+
+/// Also if the poller panics: the exit must not wait for the requests to nodes and lists.
+impl Drop for Poller {
+    fn drop(&mut self) {
+        self.fetcher.shutdown();
+    }
 }
 
 impl Poller {
