@@ -3,8 +3,9 @@
 //! `.packaging/docs/design.md` has a diagram of these flows.
 //!
 //! **A request.** client → `gate` (connection limit: `clients::eviction`, else 503; header section late: 408; too long:
-//! 414, 431; body with data: 413; malformed: 400; HTTP/2: 505) → method, path, query and a ticket over a private,
-//! already open connection → tiny_http → worker, which finds the rest of the request under the ticket: route (404, 405)
+//! 414, 431; body with data: 413; malformed: 400; HTTP/2: 505) → `clients::fair_queue`, where clients take turns for
+//! tickets → method, path, query and ticket over a private, already open connection → tiny_http → worker, which finds
+//! the rest of the request under the ticket: route (404, 405)
 //! → `api::access` (exempt clients pass, `limiter` decides for all others: 429) → query (400) → `registry`: select,
 //! promise → JSON → the response and its ticket on a bounded queue, and an eventfd → `gate::clients` writes the
 //! response without blocking, under the deadline of `gate::connection`. `gate::worker_pool` notices a worker that is
