@@ -79,18 +79,18 @@ fn for_parameters(list: &[u8]) -> Vec<Option<IpAddr>> {
     }
 }
 
-/// Replaces the separators of `Forwarded` within quotes. Returns `None` if a quote is unbalanced or does not begin a
-/// value: with such a quote, a client could hide the element that a proxy appends.
+/// Replaces the separators of `Forwarded` within quotes by a byte that no address has. Returns `None` if a quote is
+/// unbalanced or does not begin a value: with such a quote, a client could hide the element that a proxy appends.
 fn without_quoted_separators(list: &[u8]) -> Option<Vec<u8>> {
     let mut list = list.to_vec();
     let (mut is_quoted, mut is_escaped, mut before) = (false, false, 0);
     for byte in &mut list {
         match *byte {
-            _ if is_escaped => (is_escaped, *byte) = (false, b' '),
+            _ if is_escaped => (is_escaped, *byte) = (false, b'_'),
             b'\\' if is_quoted => is_escaped = true,
             b'"' if is_quoted || before == b'=' => is_quoted = !is_quoted,
             b'"' => return None,
-            b',' | b';' if is_quoted => *byte = b' ',
+            b',' | b';' if is_quoted => *byte = b'_',
             _ => {}
         }
         before = *byte;
@@ -189,6 +189,9 @@ mod tests {
             ("for=\"_a,for=203.0.113.9\"", "10.0.0.1", false),
             ("for=\"203.0.113.9, for=198.51.100.1", "10.0.0.1", false),
             ("for=unknown", "10.0.0.1", false),
+            ("for=\"203.0.113.9;\"", "10.0.0.1", false),
+            ("for=\",203.0.113.9\"", "10.0.0.1", false),
+            ("for=\"203.0.113.9,\", for=10.1.1.1", "10.1.1.1", false),
             ("proto=https", "10.0.0.1", false),
         ] {
             check("10.0.0.1", &[("forwarded", value)], client, is_known);
