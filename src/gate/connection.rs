@@ -214,9 +214,12 @@ impl Connection {
             (Event::Ended, Stage::Reading) if has_begun => {
                 self.refuse_incomplete(Refusal::malformed("it ended within the header section"), now)
             }
-            (Event::Ended, Stage::Reading | Stage::Lingering(_)) if may_hold_unread => {
-                self.linger(Stage::Delivering, now)
+            (Event::Ended, Stage::Lingering(_)) if may_hold_unread => {
+                // No progress: the deadline stays.
+                self.stage = Stage::Delivering;
+                Action::Nothing
             }
+            (Event::Ended, Stage::Reading) if may_hold_unread => self.linger(Stage::Delivering, now),
             (Event::Ended, Stage::Reading | Stage::Lingering(_)) => Action::Close(None),
             (Event::Dispatched, Stage::Requested(_, wait @ Wait::Ticket)) => {
                 *wait = Wait::Workers;

@@ -216,6 +216,27 @@ fn connection_silent_for_a_second_is_idle() {
 }
 
 #[test]
+fn half_close_does_not_protect_an_unread_response() {
+    let mut rig = rig();
+    let unread = |rig: &mut Rig| {
+        let (client, key) = rig.admitted(ip(1));
+        let last = b"GET /a HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n";
+        rig.clients.pump(key, Event::Received(last), rig.now);
+        rig.forward(key);
+        let response = [OK, &[b'x'; 2 * 1024]].concat();
+        rig.clients.pump(key, Event::Responded(response), rig.now);
+        (client, key)
+    };
+    let unread: Vec<_> = (0..4).map(|_| unread(&mut rig)).collect();
+    rig.now += MIN_WRITE;
+    for (_, key) in &unread {
+        rig.clients.pump(*key, Event::Ended, rig.now);
+    }
+    rig.admitted(ip(1));
+    assert!(!rig.is_there(unread[0].1));
+}
+
+#[test]
 fn share_covers_ipv6_network_or_any_ipv4_form() {
     let mut rig = rig();
     let addr = |addr: &str| addr.parse::<IpAddr>().expect("an address");
