@@ -1,7 +1,7 @@
 //! The requests that wait for a ticket: one of each client in turn, so that nobody waits for all requests of another
 //! client.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use thunderdome::Index as Key;
 
@@ -10,32 +10,39 @@ use crate::client::Client;
 /// Connections, each with one request.
 #[derive(Debug, Default)]
 pub(super) struct FairQueue {
-    /// The clients in turn, each with its connections in order of arrival. None is without connections.
-    clients: VecDeque<(Client, VecDeque<Key>)>,
+    /// Those of each client in order of arrival, at least one.
+    connections: HashMap<Client, VecDeque<Key>>,
+    /// The clients in turn, each once.
+    turns: VecDeque<Client>,
 }
 
 impl FairQueue {
     pub(super) fn push(&mut self, client: Client, key: Key) {
-        match self.clients.iter_mut().find(|(other, _)| *other == client) {
-            Some((_, keys)) => keys.push_back(key),
-            None => self.clients.push_back((client, VecDeque::from([key]))),
+        let keys = self.connections.entry(client).or_default();
+        if keys.is_empty() {
+            self.turns.push_back(client);
         }
+        keys.push_back(key);
     }
 
     pub(super) fn pop(&mut self) -> Option<Key> {
-        let (client, mut keys) = self.clients.pop_front()?;
+        let client = self.turns.pop_front()?;
+        let keys = self.connections.get_mut(&client)?;
         let key = keys.pop_front();
-        if !keys.is_empty() {
-            self.clients.push_back((client, keys));
+        if keys.is_empty() {
+            self.connections.remove(&client);
+        } else {
+            self.turns.push_back(client);
         }
         key
     }
 
     pub(super) fn retain(&mut self, is_waiting: impl Fn(Key) -> bool) {
-        self.clients.retain_mut(|(_, keys)| {
+        self.connections.retain(|_, keys| {
             keys.retain(|key| is_waiting(*key));
             !keys.is_empty()
         });
+        self.turns.retain(|client| self.connections.contains_key(client));
     }
 }
 
