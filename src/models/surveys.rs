@@ -229,7 +229,12 @@ impl Surveys {
             entries,
             source,
         };
-        if self.is_kept(&query.id) && !self.make_room(&known, &query.id) {
+        let Some(survey) = self.by_id.get_mut(&query.id) else {
+            return;
+        };
+        // The new response replaces the former one, which needs no room.
+        survey.known.remove(&query.addr);
+        if !self.make_room(&known, &query.id) {
             known.entries = None;
         }
         if let Some(survey) = self.by_id.get_mut(&query.id) {
