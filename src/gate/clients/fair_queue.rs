@@ -1,5 +1,4 @@
-//! The requests that wait for a ticket: one of each client in turn, so that nobody waits for all requests of another
-//! client.
+//! The requests that wait for a ticket: one of each client in turn, so that no client waits for all requests of another.
 
 use std::collections::{HashMap, VecDeque};
 
