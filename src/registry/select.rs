@@ -230,6 +230,17 @@ mod tests {
     }
 
     #[test]
+    fn two_containers_are_never_too_deep() {
+        let nodes = MAX_SEARCHES + 2;
+        let page = Page {
+            n: 1,
+            offset: nodes as u32 - 1,
+        };
+        let selected = select(&shared(nodes, 2), page, |_| {}, |_| true);
+        assert_eq!(selected.map(|selected| selected.len()), Some(1));
+    }
+
+    #[test]
     fn page_above_search_limit_is_too_deep() {
         let nodes = MAX_SEARCHES / 63 + 2;
         let page = Page {
