@@ -2,9 +2,11 @@
 rate limit through the proxy, untrusted clients see neither metrics nor status, and none of 50 requests per second is lost
 while a replica is killed and while both are replaced. Skips a proxy that is not installed."""
 
+import contextlib
 import http.client
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
@@ -24,10 +26,16 @@ LIMIT = 5
 PATIENCE_S = 30
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_port(taken=set()):
+    """A port that no other call gets and that the kernel gives to no outgoing connection."""
+    first_outgoing = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for port in random.sample(range(1024, max(first_outgoing, 32768)), 1000):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            if port not in taken:
+                taken.add(port)
+                return port
+    sys.exit("no free port")
 
 
 class Replica:
@@ -65,13 +73,22 @@ class Proxy:
         assert listens == 1, config
         return config
 
-    def start(self, directory, config):
+    def start(self, directory, config, listen):
+        """Returns the process as soon as it serves. Prints its log if it does not."""
         path = pathlib.Path(directory, self.name + pathlib.Path(self.example).suffix)
         path.write_text(self.around.format(config=config, directory=directory))
         command = [self.program, *(part.format(config=path) for part in self.command[1:])]
         log = open(pathlib.Path(directory, self.name + ".log"), "w")
         environment = {"HOME": directory, "PATH": os.environ["PATH"]}
-        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        try:
+            wait_until(f"{self.name} serves", lambda: process.poll() is not None or answers(listen))
+            assert process.poll() is None, f"{self.name} exited with {process.returncode}"
+        except BaseException:
+            print(pathlib.Path(log.name).read_text()[-4000:], flush=True)
+            process.kill()
+            raise
+        return process
 
 
 PROXIES = [
@@ -180,9 +197,8 @@ def haproxy_limits_all_replicas(directory):
         wait_until("both replicas serve", lambda: answers(replica.port))
     listen = free_port()
     config = proxy.config(listen, replicas).replace("#limit ", "").replace("http_req_rate(60s)", "http_req_rate(6s)")
-    process = proxy.start(directory, config)
+    process = proxy.start(directory, config, listen)
     try:
-        wait_until("haproxy serves", lambda: answers(listen))
         # A client with 15 requests in the time of 10 gets at least two thirds of them answered, permanently.
         statuses = []
         for _ in range(45):
@@ -264,9 +280,8 @@ def behind(proxy, directory):
         listen = free_port()
         for replica in replicas:
             wait_until("both replicas serve", lambda: answers(replica.port))
-        process = proxy.start(directory, proxy.config(listen, replicas))
+        process = proxy.start(directory, proxy.config(listen, replicas), listen)
         try:
-            wait_until(f"{proxy.name} serves", lambda: answers(listen))
             if limit:
                 each_client_has_its_own_limit(listen)
             else:
