@@ -32,12 +32,15 @@ impl Order {
         self.len
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Place> + '_ {
-        self.chunks.iter().flat_map(|chunk| chunk.iter().copied())
+    pub(crate) fn iter(&self) -> Cursor<'_> {
+        Cursor {
+            rest: &[],
+            chunks: &self.chunks,
+        }
     }
 
     pub(crate) fn contains(&self, place: Place) -> bool {
-        Cursor::new(self).seek(place)
+        self.iter().seek(place)
     }
 
     /// Adds a place, unless it is present already.
@@ -94,22 +97,29 @@ fn merge_with_next(chunks: &mut Vec<Arc<Vec<Place>>>, at: usize) {
     }
 }
 
-/// Finds places in rising order without going back, so that an intersection of orders is linear.
+/// Visits or finds places in rising order without going back, so that an intersection of orders is linear.
 pub(crate) struct Cursor<'a> {
-    /// The rest of one chunk, from the first place that may be sought next.
+    /// The rest of one chunk, from the next place.
     rest: &'a [Place],
     /// The chunks behind it.
     chunks: &'a [Arc<Vec<Place>>],
 }
 
-impl<'a> Cursor<'a> {
-    pub(crate) fn new(order: &'a Order) -> Self {
-        Self {
-            rest: &[],
-            chunks: &order.chunks,
-        }
-    }
+impl Iterator for Cursor<'_> {
+    type Item = Place;
 
+    fn next(&mut self) -> Option<Place> {
+        if self.rest.is_empty() {
+            let (chunk, behind) = self.chunks.split_first()?;
+            (self.rest, self.chunks) = (chunk, behind);
+        }
+        let (place, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        Some(*place)
+    }
+}
+
+impl Cursor<'_> {
     /// Whether the order has `place`, which must be above the last one sought.
     pub(crate) fn seek(&mut self, place: Place) -> bool {
         // If orders share most nodes, it is the next one.
@@ -173,7 +183,7 @@ mod tests {
             prop_assert_eq!(order.len(), model.len());
             prop_assert!(order.iter().eq(model.iter().copied()));
             prop_assert!(order.chunks.iter().all(|chunk| (1..=MAX_CHUNK).contains(&chunk.len())));
-            let mut cursor = Cursor::new(&order);
+            let mut cursor = order.iter();
             for key in 0..40 {
                 let place = place(key, 7);
                 prop_assert_eq!(cursor.seek(place), model.contains(&place));

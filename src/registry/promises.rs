@@ -96,7 +96,9 @@ impl Promises {
 /// For each cell, the nodes on which it has promises above the cap: by slot, the nanoseconds that these jobs take. A
 /// response compares up to 256 nodes, so that a lookup must not read the nodes.
 #[derive(Debug)]
-pub(super) struct Extras([HashMap<u32, u64, BuildHasherDefault<SlotHasher>>; CELLS]);
+pub(super) struct Extras([ExtraNanos; CELLS]);
+
+type ExtraNanos = HashMap<u32, u64, BuildHasherDefault<SlotHasher>>;
 
 impl Default for Extras {
     fn default() -> Self {
@@ -105,13 +107,8 @@ impl Default for Extras {
 }
 
 impl Extras {
-    /// Whether the cell has promises above the cap on any node.
-    pub(super) fn has(&self, cell: Cell) -> bool {
-        !self.0[cell.0].is_empty()
-    }
-
-    pub(super) fn nanos(&self, cell: Cell, slot: u32) -> u64 {
-        self.0[cell.0].get(&slot).copied().unwrap_or_default()
+    pub(super) fn of(&self, cell: Cell) -> &ExtraNanos {
+        &self.0[cell.0]
     }
 
     pub(super) fn set(&mut self, cell: Cell, slot: u32, nanos: u64) {

@@ -100,7 +100,7 @@ fn walk<'a>(
     others: &'a [Order],
     searches: &'a Counter<usize>,
 ) -> impl Iterator<Item = Place> + 'a {
-    let mut cursors: Vec<Cursor<'_>> = others.iter().map(Cursor::new).collect();
+    let mut cursors: Vec<Cursor<'_>> = others.iter().map(Order::iter).collect();
     let places = shortest.iter().take_while(|_| searches.get() <= max_searches(shortest));
     places.filter(move |place| {
         cursors.iter_mut().all(|cursor| {
@@ -118,13 +118,9 @@ fn reorder(
     wanted: usize,
     mut private: impl FnMut(&mut [Seen]),
 ) -> Vec<Seen> {
-    let mut walk = walk.take(wanted.max(MIN_COMPARED)).map(Seen::shared).peekable();
     let mut some = Vec::with_capacity(KEYS_AT_ONCE);
-    while let Some(next) = walk.peek()
-        && (best.len() < wanted || best.peek().is_some_and(|last| next < last))
-    {
-        some.extend(walk.by_ref().take(KEYS_AT_ONCE));
-        private(&mut some);
+    let mut compare = |some: &mut Vec<Seen>, best: &mut BinaryHeap<Seen>| {
+        private(some);
         for seen in some.drain(..) {
             if best.len() < wanted {
                 best.push(seen);
@@ -134,7 +130,17 @@ fn reorder(
                 *last = seen;
             }
         }
+    };
+    for next in walk.take(wanted.max(MIN_COMPARED)).map(Seen::shared) {
+        if some.len() == KEYS_AT_ONCE {
+            compare(&mut some, &mut best);
+        }
+        if some.is_empty() && best.len() >= wanted && best.peek().is_some_and(|last| *last <= next) {
+            break;
+        }
+        some.push(next);
     }
+    compare(&mut some, &mut best);
     best.into_sorted_vec()
 }
 

@@ -149,7 +149,7 @@ impl State {
         Some(View {
             orders,
             undone: undoing_for.and_then(|client| self.undone(client, cell)),
-            is_private: self.extras.has(cell),
+            is_private: !self.extras.of(cell).is_empty(),
             has_aliases: self.has_aliases,
             newest: self.newest,
         })
@@ -174,20 +174,20 @@ impl State {
 
     /// Sets the private keys of nodes for the subnets of a cell.
     pub(super) fn see(&self, nodes: &mut [Seen], cell: Cell) {
+        let extras = self.extras.of(cell);
         for seen in nodes {
-            seen.private_key = self.private_key(seen.place, cell);
+            let nanos = extras.get(&seen.place.node).copied().unwrap_or_default();
+            seen.private_key = later(seen.place.key, nanos);
         }
-    }
-
-    fn private_key(&self, place: Place, cell: Cell) -> u64 {
-        later(place.key, self.extras.nanos(cell, place.node))
     }
 
     /// Whether the client still sees this node in this place.
     pub(super) fn is_seen(&self, seen: Seen, cell: Cell) -> bool {
         let node = self.nodes.get_by_slot(seen.place.node);
         let is_there = node.is_some_and(|(_, node)| node.routing.place == Some(seen.place));
-        is_there && self.private_key(seen.place, cell) == seen.private_key
+        let mut now = [seen];
+        self.see(&mut now, cell);
+        is_there && now == [seen]
     }
 
     /// The nodes at the places of a view, without removed nodes. A node newer than the view may have the slot of a
@@ -230,8 +230,11 @@ impl State {
         let place = node.routing.place.as_mut()?;
         let old_place = *place;
         place.key = key;
-        for (run, _) in &node.routing.runs {
-            self.catalogue.move_node(*run, Some(old_place), *place);
+        // A promise above the cap moves nothing.
+        if *place != old_place {
+            for (run, _) in &node.routing.runs {
+                self.catalogue.move_node(*run, Some(old_place), *place);
+            }
         }
         Some(old_place.key)
     }
