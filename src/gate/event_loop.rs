@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
@@ -40,6 +40,9 @@ const MAX_DEFERRED: usize = 100;
 const DRAIN_IDLE: Duration = Duration::from_millis(500);
 /// After the shutdown has begun, requests in flight have this time.
 const DRAIN_ALL: Duration = Duration::from_secs(3);
+/// While requests are with the workers, the loop yields this often before it sleeps: a response takes some microseconds,
+/// and waking the thread takes as long.
+const MAX_YIELDS: u32 = 5;
 /// Events of one wait.
 const MAX_EVENTS: usize = 256;
 /// Bytes of one read: more than a header section has.
@@ -102,14 +105,26 @@ impl EventLoop {
     pub(super) fn run(mut self) {
         let mut events = Vec::with_capacity(MAX_EVENTS);
         let mut read = Instant::now();
+        let mut yields = 0;
         let (mut now, mut next_tick) = (read, read + TICK);
         loop {
-            let timeout = Timespec::try_from(next_tick.saturating_duration_since(now)).ok();
+            let is_yielding = yields < MAX_YIELDS && self.pool.as_ref().is_some_and(|pool| pool.load() > 0);
+            let timeout = match is_yielding {
+                true => Duration::ZERO,
+                false => next_tick.saturating_duration_since(now),
+            };
+            let timeout = Timespec::try_from(timeout).ok();
             events.clear();
             match epoll::wait(&self.clients.epoll, spare_capacity(&mut events), timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return log::error!(reason:% = error; "gate stops: epoll failed"),
             }
+            if is_yielding && events.is_empty() {
+                yields += 1;
+                thread::yield_now();
+                continue;
+            }
+            yields = 0;
             let passed = read.elapsed();
             read += passed;
             now += passed.min(MAX_LAG);
