@@ -232,14 +232,14 @@ mod tests {
     fn support_has_the_addresses_for_clients() {
         let registry = three();
         let mut ids = Vec::new();
-        registry.visit(|id, record| ids.push((record.rank, id)));
+        registry.visit(|id, record| ids.push((record.rank, id, record.since)));
         let attributes = Attributes {
             public: Some(addr(7)),
             ..Attributes::default()
         };
         ids.sort_unstable();
-        let (rank, node) = ids[1];
-        registry.relist(node, addr(1), rank, attributes);
+        let (rank, node, since) = ids[1];
+        registry.relist(node, addr(1), rank, attributes, since);
         let entries: Entries = vec![(id("a"), "{\"supported\":true}".into())];
         let answers = [(addr(1), Arc::new(entries))];
         let response = nodes(&registry, &[], Page { n: 100, offset: 0 }, Some(&answers));

@@ -56,7 +56,7 @@ impl Poller {
         new.sort_unstable_by_key(|(rank, ..)| *rank);
         for (rank, addr, attributes) in new {
             let id = self.registry.insert(addr.clone(), rank, now);
-            self.registry.relist(id, addr.clone(), rank, attributes);
+            self.registry.relist(id, addr.clone(), rank, attributes, now);
             self.by_addr.insert(addr, id);
             self.schedule.add_new(id, rank.source(), now);
             self.unanswered.insert(id);
@@ -65,7 +65,7 @@ impl Poller {
 
     fn keep(&mut self, id: NodeId, addr: NodeAddr, rank: Rank, attributes: Attributes, now: Instant) {
         let listed = (rank.source(), attributes.is_draining);
-        let former = self.registry.relist(id, addr, rank, attributes);
+        let former = self.registry.relist(id, addr, rank, attributes, now);
         if former.is_none_or(|former| (former.rank.source(), former.attributes.is_draining) == listed) {
             return;
         }

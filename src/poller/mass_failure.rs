@@ -134,7 +134,7 @@ impl MassFailure {
             let is_lost = self.lost.contains_key(&id);
             if record.rank.source() == self.source && (record.is_available() || is_lost) {
                 let unit = (record.rank.explorer_ip(), record.rank.is_listed().then_some(id));
-                let is_failing = is_lost || id == failed || record.health() == Health::Suspect;
+                let is_failing = is_lost || id == failed || record.health == Health::Suspect;
                 *units.entry(unit).or_insert(false) |= is_failing;
             }
         });

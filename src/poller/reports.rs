@@ -14,7 +14,7 @@ use super::schedule::RECHECK_AFTER;
 use super::{LIMITED_INTERVALS, Poller, Report};
 use crate::metrics::{Label, ProbeOutcome};
 use crate::node::{NodeInfo, Source};
-use crate::registry::{Health, MAX_CONTAINERS, MAX_TEXT_BYTES, NodeId, NodeRecord, NodeState, PendingByType};
+use crate::registry::{Health, MAX_CONTAINERS, NodeId, NodeRecord, NodeState, PendingByType};
 
 /// How long a node is rechecked each second after a local error. After an error of the local network stack another node
 /// is probed after 1 s, and has 3 s to respond.
@@ -25,13 +25,53 @@ struct Finished {
     id: NodeId,
     took: Duration,
     now: Instant,
-    /// The record before the probe.
     before: NodeRecord,
-    health: Health,
-    /// The node is shown as `limited` from now on, or no longer.
-    is_limit_changed: bool,
-    /// The failure differs in more than its numbers from the last one.
-    is_new_reason: bool,
+    after: NodeRecord,
+}
+
+impl Finished {
+    /// Records when the node was probed, and why the node is not up.
+    fn note(&mut self, probe: &Probe, limited_after: Duration) {
+        let record = &mut self.after;
+        record.probed = Some((self.now, self.took));
+        let health = observe(record.health, probe.outcome.kind());
+        match &probe.outcome {
+            Outcome::LocalError(_) => {}
+            Outcome::Up(info) => {
+                (record.limited_at, record.certificate_expires) = (None, probe.certificate_expires);
+                record.pending = Some(PendingByType::of(&info.pending));
+                record.is_redirecting |= probe.redirected_to.is_some();
+            }
+            Outcome::Limited => {
+                record.health = health;
+                record.limited_at.get_or_insert(self.now + limited_after);
+                record.last_failure = limited_reason(health).into();
+            }
+            Outcome::Failed(reason) => {
+                // The failures of the list decide about a suspect.
+                if record.health != Health::Suspect {
+                    record.health = health;
+                }
+                record.limited_at = None;
+                record.last_failure = reason.as_str().into();
+            }
+        }
+    }
+
+    /// Whether the node is shown as `limited` from now on, or no longer.
+    fn is_limit_changed(&self) -> bool {
+        let is_limited = |record: &NodeRecord| record.state() == NodeState::Limited;
+        is_limited(&self.before) != is_limited(&self.after)
+    }
+
+    /// Whether the failure differs in more than its numbers from the last one.
+    fn is_new_reason(&self) -> bool {
+        !is_same_reason(&self.before.last_failure, &self.after.last_failure)
+    }
+
+    fn is_up_again(&self) -> bool {
+        !matches!(self.before.health, Health::Up | Health::Suspect)
+    }
 }
 
 impl Poller {
@@ -52,17 +92,17 @@ impl Poller {
         if kind != ProbeOutcome::Local {
             self.unanswered.remove(&id);
         }
-        let was = before.health();
+        let was = before.health;
         let mut finished = Finished {
             id,
             took: report.took,
             now,
+            after: before.clone(),
             before,
-            health: observe(was, kind),
-            is_limit_changed: false,
-            is_new_reason: false,
         };
-        self.note(&mut finished, &probe);
+        finished.note(&probe, self.config.refresh_interval * LIMITED_INTERVALS);
+        self.registry
+            .change(id, now, |record| record.clone_from(&finished.after));
         self.apply(&finished, probe);
         let local_error = self.local_errors.get(&id);
         let is_unclear = local_error.is_some_and(|first| now < *first + LOCAL_ERROR_TIME);
@@ -94,33 +134,6 @@ impl Poller {
         }
     }
 
-    /// Records when the node was probed, and why the node is not up.
-    fn note(&self, probe: &mut Finished, result: &Probe) {
-        let limited_after = self.config.refresh_interval * LIMITED_INTERVALS;
-        self.registry.note(probe.id, probe.now, |record| {
-            record.probed = Some((probe.now, probe.took));
-            match &result.outcome {
-                Outcome::LocalError(_) => return,
-                Outcome::Up(info) => {
-                    (record.limited_at, record.certificate_expires) = (None, result.certificate_expires);
-                    record.pending = Some(PendingByType::of(&info.pending));
-                    record.is_redirecting |= result.redirected_to.is_some();
-                }
-                Outcome::Limited => {
-                    record.limited_at.get_or_insert(probe.now + limited_after);
-                    record.last_failure = limited_reason(probe.health).into();
-                }
-                Outcome::Failed(reason) => {
-                    record.limited_at = None;
-                    record.last_failure = reason.as_str().into();
-                }
-            }
-            let is_limited = |record: &NodeRecord| record.state() == NodeState::Limited;
-            probe.is_limit_changed = is_limited(record) != is_limited(&probe.before);
-            probe.is_new_reason = !is_same_reason(&probe.before.last_failure, &record.last_failure);
-        });
-    }
-
     fn apply(&mut self, finished: &Finished, probe: Probe) {
         let latency_ms = finished.took.as_millis() as u64;
         ::log::debug!(
@@ -147,17 +160,16 @@ impl Poller {
         let (id, now, source) = (probe.id, probe.now, probe.before.rank.source());
         let pending = info.load(|job| self.config.weights.weight(job));
         let omitted = self.registry.up(id, &info.containers, pending, now);
-        let is_up_again = !matches!(probe.before.health(), Health::Up | Health::Suspect);
-        let is_back = probe.is_limit_changed || is_up_again;
+        let is_back = probe.is_limit_changed() || probe.is_up_again();
         if is_back {
             self.registry
-                .note(id, now, |record| record.last_failure = Arc::default());
+                .change(id, now, |record| record.last_failure = Arc::default());
         }
         self.mass_failures[source as usize].responded(id);
         if omitted > 0 && !std::mem::replace(&mut self.warned_of_catalogue, true) {
             ::log::warn!(
-                max_ids = MAX_CONTAINERS, max_bytes = MAX_TEXT_BYTES;
-                "containers omitted: too many distinct container ids or descriptions of Explorer nodes"
+                max_ids = MAX_CONTAINERS;
+                "containers omitted: too many distinct container ids of Explorer nodes"
             );
         }
         if let Some(to) = redirected_to.filter(|_| !probe.before.is_redirecting) {
@@ -165,7 +177,7 @@ impl Poller {
             let reason = format!("redirect to \"{to}\"");
             self.log_node(Level::Warn, event, probe, &[("reason", reason.as_str().into())]);
         }
-        if let (true, Some(resources)) = (is_up_again, &mut self.resources) {
+        if let (true, Some(resources)) = (probe.is_up_again(), &mut self.resources) {
             resources.queue.up(id, source, now);
         }
         if is_back {
@@ -180,33 +192,28 @@ impl Poller {
 
     /// A 429 is a response: a suspect or doubted node is up again. A node that was never up waits for a success.
     fn limited(&mut self, probe: &Finished) {
-        self.registry.set_health(probe.id, probe.health, probe.now);
         self.mass_failures[probe.before.rank.source() as usize].responded(probe.id);
-        if probe.is_limit_changed {
+        if probe.is_limit_changed() {
             let event =
                 "node limited: only 429 responses; other routers may share its limit, or REFRESH_INTERVAL is too short";
             let lasts = self.config.refresh_interval * LIMITED_INTERVALS;
             self.log_node(Level::Warn, event, probe, &[("lasts_s", lasts.as_secs_f64().into())]);
-        } else if probe.is_new_reason {
-            let keys = [("reason", limited_reason(probe.health).into())];
+        } else if probe.is_new_reason() {
+            let keys = [("reason", (&*probe.after.last_failure).into())];
             self.log_node(Level::Warn, "node rate-limits: probe returned 429", probe, &keys);
         }
     }
 
     fn failed(&mut self, probe: &Finished, reason: &str) {
         let (id, now) = (probe.id, probe.now);
-        // The failures of the list decide about a suspect.
-        if probe.before.health() != Health::Suspect {
-            self.registry.set_health(id, probe.health, now);
-        }
         let failures = &mut self.mass_failures[probe.before.rank.source() as usize];
         let mut keys = vec![("reason", reason.into())];
-        let mut event = probe.is_new_reason.then_some("node failing: the reason changed");
-        match probe.before.health() {
+        let mut event = probe.is_new_reason().then_some("node failing: the reason changed");
+        match probe.before.health {
             Health::Up => {
                 failures.failed_once();
                 keys.push(("recheck_s", RECHECK_AFTER.as_secs().into()));
-                event = probe.is_new_reason.then_some("node suspect: one probe failed");
+                event = probe.is_new_reason().then_some("node suspect: one probe failed");
             }
             Health::New => event = Some("node down: first probe failed"),
             Health::Suspect => {

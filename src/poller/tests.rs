@@ -110,13 +110,11 @@ impl Rig {
     }
 
     fn addr(&self, id: NodeId) -> String {
-        let addr = self.registry.note(id, self.now, |record| record.addr.to_string());
-        addr.expect("the node is listed")
+        self.registry.record(id).expect("the node is listed").addr.to_string()
     }
 
     fn rank(&self, id: NodeId) -> Rank {
-        let rank = self.registry.note(id, self.now, |record| record.rank);
-        rank.expect("the node is listed")
+        self.registry.record(id).expect("the node is listed").rank
     }
 
     fn report(&mut self, id: NodeId, outcome: Outcome) {
@@ -366,7 +364,7 @@ fn new_nodes_that_leave_take_no_turn() {
     }
     rig.now += SECOND;
     let mut probed: Vec<_> = std::iter::from_fn(|| match rig.poller.schedule.turn(rig.now) {
-        Turn::Probe(id) => Some(rig.registry.note(id, rig.now, |record| record.addr.to_string())),
+        Turn::Probe(id) => Some(rig.registry.record(id).map(|record| record.addr.to_string())),
         _ => None,
     })
     .collect();

@@ -23,14 +23,12 @@ const MAX_LISTED_CONTAINERS: usize = 100_000;
 /// Descriptions kept for one container, those of its first nodes. If all these nodes leave together, the next probe of
 /// another node brings its description.
 const MAX_CANDIDATES: usize = 4;
-/// All ids and descriptions together, in bytes as JSON has them (an escaped control character has six). Above it,
-/// Explorer nodes add none, so that they cannot make the response of `/containers` longer than this.
-pub const MAX_TEXT_BYTES: usize = 4 * 1024 * 1024;
-/// What an id adds to a share beside its bytes: with it, a full catalogue and full texts weigh the same.
-const ID_WEIGHT: usize = MAX_TEXT_BYTES / MAX_CONTAINERS;
+/// Bytes of all descriptions together. Above it, Explorer nodes add none: a description may have 4 KiB, and real ones
+/// have some hundred bytes.
+pub(super) const MAX_TEXT_BYTES: usize = 4 * 1024 * 1024;
 
-/// A share is evicted from only if it weighs this many times another one. Similar shares thus do not evict each other's
-/// ids in turn.
+/// A share is evicted from only if it has more than this many times the ids of another one. Similar shares thus do not
+/// evict each other's ids in turn.
 const MIN_EXCESS: usize = 2;
 
 /// Images kept for one id. Two images are a conflict already, and an untrusted node cannot make the list longer.
@@ -66,8 +64,6 @@ struct Container {
     order: Order,
     /// The only Explorer address that runs it; `None` for ids that several addresses or a listed node have run.
     owner: Option<IpAddr>,
-    /// Bytes of the id and of the descriptions, as JSON has them.
-    bytes: usize,
     /// By rank.
     texts: Vec<Candidate>,
     images: Vec<Image>,
@@ -80,21 +76,16 @@ struct Candidate {
     text: Arc<str>,
 }
 
-/// The ids that one Explorer address alone runs, and their weight.
-#[derive(Debug, Default)]
-struct Share {
-    ids: BTreeSet<Index>,
-    weight: usize,
-}
-
 #[derive(Debug, Default)]
 pub(super) struct Catalogue {
     by_id: BTreeMap<ContainerId, Index>,
     containers: Arena<Container>,
+    /// Bytes of all descriptions.
     text_bytes: usize,
-    shares: HashMap<IpAddr, Share>,
-    /// The weight of each share: the largest one is found without a scan.
-    by_weight: BTreeSet<(usize, IpAddr)>,
+    /// The ids that one Explorer address alone runs.
+    shares: HashMap<IpAddr, BTreeSet<Index>>,
+    /// The length of each share: the largest one is found without a scan.
+    by_len: BTreeSet<(usize, IpAddr)>,
 }
 
 impl Catalogue {
@@ -122,29 +113,22 @@ impl Catalogue {
             .collect()
     }
 
-    /// Moves a node to its place in the order of a container that it reports. Adds a new container. Returns `None` if the
-    /// catalogue is full for a node of this rank.
-    pub(super) fn enter(
-        &mut self,
-        reported: &Running,
-        node: NodeId,
-        rank: Rank,
-        from: Option<Place>,
-        to: Place,
-    ) -> Option<Run> {
+    /// Adds a node to the order of a container that it reports. Adds a new container. Returns `None` if the catalogue is
+    /// full for a node of this rank.
+    pub(super) fn enter(&mut self, reported: &Running, node: NodeId, rank: Rank, place: Place) -> Option<Run> {
         let index = self.find_or_add(&reported.id, rank.explorer_ip())?;
-        self.move_node(index, from, to);
         let text = reported.description.clone();
         self.describe(index, node, text.map(|text| Candidate { rank, node, text }));
         let container = self.containers.get_mut(index)?;
+        container.order.insert(place);
         let image = reported.image.as_ref().and_then(|image| container.claim(image));
         Some((index, image))
     }
 
     /// Moves a node within the order of a container that it runs.
-    pub(super) fn move_node(&mut self, index: Index, from: Option<Place>, to: Place) {
+    pub(super) fn move_node(&mut self, index: Index, from: Place, to: Place) {
         if let Some(container) = self.containers.get_mut(index) {
-            from.iter().for_each(|from| container.order.remove(*from));
+            container.order.remove(from);
             container.order.insert(to);
         }
     }
@@ -174,41 +158,33 @@ impl Catalogue {
         }
         let has_room = match owner {
             None => self.by_id.len() < MAX_LISTED_CONTAINERS,
-            Some(owner) => self.make_room(owner, json_len(id.as_str())),
+            Some(owner) => self.make_room(owner),
         };
         has_room.then(|| self.add(id, owner))
     }
 
-    /// Evicts ids of larger shares, if an id of an Explorer address has no room. Returns whether it has room.
-    fn make_room(&mut self, owner: IpAddr, bytes: usize) -> bool {
-        loop {
-            let ids = self.by_id.len();
-            if ids < MAX_CONTAINERS && self.text_bytes + bytes <= MAX_TEXT_BYTES {
-                return true;
-            }
-            let weight = self.shares.get(&owner).map_or(0, |share| share.weight) + bytes + ID_WEIGHT;
-            let largest = self.by_weight.last();
-            let largest = largest.filter(|(largest, _)| *largest > MIN_EXCESS * weight);
-            let index = largest.and_then(|(_, owner)| self.shares.get(owner)?.ids.last().copied());
-            // Above the limit the ids of listed nodes take the room, and no eviction helps.
-            let Some(index) = index.filter(|_| ids <= MAX_CONTAINERS) else {
-                return false;
-            };
-            self.remove(index);
+    /// Evicts an id of a larger share, if an id of an Explorer address has no room. Returns whether it has room.
+    fn make_room(&mut self, owner: IpAddr) -> bool {
+        let ids = self.by_id.len();
+        let own = self.shares.get(&owner).map_or(0, BTreeSet::len) + 1;
+        let largest = self.by_len.last().filter(|(len, _)| *len > MIN_EXCESS * own);
+        let index = largest.and_then(|(_, owner)| self.shares.get(owner)?.last().copied());
+        // Above the limit the ids of listed nodes take the room, and no eviction helps.
+        match index.filter(|_| ids == MAX_CONTAINERS) {
+            Some(index) => self.remove(index),
+            None => return ids < MAX_CONTAINERS,
         }
+        true
     }
 
     fn add(&mut self, id: &ContainerId, owner: Option<IpAddr>) -> Index {
-        let bytes = json_len(id.as_str());
         let index = self.containers.insert(Container {
             id: id.clone(),
             order: Order::default(),
             owner: None,
-            bytes,
             texts: Vec::new(),
             images: Vec::new(),
         });
-        self.text_bytes += bytes;
         self.by_id.insert(id.clone(), index);
         self.set_owner(index, owner);
         index
@@ -217,7 +193,7 @@ impl Catalogue {
     fn remove(&mut self, index: Index) {
         self.set_owner(index, None);
         if let Some(container) = self.containers.remove(index) {
-            self.text_bytes -= container.bytes;
+            self.text_bytes -= container.text_bytes();
             self.by_id.remove(&container.id);
         }
     }
@@ -226,28 +202,21 @@ impl Catalogue {
         let Some(container) = self.containers.get_mut(index) else {
             return;
         };
-        let weight = container.bytes + ID_WEIGHT;
         let old = std::mem::replace(&mut container.owner, owner);
-        self.change_share(old, |share| {
-            share.ids.remove(&index);
-            share.weight -= weight;
-        });
-        self.change_share(owner, |share| {
-            share.ids.insert(index);
-            share.weight += weight;
-        });
+        self.change_share(old, |ids| ids.remove(&index));
+        self.change_share(owner, |ids| ids.insert(index));
     }
 
-    fn change_share(&mut self, owner: Option<IpAddr>, change: impl FnOnce(&mut Share)) {
+    fn change_share(&mut self, owner: Option<IpAddr>, change: impl FnOnce(&mut BTreeSet<Index>) -> bool) {
         let Some(owner) = owner else {
             return;
         };
-        let share = self.shares.entry(owner).or_default();
-        self.by_weight.remove(&(share.weight, owner));
-        change(share);
-        match share.ids.is_empty() {
-            true => drop(self.shares.remove(&owner)),
-            false => drop(self.by_weight.insert((share.weight, owner))),
+        let ids = self.shares.entry(owner).or_default();
+        self.by_len.remove(&(ids.len(), owner));
+        change(ids);
+        match ids.len() {
+            0 => drop(self.shares.remove(&owner)),
+            len => drop(self.by_len.insert((len, owner))),
         }
     }
 
@@ -260,18 +229,14 @@ impl Catalogue {
         if container.text_of(node) == new.as_ref().map(|new| &new.text) {
             return;
         }
+        self.text_bytes -= container.text_bytes();
         container.texts.retain(|known| known.node != node);
-        if let Some(new) = new.filter(|new| new.rank.is_listed() || json_len(&new.text) <= room) {
+        if let Some(new) = new.filter(|new| new.rank.is_listed() || new.text.len() <= room) {
             let at = container.texts.partition_point(|known| known.rank < new.rank);
             container.texts.insert(at, new);
             container.texts.truncate(MAX_CANDIDATES);
         }
-        let texts = container.texts.iter().map(|known| json_len(&known.text));
-        let bytes = json_len(container.id.as_str()) + texts.sum::<usize>();
-        let old = std::mem::replace(&mut container.bytes, bytes);
-        let owner = container.owner;
-        self.text_bytes = self.text_bytes - old + bytes;
-        self.change_share(owner, |share| share.weight = share.weight - old + bytes);
+        self.text_bytes += container.text_bytes();
     }
 }
 
@@ -290,6 +255,10 @@ impl Container {
         }
     }
 
+    fn text_bytes(&self) -> usize {
+        self.texts.iter().map(|known| known.text.len()).sum()
+    }
+
     fn text_of(&self, node: NodeId) -> Option<&Arc<str>> {
         let known = self.texts.iter().find(|known| known.node == node)?;
         Some(&known.text)
@@ -306,28 +275,5 @@ impl Container {
             self.images.push(Arc::clone(&new));
             new
         })
-    }
-}
-
-/// Bytes of a text in JSON, without its quotes (RFC 8259, section 7).
-fn json_len(text: &str) -> usize {
-    let byte_len = |byte: u8| match byte {
-        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0C => 2,
-        ..=0x1F => 6,
-        _ => 1,
-    };
-    text.bytes().map(byte_len).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn json_length_is_exact(text in "[\\x00-\\x7f\u{80}\u{2028}ä€\u{1F600}]{0,40}") {
-            let json = serde_json::to_string(&text).expect("text is JSON");
-            prop_assert_eq!(super::json_len(&text) + 2, json.len());
-        }
     }
 }

@@ -34,7 +34,7 @@ use thunderdome::Index as Key;
 
 use crate::client::Client;
 use crate::node::{Attributes, NodeAddr, Rank, Running};
-pub use catalogue::{MAX_CONTAINERS, MAX_TEXT_BYTES, Summary};
+pub use catalogue::{MAX_CONTAINERS, Summary};
 pub use health::{Health, NodeState};
 use node::Node;
 use order::Place;
@@ -110,7 +110,7 @@ impl Totals {
             let pending = record.pending.as_ref().map_or(0, PendingByType::total);
             self.pending += pending.min(MAX_COUNTED_PENDING);
         }
-        if record.health() == Health::Doubted {
+        if record.health == Health::Doubted {
             let since = self.doubted_since.get_or_insert(record.since);
             *since = record.since.min(*since);
         }
@@ -150,8 +150,7 @@ impl Registry {
     /// Adds a node of which nothing is known yet. The caller keeps nodes distinct.
     pub fn insert(&self, addr: NodeAddr, rank: Rank, now: Instant) -> NodeId {
         let mut state = self.lock();
-        state.newest += 1;
-        let node = Node::new(NodeRecord::new(addr, rank, now), state.newest, &state.fleet.speed);
+        let node = Node::new(NodeRecord::new(addr, rank, now), &state.fleet.speed);
         state.nodes.insert(node)
     }
 
@@ -166,17 +165,17 @@ impl Registry {
     }
 
     /// Changes what a node is listed as. The node keeps its state and its speed. Returns the record before.
-    pub fn relist(&self, id: NodeId, addr: NodeAddr, rank: Rank, attributes: Attributes) -> Option<NodeRecord> {
-        let mut state = self.lock();
-        state.has_aliases |= attributes.public.is_some();
-        let record = &mut state.nodes.get_mut(id)?.record;
-        let former = record.clone();
-        (record.addr, record.rank, record.attributes) = (addr, rank, attributes);
-        let ranking = |record: &NodeRecord| (record.rank, record.class(), record.is_available());
-        if ranking(record) != ranking(&former) {
-            state.reenter(id);
-        }
-        Some(former)
+    pub fn relist(
+        &self,
+        id: NodeId,
+        addr: NodeAddr,
+        rank: Rank,
+        attributes: Attributes,
+        now: Instant,
+    ) -> Option<NodeRecord> {
+        self.change(id, now, |record| {
+            (record.addr, record.rank, record.attributes) = (addr, rank, attributes);
+        })
     }
 
     /// Begins a round: learns from the records what is typical, and draws another order of equal nodes. Without any
@@ -225,34 +224,38 @@ impl Registry {
 
     /// The health of a node.
     pub fn health(&self, id: NodeId) -> Option<Health> {
-        Some(self.lock().nodes.get(id)?.record.health())
+        Some(self.lock().nodes.get(id)?.record.health)
     }
 
-    /// Sets the health of a node. A node that becomes unavailable leaves all orders, and keeps its promises until it
-    /// reports again. A node that becomes available again within an interval returns with its last containers.
+    /// Sets the health of a node.
     pub fn set_health(&self, id: NodeId, health: Health, now: Instant) {
+        self.change(id, now, |record| record.health = health);
+    }
+
+    /// Changes the record of a node. A node that becomes unavailable leaves all orders, and keeps its promises until it
+    /// reports again. A node that becomes available again within an interval returns with its last containers. Returns
+    /// the record before.
+    pub fn change(&self, id: NodeId, now: Instant, change: impl FnOnce(&mut NodeRecord)) -> Option<NodeRecord> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let Some(Node { record, routing }) = state.nodes.get_mut(id) else {
-            return;
-        };
-        record.change(now, |record| record.health = health);
-        if !health.is_available() {
-            record.pending = None;
+        let Node { record, routing } = state.nodes.get_mut(id)?;
+        let former = record.clone();
+        record.change(now, change);
+        state.has_aliases |= record.attributes.public.is_some();
+        if !record.health.is_available() {
+            if former.health.is_available() {
+                record.pending = None;
+            }
             // Untrusted nodes that are down must not fill the memory.
             let is_over = now.saturating_duration_since(record.since) > state.fleet.interval;
             routing.withheld = routing.withheld.take().filter(|_| !is_over);
         }
-        if record.is_available() == routing.place.is_some() {
+        if record.rank == former.rank && record.is_available() == routing.place.is_some() {
             state.update_key(id);
         } else {
             state.reenter(id);
         }
-    }
-
-    /// Changes the record of a node under the lock.
-    pub fn note<T>(&self, id: NodeId, now: Instant, change: impl FnOnce(&mut NodeRecord) -> T) -> Option<T> {
-        Some(self.lock().nodes.get_mut(id)?.record.change(now, change))
+        Some(former)
     }
 
     /// Shows each record to `visit`, in no order. The lock is released between the slices.
@@ -295,11 +298,10 @@ impl Registry {
             let Some(first) = selected.first().copied() else {
                 break;
             };
-            let newest = view.newest;
             // A change of an order copies what a reader still holds.
             drop(view);
             let mut state = self.lock();
-            let ids = state.still_there(&selected, newest);
+            let ids = state.still_there(&selected);
             let is_unchanged = ids.len() == selected.len() && (!promises || state.is_seen(first, cell));
             if is_unchanged || attempt == MAX_ATTEMPTS {
                 let nodes = ids.iter().filter_map(|id| state.nodes.get(*id));

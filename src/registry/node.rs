@@ -29,8 +29,6 @@ pub(super) struct Node {
 /// What determines the position of a node, and what clients find there.
 #[derive(Debug, Default)]
 pub(super) struct Routing {
-    /// Counts the nodes that were ever inserted. A later node has a higher number.
-    pub(super) number: u64,
     /// Number of probes sent to it, and of the last one that reported.
     pub(super) last_sent: u32,
     pub(super) last_reported: u32,
@@ -119,9 +117,8 @@ impl Routing {
 }
 
 impl Node {
-    pub(super) fn new(record: NodeRecord, number: u64, speed: &FleetSpeed) -> Self {
+    pub(super) fn new(record: NodeRecord, speed: &FleetSpeed) -> Self {
         let routing = Routing {
-            number,
             work: Work::new(speed),
             ..Routing::default()
         };
@@ -134,7 +131,7 @@ impl Node {
     /// The containers of a node that is not returned to clients only because it is draining.
     pub(super) fn withheld(&self) -> impl Iterator<Item = &ContainerId> {
         let withheld = self.routing.withheld.iter();
-        let withheld = withheld.filter(|_| self.record.health().is_available());
+        let withheld = withheld.filter(|_| self.record.health.is_available());
         withheld.flatten().map(|running| &running.id)
     }
 

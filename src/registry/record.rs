@@ -26,7 +26,8 @@ pub struct NodeRecord {
     pub rank: Rank,
     /// What the operator decides about the node.
     pub attributes: Attributes,
-    pub(super) health: Health,
+    /// What the poller concludes.
+    pub health: Health,
     /// Start of the current state.
     pub since: Instant,
     /// End and duration of the last probe.
@@ -61,11 +62,6 @@ impl NodeRecord {
             last_failure: Arc::default(),
             is_redirecting: false,
         }
-    }
-
-    /// The health of the node.
-    pub fn health(&self) -> Health {
-        self.health
     }
 
     /// The address that clients get.

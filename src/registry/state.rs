@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thunderdome::Arena;
 
-use super::catalogue::{Catalogue, Index};
+use super::catalogue::Catalogue;
 use super::node::{Fleet, Node};
 use super::order::{Order, Place};
 use super::promises::{Cell, ClientPromise, ClientPromises, Extras};
@@ -20,8 +20,6 @@ use crate::node::{ContainerId, Running};
 pub(super) struct State {
     pub(super) fleet: Fleet,
     pub(super) nodes: Arena<Node>,
-    /// Number of the node that was inserted last.
-    pub(super) newest: u64,
     pub(super) round: u64,
     /// Makes the order of equal nodes unpredictable.
     ties: RandomState,
@@ -45,7 +43,6 @@ impl State {
                 speed: FleetSpeed::new(interval),
             },
             nodes: Arena::default(),
-            newest: 0,
             round: 0,
             ties: RandomState::new(),
             catalogue: Catalogue::default(),
@@ -73,11 +70,11 @@ impl State {
     /// Gives a node its place in the orders of exactly these containers, or keeps them while the node is not available.
     /// Returns how many containers the full catalogue omitted.
     pub(super) fn enter(&mut self, id: NodeId, containers: &[Running]) -> usize {
+        self.leave(id);
         let Some(node) = self.nodes.get_mut(id) else {
             return 0;
         };
         node.record.omitted = None;
-        node.routing.withheld = None;
         if !node.record.is_available() {
             node.routing.withheld = Some(containers.to_vec());
             return 0;
@@ -87,14 +84,10 @@ impl State {
             tie: self.ties.hash_one((self.round, id.slot())) as u32,
             node: id.slot(),
         };
-        let (rank, from) = (node.record.rank, node.routing.place.replace(place));
-        let former: Vec<Index> = std::mem::take(&mut node.routing.runs)
-            .iter()
-            .map(|(run, _)| *run)
-            .collect();
+        node.routing.place = Some(place);
         let (mut runs, mut omitted) = (Vec::with_capacity(containers.len()), 0);
         for container in containers {
-            match self.catalogue.enter(container, id, rank, from, place) {
+            match self.catalogue.enter(container, id, node.record.rank, place) {
                 Some(run) => runs.push(run),
                 None => {
                     omitted += 1;
@@ -104,14 +97,8 @@ impl State {
         }
         runs.sort_unstable_by_key(|(run, _)| *run);
         node.routing.runs = runs.into();
-        if !former.iter().eq(node.routing.runs.iter().map(|(run, _)| run)) {
-            let gone = former.into_iter().filter(|run| !node.routing.runs(*run));
-            for run in gone {
-                from.and_then(|from| self.catalogue.leave((run, None), id, from));
-            }
-            if !node.routing.resources.entries.is_empty() {
-                self.retain_resources(id);
-            }
+        if !node.routing.resources.entries.is_empty() {
+            self.retain_resources(id);
         }
         omitted
     }
@@ -151,7 +138,6 @@ impl State {
             undone: undoing_for.and_then(|client| self.undone(client, cell)),
             is_private: !self.extras.of(cell).is_empty(),
             has_aliases: self.has_aliases,
-            newest: self.newest,
         })
     }
 
@@ -190,14 +176,12 @@ impl State {
         is_there && now == [seen]
     }
 
-    /// The nodes at the places of a view, without removed nodes. A node newer than the view may have the slot of a
-    /// removed one.
-    pub(super) fn still_there(&self, selected: &[Seen], newest: u64) -> Vec<NodeId> {
-        let nodes = selected
-            .iter()
-            .filter_map(|seen| self.nodes.get_by_slot(seen.place.node));
-        let known = nodes.filter(|(_, node)| node.routing.number <= newest);
-        known.map(|(id, _)| id).collect()
+    /// The nodes at the places of a view, without nodes that have become unavailable.
+    pub(super) fn still_there(&self, selected: &[Seen]) -> Vec<NodeId> {
+        let nodes = selected.iter();
+        let nodes = nodes.filter_map(|seen| self.nodes.get_by_slot(seen.place.node));
+        let available = nodes.filter(|(_, node)| node.routing.place.is_some());
+        available.map(|(id, _)| id).collect()
     }
 
     /// Promises a node to a client whose subnet is counted in `cell`, unless promises are off.
@@ -233,7 +217,7 @@ impl State {
         // A promise above the cap moves nothing.
         if *place != old_place {
             for (run, _) in &node.routing.runs {
-                self.catalogue.move_node(*run, Some(old_place), *place);
+                self.catalogue.move_node(*run, old_place, *place);
             }
         }
         Some(old_place.key)

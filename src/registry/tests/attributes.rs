@@ -20,7 +20,8 @@ fn rig(list: &str) -> Rig {
     };
     for (line, node) in (0..).zip(parse_list(list.as_bytes()).expect("a list").nodes) {
         let id = rig.registry.insert(node.addr.clone(), Rank::Listed(line), now);
-        rig.registry.relist(id, node.addr, Rank::Listed(line), node.attributes);
+        rig.registry
+            .relist(id, node.addr, Rank::Listed(line), node.attributes, rig.now);
         rig.ids.push(id);
         rig.up(line as usize);
     }
@@ -38,7 +39,7 @@ impl Rig {
         let listed = parse_list(line.as_bytes()).expect("a list").nodes.remove(0);
         let rank = Rank::Listed(node as u32);
         self.registry
-            .relist(self.ids[node], listed.addr, rank, listed.attributes);
+            .relist(self.ids[node], listed.addr, rank, listed.attributes, self.now);
     }
 
     fn page(&self, n: u32, offset: u32) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! The containers that are shown, also above the limits.
 
 use super::*;
+use crate::registry::catalogue::MAX_TEXT_BYTES;
 
 fn explorer(node: usize) -> Rank {
     Rank::Explorer(socket(node))
@@ -133,7 +134,7 @@ fn shared_and_listed_ids_are_not_evicted() {
         registry.insert(addr(2), Rank::Listed(0), start()),
     );
     assert_eq!(up(&registry, other, &id(39)) + up(&registry, listed, &id(38)), 0);
-    registry.relist(nodes[37], addr(3), Rank::Listed(1), Attributes::default());
+    registry.relist(nodes[37], addr(3), Rank::Listed(1), Attributes::default(), start());
     (4..40).for_each(|node| {
         let id = registry.insert(addr(node), explorer(node), start());
         up(&registry, id, &ids("new", node * 256..(node + 1) * 256));
@@ -190,28 +191,25 @@ fn after_the_described_nodes_leave_the_next_describes() {
 }
 
 #[test]
-fn escaped_ids_are_charged_at_their_json_length() {
+fn above_text_limit_only_listed_nodes_describe() {
     let registry = empty();
-    let mut crowded_out = 0;
-    for node in 0..40 {
-        let id = of_one_address(&registry, 0, 4_000 + node);
-        // 244 control characters and a number: nearly 1.5 KiB of JSON each.
-        let ids: Vec<String> = (0..100).map(|n| format!("{}{node}-{n}", "\u{1}".repeat(244))).collect();
-        crowded_out += up(&registry, id, &ids);
-    }
-    let json_bytes = |shown: &[Summary]| -> usize {
-        let ids = shown.iter().map(|summary| summary.id.as_str());
-        ids.map(|id| serde_json::to_string(id).expect("text").len() - 2).sum()
+    let describe = |node: usize, rank: Rank| {
+        let id = registry.insert(addr(node), rank, start());
+        let described = ids(&format!("of-{node}"), 0..250).into_iter().map(|id| Running {
+            description: Some("\u{1F600}".repeat(1_024).into()),
+            ..running(&id)
+        });
+        assert_eq!(report(&registry, id, &described.collect::<Vec<_>>()), 0);
     };
-    let shown = registry.containers();
-    assert_eq!(shown.len() + crowded_out, 4_000);
-    assert!(
-        (MAX_TEXT_BYTES - 1_500..=MAX_TEXT_BYTES).contains(&json_bytes(&shown)),
-        "{}",
-        shown.len()
-    );
-    let listed = registry.insert(addr(40), Rank::Listed(0), start());
-    assert_eq!(up(&registry, listed, &ids("listed", 0..256)), 0);
-    registry.remove(listed);
-    assert_eq!(registry.containers(), shown);
+    (0..5).for_each(|node| describe(node, explorer(node)));
+    let described = || {
+        registry
+            .containers()
+            .iter()
+            .filter(|shown| shown.description.is_some())
+            .count()
+    };
+    assert_eq!(described(), MAX_TEXT_BYTES / 4_096);
+    describe(5, Rank::Listed(0));
+    assert_eq!(described(), MAX_TEXT_BYTES / 4_096 + 250);
 }

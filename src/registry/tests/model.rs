@@ -216,7 +216,7 @@ fn take(step: Step, model: &mut Model, registry: &Registry, now: &mut Instant) -
         Step::Relist { node, rank } => {
             if let Some(known) = model.nodes.get_mut(&node) {
                 known.rank = rank.rank(node);
-                registry.relist(known.id, addr(node), known.rank, Attributes::default());
+                registry.relist(known.id, addr(node), known.rank, Attributes::default(), *now);
             }
         }
         Step::BeginProbe { node } => {

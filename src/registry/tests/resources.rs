@@ -123,7 +123,7 @@ fn readers_follow_the_ranks() {
     nodes
         .iter()
         .for_each(|node| assert!(set(&registry, *node, entries(&["a"], 1))));
-    registry.relist(nodes[0], addr(0), Rank::Listed(9), Attributes::default());
+    registry.relist(nodes[0], addr(0), Rank::Listed(9), Attributes::default(), start());
     let order = |registry: &Registry| known(registry).into_iter().map(|(node, _)| node).collect::<Vec<_>>();
     assert_eq!(order(&registry), [1, 2, 0]);
     registry.remove(nodes[1]);
