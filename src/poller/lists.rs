@@ -8,7 +8,7 @@ use ::log::Level;
 use super::Poller;
 use crate::lists::{self, Update};
 use crate::node::{Attributes, NodeAddr, Rank};
-use crate::registry::{Health, NodeId};
+use crate::registry::{NodeId, NodeState};
 
 impl Poller {
     pub(super) fn update(&mut self, update: Update, now: Instant) {
@@ -72,8 +72,8 @@ impl Poller {
         // The failures of the node count in another list now. A draining node counts in none.
         self.schedule.relist(id, rank.source());
         self.mass_failures.iter_mut().for_each(|failures| failures.removed(id));
-        if self.registry.health(id) == Some(Health::Doubted) {
-            self.registry.set_health(id, Health::Suspect, now);
+        if self.registry.health(id) == Some(NodeState::Doubted) {
+            self.registry.set_health(id, NodeState::Suspect, now);
         }
     }
 

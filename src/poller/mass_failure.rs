@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::node::Source;
-use crate::registry::{Health, NodeId, Registry};
+use crate::registry::{NodeId, NodeState, Registry};
 
 /// Fewer nodes may well fail together: they share a machine.
 const MIN_NODES: usize = 4;
@@ -85,7 +85,7 @@ impl MassFailure {
     /// that went down within the last interval are available again then.
     pub(super) fn lose(&mut self, id: NodeId, registry: &Registry, now: Instant) -> Option<(usize, usize)> {
         if registry.record(id)?.attributes.is_draining {
-            registry.set_health(id, Health::Down, now);
+            registry.set_health(id, NodeState::Down, now);
             return None;
         }
         let mut doubted = vec![id];
@@ -93,7 +93,7 @@ impl MassFailure {
         if self.until.is_none() {
             mass = self.mass(id, registry, now);
             if mass.is_none() {
-                registry.set_health(id, Health::Down, now);
+                registry.set_health(id, NodeState::Down, now);
                 self.lost.insert(id, now);
                 return None;
             }
@@ -102,7 +102,7 @@ impl MassFailure {
             doubted.extend(self.lost.drain().map(|(id, _)| id));
         }
         for id in doubted {
-            registry.set_health(id, Health::Doubted, now);
+            registry.set_health(id, NodeState::Doubted, now);
             self.doubted.insert(id, Doubt::Silent);
         }
         mass
@@ -134,7 +134,7 @@ impl MassFailure {
             let is_lost = self.lost.contains_key(&id);
             if record.rank.source() == self.source && (record.is_available() || is_lost) {
                 let unit = (record.rank.explorer_ip(), record.rank.is_listed().then_some(id));
-                let is_failing = is_lost || id == failed || record.health == Health::Suspect;
+                let is_failing = is_lost || id == failed || record.health == NodeState::Suspect;
                 *units.entry(unit).or_insert(false) |= is_failing;
             }
         });
@@ -149,14 +149,14 @@ impl MassFailure {
         self.spare = 0;
         let (mut down, mut kept) = (Vec::new(), 0);
         for (id, doubt) in &self.doubted {
-            if registry.health(*id) != Some(Health::Doubted) {
+            if registry.health(*id) != Some(NodeState::Doubted) {
                 continue;
             }
             if *doubt == Doubt::Failed {
-                registry.set_health(*id, Health::Down, now);
+                registry.set_health(*id, NodeState::Down, now);
                 down.push(*id);
             } else {
-                registry.set_health(*id, Health::Suspect, now);
+                registry.set_health(*id, NodeState::Suspect, now);
                 kept += 1;
             }
         }

@@ -30,7 +30,7 @@ use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::net::Fetcher;
 use crate::node::{ExplorerList, NodeAddr, NodeList, Source};
-use crate::registry::{Health, NodeId, Registry};
+use crate::registry::{NodeId, NodeState, Registry};
 use crate::status::Conflict;
 use crate::util::log_throttle::{LogThrottle, ONE_A_MINUTE};
 use crate::util::pool::{Done, Pool};
@@ -232,7 +232,7 @@ impl Poller {
     /// The queue of a node that was probed.
     fn queue(&self, id: NodeId) -> Queue {
         match self.registry.health(id) {
-            Some(Health::Up | Health::Suspect) => Queue::Up,
+            Some(NodeState::Up | NodeState::Suspect) => Queue::Up,
             _ => Queue::Other,
         }
     }

@@ -1,17 +1,18 @@
 //! How the result of a probe changes the health of a node. Pure: the caller logs and counts.
 
 use crate::metrics::ProbeOutcome;
-use crate::registry::Health;
+use crate::registry::NodeState;
 
 /// Returns the health after a probe. The caller keeps a suspect that fails as doubted if it suspects a mass failure.
-pub(super) fn observe(health: Health, outcome: ProbeOutcome) -> Health {
-    use {Health::*, ProbeOutcome as Outcome};
+pub(super) fn observe(health: NodeState, outcome: ProbeOutcome) -> NodeState {
+    use {NodeState::*, ProbeOutcome as Outcome};
     match (health, outcome) {
         (health, Outcome::Local) => health,
         (_, Outcome::Up) | (Up | Suspect | Doubted, Outcome::Limited) => Up,
         (Up, Outcome::Failed) => Suspect,
         (Doubted, Outcome::Failed) => Doubted,
-        (New | Suspect | Down, Outcome::Failed) | (New | Down, Outcome::Limited) => Down,
+        // No health is `Limited`.
+        (New | Suspect | Down | Limited, Outcome::Failed) | (New | Down | Limited, Outcome::Limited) => Down,
     }
 }
 
@@ -22,7 +23,7 @@ mod tests {
 
     #[test]
     fn health_and_outcome_match_contract_table() {
-        use Health::*;
+        use NodeState::*;
         let table = [
             (New, [Up, Down, Down, New]),
             (Up, [Up, Up, Suspect, Up]),

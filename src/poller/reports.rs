@@ -14,7 +14,7 @@ use super::schedule::RECHECK_AFTER;
 use super::{LIMITED_INTERVALS, Poller, Report};
 use crate::metrics::{Label, ProbeOutcome};
 use crate::node::{NodeInfo, Source};
-use crate::registry::{Health, MAX_CONTAINERS, NodeId, NodeRecord, NodeState, PendingByType};
+use crate::registry::{MAX_CONTAINERS, NodeId, NodeRecord, NodeState, PendingByType};
 
 /// How long a node is rechecked each second after a local error. After an error of the local network stack another node
 /// is probed after 1 s, and has 3 s to respond.
@@ -49,7 +49,7 @@ impl Finished {
             }
             Outcome::Failed(reason) => {
                 // The failures of the list decide about a suspect.
-                if record.health != Health::Suspect {
+                if record.health != NodeState::Suspect {
                     record.health = health;
                 }
                 record.limited_at = None;
@@ -70,7 +70,7 @@ impl Finished {
     }
 
     fn is_up_again(&self) -> bool {
-        !matches!(self.before.health, Health::Up | Health::Suspect)
+        !matches!(self.before.health, NodeState::Up | NodeState::Suspect)
     }
 }
 
@@ -106,7 +106,7 @@ impl Poller {
         self.apply(&finished, probe);
         let local_error = self.local_errors.get(&id);
         let is_unclear = local_error.is_some_and(|first| now < *first + LOCAL_ERROR_TIME);
-        let is_first = kind == ProbeOutcome::Failed && matches!(was, Health::New | Health::Up);
+        let is_first = kind == ProbeOutcome::Failed && matches!(was, NodeState::New | NodeState::Up);
         self.schedule.enqueue(id, self.queue(id), is_unclear || is_first, now);
         if self.ready.is_some() && self.unanswered.is_empty() {
             self.follow_names(now);
@@ -210,21 +210,21 @@ impl Poller {
         let mut keys = vec![("reason", reason.into())];
         let mut event = probe.is_new_reason().then_some("node failing: the reason changed");
         match probe.before.health {
-            Health::Up => {
+            NodeState::Up => {
                 failures.failed_once();
                 keys.push(("recheck_s", RECHECK_AFTER.as_secs().into()));
                 event = probe.is_new_reason().then_some("node suspect: one probe failed");
             }
-            Health::New => event = Some("node down: first probe failed"),
-            Health::Suspect => {
+            NodeState::New => event = Some("node down: first probe failed"),
+            NodeState::Suspect => {
                 if let Some(mass) = failures.lose(id, &self.registry, now) {
                     return self.log_doubt(probe, mass, reason);
                 }
-                if self.registry.health(id) == Some(Health::Down) {
+                if self.registry.health(id) == Some(NodeState::Down) {
                     event = Some("node down: two probes in a row failed");
                 }
             }
-            Health::Doubted | Health::Down => failures.failed_again(id),
+            NodeState::Doubted | NodeState::Down | NodeState::Limited => failures.failed_again(id),
         }
         if let Some(event) = event {
             self.log_node(Level::Warn, event, probe, &keys);
@@ -262,7 +262,7 @@ impl Poller {
     }
 }
 
-fn limited_reason(health: Health) -> &'static str {
+fn limited_reason(health: NodeState) -> &'static str {
     match health.is_available() {
         true => "status 429 (too many requests)",
         false => "status 429 (too many requests): not available before a success",

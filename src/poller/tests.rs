@@ -136,7 +136,7 @@ impl Rig {
     }
 
     /// Probes a node with this outcome.
-    fn probe(&mut self, addr: &str, outcome: Outcome) -> Health {
+    fn probe(&mut self, addr: &str, outcome: Outcome) -> NodeState {
         let id = self.id(addr);
         self.send(id);
         self.report(id, outcome);
@@ -144,7 +144,7 @@ impl Rig {
     }
 
     /// Probes a node with this outcome over an address family.
-    fn probe_over(&mut self, family: Family, addr: &str, outcome: Outcome) -> Health {
+    fn probe_over(&mut self, family: Family, addr: &str, outcome: Outcome) -> NodeState {
         let id = self.id(addr);
         self.send(id);
         self.finish_over(family, id, outcome);
@@ -183,16 +183,16 @@ impl Rig {
 fn one_success_up_two_failures_down() {
     let mut rig = Rig::listed("h:1");
     assert_eq!(rig.available(), [""; 0]);
-    assert_eq!(rig.probe("h:1", is_up()), Health::Up);
+    assert_eq!(rig.probe("h:1", is_up()), NodeState::Up);
     assert_eq!(rig.available(), ["h:1"]);
-    assert_eq!(rig.probe("h:1", failed()), Health::Suspect);
-    assert_eq!(rig.probe("h:1", is_up()), Health::Up);
-    assert_eq!(rig.probe("h:1", failed()), Health::Suspect);
+    assert_eq!(rig.probe("h:1", failed()), NodeState::Suspect);
+    assert_eq!(rig.probe("h:1", is_up()), NodeState::Up);
+    assert_eq!(rig.probe("h:1", failed()), NodeState::Suspect);
     assert_eq!(rig.available(), ["h:1"]);
-    assert_eq!(rig.probe("h:1", failed()), Health::Down);
+    assert_eq!(rig.probe("h:1", failed()), NodeState::Down);
     assert_eq!(rig.available(), [""; 0]);
-    assert_eq!(rig.probe("h:1", failed()), Health::Down);
-    assert_eq!(rig.probe("h:1", is_up()), Health::Up);
+    assert_eq!(rig.probe("h:1", failed()), NodeState::Down);
+    assert_eq!(rig.probe("h:1", is_up()), NodeState::Up);
     assert_eq!(rig.available(), ["h:1"]);
 }
 
@@ -209,7 +209,7 @@ fn failed_node_is_rechecked_once_after_a_second() {
         rig.now += SECOND;
         assert_eq!(rig.send_due(), ["h:1"]);
         rig.report(rig.id("h:1"), failed());
-        assert_eq!(rig.registry.health(rig.id("h:1")), Some(Health::Down));
+        assert_eq!(rig.registry.health(rig.id("h:1")), Some(NodeState::Down));
         assert_eq!(rig.next(), rig.now - SECOND + INTERVAL, "no more than once");
     }
 }
@@ -228,18 +228,18 @@ fn status_429_and_local_error_are_no_verdict() {
     let lack = || Outcome::LocalError("no descriptor".to_owned());
     for (no_verdict, suspect_becomes) in [(|| Outcome::Limited) as fn() -> Outcome, lack]
         .into_iter()
-        .zip([Health::Up, Health::Suspect])
+        .zip([NodeState::Up, NodeState::Suspect])
     {
         let mut rig = Rig::listed("h:1");
         rig.probe("h:1", is_up());
-        assert_eq!(rig.probe("h:1", no_verdict()), Health::Up);
+        assert_eq!(rig.probe("h:1", no_verdict()), NodeState::Up);
         rig.probe("h:1", failed());
         assert_eq!(rig.probe("h:1", no_verdict()), suspect_becomes);
         assert_eq!(rig.available(), ["h:1"]);
         rig.probe("h:1", is_up());
         rig.probe("h:1", failed());
-        assert_eq!(rig.probe("h:1", failed()), Health::Down);
-        assert_eq!(rig.probe("h:1", no_verdict()), Health::Down);
+        assert_eq!(rig.probe("h:1", failed()), NodeState::Down);
+        assert_eq!(rig.probe("h:1", no_verdict()), NodeState::Down);
         assert_eq!(rig.available(), [""; 0]);
     }
 }
@@ -254,7 +254,7 @@ fn status_429_ends_doubt_for_its_node() {
         }
     }
     assert_eq!(rig.available(), addrs, "a mass failure");
-    assert_eq!(rig.probe("h:3", Outcome::Limited), Health::Up);
+    assert_eq!(rig.probe("h:3", Outcome::Limited), NodeState::Up);
     let first = rig.registry.answer(
         ["a"].into_iter(),
         Page { n: 1, offset: 0 },
@@ -283,7 +283,7 @@ fn result_counts_only_if_listed_without_interruption() {
     rig.report(old, is_up());
     assert_eq!(rig.available(), [""; 0]);
     assert_eq!(rig.poller.schedule.in_flight.len(), 1);
-    assert_eq!(rig.probe("h:1", is_up()), Health::Up);
+    assert_eq!(rig.probe("h:1", is_up()), NodeState::Up);
     rig.update(listed(""));
     assert_eq!(rig.available(), [""; 0]);
 }
@@ -424,7 +424,7 @@ fn doubted_node_with_only_local_errors_stays_available() {
     }
     rig.probe("h:1", failed());
     rig.probe("h:2", failed());
-    assert_eq!(rig.probe("h:2", failed()), Health::Doubted, "failed again");
+    assert_eq!(rig.probe("h:2", failed()), NodeState::Doubted, "failed again");
     rig.probe("h:1", Outcome::LocalError("network unreachable".to_owned()));
     rig.now += 3 * INTERVAL;
     rig.poller.end_doubts(rig.now);
@@ -441,7 +441,11 @@ fn node_that_returns_429_leaves_the_suspects() {
         rig.probe(addr, Outcome::Limited);
     }
     rig.probe("h:1", failed());
-    assert_eq!(rig.probe("h:1", failed()), Health::Down, "no mass failure is suspected");
+    assert_eq!(
+        rig.probe("h:1", failed()),
+        NodeState::Down,
+        "no mass failure is suspected"
+    );
 }
 
 #[test]
@@ -473,7 +477,7 @@ fn explorer_failures_do_not_affect_listed_nodes() {
     rig.update(explorer(&of_one_address.join("\n")));
     rig.update(listed(&of_file.join("\n")));
     for addr in of_file.iter().chain(&of_one_address) {
-        assert_eq!(rig.probe(addr, is_up()), Health::Up);
+        assert_eq!(rig.probe(addr, is_up()), NodeState::Up);
     }
     for addr in of_one_address.iter().chain(&of_one_address) {
         rig.probe(addr, failed());
@@ -496,8 +500,12 @@ fn node_that_changes_lists_while_doubted_is_suspect() {
     }
     rig.update(explorer(addrs[0]));
     rig.update(listed(&addrs[1..].join("\n")));
-    assert_eq!(rig.registry.health(rig.id(addrs[0])), Some(Health::Suspect));
-    assert_eq!(rig.probe(addrs[0], failed()), Health::Down, "its new list has one node");
+    assert_eq!(rig.registry.health(rig.id(addrs[0])), Some(NodeState::Suspect));
+    assert_eq!(
+        rig.probe(addrs[0], failed()),
+        NodeState::Down,
+        "its new list has one node"
+    );
 }
 
 fn no_route() -> Outcome {
@@ -508,22 +516,22 @@ fn no_route() -> Outcome {
 fn network_error_is_inconclusive_until_a_node_responds() {
     let mut rig = Rig::listed("h:1\nh:2\nh:3");
     let unreachable = rig.probe_over(Family::V4, "h:1", no_route());
-    assert_eq!(unreachable, Health::Down, "no node of the family was available");
+    assert_eq!(unreachable, NodeState::Down, "no node of the family was available");
     for addr in ["h:1", "h:2"] {
         rig.probe_over(Family::V4, addr, is_up());
     }
     for _ in 0..9 {
         rig.now += INTERVAL / 2;
-        assert_eq!(rig.probe_over(Family::V4, "h:1", no_route()), Health::Up);
+        assert_eq!(rig.probe_over(Family::V4, "h:1", no_route()), NodeState::Up);
     }
     let other_family = rig.probe_over(Family::V6, "h:3", no_route());
-    assert_eq!(other_family, Health::Down);
+    assert_eq!(other_family, NodeState::Down);
     rig.probe_over(Family::V4, "h:2", is_up());
-    assert_eq!(rig.probe_over(Family::V4, "h:1", no_route()), Health::Suspect);
+    assert_eq!(rig.probe_over(Family::V4, "h:1", no_route()), NodeState::Suspect);
     rig.probe_over(Family::V4, "h:1", is_up());
     assert_eq!(
         rig.probe_over(Family::V4, "h:1", no_route()),
-        Health::Up,
+        NodeState::Up,
         "the first error"
     );
 }
@@ -537,7 +545,7 @@ fn response_to_probe_before_network_error_proves_nothing() {
     rig.now += SECOND;
     rig.probe_over(Family::V4, "h:1", no_route());
     rig.finish_over(Family::V4, slow, is_up());
-    assert_eq!(rig.probe_over(Family::V4, "h:1", no_route()), Health::Up);
+    assert_eq!(rig.probe_over(Family::V4, "h:1", no_route()), NodeState::Up);
 }
 
 #[test]
@@ -577,7 +585,7 @@ fn rechecked_witness_that_fails_is_a_suspect_with_recheck() {
         rig.now += SECOND;
     }
     rig.probe_over(Family::V4, "h:1", no_route());
-    for expected in [Health::Suspect, Health::Down] {
+    for expected in [NodeState::Suspect, NodeState::Down] {
         rig.now += SECOND;
         assert_eq!(rig.send_due(), ["h:1", "h:2"]);
         rig.finish_over(Family::V4, rig.id("h:1"), no_route());
@@ -599,7 +607,7 @@ fn draining_node_counts_in_no_mass_failure() {
     assert_eq!(rig.available(), addrs[6..]);
     for addr in &addrs[..6] {
         rig.probe(addr, failed());
-        assert_eq!(rig.probe(addr, failed()), Health::Down, "{addr}");
+        assert_eq!(rig.probe(addr, failed()), NodeState::Down, "{addr}");
     }
     rig.update(listed(&addrs.join("\n")));
     assert_eq!(rig.available(), addrs[6..], "they are down");
@@ -614,8 +622,8 @@ fn doubted_node_that_drains_is_a_suspect() {
             rig.probe(addr, outcome());
         });
     }
-    assert_eq!(rig.registry.health(rig.id(addrs[0])), Some(Health::Doubted));
+    assert_eq!(rig.registry.health(rig.id(addrs[0])), Some(NodeState::Doubted));
     rig.update(listed(&format!("{} drain\n{}", addrs[0], addrs[1..].join("\n"))));
-    assert_eq!(rig.registry.health(rig.id(addrs[0])), Some(Health::Suspect));
-    assert_eq!(rig.probe(addrs[0], failed()), Health::Down);
+    assert_eq!(rig.registry.health(rig.id(addrs[0])), Some(NodeState::Suspect));
+    assert_eq!(rig.probe(addrs[0], failed()), NodeState::Down);
 }

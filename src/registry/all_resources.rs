@@ -55,7 +55,8 @@ impl Registry {
     /// Shows the available nodes with entries that run all of `containers` to `visit`, by rank: the record, a number
     /// that is smaller for a node that should finish earlier, and the entries. The lock is released between the nodes.
     pub fn visit_resources(&self, containers: &[String], mut visit: impl FnMut(&NodeRecord, u64, &[KnownEntry])) {
-        let Some(containers) = self.lock().indexes(containers) else {
+        let index = |id: &String| self.lock().catalogue.index(id);
+        let Some(containers) = containers.iter().map(index).collect::<Option<Vec<Index>>>() else {
             return;
         };
         let mut nodes = Vec::new();
@@ -78,10 +79,6 @@ impl Registry {
 }
 
 impl State {
-    fn indexes(&self, containers: &[String]) -> Option<Vec<Index>> {
-        containers.iter().map(|id| self.catalogue.index(id)).collect()
-    }
-
     /// Drops the entries of containers that the node no longer runs.
     pub(super) fn retain_resources(&mut self, id: NodeId) {
         let runs = self.runs(id).unwrap_or_default();

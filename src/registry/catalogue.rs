@@ -117,10 +117,17 @@ impl Catalogue {
     /// full for a node of this rank.
     pub(super) fn enter(&mut self, reported: &Running, node: NodeId, rank: Rank, place: Place) -> Option<Run> {
         let index = self.find_or_add(&reported.id, rank.explorer_ip())?;
-        let text = reported.description.clone();
-        self.describe(index, node, text.map(|text| Candidate { rank, node, text }));
+        let room = MAX_TEXT_BYTES.saturating_sub(self.text_bytes);
         let container = self.containers.get_mut(index)?;
         container.order.insert(place);
+        let is_room = |text: &&Arc<str>| rank.is_listed() || text.len() <= room;
+        if let Some(text) = reported.description.as_ref().filter(is_room).cloned() {
+            let at = container.texts.partition_point(|known| known.rank < rank);
+            self.text_bytes -= container.text_bytes();
+            container.texts.insert(at, Candidate { rank, node, text });
+            container.texts.truncate(MAX_CANDIDATES);
+            self.text_bytes += container.text_bytes();
+        }
         let image = reported.image.as_ref().and_then(|image| container.claim(image));
         Some((index, image))
     }
@@ -137,14 +144,19 @@ impl Catalogue {
     pub(super) fn leave(&mut self, (index, image): Run, node: NodeId, place: Place) -> Option<Running> {
         let container = self.containers.get_mut(index)?;
         container.order.remove(place);
+        let mut description = None;
+        if let Some(at) = container.texts.iter().position(|known| known.node == node) {
+            let text = container.texts.remove(at).text;
+            self.text_bytes -= text.len();
+            description = Some(text);
+        }
         let running = Running {
             id: container.id.clone(),
-            description: container.text_of(node).cloned(),
+            description,
             image: image.as_deref().cloned(),
         };
-        match container.order.len() {
-            0 => self.remove(index),
-            _ => self.describe(index, node, None),
+        if container.order.len() == 0 {
+            self.remove(index);
         }
         Some(running)
     }
@@ -219,25 +231,6 @@ impl Catalogue {
             len => drop(self.by_len.insert((len, owner))),
         }
     }
-
-    /// Replaces the description that a node provides.
-    fn describe(&mut self, index: Index, node: NodeId, new: Option<Candidate>) {
-        let room = MAX_TEXT_BYTES.saturating_sub(self.text_bytes);
-        let Some(container) = self.containers.get_mut(index) else {
-            return;
-        };
-        if container.text_of(node) == new.as_ref().map(|new| &new.text) {
-            return;
-        }
-        self.text_bytes -= container.text_bytes();
-        container.texts.retain(|known| known.node != node);
-        if let Some(new) = new.filter(|new| new.rank.is_listed() || new.text.len() <= room) {
-            let at = container.texts.partition_point(|known| known.rank < new.rank);
-            container.texts.insert(at, new);
-            container.texts.truncate(MAX_CANDIDATES);
-        }
-        self.text_bytes += container.text_bytes();
-    }
 }
 
 impl Container {
@@ -257,11 +250,6 @@ impl Container {
 
     fn text_bytes(&self) -> usize {
         self.texts.iter().map(|known| known.text.len()).sum()
-    }
-
-    fn text_of(&self, node: NodeId) -> Option<&Arc<str>> {
-        let known = self.texts.iter().find(|known| known.node == node)?;
-        Some(&known.text)
     }
 
     /// Returns the stored image for a node that refers to it. `None` if nodes use too many other images.

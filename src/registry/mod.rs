@@ -12,7 +12,6 @@
 
 mod all_resources;
 mod catalogue;
-mod health;
 mod node;
 mod order;
 mod pending;
@@ -35,12 +34,11 @@ use thunderdome::Index as Key;
 use crate::client::Client;
 use crate::node::{Attributes, NodeAddr, Rank, Running};
 pub use catalogue::{MAX_CONTAINERS, Summary};
-pub use health::{Health, NodeState};
 use node::Node;
 use order::Place;
 pub use pending::PendingByType;
 use promises::Cell;
-pub use record::NodeRecord;
+pub use record::{NodeRecord, NodeState};
 pub use resources::{KnownEntry, ResourceFailure, ResourceReport};
 pub use select::{MAX_PAGE, MAX_SEARCHES, Page};
 use select::{Seen, View, select};
@@ -110,7 +108,7 @@ impl Totals {
             let pending = record.pending.as_ref().map_or(0, PendingByType::total);
             self.pending += pending.min(MAX_COUNTED_PENDING);
         }
-        if record.health == Health::Doubted {
+        if record.health == NodeState::Doubted {
             let since = self.doubted_since.get_or_insert(record.since);
             *since = record.since.min(*since);
         }
@@ -210,7 +208,7 @@ impl Registry {
         };
         let is_listed = node.record.rank.is_listed();
         node.routing.apply(pending, is_listed, &state.fleet, self.time(now));
-        node.record.change(now, |record| record.health = Health::Up);
+        node.record.change(now, |record| record.health = NodeState::Up);
         state
             .extras
             .replace(id.slot(), node.routing.extras(state.fleet.interval));
@@ -223,12 +221,12 @@ impl Registry {
     }
 
     /// The health of a node.
-    pub fn health(&self, id: NodeId) -> Option<Health> {
+    pub fn health(&self, id: NodeId) -> Option<NodeState> {
         Some(self.lock().nodes.get(id)?.record.health)
     }
 
     /// Sets the health of a node.
-    pub fn set_health(&self, id: NodeId, health: Health, now: Instant) {
+    pub fn set_health(&self, id: NodeId, health: NodeState, now: Instant) {
         self.change(id, now, |record| record.health = health);
     }
 

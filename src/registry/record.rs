@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::health::{Health, NodeState};
+use serde::{Deserialize, Serialize};
+
 use super::pending::PendingByType;
 use crate::node::{Attributes, ContainerId, NodeAddr, Rank};
 
@@ -17,6 +18,48 @@ pub(super) fn later(key: u64, nanos: u64) -> u64 {
     key & !MAX_KEY | (key & MAX_KEY).saturating_add(nanos).min(MAX_KEY)
 }
 
+/// The state of a node, as reports show it and as the poller concludes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// Not available.
+    Down,
+    /// Available although its probes fail: a mass failure is suspected. Ranks below all nodes that respond.
+    Doubted,
+    /// Available, but the last probe failed. Another failure takes the node down.
+    Suspect,
+    /// Only shown, never the health of a record: the node has returned only 429 for ten intervals. It is available or
+    /// not, as before.
+    Limited,
+    /// No probe has returned a result yet.
+    New,
+    /// Available.
+    Up,
+}
+
+impl NodeState {
+    /// All states in the order in which they are shown: problems first.
+    pub const ALL: [Self; 6] = {
+        use NodeState::*;
+        [Down, Doubted, Suspect, Limited, New, Up]
+    };
+
+    /// The name in JSON, on the page and in `?state=`.
+    pub fn name(self) -> &'static str {
+        ["down", "doubted", "suspect", "limited", "new", "up"][self as usize]
+    }
+
+    /// Whether the state is a problem. A new node has none yet.
+    pub fn is_problem(self) -> bool {
+        !matches!(self, Self::New | Self::Up)
+    }
+
+    /// Whether the router returns a node with this health to clients.
+    pub fn is_available(self) -> bool {
+        matches!(self, Self::Up | Self::Suspect | Self::Doubted)
+    }
+}
+
 /// One listed node.
 #[derive(Clone, Debug)]
 pub struct NodeRecord {
@@ -27,7 +70,7 @@ pub struct NodeRecord {
     /// What the operator decides about the node.
     pub attributes: Attributes,
     /// What the poller concludes.
-    pub health: Health,
+    pub health: NodeState,
     /// Start of the current state.
     pub since: Instant,
     /// End and duration of the last probe.
@@ -52,7 +95,7 @@ impl NodeRecord {
             addr,
             rank,
             attributes: Attributes::default(),
-            health: Health::New,
+            health: NodeState::New,
             since: now,
             probed: None,
             limited_at: None,
@@ -76,7 +119,7 @@ impl NodeRecord {
 
     /// The class in which the node ranks: responding nodes, responding backups, doubted nodes, doubted backups.
     pub(super) fn class(&self) -> u64 {
-        let is_doubted = self.health == Health::Doubted;
+        let is_doubted = self.health == NodeState::Doubted;
         (u64::from(is_doubted) * 2 + u64::from(self.attributes.is_backup)) << CLASS_SHIFT
     }
 
@@ -84,13 +127,9 @@ impl NodeRecord {
     pub fn state(&self) -> NodeState {
         let limited = self.limited_at.zip(self.probed);
         let is_limited = limited.is_some_and(|(limited_at, (probed, _))| probed >= limited_at);
-        match self.health {
-            Health::Doubted => NodeState::Doubted,
-            _ if is_limited => NodeState::Limited,
-            Health::New => NodeState::New,
-            Health::Up => NodeState::Up,
-            Health::Suspect => NodeState::Suspect,
-            Health::Down => NodeState::Down,
+        match is_limited && self.health != NodeState::Doubted {
+            true => NodeState::Limited,
+            false => self.health,
         }
     }
 

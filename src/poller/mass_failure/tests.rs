@@ -36,24 +36,24 @@ impl Rig {
         rig
     }
 
-    fn health(&self, node: usize) -> Health {
+    fn health(&self, node: usize) -> NodeState {
         self.registry.health(self.nodes[node]).expect("it is listed")
     }
 
     fn fail_once(&mut self, node: usize) {
-        self.registry.set_health(self.nodes[node], Health::Suspect, self.now);
+        self.registry.set_health(self.nodes[node], NodeState::Suspect, self.now);
         self.failure.failed_once();
     }
 
     /// Lets a node fail twice. `Err` with the number of nodes put back if that begins a suspicion.
     fn fail(&mut self, node: usize) -> Result<&'static str, usize> {
-        if self.health(node) == Health::Up {
+        if self.health(node) == NodeState::Up {
             self.fail_once(node);
         }
         let lost = self.failure.lost.len();
         match self.failure.lose(self.nodes[node], &self.registry, self.now) {
             Some(_) => Err(lost - self.failure.lost.len()),
-            None if self.health(node) == Health::Doubted => Ok("doubted"),
+            None if self.health(node) == NodeState::Doubted => Ok("doubted"),
             None => Ok("lost"),
         }
     }

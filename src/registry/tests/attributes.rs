@@ -61,7 +61,7 @@ fn backups_rank_below_all_nodes_of_their_class() {
     let rig = rig("a:1 backup\nb:1 backup\nc:1\nd:1");
     assert_eq!(rig.all(), ["c:1", "d:1", "a:1", "b:1"]);
     for doubted in [0, 2] {
-        rig.registry.set_health(rig.ids[doubted], Health::Doubted, rig.now);
+        rig.registry.set_health(rig.ids[doubted], NodeState::Doubted, rig.now);
     }
     assert_eq!(rig.all(), ["d:1", "b:1", "c:1", "a:1"]);
     rig.change(1, "b:1");
@@ -87,7 +87,7 @@ fn draining_node_is_omitted_and_keeps_its_state() {
     rig.change(0, "a:1");
     assert_eq!(rig.all(), ["a:1", "b:1"]);
     rig.change(0, "a:1 drain");
-    rig.registry.set_health(rig.ids[0], Health::Down, rig.now);
+    rig.registry.set_health(rig.ids[0], NodeState::Down, rig.now);
     rig.change(0, "a:1");
     assert_eq!(rig.all(), ["b:1"], "it went down while it was draining");
     rig.up(0);

@@ -24,7 +24,7 @@ fn report(registry: &Registry, id: NodeId, running: &[Running]) -> usize {
 }
 
 fn down(registry: &Registry, id: NodeId) {
-    registry.set_health(id, Health::Down, start());
+    registry.set_health(id, NodeState::Down, start());
 }
 
 fn ids(name: &str, range: std::ops::Range<usize>) -> Vec<String> {

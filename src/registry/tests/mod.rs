@@ -89,7 +89,7 @@ impl Fleet {
         self.report(node, pending);
     }
 
-    fn set_health(&self, node: usize, health: Health) {
+    fn set_health(&self, node: usize, health: NodeState) {
         self.registry.set_health(self.ids[node], health, self.now);
     }
 

@@ -255,7 +255,7 @@ fn take(step: Step, model: &mut Model, registry: &Registry, now: &mut Instant) -
         }
         Step::Down { node } => {
             if let Some(node) = model.nodes.get_mut(&node) {
-                registry.set_health(node.id, Health::Down, *now);
+                registry.set_health(node.id, NodeState::Down, *now);
                 node.runs = None;
             }
         }

@@ -124,7 +124,7 @@ fn node_that_comes_back_keeps_later_promises() {
     fleet.send(client(1));
     fleet.begin_probe(0);
     fleet.send(client(2));
-    fleet.set_health(0, Health::Down);
+    fleet.set_health(0, NodeState::Down);
     assert!(fleet.ask(client(3), page(0, 3), Purpose::Route).is_empty());
     fleet.report(0, 7);
     assert_eq!((fleet.promises(0), fleet.jobs(0)), (1, 8));
@@ -187,7 +187,7 @@ fn removed_node_ends_its_promises_above_the_cap() {
 #[test]
 fn doubted_node_ranks_last_for_subnet_above_cap() {
     let fleet = Fleet::new(&[0, 0]);
-    fleet.set_health(1, Health::Doubted);
+    fleet.set_health(1, NodeState::Doubted);
     (0..1_000).for_each(|number| assert_eq!(fleet.send(of_subnet(number)), 0));
 }
 

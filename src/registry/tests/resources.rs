@@ -111,7 +111,7 @@ fn container_no_longer_run_loses_its_entry() {
 fn unavailable_node_is_hidden_and_keeps_its_entries() {
     let (registry, nodes) = fleet(1);
     set(&registry, nodes[0], entries(&RUNS, 1));
-    registry.set_health(nodes[0], Health::Down, start());
+    registry.set_health(nodes[0], NodeState::Down, start());
     assert_eq!(known(&registry), []);
     run(&registry, nodes[0], &RUNS);
     assert_eq!(known_of_first(&registry), RUNS);
