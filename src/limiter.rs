@@ -49,7 +49,8 @@ pub(crate) struct Decision {
 /// The buckets of one endpoint. Every operation takes logarithmic time.
 #[derive(Debug)]
 pub(crate) struct Limiter {
-    quota: Quota,
+    /// Tokens of a full bucket, which is also the number that flows back in a minute.
+    limit: NonZeroU32,
     start: Instant,
     /// The latest instant seen. An earlier clock reading, which another thread has overtaken, is treated as this one.
     latest: Units,
@@ -68,7 +69,7 @@ impl Limiter {
     /// Grants a burst of this many requests, and as many per minute after that.
     pub(crate) fn new(requests_per_minute: NonZeroU32, start: Instant) -> Self {
         Self {
-            quota: Quota(requests_per_minute),
+            limit: requests_per_minute,
             start,
             latest: 0,
             max_clients: MAX_CLIENTS,
@@ -83,7 +84,7 @@ impl Limiter {
     pub(crate) fn standing(&mut self, client: Client, now: Instant) -> Decision {
         self.advance(now);
         let full_at = self.full_at_of(client);
-        self.quota.decision(full_at.saturating_sub(self.latest), true)
+        self.decision(full_at.saturating_sub(self.latest), true)
     }
 
     /// Takes a token of this client, if there is one.
@@ -94,21 +95,21 @@ impl Limiter {
             self.evict(0);
         }
         let debt = self.full_at_of(client).saturating_sub(self.latest);
-        if debt > self.quota.max_debt() {
-            return self.quota.decision(debt, false);
+        if debt > self.max_debt() {
+            return self.decision(debt, false);
         }
         let full_at = self.latest + debt + TOKEN;
         let own = self.full_at.get(&client).map(|own| (*own, client));
         // A bucket without a token is never evicted: its client is above the limit and would be forgiven.
         if own.is_some_and(|own| self.by_fullness.remove(&own))
             || self.full_at.len() < self.max_clients
-            || self.evict(self.quota.max_debt())
+            || self.evict(self.max_debt())
         {
             self.insert(client, full_at);
         } else {
             self.groups[self.group_of(client)] = full_at;
         }
-        self.quota.decision(debt + TOKEN, true)
+        self.decision(debt + TOKEN, true)
     }
 
     /// Returns how many clients have a bucket.
@@ -118,7 +119,7 @@ impl Limiter {
 
     fn advance(&mut self, now: Instant) {
         let micros = now.saturating_duration_since(self.start).as_micros();
-        self.latest = self.latest.max(self.quota.units(micros));
+        self.latest = self.latest.max(micros.saturating_mul(self.limit.get().into()));
     }
 
     /// A new client owes what its group owes: a group above the limit would otherwise be forgiven as soon as the table
@@ -150,36 +151,26 @@ impl Limiter {
         }
         evicted.is_some()
     }
-}
-
-/// The arithmetic of a bucket, whose state is the instant at which it is full.
-#[derive(Clone, Copy, Debug)]
-struct Quota(NonZeroU32);
-
-impl Quota {
-    fn units(self, micros: u128) -> Units {
-        micros.saturating_mul(self.0.get().into())
-    }
 
     /// The largest debt of a bucket that has a token.
-    fn max_debt(self) -> Units {
-        Units::from(self.0.get() - 1) * TOKEN
+    fn max_debt(&self) -> Units {
+        Units::from(self.limit.get() - 1) * TOKEN
     }
 
-    fn decision(self, debt: Units, is_granted: bool) -> Decision {
+    fn decision(&self, debt: Units, is_granted: bool) -> Decision {
         let spent = u32::try_from(debt.div_ceil(TOKEN)).unwrap_or(u32::MAX);
         Decision {
             is_granted,
-            limit: self.0.get(),
-            remaining: self.0.get().saturating_sub(spent),
+            limit: self.limit.get(),
+            remaining: self.limit.get().saturating_sub(spent),
             full_in: self.time(debt),
             next_in: self.time(debt.saturating_sub(self.max_debt())),
         }
     }
 
     /// The time in which this many units flow back, rounded up.
-    fn time(self, units: Units) -> Duration {
-        let micros = units.div_ceil(self.0.get().into());
+    fn time(&self, units: Units) -> Duration {
+        let micros = units.div_ceil(self.limit.get().into());
         Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
     }
 }
