@@ -19,8 +19,8 @@ use crate::metrics::Refused;
 use crate::response::Persistence;
 pub(super) use event::{Action, Event, InFlight};
 use limits::{
-    HEAD_TIMEOUT, LINGER_TIMEOUT, MAX_LINGER_BYTES, MAX_REQUESTS, MAX_SPARE_BYTES, MIN_WAIT, MIN_WRITE,
-    RESPONSE_TIMEOUT, SMALL_BYTES, WAIT_TIMEOUT, write_deadline,
+    HEAD_TIMEOUT, LINGER_TIMEOUT, MAX_REQUESTS, MIN_WAIT, MIN_WRITE, RESPONSE_TIMEOUT, SMALL_BYTES, WAIT_TIMEOUT,
+    write_deadline,
 };
 
 /// What a complete request waits for.
@@ -41,11 +41,9 @@ enum Stage {
     Requested(InFlight, Wait),
     /// Its response is being sent.
     Writing(Writing),
-    /// The last response is sent, but the client may not have received all of it. Counts the bytes that the client has
-    /// sent since; they are discarded.
-    Lingering(usize),
-    /// The same after the client has closed its half.
-    Delivering,
+    /// The last response is sent, but the client may not have received all of it. What the client still sends is
+    /// discarded.
+    Lingering { has_ended: bool },
 }
 
 #[derive(Debug)]
@@ -115,7 +113,7 @@ impl Connection {
         let is_short = match self.stage {
             Stage::Reading if self.has_begun() => return None,
             Stage::Reading => self.requests > 0,
-            Stage::Lingering(_) | Stage::Delivering => !self.may_hold_unread(),
+            Stage::Lingering { .. } => !self.may_hold_unread(),
             _ => return None,
         };
         Some(if is_short { Duration::ZERO } else { MIN_WRITE })
@@ -125,8 +123,8 @@ impl Connection {
     /// `None` while its request is with the workers.
     pub(super) fn evictable_after(&self) -> Option<Duration> {
         match self.stage {
-            Stage::Lingering(_) | Stage::Delivering if self.may_hold_unread() => Some(MIN_WRITE),
-            Stage::Reading | Stage::Lingering(_) | Stage::Delivering => Some(MIN_WAIT),
+            Stage::Lingering { .. } if self.may_hold_unread() => Some(MIN_WRITE),
+            Stage::Reading | Stage::Lingering { .. } => Some(MIN_WAIT),
             Stage::Writing(_) => Some(MIN_WRITE),
             Stage::Requested(_, Wait::Ticket) => Some(Duration::MAX),
             Stage::Requested(..) => None,
@@ -138,7 +136,7 @@ impl Connection {
     }
 
     pub(super) fn is_lingering(&self) -> bool {
-        matches!(self.stage, Stage::Lingering(_) | Stage::Delivering)
+        matches!(self.stage, Stage::Lingering { .. })
     }
 
     /// Whether more than [`SMALL_BYTES`] of its responses may be in the kernel.
@@ -158,7 +156,7 @@ impl Connection {
             Stage::Requested(_, Wait::Ticket) => WAIT_TIMEOUT,
             Stage::Requested(_, Wait::Workers) => RESPONSE_TIMEOUT * 2,
             Stage::Writing(Writing { begun, sent, .. }) => return write_deadline(*begun, *sent),
-            Stage::Lingering(_) | Stage::Delivering => LINGER_TIMEOUT,
+            Stage::Lingering { .. } => LINGER_TIMEOUT,
         };
         let end = self.since + timeout;
         match self.is_lingering() && self.may_hold_unread() {
@@ -170,10 +168,10 @@ impl Connection {
     /// The events that epoll has to report.
     pub(super) fn interest(&self) -> EventFlags {
         match self.stage {
-            Stage::Reading | Stage::Lingering(..MAX_LINGER_BYTES) => EventFlags::IN,
+            Stage::Reading | Stage::Lingering { has_ended: false } => EventFlags::IN,
             Stage::Writing(_) => EventFlags::OUT,
             // Once both halves are closed, the kernel would otherwise report it continuously.
-            Stage::Lingering(_) | Stage::Delivering => EventFlags::ET,
+            Stage::Lingering { has_ended: true } => EventFlags::ET,
             Stage::Requested(..) => EventFlags::empty(),
         }
     }
@@ -183,7 +181,7 @@ impl Connection {
         match self.stage {
             // Room for the first chunk's size as well, and for the Origin of a head that is too long.
             Stage::Reading => 2 * MAX_HEAD_BYTES - self.input.len(),
-            Stage::Lingering(_) | Stage::Delivering => usize::MAX,
+            Stage::Lingering { .. } => usize::MAX,
             Stage::Requested(..) | Stage::Writing(_) => 0,
         }
     }
@@ -207,20 +205,16 @@ impl Connection {
                 }
                 self.parse_next(now)
             }
-            (Event::Received(bytes), Stage::Lingering(dropped)) => {
-                *dropped += bytes.len();
-                Action::Nothing
-            }
             (Event::Ended, Stage::Reading) if has_begun => {
                 self.refuse_incomplete(Refusal::malformed("it ended within the header section"), now)
             }
-            (Event::Ended, Stage::Lingering(_)) if may_hold_unread => {
+            (Event::Ended, Stage::Lingering { has_ended }) if may_hold_unread => {
                 // No progress: the deadline stays.
-                self.stage = Stage::Delivering;
+                *has_ended = true;
                 Action::Nothing
             }
-            (Event::Ended, Stage::Reading) if may_hold_unread => self.linger(Stage::Delivering, now),
-            (Event::Ended, Stage::Reading | Stage::Lingering(_)) => Action::Close(None),
+            (Event::Ended, Stage::Reading) if may_hold_unread => self.linger(true, now),
+            (Event::Ended, Stage::Reading | Stage::Lingering { .. }) => Action::Close(None),
             (Event::Dispatched, Stage::Requested(_, wait @ Wait::Ticket)) => {
                 *wait = Wait::Workers;
                 self.since = now;
@@ -298,8 +292,8 @@ impl Connection {
 
     fn wait(&mut self, end: usize, mut request: Request, now: Instant) -> Action {
         self.scanned = 0;
-        self.input.drain(..end);
-        self.input.shrink_to(MAX_SPARE_BYTES);
+        // A copy: an idle connection keeps no buffer.
+        self.input = self.input.split_off(end);
         self.requests += 1;
         if self.requests >= MAX_REQUESTS {
             request.context.persistence = Persistence::Close;
@@ -343,15 +337,15 @@ impl Connection {
     fn after_response(&mut self, now: Instant) -> Action {
         self.received_by = self.deadline();
         if matches!(self.stage, Stage::Writing(Writing { is_last: true, .. })) {
-            return self.linger(Stage::Lingering(0), now);
+            return self.linger(false, now);
         }
         self.enter(Stage::Reading, now);
         self.parse_next(now)
     }
 
-    fn linger(&mut self, stage: Stage, now: Instant) -> Action {
+    fn linger(&mut self, has_ended: bool, now: Instant) -> Action {
         self.input = Vec::new();
-        self.enter(stage, now);
+        self.enter(Stage::Lingering { has_ended }, now);
         Action::Shutdown
     }
 
@@ -362,7 +356,7 @@ impl Connection {
             Stage::Reading => self.refuse_incomplete(Refusal::LATE, now),
             Stage::Requested(_, Wait::Ticket) => self.refuse(Refusal::BUSY, now),
             Stage::Requested(_, Wait::Workers) => self.refuse(Refusal::LOST, now),
-            Stage::Lingering(_) | Stage::Delivering => Action::Close(None),
+            Stage::Lingering { .. } => Action::Close(None),
             Stage::Writing(_) => Action::Close(Some(Refused::SlowReader)),
         }
     }

@@ -24,8 +24,6 @@ use crate::util::threads::{Joined, lock};
 pub(super) const MAX_IN_FLIGHT: usize = 32;
 /// For the response to the first request: some milliseconds, or a busy machine.
 const GREETING_TIMEOUT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
-/// The first request. Its ticket has no context.
-const GREETING: &[u8] = b"OPTIONS *#0 HTTP/1.1\r\n\r\n";
 
 /// The response as the client receives it. `None` defers the request: more will be known in a moment.
 pub(crate) type Outcome = Option<Vec<u8>>;
@@ -62,8 +60,9 @@ impl Exchange {
         outcomes.push((ticket, outcome));
         let is_first = outcomes.len() == 1;
         drop(outcomes);
-        if is_first && let Err(error) = rustix::io::write(&self.wake, &1_u64.to_ne_bytes()) {
-            log::error!(reason:% = error; "gate not woken: responses are late");
+        if is_first {
+            // An eventfd has room for 2^64 of them.
+            let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
         }
     }
 }
@@ -115,7 +114,8 @@ impl WorkerPool {
     /// # Errors
     /// There is no outcome in time.
     pub(crate) fn greet(&mut self) -> io::Result<()> {
-        self.stream.write_all(GREETING)?;
+        // Its ticket has no context.
+        self.stream.write_all(b"OPTIONS *#0 HTTP/1.1\r\n\r\n")?;
         let mut woken = [PollFd::new(&self.exchange.wake, PollFlags::IN)];
         if retry_on_intr(|| poll(&mut woken, Some(&GREETING_TIMEOUT)))? == 0 {
             return Err(io::Error::new(ErrorKind::TimedOut, "tiny_http does not respond"));

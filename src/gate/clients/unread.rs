@@ -57,24 +57,20 @@ impl Socket {
     pub(super) fn discard_unread(&self) {
         let Self { stream, connection, .. } = self;
         let is_short = connection.unsent().is_empty() && (!connection.may_hold_unread() || self.is_drained());
-        let discarded = match is_short {
+        // Neither option can be refused.
+        let _ = match is_short {
             true => sockopt::set_tcp_user_timeout(stream, LINGER_TIMEOUT.as_millis() as u32),
             false => sockopt::set_socket_linger(stream, Some(Duration::ZERO)),
         };
-        if let Err(error) = discarded {
-            log::debug!(reason:% = error; "unread data: the connection can't be reset");
-        }
     }
 
-    /// Whether the kernel has next to nothing left to send.
+    /// Whether the kernel has next to nothing left to send. A connection that lingers may have: its reset reaches no
+    /// client that has closed both sides.
     fn is_drained(&self) -> bool {
-        if self.connection.is_lingering() {
-            // The connection is closed on both sides, and so has no peer any more.
-            return self.stream.peer_addr().is_err();
-        }
         // A socket is writable while two thirds of its buffer are free, here of the smallest one, some 4 KiB.
         let mut writable = [PollFd::new(&self.stream, PollFlags::OUT)];
-        sockopt::set_socket_send_buffer_size(&self.stream, 0).is_ok()
+        !self.connection.is_lingering()
+            && sockopt::set_socket_send_buffer_size(&self.stream, 0).is_ok()
             && matches!(poll(&mut writable, Some(&Timespec::default())), Ok(1))
     }
 }
