@@ -54,11 +54,7 @@ impl Service {
     /// Returns whether this client may read `/metrics` and `/status`: `METRICS_FROM` contains it, or it is the router
     /// itself. `HOST` is the address from which the command `status` connects, unless it is a wildcard.
     pub(super) fn admits(&self, context: &Context, now: Instant) -> bool {
-        let Context {
-            client,
-            is_client_known,
-            ..
-        } = *context;
+        let (client, is_client_known) = (context.client, context.is_client_known);
         let is_reader = client == self.config.host.to_canonical() || is_in(&self.config.metrics_from, client);
         // A private client may be the operator's Prometheus, which an older version of the router admitted by default.
         if is_client_known

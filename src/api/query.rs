@@ -153,10 +153,9 @@ fn read<T>(name: &str, value: &str, reader: Reader<T>) -> Result<T, QueryError> 
 
 /// Saturates: no router has as many nodes.
 fn number(value: &str) -> Result<u32, &'static str> {
-    let is_plain = value.len() <= MAX_DIGITS && value.bytes().all(|byte| byte.is_ascii_digit());
-    let number: Option<u128> = value.parse().ok().filter(|_| is_plain);
-    let number = number.ok_or("a whole number of at most 20 digits")?;
-    Ok(u32::try_from(number).unwrap_or(u32::MAX))
+    let is_number = value.len() <= MAX_DIGITS && value.bytes().all(|byte| byte.is_ascii_digit());
+    let number = is_number.then(|| value.parse().unwrap_or(u32::MAX));
+    number.ok_or("a whole number of at most 20 digits")
 }
 
 fn model_id(value: &str) -> Result<String, &'static str> {
