@@ -6,5 +6,5 @@ pub mod settings;
 pub mod status;
 mod table;
 
-pub use request::{RequestError, health};
+pub use request::health;
 pub use table::{Format, Printout};

@@ -1,6 +1,7 @@
 //! One request to the router that serves with the same settings; `infernet-router health` is one to `/health`.
 
-use std::fmt::{self, Display};
+use std::fmt::Display;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -17,23 +18,11 @@ const HEALTH_BOUNDS: Bounds = Bounds {
     max_redirects: 0,
 };
 
-/// Why the router has not responded as expected: the URL, or the setting that prevents a request, and the reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestError(String);
-
-impl Display for RequestError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for RequestError {}
-
 /// Checks whether the router that `HOST` and `PORT` name is healthy.
 ///
 /// # Errors
 /// No response, a status other than 200, or the response of another service.
-pub fn health(config: &Config) -> Result<(), RequestError> {
+pub fn health(config: &Config) -> io::Result<()> {
     get(config, "/health", HEALTH_BOUNDS, |body| {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let is_healthy = body["status"] == "healthy";
@@ -47,7 +36,7 @@ pub(super) fn get<T, E: Display>(
     target: &str,
     bounds: Bounds,
     parse: impl Fn(&[u8]) -> Result<T, E>,
-) -> Result<T, RequestError> {
+) -> io::Result<T> {
     let mut error = "PORT=\"0\": expected the port that the router serves on".to_owned();
     for address in addresses(config.host).iter().filter(|_| config.port != 0) {
         let url = format!("http://{}{target}", SocketAddr::new(*address, config.port));
@@ -63,7 +52,7 @@ pub(super) fn get<T, E: Display>(
         };
         error = format!("{url}: {reason}");
     }
-    Err(RequestError(error))
+    Err(io::Error::other(error))
 }
 
 /// The addresses at which a router with this `HOST` can be reached. A machine may have no ::1.

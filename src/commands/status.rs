@@ -1,8 +1,9 @@
 //! `infernet-router status`: what the serving router knows of its nodes, in the form of `check`. Contacts no node.
 
+use std::io;
 use std::time::Duration;
 
-use super::request::{self, RequestError};
+use super::request;
 use super::table::{self, Format, Printout, Row};
 use crate::config::{Config, PendingWeights};
 use crate::net::Bounds;
@@ -21,7 +22,7 @@ const BOUNDS: Bounds = Bounds {
 ///
 /// # Errors
 /// No response or not a router's; 404 if `METRICS_FROM` does not name this machine.
-pub fn request(config: &Config, format: Format) -> Result<Printout, RequestError> {
+pub fn request(config: &Config, format: Format) -> io::Result<Printout> {
     let mut report = page(config, 0)?;
     while report.nodes.len() < report.matched {
         let more = page(config, report.nodes.len())?.nodes;
@@ -35,7 +36,7 @@ pub fn request(config: &Config, format: Format) -> Result<Printout, RequestError
     Ok(Printout::new(format, &report, table, report.totals.available))
 }
 
-fn page(config: &Config, offset: usize) -> Result<StatusReport, RequestError> {
+fn page(config: &Config, offset: usize) -> io::Result<StatusReport> {
     let target = format!("/status.json?n={MAX_PAGE}&offset={offset}");
     request::get(config, &target, BOUNDS, |body| serde_json::from_slice(body))
 }
