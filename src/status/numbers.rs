@@ -1,5 +1,7 @@
 //! Numbers and durations as people read them.
 
+use std::fmt::Display;
+
 /// Returns seconds in a unit that is easy to read.
 pub(super) fn span(seconds: u64) -> String {
     match seconds {
@@ -11,17 +13,19 @@ pub(super) fn span(seconds: u64) -> String {
 }
 
 /// Returns a number with separators: 10,000.
-pub(super) fn grouped(number: u64) -> String {
-    match number {
-        0..1_000 => number.to_string(),
-        _ => format!("{},{:03}", grouped(number / 1_000), number % 1_000),
+pub(super) fn grouped(number: impl Display) -> String {
+    let mut text = number.to_string();
+    for at in (1..text.len()).rev().skip(2).step_by(3) {
+        text.insert(at, ',');
     }
+    text
 }
 
 /// Returns a number and its noun.
-pub(super) fn plural(number: usize, noun: &str) -> String {
-    let s = if number == 1 { "" } else { "s" };
-    format!("{} {noun}{s}", grouped(number as u64))
+pub(super) fn plural(number: impl Display, noun: &str) -> String {
+    let number = grouped(number);
+    let s = if number == "1" { "" } else { "s" };
+    format!("{number} {noun}{s}")
 }
 
 #[cfg(test)]

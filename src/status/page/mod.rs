@@ -1,117 +1,123 @@
 //! Renders the status report as one HTML page, without script and without requests elsewhere.
 //!
-//! All text from outside passes through [`text::shown`], which escapes and truncates it, so that the markup around the
-//! rows stays below 20 KiB.
+//! `page.html`, `nodes.html` and `problems.html` are the templates. All text from outside passes through [`text::short`]
+//! or [`text::long`], which escape and truncate it, so that the markup around the rows stays below 20 KiB. The templates
+//! escape all other text.
 
-mod nodes;
-mod problems;
+mod row;
 mod text;
 
-use super::Filter;
-use super::numbers::{grouped, plural, span};
-use super::report::{Moment, StatusReport};
-use text::{around, shown, time, when};
+use askama::Template;
+
+use super::report::StatusReport;
+use super::{Filter, numbers};
+use crate::registry::NodeState;
+use numbers::grouped;
 
 pub(crate) const CONTENT_TYPE: &str = "text/html; charset=utf-8";
 /// The browser loads nothing and runs nothing, even if escaping should fail (CSP level 3).
 pub(crate) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
-/// A browser refreshes the page every 5 s.
-const REFRESH: &str = "<meta http-equiv=\"refresh\" content=\"5\">";
-/// Maximum length of untrusted text in a list, in bytes of HTML: an id, an image, a setting, an invalid line.
-const SHORT: usize = 120;
-/// Maximum length of a reason in bytes of HTML.
-const LONG: usize = 400;
 /// Maximum length of the list of containers in bytes of HTML.
 const MAX_CONTAINERS_BYTES: usize = 3 * 1024;
-const STYLE: &str = include_str!("style.css");
+/// Groups of nodes, invalid lines and conflicts that are listed one by one.
+const MAX_LISTED: usize = 5;
+/// Containers of a node in its row and in its details.
+const MAX_IDS: usize = 5;
+const MAX_IDS_IN_DETAILS: usize = 50;
+
+#[derive(Template)]
+#[template(path = "page.html", config = "src/status/page/askama.toml")]
+struct Page<'a> {
+    report: &'a StatusReport,
+    filter: &'a Filter,
+    /// List items, empty without problems.
+    problems: &'a str,
+}
+
+/// The list of problems at the top of the page.
+#[derive(Template)]
+#[template(path = "problems.html", config = "src/status/page/askama.toml")]
+struct Problems<'a> {
+    report: &'a StatusReport,
+    filter: &'a Filter,
+}
 
 /// Returns the page.
 pub(crate) fn to_html(report: &StatusReport, filter: &Filter) -> String {
-    let problems = problems::items(report, filter);
-    let (available, all) = (report.totals.available, report.totals.nodes);
-    let nodes = if all == 1 { "node serves" } else { "nodes serve" };
-    let headline = format!("{} of {} {nodes}", grouped(available as u64), grouped(all as u64));
-    let level = match (available, &*problems) {
-        (0, _) => "bad",
-        (_, "") => "good",
-        _ => "warn",
-    };
-    let problems = match &*problems {
-        "" => "<p class=\"fine\">Nothing is wrong.</p>".to_owned(),
-        items => format!("<section class=\"box\"><h2>Problems</h2><ul>{items}</ul></section>"),
-    };
-    let refresh = when(!filter.is_paused, REFRESH);
-    format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">{refresh}\
-         <title>{headline} - Infernet Router</title><link rel=\"icon\" href=\"data:,\"><style>{STYLE}</style></head>\
-         <body><main><header class=\"{level}\"><h1>{headline}</h1><p>{}</p></header>{problems}{}{}{}{}</main></body></html>\n",
-        about(report, filter),
-        totals(report),
-        containers(report, filter),
-        nodes::section(report, filter),
-        sources(report),
-    )
-}
-
-fn about(report: &StatusReport, filter: &Filter) -> String {
-    let action = match filter.is_paused {
-        true => "Resume refresh",
-        false => "Pause and filter",
-    };
-    let action = filter.anchor(action, |to| {
-        (to.offset, to.is_paused) = (filter.offset, !filter.is_paused)
-    });
-    let (version, up) = (&report.version, span(report.started.age.as_secs()));
-    format!("Infernet Router {version} · up {up} · {} · {action}", report.time.text)
-}
-
-fn totals(report: &StatusReport) -> String {
-    let totals = &report.totals;
-    let [pending, requests, errors] = [totals.pending_jobs, totals.requests, totals.errors].map(grouped);
-    format!(
-        "<ul class=\"facts\" aria-label=\"Totals\"><li><b>{pending}</b> jobs pending\
-         <li><b>{requests}</b> requests since the start<li><b>{errors}</b> errors since the start</ul>"
-    )
-}
-
-/// The containers with the number of their nodes, as links to these nodes.
-fn containers(report: &StatusReport, filter: &Filter) -> String {
-    let mut items = String::new();
-    let mut unlisted = report.totals.container_ids;
-    for container in &report.totals.containers {
-        let id = shown(&container.id, SHORT);
-        let id = filter.anchor(&id, |to| to.container = Some(container.id.clone()));
-        let item = format!("<li>{id} {}", grouped(container.nodes as u64));
-        if items.len() + item.len() > MAX_CONTAINERS_BYTES {
-            break;
+    let problems = Problems { report, filter }.render();
+    let page = problems.and_then(|problems| {
+        let problems = problems.trim();
+        Page {
+            report,
+            filter,
+            problems,
         }
-        items += &item;
-        unlisted -= 1;
-    }
-    if unlisted > 0 {
-        items += &format!("<li>and {} more", grouped(unlisted as u64));
-    }
-    let begin = "<h2>Containers and the number of their nodes</h2><ul class=\"facts\">";
-    around(begin, &items, "</ul>")
+        .render()
+    });
+    page.expect("writing to a String cannot fail")
 }
 
-/// The lists of nodes and the changed settings.
-fn sources(report: &StatusReport) -> String {
-    let list = |name: &str, nodes: usize, at: &Option<Moment>| {
-        let age = at.as_ref();
-        let age = age.map_or("never read".to_owned(), |at| format!("read {} ago", time(at)));
-        format!("<dt>{}<dd>{}, {age}", shown(name, SHORT), plural(nodes, "node"))
-    };
-    let file = &report.ips_file;
-    let mut lists = list(&file.path, file.nodes, &file.read_at);
-    if let Some(explorer) = &report.explorer {
-        let name = format!("Explorer {}", explorer.url);
-        lists += &list(&name, explorer.nodes, &explorer.last_success);
+impl Page<'_> {
+    fn headline(&self) -> String {
+        let (available, all) = (self.report.totals.available, self.report.totals.nodes);
+        let nodes = if all == 1 { "node serves" } else { "nodes serve" };
+        format!("{} of {} {nodes}", grouped(available), grouped(all))
     }
-    let setting = |(name, value): (&String, &String)| format!("<dt>{name}<dd>{}", shown(value, SHORT));
-    let settings: String = report.settings.iter().map(setting).collect();
-    format!("<h2>Lists</h2><dl>{lists}</dl><h2>Settings that differ from their defaults</h2><dl>{settings}</dl>")
+
+    fn level(&self) -> &'static str {
+        match (self.report.totals.available, self.problems) {
+            (0, _) => "bad",
+            (_, "") => "good",
+            _ => "warn",
+        }
+    }
+
+    /// The containers with the number of their nodes, as links to these nodes.
+    fn containers(&self) -> String {
+        let mut items = String::new();
+        let mut unlisted = self.report.totals.container_ids;
+        for container in &self.report.totals.containers {
+            let link = self.filter.with_container(&container.id);
+            let (id, nodes) = (text::short(&container.id), grouped(container.nodes));
+            let item = format!("<li><a href=\"{link}\">{id}</a> {nodes}");
+            if items.len() + item.len() > MAX_CONTAINERS_BYTES {
+                break;
+            }
+            items += &item;
+            unlisted -= 1;
+        }
+        if unlisted > 0 {
+            items += &format!("<li>and {} more", grouped(unlisted));
+        }
+        items
+    }
+
+    /// Position after the last shown node.
+    fn end(&self) -> usize {
+        self.filter.offset + self.report.nodes.len()
+    }
+
+    fn has_next(&self) -> bool {
+        self.end() < self.report.matched && self.filter.n > 0
+    }
+}
+
+impl Problems<'_> {
+    /// Nodes with a problem whose group is not listed.
+    fn unlisted(&self) -> usize {
+        let states = self.report.totals.states.iter();
+        let all: usize = states
+            .filter(|(state, _)| state.is_problem())
+            .map(|(_, count)| count)
+            .sum();
+        let listed = self
+            .report
+            .problems
+            .iter()
+            .take(MAX_LISTED)
+            .map(|problem| problem.nodes);
+        all.saturating_sub(listed.sum())
+    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,32 @@
 //! Untrusted text, times and links as HTML.
 
+use askama::filters::Safe;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::registry::NodeState;
 use crate::status::numbers::span;
 use crate::status::report::Moment;
 use crate::status::{DEFAULT_N, Filter};
 use crate::util::text::escape;
 
+/// Maximum length of an id, an image, a setting or an invalid line in bytes of HTML.
+const SHORT: usize = 120;
+/// Maximum length of a reason in bytes of HTML.
+const LONG: usize = 400;
+
+/// Returns an untrusted id or value as HTML.
+pub(super) fn short(text: impl AsRef<str>) -> Safe<String> {
+    Safe(shown(text.as_ref(), SHORT))
+}
+
+/// Returns an untrusted reason or address as HTML.
+pub(super) fn long(text: impl AsRef<str>) -> Safe<String> {
+    Safe(shown(text.as_ref(), LONG))
+}
+
 /// Returns untrusted text as HTML of at most about `max` bytes. Characters that are invisible or reorder other text are
 /// escaped as in Rust; characters with a meaning in HTML become entities.
-pub(super) fn shown(text: &str, max: usize) -> String {
+fn shown(text: &str, max: usize) -> String {
     let mut html = String::new();
     for char in text.chars() {
         if html.len() >= max {
@@ -25,9 +42,9 @@ pub(super) fn shown(text: &str, max: usize) -> String {
 }
 
 /// Returns untrusted text as the value of an attribute. A browser sends it back unchanged.
-pub(super) fn attribute(text: &str) -> String {
+pub(super) fn attribute(text: &str) -> Safe<String> {
     let html = |char: char| entity(char).map_or_else(|| char.to_string(), str::to_owned);
-    text.chars().map(html).collect()
+    Safe(text.chars().map(html).collect())
 }
 
 fn entity(char: char) -> Option<&'static str> {
@@ -41,31 +58,43 @@ fn entity(char: char) -> Option<&'static str> {
     }
 }
 
-/// Returns the text if the condition holds.
-pub(super) fn when(condition: bool, html: &str) -> &str {
-    if condition { html } else { "" }
-}
-
-/// Returns `inner` in an element, and nothing around nothing.
-pub(super) fn around(begin: &str, inner: &str, end: &str) -> String {
-    match inner.is_empty() {
-        true => String::new(),
-        false => format!("{begin}{inner}{end}"),
-    }
-}
-
 impl Filter {
-    /// Returns a text with a link to the first page of a changed filter.
-    pub(super) fn anchor(&self, text: &str, change: impl FnOnce(&mut Filter)) -> String {
-        format!("<a href=\"{}\">{text}</a>", self.link(change))
+    pub(super) fn has_state(&self, state: &NodeState) -> bool {
+        self.state.as_ref() == Some(state)
+    }
+
+    pub(super) fn with_state(&self, state: &NodeState) -> Safe<String> {
+        self.link(|to| to.state = Some(*state))
+    }
+
+    pub(super) fn without_state(&self) -> Safe<String> {
+        self.link(|to| to.state = None)
+    }
+
+    pub(super) fn with_container(&self, id: &str) -> Safe<String> {
+        self.link(|to| to.container = Some(id.to_owned()))
+    }
+
+    pub(super) fn without_container(&self) -> Safe<String> {
+        self.link(|to| to.container = None)
+    }
+
+    pub(super) fn without_part(&self) -> Safe<String> {
+        self.link(|to| to.part = None)
+    }
+
+    pub(super) fn at_offset(&self, offset: usize) -> Safe<String> {
+        self.link(|to| to.offset = offset)
+    }
+
+    pub(super) fn with_pause_toggled(&self) -> Safe<String> {
+        self.link(|to| (to.offset, to.is_paused) = (self.offset, !self.is_paused))
     }
 
     /// Returns a link to the first page of a changed filter, as the value of an attribute.
-    pub(super) fn link(&self, change: impl FnOnce(&mut Filter)) -> String {
-        let mut to = Filter {
-            offset: 0,
-            ..self.clone()
-        };
+    fn link(&self, change: impl FnOnce(&mut Filter)) -> Safe<String> {
+        let mut to = self.clone();
+        to.offset = 0;
         change(&mut to);
         let encoded = |text: String| utf8_percent_encode(&text, NON_ALPHANUMERIC).to_string();
         let number = |number: usize, default: usize| (number != default).then(|| number.to_string());
@@ -79,14 +108,14 @@ impl Filter {
         ];
         let parameters = parameters.into_iter();
         let parameters = parameters.filter_map(|(name, value)| Some(format!("{name}={}", value?)));
-        format!("?{}", parameters.collect::<Vec<_>>().join("&amp;"))
+        Safe(format!("?{}", parameters.collect::<Vec<_>>().join("&amp;")))
     }
 }
 
 /// Returns the age of a moment, with the time itself as its title.
-pub(super) fn time(at: &Moment) -> String {
+pub(super) fn time(at: &Moment) -> Safe<String> {
     let (text, age) = (&at.text, span(at.age.as_secs()));
-    format!("<time datetime=\"{text}\" title=\"{text}\">{age}</time>")
+    Safe(format!("<time datetime=\"{text}\" title=\"{text}\">{age}</time>"))
 }
 
 #[cfg(test)]
@@ -107,7 +136,7 @@ mod tests {
 
     #[test]
     fn attribute_value_survives_a_round_trip() {
-        assert_eq!(attribute("\"><b>'&\u{202e}"), "&quot;&gt;&lt;b&gt;&#39;&amp;\u{202e}");
+        assert_eq!(attribute("\"><b>'&\u{202e}").0, "&quot;&gt;&lt;b&gt;&#39;&amp;\u{202e}");
     }
 
     #[test]
@@ -117,8 +146,11 @@ mod tests {
             part: Some("a&b".to_owned()),
             ..Filter::default()
         };
-        assert_eq!(filter.link(|_| {}), "?q=a%26b");
+        assert_eq!(filter.link(|_| {}).0, "?q=a%26b");
         filter.is_paused = true;
-        assert_eq!(filter.link(|to| to.offset = 7), "?offset=7&amp;q=a%26b&amp;refresh=off");
+        assert_eq!(
+            filter.link(|to| to.offset = 7).0,
+            "?offset=7&amp;q=a%26b&amp;refresh=off"
+        );
     }
 }
