@@ -41,6 +41,9 @@ impl Finished {
                 (record.limited_at, record.certificate_expires) = (None, probe.certificate_expires);
                 record.pending = Some(PendingByType::of(&info.pending));
                 record.is_redirecting |= probe.redirected_to.is_some();
+                if self.is_back() {
+                    self.after.last_failure = Arc::default();
+                }
             }
             Outcome::Limited => {
                 record.health = health;
@@ -58,15 +61,14 @@ impl Finished {
         }
     }
 
-    /// Whether the node is shown as `limited` from now on, or no longer.
-    fn is_limit_changed(&self) -> bool {
-        let is_limited = |record: &NodeRecord| record.state() == NodeState::Limited;
-        is_limited(&self.before) != is_limited(&self.after)
-    }
-
     /// Whether the failure differs in more than its numbers from the last one.
     fn is_new_reason(&self) -> bool {
         !is_same_reason(&self.before.last_failure, &self.after.last_failure)
+    }
+
+    /// Whether a success ends an outage, or the state `limited`.
+    fn is_back(&self) -> bool {
+        self.is_up_again() || self.before.state() == NodeState::Limited
     }
 
     fn is_up_again(&self) -> bool {
@@ -160,11 +162,6 @@ impl Poller {
         let (id, now, source) = (probe.id, probe.now, probe.before.rank.source());
         let pending = info.load(|job| self.config.weights.weight(job));
         let omitted = self.registry.up(id, &info.containers, pending, now);
-        let is_back = probe.is_limit_changed() || probe.is_up_again();
-        if is_back {
-            self.registry
-                .change(id, now, |record| record.last_failure = Arc::default());
-        }
         self.mass_failures[source as usize].responded(id);
         if omitted > 0 && !std::mem::replace(&mut self.warned_of_catalogue, true) {
             ::log::warn!(
@@ -180,7 +177,7 @@ impl Poller {
         if let (true, Some(resources)) = (probe.is_up_again(), &mut self.resources) {
             resources.queue.up(id, source, now);
         }
-        if is_back {
+        if probe.is_back() {
             let keys = [
                 ("containers", info.containers.len().into()),
                 ("pending", pending.into()),
@@ -193,7 +190,7 @@ impl Poller {
     /// A 429 is a response: a suspect or doubted node is up again. A node that was never up waits for a success.
     fn limited(&mut self, probe: &Finished) {
         self.mass_failures[probe.before.rank.source() as usize].responded(probe.id);
-        if probe.is_limit_changed() {
+        if probe.after.state() == NodeState::Limited && probe.before.state() != NodeState::Limited {
             let event =
                 "node limited: only 429 responses; other routers may share its limit, or REFRESH_INTERVAL is too short";
             let lasts = self.config.refresh_interval * LIMITED_INTERVALS;

@@ -17,7 +17,6 @@ use crate::models::{self, Models, Query};
 use crate::net::Fetcher;
 use crate::node::{ContainerId, NodeAddr, Source, parse_resources, parse_support};
 use crate::registry::{NodeId, Registry, ResourceFailure, ResourceReport};
-use crate::util::log_throttle::{LogThrottle, ONE_A_MINUTE};
 use crate::util::pool::{Done, Pool};
 
 /// Longest body. Three services of a real node have some 30 KiB.
@@ -181,7 +180,6 @@ pub(super) struct ResourcePoller {
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
     has_warned_of_room: bool,
-    local_error_lines: LogThrottle,
 }
 
 impl ResourcePoller {
@@ -197,7 +195,6 @@ impl ResourcePoller {
             registry: Arc::clone(&outputs.registry),
             metrics: Arc::clone(&outputs.metrics),
             has_warned_of_room: false,
-            local_error_lines: ONE_A_MINUTE,
         };
         Some((poller, results))
     }
@@ -206,7 +203,7 @@ impl ResourcePoller {
     pub(super) fn act(&mut self, by_addr: &HashMap<NodeAddr, NodeId>, now: Instant) -> Instant {
         let next = self.poll(now).min(self.query(by_addr, now));
         if let Err(error) = self.pool.resize(self.queue.in_flight.len(), now) {
-            self.local_error(&error, now);
+            ::log::debug!(error:%; "resources delayed: no thread available");
         }
         next.min(self.pool.resize_at())
     }
@@ -264,7 +261,7 @@ impl ResourcePoller {
         let job = done.job;
         let panicked = || Err(ResourceFailure::Failed("the request panicked".to_owned()));
         let outcome = done.result.unwrap_or_else(panicked);
-        self.log(&job, &outcome, now);
+        self.log(&job, &outcome);
         if let Some(query) = job.query {
             self.queue.in_flight.remove(&job.id);
             return self.models.surveys().answered(&query, job.source, outcome, now);
@@ -278,25 +275,16 @@ impl ResourcePoller {
         }
     }
 
-    fn log(&mut self, job: &ResourceJob, outcome: &ResourceReport, now: Instant) {
+    fn log(&self, job: &ResourceJob, outcome: &ResourceReport) {
         let (label, result) = match outcome {
             Ok(reading) => (ResourcesOutcome::Ok, reading.left_out.as_deref().unwrap_or("complete")),
             Err(ResourceFailure::Failed(reason)) => (ResourcesOutcome::Failed, reason.as_str()),
-            Err(ResourceFailure::LocalError(reason)) => {
-                self.local_error(reason, now);
-                (ResourcesOutcome::Local, reason.as_str())
-            }
-            Err(_) => (ResourcesOutcome::NotFound, "status 404"),
+            Err(ResourceFailure::LocalError(reason)) => (ResourcesOutcome::Local, reason.as_str()),
+            Err(ResourceFailure::NotFound) => (ResourcesOutcome::NotFound, "status 404"),
         };
         self.metrics.resources_requests[label].add(1);
         let model = job.query.as_ref().map_or("", |query| &*query.id);
         ::log::debug!(node:% = job.addr.as_listed(), model, result; "resources requested: result received");
-    }
-
-    fn local_error(&mut self, reason: &dyn fmt::Display, now: Instant) {
-        if let Some(suppressed) = self.local_error_lines.admit(now) {
-            ::log::error!(reason:% = reason, suppressed; "resource error: the cause is on this machine");
-        }
     }
 }
 

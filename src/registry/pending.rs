@@ -17,8 +17,6 @@ type JobType = Cow<'static, str>;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PendingByType {
     types: Box<[(JobType, u64)]>,
-    /// A report on all nodes reads it of each.
-    total: u64,
 }
 
 impl PendingByType {
@@ -35,10 +33,7 @@ impl PendingByType {
         if other > 0 {
             kept.push((OTHER.into(), other));
         }
-        Self {
-            total: kept.iter().fold(0, |sum, (_, jobs)| sum.saturating_add(*jobs)),
-            types: kept.into(),
-        }
+        Self { types: kept.into() }
     }
 
     /// Each type with its number of jobs.
@@ -48,7 +43,7 @@ impl PendingByType {
 
     /// The sum over all types.
     pub fn total(&self) -> u64 {
-        self.total
+        self.iter().fold(0, |sum, (_, jobs)| sum.saturating_add(jobs))
     }
 }
 
