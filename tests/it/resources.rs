@@ -448,7 +448,7 @@ fn status_shows_resources_of_each_node() {
     let page = router.get("/status");
     let page = page.text();
     assert!(
-        page.contains("&lt;b&gt;") && page.contains("not a container of this node"),
+        page.contains("&#60;b&#62;") && page.contains("not a container of this node"),
         "{page}"
     );
     assert!(!page.contains("omitted \"<b>"));

@@ -64,20 +64,12 @@ impl Page<'_> {
         format!("{} of {} {nodes}", grouped(available), grouped(all))
     }
 
-    fn level(&self) -> &'static str {
-        match (self.report.totals.available, self.problems) {
-            (0, _) => "bad",
-            (_, "") => "good",
-            _ => "warn",
-        }
-    }
-
     /// The containers with the number of their nodes, as links to these nodes.
     fn containers(&self) -> String {
         let mut items = String::new();
         let mut unlisted = self.report.totals.container_ids;
         for container in &self.report.totals.containers {
-            let link = self.filter.with_container(&container.id);
+            let link = self.filter.link("container", &container.id);
             let (id, nodes) = (text::short(&container.id), grouped(container.nodes));
             let item = format!("<li><a href=\"{link}\">{id}</a> {nodes}");
             if items.len() + item.len() > MAX_CONTAINERS_BYTES {

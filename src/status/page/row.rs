@@ -2,21 +2,10 @@
 
 use super::numbers::{grouped, span};
 use super::text;
-use crate::registry::NodeState;
 use crate::status::CERTIFICATE_DAYS;
 use crate::status::report::NodeRow;
 
 impl NodeRow {
-    /// The color of the state.
-    pub(super) fn class(&self) -> &'static str {
-        match self.state {
-            NodeState::Up => "good",
-            NodeState::New => "dim",
-            NodeState::Down => "bad",
-            NodeState::Suspect | NodeState::Limited | NodeState::Doubted => "warn",
-        }
-    }
-
     /// The problem of the certificate.
     pub(super) fn expiry(&self) -> Option<String> {
         match self.certificate_days? {

@@ -51,7 +51,7 @@ fn each_problem_replaces_nothing_is_wrong() {
         (json!({"pool_too_small": true}), "raise MAX_PROBES"),
         (
             json!({"omitted_containers": {"nodes": 3, "ids": ["a<"]}}),
-            "3 nodes omitted because a quota was reached, such as a&lt;",
+            "3 nodes omitted because a quota was reached, such as a&#60;",
         ),
     ] {
         let page = page(problem);

@@ -1,6 +1,6 @@
 //! Untrusted text, times and links as HTML.
 
-use askama::filters::Safe;
+use askama::filters::{Escaper, Html, Safe};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::registry::NodeState;
@@ -33,29 +33,12 @@ fn shown(text: &str, max: usize) -> String {
             html.push('…');
             break;
         }
-        match entity(char) {
-            Some(entity) => html.push_str(entity),
-            None => html.extend(escape(char)),
+        for char in escape(char) {
+            // Writing to a String cannot fail.
+            let _ = Html.write_escaped_char(&mut html, char);
         }
     }
     html
-}
-
-/// Returns untrusted text as the value of an attribute. A browser sends it back unchanged.
-pub(super) fn attribute(text: &str) -> Safe<String> {
-    let html = |char: char| entity(char).map_or_else(|| char.to_string(), str::to_owned);
-    Safe(text.chars().map(html).collect())
-}
-
-fn entity(char: char) -> Option<&'static str> {
-    match char {
-        '&' => Some("&amp;"),
-        '<' => Some("&lt;"),
-        '>' => Some("&gt;"),
-        '"' => Some("&quot;"),
-        '\'' => Some("&#39;"),
-        _ => None,
-    }
 }
 
 impl Filter {
@@ -63,51 +46,31 @@ impl Filter {
         self.state.as_ref() == Some(state)
     }
 
-    pub(super) fn with_state(&self, state: &NodeState) -> Safe<String> {
-        self.link(|to| to.state = Some(*state))
-    }
-
-    pub(super) fn without_state(&self) -> Safe<String> {
-        self.link(|to| to.state = None)
-    }
-
-    pub(super) fn with_container(&self, id: &str) -> Safe<String> {
-        self.link(|to| to.container = Some(id.to_owned()))
-    }
-
-    pub(super) fn without_container(&self) -> Safe<String> {
-        self.link(|to| to.container = None)
-    }
-
-    pub(super) fn without_part(&self) -> Safe<String> {
-        self.link(|to| to.part = None)
-    }
-
-    pub(super) fn at_offset(&self, offset: usize) -> Safe<String> {
-        self.link(|to| to.offset = offset)
-    }
-
-    pub(super) fn with_pause_toggled(&self) -> Safe<String> {
-        self.link(|to| (to.offset, to.is_paused) = (self.offset, !self.is_paused))
-    }
-
-    /// Returns a link to the first page of a changed filter, as the value of an attribute.
-    fn link(&self, change: impl FnOnce(&mut Filter)) -> Safe<String> {
-        let mut to = self.clone();
-        to.offset = 0;
-        change(&mut to);
-        let encoded = |text: String| utf8_percent_encode(&text, NON_ALPHANUMERIC).to_string();
-        let number = |number: usize, default: usize| (number != default).then(|| number.to_string());
-        let parameters = [
-            ("n", number(to.n, DEFAULT_N as usize)),
-            ("offset", number(to.offset, 0)),
-            ("state", to.state.map(|state| state.name().to_owned())),
-            ("q", to.part.map(encoded)),
-            ("container", to.container.map(encoded)),
-            ("refresh", to.is_paused.then(|| "off".to_owned())),
+    /// Returns a link with another value of this parameter, as the value of an attribute. The link leads to the first
+    /// page, unless the parameter is `offset` or `refresh`. Empty values are omitted.
+    pub(super) fn link(&self, name: &str, value: impl ToString) -> Safe<String> {
+        let number = |number: usize, default: usize| match number == default {
+            true => String::new(),
+            false => number.to_string(),
+        };
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let state = self.state.map_or("", NodeState::name);
+        let refresh = if self.is_paused { "off" } else { "" };
+        let offset = if name == "refresh" { self.offset } else { 0 };
+        let mut parameters = [
+            ("n", number(self.n, DEFAULT_N as usize)),
+            ("offset", number(offset, 0)),
+            ("state", state.to_owned()),
+            ("q", text(&self.part)),
+            ("container", text(&self.container)),
+            ("refresh", refresh.to_owned()),
         ];
-        let parameters = parameters.into_iter();
-        let parameters = parameters.filter_map(|(name, value)| Some(format!("{name}={}", value?)));
+        if let Some((_, old)) = parameters.iter_mut().find(|(known, _)| *known == name) {
+            *old = value.to_string();
+        }
+        let parameters = parameters.iter().filter(|(_, value)| !value.is_empty());
+        let parameters =
+            parameters.map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)));
         Safe(format!("?{}", parameters.collect::<Vec<_>>().join("&amp;")))
     }
 }
@@ -126,17 +89,12 @@ mod tests {
     fn markup_and_invisible_characters_are_escaped_and_truncated() {
         assert_eq!(
             shown("<a href='x'>&\"\\", 99),
-            "&lt;a href=&#39;x&#39;&gt;&amp;&quot;\\"
+            "&#60;a href=&#39;x&#39;&#62;&#38;&#34;\\"
         );
         assert_eq!(shown("a\u{202e}b\n\u{301}ä", 99), "a\\u{202e}b\\n\\u{301}ä");
         assert_eq!(shown("aaaaa", 5), "aaaaa");
         assert_eq!(shown("aaaaaa", 5), "aaaaa…");
-        assert_eq!(shown("<<<", 5), "&lt;&lt;…");
-    }
-
-    #[test]
-    fn attribute_value_survives_a_round_trip() {
-        assert_eq!(attribute("\"><b>'&\u{202e}").0, "&quot;&gt;&lt;b&gt;&#39;&amp;\u{202e}");
+        assert_eq!(shown("<<<", 5), "&#60;…");
     }
 
     #[test]
@@ -146,11 +104,8 @@ mod tests {
             part: Some("a&b".to_owned()),
             ..Filter::default()
         };
-        assert_eq!(filter.link(|_| {}).0, "?q=a%26b");
+        assert_eq!(filter.link("offset", "").0, "?q=a%26b");
         filter.is_paused = true;
-        assert_eq!(
-            filter.link(|to| to.offset = 7).0,
-            "?offset=7&amp;q=a%26b&amp;refresh=off"
-        );
+        assert_eq!(filter.link("offset", 7).0, "?offset=7&amp;q=a%26b&amp;refresh=off");
     }
 }
