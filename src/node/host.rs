@@ -2,12 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::error::AddrError;
+use rustls::pki_types::DnsName;
 
-/// The longest host name, without a final dot (RFC 1035: 255 bytes on the wire).
-const MAX_HOST_BYTES: usize = 253;
-/// The longest part of a host name between two dots (RFC 1035).
-const MAX_LABEL_BYTES: usize = 63;
+use super::error::AddrError;
 
 /// A host in the form in which it is compared, whichever way it was spelled.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -34,34 +31,18 @@ impl Host {
     }
 }
 
+/// Resolvers read `1.2.3`, `127.1` and `0x7f.1` as addresses, so these are not names. Underscores are legal, because
+/// Docker's service names have them.
 fn parse_name(host: &str) -> Result<Host, AddrError> {
     // A final dot keeps resolvers from trying search domains; it is not a label.
     let labels = host.strip_suffix('.').unwrap_or(host);
-    if host.is_empty() {
-        return Err(AddrError::NO_HOST);
+    let last = labels.rsplit('.').next().unwrap_or_default();
+    match DnsName::try_from(labels) {
+        _ if host.is_empty() => Err(AddrError::NO_HOST),
+        Ok(_) if !last.is_empty() => Ok(Host::Name(host.to_ascii_lowercase().into())),
+        Err(_) if last.starts_with(|first: char| first.is_ascii_digit()) => Err(AddrError::IPV4),
+        _ => Err(AddrError::HOST_NAME),
     }
-    if labels.len() > MAX_HOST_BYTES || !labels.split('.').all(is_label) {
-        return Err(AddrError::HOST_NAME);
-    }
-    // Resolvers read `1.2.3`, `127.1` and `0x7f.1` as addresses, so these are not names.
-    if labels.rsplit('.').next().is_some_and(is_number) {
-        return Err(AddrError::IPV4);
-    }
-    Ok(Host::Name(host.to_ascii_lowercase().into()))
-}
-
-/// Letters, digits and inner hyphens, and underscores, which Docker's service names have.
-fn is_label(label: &str) -> bool {
-    let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-    (1..=MAX_LABEL_BYTES).contains(&label.len())
-        && label.bytes().all(legal)
-        && !label.starts_with('-')
-        && !label.ends_with('-')
-}
-
-fn is_number(label: &str) -> bool {
-    let hex = label.strip_prefix("0x").or(label.strip_prefix("0X"));
-    hex.is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit())) || label.bytes().all(|b| b.is_ascii_digit())
 }
 
 #[cfg(test)]
