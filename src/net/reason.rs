@@ -5,7 +5,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
 use rustix::io::Errno;
-use rustls::{AlertDescription, CertificateError, InvalidMessage};
+use rustls::{AlertDescription, CertificateError, InvalidMessage, OtherError};
 
 use super::MAX_HEADER_BYTES;
 use crate::util::text;
@@ -212,22 +212,21 @@ fn certificate_reason(error: &CertificateError) -> &'static str {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "it is not for servers: issue one with extendedKeyUsage=serverAuth"
         }
-        CertificateError::Other(other) => match other.0.downcast_ref() {
-            Some(webpki::Error::CaUsedAsEndEntity) => {
-                "it is self-signed with CA:TRUE, which may sign but not serve; make one with CA:FALSE (openssl req -x509 \
-                 -addext basicConstraints=critical,CA:FALSE) and name it in SSL_CERT_FILE"
-            }
-            _ => "it is of an unsupported kind, such as X.509 version 1; issue one of version 3",
-        },
-        _ => "it is malformed, or of an unsupported kind",
+        CertificateError::Other(other) if is_authority(other) => {
+            "it is self-signed with CA:TRUE, which may sign but not serve; make one with CA:FALSE (openssl req -x509 \
+             -addext basicConstraints=critical,CA:FALSE) and name it in SSL_CERT_FILE"
+        }
+        _ => "it is malformed, or of an unsupported kind, such as X.509 version 1; issue one of version 3",
     }
+}
+
+fn is_authority(error: &OtherError) -> bool {
+    matches!(error.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-
-    use rustls::OtherError;
 
     use super::*;
 
