@@ -68,7 +68,7 @@ impl Fetcher {
         Self {
             agent: agent_config(),
             tls: Arc::new(tls),
-            resolver: HostResolver::of_system(interval),
+            resolver: HostResolver::new(interval, Box::new(system::look_up)),
             is_closed: Arc::default(),
         }
     }

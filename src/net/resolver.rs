@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::reason::FetchError;
-use super::system::{self, LookupError};
+use super::system::LookupError;
 use crate::node::{NetworkScope, deny_reason};
 use crate::util::threads;
 
@@ -105,17 +105,14 @@ impl Name {
 }
 
 impl HostResolver {
-    /// A resolver that uses the system's files and name servers, for nodes that are probed once per interval.
-    pub(super) fn of_system(interval: Duration) -> Self {
-        Self::new(interval, Box::new(system::look_up))
-    }
-
-    fn new(interval: Duration, look_up: LookUp) -> Self {
+    /// A resolver for nodes that are probed once per interval.
+    pub(super) fn new(interval: Duration, look_up: LookUp) -> Self {
+        let state = State {
+            interval,
+            ..State::default()
+        };
         Self(Arc::new(Shared {
-            state: Mutex::new(State {
-                interval,
-                ..State::default()
-            }),
+            state: Mutex::new(state),
             resolved: Condvar::new(),
             look_up,
         }))

@@ -1,5 +1,6 @@
 //! Names that are slow, silent, known, unknown and removed.
 
+use super::super::system;
 use super::*;
 use crossbeam_channel::{Sender, bounded};
 
@@ -21,7 +22,7 @@ fn failed() -> Result<Vec<IpAddr>, LookupError> {
 
 #[test]
 fn failed_lookup_keeps_last_addresses() {
-    let names = HostResolver::of_system(INTERVAL);
+    let names = HostResolver::new(INTERVAL, Box::new(system::look_up));
     learn(&names, "no-such-host.invalid", [127, 0, 0, 1], None);
     let found = names.look_up("no-such-host.invalid", Duration::from_secs(30));
     assert_eq!(found, [IpAddr::from([127, 0, 0, 1])]);
@@ -30,7 +31,7 @@ fn failed_lookup_keeps_last_addresses() {
 
 #[test]
 fn localhost_is_found_and_invalid_name_is_not() {
-    let names = HostResolver::of_system(INTERVAL);
+    let names = HostResolver::new(INTERVAL, Box::new(system::look_up));
     assert!(
         names
             .look_up("localhost", Duration::from_secs(30))
@@ -99,7 +100,7 @@ fn thousand_slow_names_delay_no_other_name() {
 
 /// A resolver with all threads blocked by a broken name server.
 fn stuck() -> HostResolver {
-    let names = HostResolver::of_system(INTERVAL);
+    let names = HostResolver::new(INTERVAL, Box::new(system::look_up));
     let lookups = (0..MAX_LOOKUPS).map(|n| (format!("stuck{n}"), false));
     names.lock().in_progress.extend(lookups);
     names
@@ -188,7 +189,7 @@ fn full_table_evicts_idle_names() {
 
 #[test]
 fn ip_address_needs_no_lookup() {
-    let names = HostResolver::of_system(INTERVAL);
+    let names = HostResolver::new(INTERVAL, Box::new(system::look_up));
     assert_eq!(names.known("::1"), [IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])]);
     assert!(names.lock().in_progress.is_empty());
 }
