@@ -105,7 +105,8 @@ impl Limiter {
             || self.full_at.len() < self.max_clients
             || self.evict(self.max_debt())
         {
-            self.insert(client, full_at);
+            self.full_at.insert(client, full_at);
+            self.by_fullness.insert((full_at, client));
         } else {
             self.groups[self.group_of(client)] = full_at;
         }
@@ -134,11 +135,6 @@ impl Limiter {
             Client::V4(address) => (address >> 24) as usize,
             Client::V6(prefix) => V4_GROUPS + self.group_key.hash_one(prefix >> 32) as usize % V6_GROUPS,
         }
-    }
-
-    fn insert(&mut self, client: Client, full_at: Units) {
-        self.full_at.insert(client, full_at);
-        self.by_fullness.insert((full_at, client));
     }
 
     /// Evicts the fullest bucket if it lacks at most this much. Returns whether it did.

@@ -55,11 +55,8 @@ impl Response {
 
     /// `{"error":"…"}`
     pub(crate) fn error(status: u16, message: &str) -> Self {
-        Self::new(
-            status,
-            "application/json",
-            json!({ "error": message }).to_string().into_bytes(),
-        )
+        let body = json!({ "error": message }).to_string().into_bytes();
+        Self::new(status, "application/json", body)
     }
 
     pub(crate) fn new(status: u16, content_type: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Self {
@@ -107,12 +104,8 @@ impl Response {
             let _ = write!(head, "Date: {}\r\n", httpdate::HttpDate::from(now));
         }
         if self.status != 204 {
-            let _ = write!(
-                head,
-                "Content-Type: {}\r\nContent-Length: {}\r\n",
-                self.content_type,
-                self.body.len()
-            );
+            let (media_type, len) = (self.content_type, self.body.len());
+            let _ = write!(head, "Content-Type: {media_type}\r\nContent-Length: {len}\r\n");
         }
         for (name, value) in &self.headers {
             let _ = write!(head, "{name}: {value}\r\n");

@@ -28,12 +28,10 @@ pub(super) fn identify(headers: &[Header<'_>], peer: IpAddr, trusted: &[IpNet]) 
 
 /// Whether only proxies add this header: `X-Forwarded-…`, `Forwarded` (RFC 7239), `Via` (RFC 9110) or `X-Real-IP`.
 fn is_of_proxy(name: &str) -> bool {
-    const PREFIX: &str = "x-forwarded-";
-    let start = name.get(..PREFIX.len());
-    start.is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
-        || ["Forwarded", "Via", "X-Real-IP"]
-            .iter()
-            .any(|other| name.eq_ignore_ascii_case(other))
+    const PREFIX: &str = "X-Forwarded-";
+    let start = name.get(..PREFIX.len()).unwrap_or(name);
+    let mut others = [PREFIX, "Forwarded", "Via", "X-Real-IP"].into_iter();
+    others.any(|other| start.eq_ignore_ascii_case(other))
 }
 
 /// The values of a header, line by line.

@@ -90,7 +90,8 @@ fn largest_burst_is_a_billion() {
     // All tokens except one are spent, as after 999,999,999 requests within a microsecond.
     let own = limiter.full_at[&A];
     limiter.by_fullness.remove(&(own, A));
-    limiter.insert(A, 999_999_999 * TOKEN);
+    limiter.full_at.insert(A, 999_999_999 * TOKEN);
+    limiter.by_fullness.insert((999_999_999 * TOKEN, A));
     assert_eq!(limiter.try_take(A, start).remaining, 0);
     let refused = limiter.try_take(A, start);
     assert_eq!(refused.retry_after(), Some(MICROSECOND));
