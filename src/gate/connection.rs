@@ -40,18 +40,15 @@ enum Stage {
     /// The request is complete.
     Requested(InFlight, Wait),
     /// Its response is being sent.
-    Writing(Writing),
+    Writing {
+        response: Vec<u8>,
+        sent: usize,
+        begun: Instant,
+        is_last: bool,
+    },
     /// The last response is sent, but the client may not have received all of it. What the client still sends is
     /// discarded.
     Lingering { has_ended: bool },
-}
-
-#[derive(Debug)]
-struct Writing {
-    response: Vec<u8>,
-    sent: usize,
-    begun: Instant,
-    is_last: bool,
 }
 
 #[derive(Debug)]
@@ -125,7 +122,7 @@ impl Connection {
         match self.stage {
             Stage::Lingering { .. } if self.may_hold_unread() => Some(MIN_WRITE),
             Stage::Reading | Stage::Lingering { .. } => Some(MIN_WAIT),
-            Stage::Writing(_) => Some(MIN_WRITE),
+            Stage::Writing { .. } => Some(MIN_WRITE),
             Stage::Requested(_, Wait::Ticket) => Some(Duration::MAX),
             Stage::Requested(..) => None,
         }
@@ -155,7 +152,7 @@ impl Connection {
             Stage::Reading => HEAD_TIMEOUT,
             Stage::Requested(_, Wait::Ticket) => WAIT_TIMEOUT,
             Stage::Requested(_, Wait::Workers) => RESPONSE_TIMEOUT * 2,
-            Stage::Writing(Writing { begun, sent, .. }) => return write_deadline(*begun, *sent),
+            Stage::Writing { begun, sent, .. } => return write_deadline(*begun, *sent),
             Stage::Lingering { .. } => LINGER_TIMEOUT,
         };
         let end = self.since + timeout;
@@ -169,7 +166,7 @@ impl Connection {
     pub(super) fn interest(&self) -> EventFlags {
         match self.stage {
             Stage::Reading | Stage::Lingering { has_ended: false } => EventFlags::IN,
-            Stage::Writing(_) => EventFlags::OUT,
+            Stage::Writing { .. } => EventFlags::OUT,
             // Once both halves are closed, the kernel would otherwise report it continuously.
             Stage::Lingering { has_ended: true } => EventFlags::ET,
             Stage::Requested(..) => EventFlags::empty(),
@@ -182,14 +179,14 @@ impl Connection {
             // Room for the first chunk's size as well, and for the Origin of a head that is too long.
             Stage::Reading => 2 * MAX_HEAD_BYTES - self.input.len(),
             Stage::Lingering { .. } => usize::MAX,
-            Stage::Requested(..) | Stage::Writing(_) => 0,
+            Stage::Requested(..) | Stage::Writing { .. } => 0,
         }
     }
 
     /// The unsent bytes of the response.
     pub(super) fn unsent(&self) -> &[u8] {
         match &self.stage {
-            Stage::Writing(Writing { response, sent, .. }) => &response[*sent..],
+            Stage::Writing { response, sent, .. } => &response[*sent..],
             _ => &[],
         }
     }
@@ -230,12 +227,12 @@ impl Connection {
                 self.since = now;
                 Action::Queue(in_flight.request.context.client.into())
             }
-            (Event::Writable, Stage::Writing(_)) => Action::Send,
-            (Event::Sent(more @ 1..), Stage::Writing(writing)) => {
-                writing.sent += more;
+            (Event::Writable, Stage::Writing { .. }) => Action::Send,
+            (Event::Sent(more @ 1..), Stage::Writing { response, sent, .. }) => {
+                *sent += more;
                 self.sent_in_all += more;
                 self.since = now;
-                match writing.sent < writing.response.len() {
+                match *sent < response.len() {
                     true => Action::Nothing,
                     false => self.after_response(now),
                 }
@@ -305,13 +302,13 @@ impl Connection {
     }
 
     fn write(&mut self, response: Vec<u8>, is_last: bool, now: Instant) -> Action {
-        let writing = Writing {
+        let writing = Stage::Writing {
             response,
             sent: 0,
             begun: now,
             is_last,
         };
-        self.enter(Stage::Writing(writing), now);
+        self.enter(writing, now);
         Action::Send
     }
 
@@ -336,7 +333,7 @@ impl Connection {
     /// After the last response, the client may still send bytes that are discarded.
     fn after_response(&mut self, now: Instant) -> Action {
         self.received_by = self.deadline();
-        if matches!(self.stage, Stage::Writing(Writing { is_last: true, .. })) {
+        if matches!(self.stage, Stage::Writing { is_last: true, .. }) {
             return self.linger(false, now);
         }
         self.enter(Stage::Reading, now);
@@ -357,7 +354,7 @@ impl Connection {
             Stage::Requested(_, Wait::Ticket) => self.refuse(Refusal::BUSY, now),
             Stage::Requested(_, Wait::Workers) => self.refuse(Refusal::LOST, now),
             Stage::Lingering { .. } => Action::Close(None),
-            Stage::Writing(_) => Action::Close(Some(Refused::SlowReader)),
+            Stage::Writing { .. } => Action::Close(Some(Refused::SlowReader)),
         }
     }
 }
