@@ -8,6 +8,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use super::reader::{Invalid, Parsed, shown};
+use super::table::Form;
 use crate::node::Url;
 
 /// The blocks of `loopback`.
@@ -15,8 +16,8 @@ const LOOPBACK: &str = "127.0.0.0/8,::1/128";
 /// The blocks of `private`. Link-local addresses are not among them: on a shared network segment they belong to
 /// untrusted peers.
 const PRIVATE: &str = "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7";
-/// Largest weight in `PENDING_WEIGHTS`. Sums of weighted jobs then saturate late.
-const MAX_WEIGHT: u32 = 1_000;
+/// A weight in `PENDING_WEIGHTS`. Sums of weighted jobs then saturate late.
+const WEIGHT: Form = Form::Whole("a weight", 0.0, 1_000.0);
 /// An IPv4-mapped address has this prefix in front of the IPv4 address.
 const MAPPED_PREFIX_BITS: u8 = 96;
 
@@ -130,11 +131,6 @@ pub(super) fn parse_weights(text: &str) -> Parsed<PendingWeights> {
 fn parse_weight(item: &str) -> Option<(&str, u32)> {
     let (job_type, weight) = item.split_once('=')?;
     let (job_type, weight) = (job_type.trim(), weight.trim());
-    // `str::parse` alone accepts a `+`.
-    let is_digits = weight.bytes().all(|byte| byte.is_ascii_digit());
-    let weight = weight
-        .parse()
-        .ok()
-        .filter(|weight| is_digits && *weight <= MAX_WEIGHT)?;
+    let weight = WEIGHT.number(weight)? as u32;
     (!job_type.is_empty()).then_some((job_type, weight))
 }

@@ -97,18 +97,12 @@ impl Page<'_> {
 impl Problems<'_> {
     /// Nodes with a problem whose group is not listed.
     fn unlisted(&self) -> usize {
-        let states = self.report.totals.states.iter();
-        let all: usize = states
-            .filter(|(state, _)| state.is_problem())
-            .map(|(_, count)| count)
-            .sum();
-        let listed = self
-            .report
-            .problems
-            .iter()
-            .take(MAX_LISTED)
-            .map(|problem| problem.nodes);
-        all.saturating_sub(listed.sum())
+        let report = self.report;
+        let states = report.totals.states.iter();
+        let problems = states.filter(|(state, _)| state.is_problem());
+        let all: usize = problems.map(|(_, count)| count).sum();
+        let listed = report.problems.iter().take(MAX_LISTED);
+        all.saturating_sub(listed.map(|problem| problem.nodes).sum())
     }
 }
 
