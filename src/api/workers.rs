@@ -4,12 +4,13 @@
 //! connection is queued, and its backlog has room for only that one: if another process takes the slot, the start fails.
 
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
@@ -22,8 +23,6 @@ use crate::util::threads;
 
 /// Threads that respond. A response takes some microseconds, so there is no use for more.
 const WORKERS: usize = 2;
-/// For the start of tiny_http's threads: some milliseconds, or a busy machine.
-const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts workers and opens a private connection to them.
 ///
@@ -38,30 +37,38 @@ pub(crate) fn spawn(service: &Arc<Service>) -> io::Result<WorkerPool> {
         .map_err(io::Error::other)?;
     // Never dropped: tiny_http's `drop` wakes its accept thread through a path name, and panics if the listener has
     // none. This one has none, and its accept thread exited when the listener was shut.
-    let server: &'static Server = Box::leak(Box::new(server));
+    let (server, closing): &'static (Server, AtomicBool) = Box::leak(Box::new((server, AtomicBool::new(false))));
     let mut pool = WorkerPool::new(connection, Arc::clone(&exchange), || {
-        // Each call ends the loop of one worker.
+        closing.store(true, Ordering::Release);
+        // Each call wakes one.
         (0..WORKERS).for_each(|_| server.unblock());
     });
-    // tiny_http reports that its listener is shut after it has started the thread of the connection. Whatever else needs
-    // threads has to start after that.
-    if server.recv_timeout(START_TIMEOUT).is_ok() {
-        return Err(io::Error::new(ErrorKind::TimedOut, "tiny_http does not start"));
-    }
     for _ in 0..WORKERS {
         let (service, exchange) = (Arc::clone(service), Arc::clone(&exchange));
         pool.push(threads::spawn("worker", move || {
-            while let Ok(request) = server.recv() {
-                respond(request, &service, &exchange);
-            }
+            run(server, closing, &service, &exchange)
         })?);
     }
+    pool.greet()?;
     Ok(pool)
+}
+
+/// Responds until it is woken at the end.
+fn run(server: &Server, closing: &AtomicBool, service: &Service, exchange: &Exchange) {
+    loop {
+        match server.recv() {
+            Ok(request) => respond(request, service, exchange),
+            Err(_) if closing.load(Ordering::Acquire) => return,
+            // tiny_http reports that its listener is shut, which `private_listener` did.
+            Err(_) => {}
+        }
+    }
 }
 
 fn respond(request: Request, service: &Service, exchange: &Exchange) {
     let split = request.url().rsplit_once('#');
     if let Some((target, ticket)) = split.and_then(|(target, ticket)| Some((target, ticket.parse().ok()?))) {
+        // The gate's greeting has no context.
         let context = exchange.take(ticket);
         let outcome = context.and_then(|context| outcome(request.method(), target, &context, service));
         exchange.give_back(ticket, outcome);

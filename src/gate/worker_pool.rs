@@ -3,14 +3,15 @@
 //! outcome comes back there.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use rustix::event::epoll::{self, EventData};
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::retry_on_intr;
 use thunderdome::Index as Key;
 
 use super::clients::send;
@@ -21,6 +22,8 @@ use crate::util::threads::{Joined, lock};
 
 /// Requests that are with the workers at most. Further requests wait at the gate, where they can still be refused.
 pub(super) const MAX_IN_FLIGHT: usize = 32;
+/// For the response to the first request: some milliseconds, or a busy machine.
+const GREETING_TIMEOUT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// The response as the client receives it. `None` defers the request: more will be known in a moment.
 pub(crate) type Outcome = Option<Vec<u8>>;
@@ -103,6 +106,22 @@ impl WorkerPool {
 
     pub(crate) fn push(&mut self, thread: Joined) {
         self.threads.push(thread);
+    }
+
+    /// Waits for the outcome of a first request. tiny_http starts its threads in its own time, and whatever else needs
+    /// threads has to start after them.
+    ///
+    /// # Errors
+    /// There is no outcome in time.
+    pub(crate) fn greet(&mut self) -> io::Result<()> {
+        // Its ticket has no context.
+        self.stream.write_all(b"OPTIONS *#0 HTTP/1.1\r\n\r\n")?;
+        let mut woken = [PollFd::new(&self.exchange.wake, PollFlags::IN)];
+        if retry_on_intr(|| poll(&mut woken, Some(&GREETING_TIMEOUT)))? == 0 {
+            return Err(io::Error::new(ErrorKind::TimedOut, "tiny_http does not respond"));
+        }
+        lock(&self.exchange.outcomes).clear();
+        Ok(())
     }
 
     /// Has epoll report the loss of the private connection and the arrival of outcomes.
