@@ -9,7 +9,7 @@
 //! → `api::access` (exempt clients pass, `limiter` decides for all others: 429) → query (400) → `registry`: select,
 //! promise → JSON → the response and its ticket on a bounded queue, and an eventfd → `gate::clients` writes the
 //! response without blocking, under the deadline of `gate::connection`. `gate::worker_pool` notices a worker that is
-//! stuck for 5 s: the requests in flight get 502, and the gate stops.
+//! stuck for 5 s, and `gate::event_loop` replaces the pool: all its requests in flight get 502.
 //!
 //! **A list.** `lists` reads `ips.txt` (lines: `node::list`) when it has changed and settled (`util::watched_file`),
 //! and polls the Node Explorer. Entries of the Explorer are IP addresses, and `node::network_scope` refuses private
@@ -55,8 +55,8 @@
 //! - A client connection has at most one request in flight, by construction: its stages are private, carry their data,
 //!   and change in one pure function. The epoll interest is computed from the stage in one place.
 //! - When a vital thread (gate, poller, lists, the watcher of `SSL_CERT_FILE`) exits, the process exits.
-//! - Nothing that blocks (the log, a list on a network disk, a resolver) runs on the event loop or the poller.
-//!   The exit waits for the log for half a second.
+//! - Nothing that blocks (the log, a list on a network disk, a resolver, the start of workers) runs on the event loop
+//!   or the poller. The exit waits for the log for half a second.
 //! - The gate and its workers have their threads before the first probe is sent. Idle probe threads exit, all but one.
 //! - No queue, pool, table or buffer without a named limit.
 //! - Untrusted text is never logged or returned unescaped or at unbounded length.
@@ -185,9 +185,10 @@ impl Router {
         let (poller, ready) = poller::start(config.clone(), outputs, received, stopped.clone(), &alarm)?;
         threads = vec![poller];
 
-        let pool = api::spawn(&service)?;
+        let to_serve = Arc::clone(&service);
+        let spawn: gate::Spawn = Arc::new(move || api::spawn(&to_serve));
         let may_begin = may_serve(addr, ready, stopped.clone());
-        let serving = gate::prepare(listener, config.clone(), pool, Arc::clone(&metrics), may_begin, &alarm)?;
+        let serving = gate::prepare(listener, config.clone(), spawn, Arc::clone(&metrics), may_begin, &alarm)?;
 
         let mut router = Self {
             _stop: stop,

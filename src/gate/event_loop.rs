@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
@@ -18,10 +18,11 @@ use super::BACKLOG;
 use super::clients::Clients;
 use super::connection::Event;
 use super::refusal::Refusal;
-use super::worker_pool::{Sent, WorkerPool};
+use super::worker_pool::{Sent, Spawn, WorkerPool};
 use crate::config::Config;
 use crate::metrics::{Metrics, Refused};
 use crate::response::{Deferral, MAX_DEFERRAL};
+use crate::util::threads;
 
 /// The resolution of deadlines, and the pause of accepting when descriptors or memory run out.
 const TICK: Duration = Duration::from_millis(100);
@@ -29,6 +30,8 @@ const TICK: Duration = Duration::from_millis(100);
 const MAX_LAG: Duration = Duration::from_millis(500);
 /// Connections that are accepted in one batch, so that a flood does not delay existing connections.
 const MAX_ACCEPTS: usize = 64;
+/// Failed pools with threads that still run. Only a defect makes workers stuck, and new ones would get stuck too.
+const MAX_FAILED: usize = 4;
 /// Deferred requests, each repeated ten times per second. Above the limit, and above a quarter of the connections, the
 /// workers must respond immediately.
 const MAX_DEFERRED: usize = 100;
@@ -56,9 +59,12 @@ pub(super) struct EventLoop {
     /// `None` after the shutdown has begun.
     listener: Option<TcpListener>,
     clients: Clients,
-    pool: WorkerPool,
-    /// The workers are stuck or have exited, which only a defect causes. The gate stops then.
-    is_lost: bool,
+    spawn: Spawn,
+    pool: Option<WorkerPool>,
+    /// The pool that is being started, on another thread.
+    starting: Option<JoinHandle<io::Result<WorkerPool>>>,
+    /// Failed pools with threads that still run.
+    failed: Vec<WorkerPool>,
     /// Requests that the workers receive again at the next tick.
     deferred: Vec<Sent>,
     draining: Option<Instant>,
@@ -70,7 +76,7 @@ impl EventLoop {
         listener: TcpListener,
         shutdown: &OwnedFd,
         config: Config,
-        pool: WorkerPool,
+        spawn: Spawn,
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -78,19 +84,22 @@ impl EventLoop {
         let once = EventFlags::IN | EventFlags::ONESHOT;
         epoll::add(&epoll, shutdown, EventData::new_u64(SHUTDOWN), once)?;
         epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+        let pool = spawn()?;
         pool.watch(&epoll, WORKERS_LOST, OUTCOMES)?;
         Ok(Self {
             listener: Some(listener),
             clients: Clients::new(epoll, config, metrics),
-            pool,
-            is_lost: false,
+            spawn,
+            pool: Some(pool),
+            starting: None,
+            failed: Vec::new(),
             deferred: Vec::new(),
             draining: None,
             scratch: vec![0; SCRATCH_BYTES],
         })
     }
 
-    /// Serves until the shutdown is over or the workers are lost. The loop's clock stops while the process is stopped (SIGSTOP, a paused VM):
+    /// Serves until the shutdown is over. The loop's clock stops while the process is stopped (SIGSTOP, a paused VM):
     /// deadlines would otherwise be over before what arrived in the meantime is read.
     #[expect(clippy::disallowed_methods, reason = "the thread's outer loop")]
     pub(super) fn run(mut self) {
@@ -99,7 +108,7 @@ impl EventLoop {
         let mut yields = 0;
         let (mut now, mut next_tick) = (read, read + TICK);
         loop {
-            let is_yielding = yields < MAX_YIELDS && self.pool.load() > 0;
+            let is_yielding = yields < MAX_YIELDS && self.pool.as_ref().is_some_and(|pool| pool.load() > 0);
             let timeout = match is_yielding {
                 true => Duration::ZERO,
                 false => next_tick.saturating_duration_since(now),
@@ -188,17 +197,23 @@ impl EventLoop {
 
     /// Sends waiting requests to the workers.
     fn dispatch(&mut self, now: Instant) {
-        while self.pool.has_room()
+        let Some(pool) = &mut self.pool else {
+            return;
+        };
+        while pool.has_room()
             && let Some((client, request)) = self.clients.next_waiting(now)
         {
-            self.pool.send(client, request);
+            pool.send(client, request);
         }
-        self.pool.flush();
+        if let Err(error) = pool.flush() {
+            self.fail(&error.to_string(), now);
+        }
     }
 
     /// Passes the workers' outcomes on to their connections.
     fn receive(&mut self, now: Instant) {
-        for (request, outcome) in self.pool.receive() {
+        let received = self.pool.as_mut().map(WorkerPool::receive);
+        for (request, outcome) in received.into_iter().flatten() {
             match outcome {
                 Some(response) => {
                     self.clients.metrics.observe_request(now.duration_since(request.begun));
@@ -223,20 +238,47 @@ impl EventLoop {
         }
     }
 
-    /// Rejects the requests in flight and stops the gate, so that the process exits and its supervisor restarts it.
+    /// Discards the workers: the requests in flight are lost. The next tick starts another pool, so that a pool that
+    /// fails again and again does not block the clients.
     fn fail(&mut self, reason: &str, now: Instant) {
-        let lost = self.pool.clients_in_flight();
-        log::error!(reason, requests = lost.len(); "gate stops: workers lost");
-        for client in lost {
-            self.clients.pump(client, Event::Rejected(Refusal::LOST), now);
+        let Some(pool) = self.pool.take() else {
+            return;
+        };
+        let lost = pool.abandon(&self.clients.epoll);
+        if let Some(suppressed) = self.clients.throttle(Refused::Lost, now) {
+            log::warn!(reason, requests = lost.len(), suppressed; "workers lost: starting others");
         }
-        self.is_lost = true;
+        for request in lost {
+            self.clients.pump(request.client, Event::Rejected(Refusal::LOST), now);
+        }
+        self.failed.push(pool);
+    }
+
+    /// Starts another pool on a thread, or uses the one that has started there.
+    fn replace_workers(&mut self) -> io::Result<()> {
+        if let Some(starting) = self.starting.take_if(|starting| starting.is_finished()) {
+            let pool = starting.join().map_err(|_| io::Error::other("the start panicked"))??;
+            pool.watch(&self.clients.epoll, WORKERS_LOST, OUTCOMES)?;
+            self.pool = Some(pool);
+        } else if self.failed.len() >= MAX_FAILED {
+            return Err(io::Error::other("the threads of lost pools are stuck"));
+        } else if self.starting.is_none() {
+            let spawn = Arc::clone(&self.spawn);
+            self.starting = Some(threads::spawn_detached("start workers", move || spawn())?);
+        }
+        Ok(())
     }
 
     fn tick(&mut self, now: Instant) {
         self.listen(EventFlags::IN);
-        if self.pool.is_stuck(now) {
+        self.failed.retain(|pool| !pool.has_stopped());
+        if self.pool.as_mut().is_some_and(|pool| pool.is_stuck(now)) {
             self.fail("no response in time", now);
+        } else if self.pool.is_none()
+            && let Err(error) = self.replace_workers()
+            && let Some(suppressed) = self.clients.throttle(Refused::Busy, now)
+        {
+            log::warn!(reason:% = error, suppressed; "workers not started: retrying");
         }
         self.repeat_deferred(now);
         self.clients.expire(now);
@@ -252,11 +294,10 @@ impl EventLoop {
     }
 
     fn is_over(&self, now: Instant) -> bool {
-        let is_drained = self.draining.is_some_and(|since| {
+        self.draining.is_some_and(|since| {
             let lasted = now.duration_since(since);
             lasted >= DRAIN_ALL || !self.clients.any_left(lasted < DRAIN_IDLE)
-        });
-        self.is_lost || is_drained
+        })
     }
 }
 

@@ -32,7 +32,7 @@ use crate::metrics::Metrics;
 use crate::util::threads::{self, Alarm, Joined};
 use event_loop::EventLoop;
 pub(crate) use head::Context;
-pub(crate) use worker_pool::{Exchange, Outcome, WorkerPool};
+pub(crate) use worker_pool::{Exchange, Outcome, Spawn, WorkerPool};
 
 /// Connections in the kernel's queue. Clients above the limit connect a second later. A shutdown accepts at most these,
 /// since a flood has no end.
@@ -84,17 +84,17 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
 /// backlog until `may_begin` returns. If it returns false, the gate never serves.
 ///
 /// # Errors
-/// The system has no room for a descriptor or a thread.
+/// The workers cannot be started, or the system has no room for a thread.
 pub(crate) fn prepare(
     listener: TcpListener,
     config: Config,
-    pool: WorkerPool,
+    spawn: Spawn,
     metrics: Arc<Metrics>,
     may_begin: impl FnOnce() -> bool + Send + 'static,
     alarm: &Alarm,
 ) -> io::Result<Serving> {
     let shutdown = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-    let event_loop = EventLoop::new(listener, &shutdown, config, pool, metrics)?;
+    let event_loop = EventLoop::new(listener, &shutdown, config, spawn, metrics)?;
     let thread = threads::spawn_vital("gate", alarm, move || {
         if may_begin() {
             event_loop.run();

@@ -68,7 +68,7 @@ impl Exchange {
 }
 
 /// A request that was sent to the workers.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Sent {
     /// The tick that found it the oldest request in flight.
     oldest_since: Option<Instant>,
@@ -89,6 +89,9 @@ pub(crate) struct WorkerPool {
     stop: Box<dyn Fn() + Send>,
     threads: Vec<Joined>,
 }
+
+/// Starts a pool: the first one, and another one whenever one has failed.
+pub(crate) type Spawn = Arc<dyn Fn() -> io::Result<WorkerPool> + Send + Sync>;
 
 impl WorkerPool {
     /// A pool without threads. `stop` tells its threads to stop and does not wait for them.
@@ -154,13 +157,16 @@ impl WorkerPool {
     }
 
     /// Sends the requests that were taken as far as the kernel has room. If it has none, workers have requests, and their
-    /// outcomes bring the next call. If the connection is lost, epoll reports it.
-    pub(super) fn flush(&mut self) {
-        if !self.out.is_empty()
-            && let Ok(sent) = send(&mut self.stream, &self.out, usize::MAX)
-        {
+    /// outcomes bring the next call.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        if !self.out.is_empty() {
+            let sent = send(&mut self.stream, &self.out, usize::MAX)?;
             self.out.drain(..sent);
         }
+        Ok(())
     }
 
     /// Takes the outcomes that have arrived, each with its request.
@@ -183,9 +189,17 @@ impl WorkerPool {
         self.in_flight.len()
     }
 
-    /// The connections of the requests in flight.
-    pub(super) fn clients_in_flight(&self) -> Vec<Key> {
-        self.in_flight.values().map(|sent| sent.client).collect()
+    /// Tells the threads to stop, without waiting for a stuck one, and ends what [`WorkerPool::watch`] began: a stuck
+    /// worker keeps the exchange. Returns the requests that are lost.
+    pub(super) fn abandon(&self, epoll: &OwnedFd) -> Vec<Sent> {
+        (self.stop)();
+        let _ = epoll::delete(epoll, &self.stream);
+        let _ = epoll::delete(epoll, &self.exchange.wake);
+        self.in_flight.values().copied().collect()
+    }
+
+    pub(super) fn has_stopped(&self) -> bool {
+        self.threads.iter().all(Joined::is_finished)
     }
 }
 

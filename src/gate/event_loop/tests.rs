@@ -3,8 +3,9 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::{AddressFamily, SocketType};
@@ -16,14 +17,21 @@ use super::super::head::Context;
 use super::super::worker_pool::{Exchange, MAX_IN_FLIGHT};
 use super::*;
 use crate::response::Persistence;
-use crate::util::threads;
 
 /// A deadline that only a hang reaches.
 const PATIENCE: Duration = Duration::from_secs(30);
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]";
 const GET: &[u8] = b"GET /a HTTP/1.1\r\nHost: b\r\nX: y\r\n\r\n";
 
-/// The workers' end of the pool.
+/// The settings of the closure that spawns workers.
+#[derive(Default)]
+struct Script {
+    fails: AtomicBool,
+    /// Pools that were stopped.
+    stopped: AtomicUsize,
+}
+
+/// The workers' end of a pool.
 struct Worker {
     stream: UnixStream,
     exchange: Arc<Exchange>,
@@ -74,11 +82,13 @@ impl Worker {
 }
 
 struct Rig {
-    /// The thread of the pool stops when this is dropped, before the event loop joins it.
-    stuck: Sender<()>,
     event_loop: EventLoop,
     addr: SocketAddr,
-    worker: Option<Worker>,
+    script: Arc<Script>,
+    /// The workers' end of each pool.
+    spawned: Receiver<Worker>,
+    /// The threads of pools stop when this is dropped.
+    stuck: Option<Sender<()>>,
     shutdown: OwnedFd,
     now: Instant,
 }
@@ -86,22 +96,34 @@ struct Rig {
 #[expect(clippy::disallowed_methods, reason = "where the test's clock begins")]
 fn rig_with(max_connections: usize) -> Rig {
     let listener = super::super::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let (script, (opened, spawned)) = (Arc::new(Script::default()), unbounded());
     let (stuck, release) = bounded::<()>(0);
-    let (stream, other) = UnixStream::pair().expect("sockets");
-    stream.set_nonblocking(true).expect("set");
-    other.set_nonblocking(true).expect("set");
-    let exchange = Arc::new(Exchange::new().expect("an eventfd"));
-    let worker = Worker {
-        stream: other,
-        exchange: Arc::clone(&exchange),
-        input: String::new(),
-    };
-    let mut pool = WorkerPool::new(stream, exchange, || ());
-    let thread = threads::spawn("stand-in", move || {
-        // Closed is what it waits for.
-        let _ = release.recv();
+    let to_open = Arc::clone(&script);
+    let spawn: Spawn = Arc::new(move || {
+        if to_open.fails.load(Ordering::Relaxed) {
+            return Err(io::Error::other("as the test wants it"));
+        }
+        let (stream, other) = UnixStream::pair()?;
+        stream.set_nonblocking(true)?;
+        other.set_nonblocking(true)?;
+        let exchange = Arc::new(Exchange::new()?);
+        let worker = Worker {
+            stream: other,
+            exchange: Arc::clone(&exchange),
+            input: String::new(),
+        };
+        opened.send(worker).expect("the rig listens");
+        let stopped = Arc::clone(&to_open);
+        let mut pool = WorkerPool::new(stream, exchange, move || {
+            stopped.stopped.fetch_add(1, Ordering::Relaxed);
+        });
+        let release = release.clone();
+        pool.push(threads::spawn("stand-in", move || {
+            // Closed is what it waits for.
+            let _ = release.recv();
+        })?);
+        Ok(pool)
     });
-    pool.push(thread.expect("a thread"));
     let config = Config {
         max_connections,
         // A peer without a header of proxies is a client, and has no share.
@@ -111,12 +133,13 @@ fn rig_with(max_connections: usize) -> Rig {
     };
     let shutdown = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd");
     let addr = listener.local_addr().expect("bound");
-    let event_loop = EventLoop::new(listener, &shutdown, config, pool, Arc::default()).expect("an event loop");
+    let event_loop = EventLoop::new(listener, &shutdown, config, spawn, Arc::default()).expect("an event loop");
     Rig {
         event_loop,
         addr,
-        worker: Some(worker),
-        stuck,
+        script,
+        spawned,
+        stuck: Some(stuck),
         shutdown,
         now: Instant::now(),
     }
@@ -124,6 +147,13 @@ fn rig_with(max_connections: usize) -> Rig {
 
 fn rig() -> Rig {
     rig_with(512)
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        // Before the event_loop, which waits for its workers.
+        self.stuck = None;
+    }
 }
 
 impl Rig {
@@ -250,13 +280,25 @@ impl Rig {
         self.read(client, |_| false)
     }
 
-    fn worker(&mut self) -> Worker {
-        self.worker.take().expect("taken once")
+    /// The workers' end of the first pool.
+    fn worker(&self) -> Worker {
+        self.spawned.try_recv().expect("workers were spawned")
+    }
+
+    /// The workers' end of a further pool, which starts at a tick on another thread.
+    #[track_caller]
+    fn next_worker(&mut self) -> Worker {
+        let now = self.now;
+        self.until("workers were spawned", |event_loop| {
+            event_loop.tick(now);
+            event_loop.pool.is_some()
+        });
+        self.worker()
     }
 }
 
 fn load(event_loop: &EventLoop) -> usize {
-    event_loop.pool.load()
+    event_loop.pool.as_ref().map_or(0, WorkerPool::load)
 }
 
 #[test]
@@ -324,7 +366,7 @@ fn slow_response_delays_no_other() {
 }
 
 #[test]
-fn lost_workers_return_502_and_stop_the_gate() {
+fn lost_workers_return_502_and_are_replaced() {
     let mut rig = rig();
     let worker = rig.worker();
     let (mut one, mut other) = (rig.ask(), rig.ask());
@@ -335,7 +377,13 @@ fn lost_workers_return_502_and_stop_the_gate() {
         assert!(answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
         assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
     }
-    assert!(rig.event_loop.is_over(rig.now));
+    assert_eq!(rig.script.stopped.load(Ordering::Relaxed), 1);
+    // A request that comes now waits for the next pool.
+    let mut next = rig.ask();
+    let mut worker = rig.next_worker();
+    let request = rig.next_request(&mut worker);
+    worker.respond(&request, OK);
+    assert_eq!(rig.answer(&mut next).as_bytes(), OK);
 }
 
 #[test]
@@ -361,10 +409,11 @@ fn stuck_worker_returns_502_at_response_timeout() {
     worker.respond(&request, OK);
     assert_eq!(rig.answer(&mut other).as_bytes(), OK);
     rig.tick_after(RESPONSE_TIMEOUT / 2);
-    assert!(!rig.event_loop.is_over(rig.now));
+    assert!(rig.event_loop.pool.is_some());
     rig.tick_after(Duration::from_millis(1));
     assert!(rig.last_answer(&mut client).starts_with("HTTP/1.1 502 "));
-    assert!(rig.event_loop.is_over(rig.now));
+    assert_eq!(rig.script.stopped.load(Ordering::Relaxed), 1);
+    rig.next_worker();
 }
 
 #[test]
@@ -379,7 +428,7 @@ fn request_that_waits_for_others_is_not_overdue() {
         assert_eq!(rig.answer(client).as_bytes(), OK);
         rig.tick_after(Duration::ZERO);
     }
-    assert!(!rig.event_loop.is_over(rig.now));
+    assert!(rig.event_loop.pool.is_some());
 }
 
 #[test]
@@ -431,6 +480,55 @@ fn clients_take_turns_for_free_tickets() {
 }
 
 #[test]
+fn failed_pool_start_is_retried_and_returns_503() {
+    let mut rig = rig();
+    drop(rig.worker());
+    rig.script.fails.store(true, Ordering::Relaxed);
+    rig.until("the workers are lost", |event_loop| event_loop.pool.is_none());
+    let mut client = rig.ask();
+    rig.tick_after(TICK);
+    rig.tick_after(WAIT_TIMEOUT);
+    assert!(rig.last_answer(&mut client).starts_with("HTTP/1.1 503 "));
+    assert!(rig.spawned.is_empty());
+    rig.script.fails.store(false, Ordering::Relaxed);
+    let mut client = rig.ask();
+    let mut worker = rig.next_worker();
+    let request = rig.next_request(&mut worker);
+    worker.respond(&request, OK);
+    assert_eq!(rig.answer(&mut client).as_bytes(), OK);
+}
+
+#[test]
+fn panic_of_a_pool_start_is_retried() {
+    let mut rig = rig();
+    drop(rig.worker());
+    rig.until("the workers are lost", |event_loop| event_loop.pool.is_none());
+    let panics = threads::spawn_detached("start workers", || panic!("as the test requires"));
+    rig.event_loop.starting = Some(panics.expect("a thread"));
+    rig.next_worker();
+}
+
+#[test]
+fn stuck_pools_are_not_replaced_forever() {
+    let mut rig = rig();
+    drop(rig.worker());
+    for _ in 1..MAX_FAILED {
+        rig.until("the workers are lost", |event_loop| event_loop.pool.is_none());
+        drop(rig.next_worker());
+    }
+    rig.until("the workers are lost", |event_loop| event_loop.pool.is_none());
+    rig.tick_after(TICK);
+    assert_eq!(rig.event_loop.failed.len(), MAX_FAILED);
+    assert!(rig.event_loop.starting.is_none());
+    rig.stuck = None;
+    rig.until("they have stopped", |event_loop| {
+        event_loop.failed.iter().all(WorkerPool::has_stopped)
+    });
+    rig.next_worker();
+    assert_eq!(rig.event_loop.failed.len(), 0);
+}
+
+#[test]
 fn stuck_workers_do_not_delay_the_exit() {
     let mut rig = rig();
     let _worker = rig.worker();
@@ -438,10 +536,9 @@ fn stuck_workers_do_not_delay_the_exit() {
     rig.event_loop.drain(rig.now);
     assert!(!rig.event_loop.is_over(rig.now + DRAIN_ALL - Duration::from_millis(1)));
     assert!(rig.event_loop.is_over(rig.now + DRAIN_ALL));
-    // The thread is stuck until the rig is dropped.
-    let Rig { event_loop, stuck, .. } = rig;
-    drop(event_loop);
-    drop(stuck);
+    let pool = rig.event_loop.pool.take().expect("it is there");
+    assert!(!pool.has_stopped());
+    drop(pool);
 }
 
 #[test]
