@@ -18,12 +18,13 @@ impl NetworkScope {
     /// The scope of an Explorer at these addresses: what all of them allow. One public address, or no address, makes
     /// the Explorer public.
     pub fn of(addrs: &[IpAddr]) -> NetworkScope {
-        let scope = |addr: &IpAddr| match class(*addr) {
+        let scope = |class| match class {
             LOOPBACK => NetworkScope::Loopback,
             PRIVATE => NetworkScope::Private,
             _ => NetworkScope::Public,
         };
-        addrs.iter().map(scope).min().unwrap_or(NetworkScope::Public)
+        let scopes = addrs.iter().flat_map(|addr| classes(*addr)).map(scope);
+        scopes.min().unwrap_or(NetworkScope::Public)
     }
 }
 
@@ -34,24 +35,34 @@ impl NetworkScope {
 /// (documentation, benchmarks, protocol assignments), need a scope that is not public. The rule for an embedded IPv4
 /// address applies to the IPv6 address around it.
 pub fn deny_reason(addr: IpAddr, scope: NetworkScope) -> Option<&'static str> {
-    let (least, reason) = class(addr);
-    least.is_none_or(|least| scope < least).then_some(reason)
+    let is_denied = |(least, _): &Class| least.is_none_or(|least| scope < least);
+    classes(addr).into_iter().find(is_denied).map(|(_, reason)| reason)
 }
 
-/// The least scope that allows an address, or `None` if no scope does, and the reason of a denial.
+/// The least scope that allows an address, or `None` if no scope does, and the reason of a denial. An address that is
+/// not routed in the internet belongs to a host inside.
 type Class = (Option<NetworkScope>, &'static str);
 
 const PUBLIC: Class = (Some(NetworkScope::Public), "");
-const PRIVATE: Class = (Some(NetworkScope::Private), "private");
-/// An address that is not routed in the internet belongs to a host inside.
-const NOT_ROUTED: Class = (Some(NetworkScope::Private), "not routed in the internet");
+const PRIVATE: Class = inside("private");
 const LOOPBACK: Class = (Some(NetworkScope::Loopback), "loopback");
 
-fn class(addr: IpAddr) -> Class {
-    match addr {
-        IpAddr::V4(v4) => class_v4(v4),
-        IpAddr::V6(v6) => embedded(v6).map_or_else(|| class_v6(v6), class_v4),
+const fn inside(reason: &'static str) -> Class {
+    (Some(NetworkScope::Private), reason)
+}
+
+/// The classes of an address and of the addresses embedded in it. The strictest applies.
+fn classes(addr: IpAddr) -> Vec<Class> {
+    let v6 = match addr {
+        IpAddr::V4(v4) => return vec![class_v4(v4)],
+        IpAddr::V6(v6) => v6,
+    };
+    let mut classes: Vec<_> = carried(v6).into_iter().map(class_v4).collect();
+    if classes.is_empty() {
+        classes.push(class_v6(v6));
     }
+    classes.extend(isatap(v6).map(class_v4));
+    classes
 }
 
 /// By the IANA registry of special-purpose IPv4 addresses.
@@ -66,9 +77,9 @@ fn class_v4(addr: Ipv4Addr) -> Class {
         [240..=255, ..] => (None, "reserved"),
         [127, ..] => LOOPBACK,
         [10, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => PRIVATE,
-        // Documentation, benchmarks, protocol assignments.
-        [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => NOT_ROUTED,
-        [198, 18..=19, ..] | [192, 0, 0, _] | [192, 88, 99, _] => NOT_ROUTED,
+        [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => inside("documentation"),
+        [198, 18..=19, ..] => inside("benchmarks"),
+        [192, 0, 0, _] | [192, 88, 99, _] => inside("protocol assignments"),
         _ => PUBLIC,
     }
 }
@@ -86,32 +97,49 @@ fn class_v6(addr: Ipv6Addr) -> Class {
         | [0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200]
         | [0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1] => (None, "cloud metadata"),
         [0xff00..=0xffff, ..] => (None, "multicast"),
-        // Teredo (RFC 4380) and ISATAP (RFC 5214), whatever the prefix: tunnels to an embedded IPv4 address.
-        [0x2001, 0, ..] | [.., 0 | 0x200, 0x5efe, _, _] => (None, "tunnel"),
         [0xfe80..=0xfebf, ..] => (None, "link-local"),
         // Unique local, and site-local, which it replaced.
         [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => PRIVATE,
-        // Protocol assignments with benchmarks, documentation.
-        [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => NOT_ROUTED,
+        [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => inside("documentation"),
+        [0x2001, 2, 0, ..] => inside("benchmarks"),
+        [0x2001, 0..=0x1ff, ..] => inside("protocol assignments"),
         [0x2000..=0x3fff, ..] => PUBLIC,
         _ => (None, "reserved"),
     }
 }
 
-/// The IPv4 address that a packet to this address reaches. Plain IPv6 has none, nor has a local NAT64 address (RFC
-/// 8215), which does not show where its prefix ends: it is reserved.
-fn embedded(addr: Ipv6Addr) -> Option<Ipv4Addr> {
-    let (high, low) = match addr.segments() {
-        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => return None,
-        // IPv4-compatible, IPv4-mapped, IPv4-translated (RFC 2765), NAT64 (RFC 6052), 6to4 (RFC 3056).
-        [0, 0, 0, 0, 0, 0, high, low]
-        | [0, 0, 0, 0, 0, 0xffff, high, low]
-        | [0, 0, 0, 0, 0xffff, 0, high, low]
-        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
-        | [0x2002, high, low, ..] => (high, low),
-        _ => return None,
-    };
-    Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
+/// The IPv4 addresses that a packet to this address may reach. Plain IPv6 has none.
+fn carried(addr: Ipv6Addr) -> Vec<Ipv4Addr> {
+    let o = addr.octets();
+    let at = |a: usize, b: usize, c: usize, d: usize| Ipv4Addr::new(o[a], o[b], o[c], o[d]);
+    let last = at(12, 13, 14, 15);
+    match addr.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => vec![],
+        // IPv4-compatible, IPv4-mapped, IPv4-translated (RFC 2765), NAT64 (RFC 6052).
+        [0, 0, 0, 0, 0, 0, ..]
+        | [0, 0, 0, 0, 0, 0xffff, ..]
+        | [0, 0, 0, 0, 0xffff, 0, ..]
+        | [0x64, 0xff9b, 0, 0, 0, 0, ..] => vec![last],
+        // Local NAT64 (RFC 8215): the address does not show whether its prefix has 48, 56, 64 or 96 bits. Readings in
+        // 0.0.0.0/8 are the zeros around the real one, and no host is there.
+        [0x64, 0xff9b, 1, ..] => {
+            let readings = [last, at(6, 7, 9, 10), at(7, 9, 10, 11), at(9, 10, 11, 12)];
+            readings.into_iter().filter(|v4| v4.octets()[0] != 0).collect()
+        }
+        // 6to4 (RFC 3056).
+        [0x2002, ..] => vec![at(2, 3, 4, 5)],
+        // Teredo (RFC 4380): the server, and the client with its bits flipped.
+        [0x2001, 0, ..] => vec![at(4, 5, 6, 7), Ipv4Addr::from_bits(!last.to_bits())],
+        _ => vec![],
+    }
+}
+
+/// The IPv4 address in an ISATAP interface identifier (RFC 5214), whatever the prefix.
+fn isatap(addr: Ipv6Addr) -> Option<Ipv4Addr> {
+    match addr.segments() {
+        [.., 0 | 0x200, 0x5efe, high, low] => Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low))),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -268,10 +296,9 @@ mod tests {
     }
 
     #[test]
-    fn tunnel_address_is_refused_in_any_scope() {
-        for text in ["2001::808:808", "2600::5efe:8.8.8.8", "fd12::200:5efe:8.8.8.8"] {
-            assert_eq!(refused(ip(text)), [true; 3], "{text}");
-        }
+    fn isatap_address_is_denied_by_its_prefix_too() {
+        assert_eq!(refused(ip("fe80::5efe:8.8.8.8")), [true; 3]);
+        assert_eq!(refused(ip("fd12::5efe:8.8.8.8")), [true, false, false]);
     }
 
     #[test]
