@@ -78,25 +78,33 @@ impl fmt::Display for BadLine {
 /// comments are accepted. Invalid lines, also without UTF-8, are skipped and reported.
 ///
 /// # Errors
-/// The file is binary: it has a NUL byte (UTF-16 is full of them).
+/// The file is binary: it has a NUL byte (UTF-16 is full of them), or no address and more than half of its lines are
+/// not UTF-8.
 pub fn parse_list(bytes: &[u8]) -> Result<NodeList, ParseError> {
+    let binary = || ParseError("expected text in UTF-8, not a binary file or UTF-16".to_owned());
     if bytes.contains(&0) {
-        return Err(ParseError(
-            "expected text in UTF-8, not a binary file or UTF-16".to_owned(),
-        ));
+        return Err(binary());
     }
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let (mut list, mut seen) = (NodeList::default(), HashSet::new());
+    let (mut texts, mut others) = (0, 0);
     for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
         match std::str::from_utf8(line) {
-            Ok(line) => list.add(number, line, &mut seen),
+            Ok(line) => {
+                texts += usize::from(!line.trim().is_empty());
+                list.add(number, line, &mut seen);
+            }
             Err(_) => {
+                others += 1;
                 let reason = ParseError("expected UTF-8".to_owned());
                 list.add_bad(number, &String::from_utf8_lossy(line), reason);
             }
         }
     }
-    Ok(list)
+    match others > texts && list.nodes.is_empty() {
+        true => Err(binary()),
+        false => Ok(list),
+    }
 }
 
 impl NodeList {
