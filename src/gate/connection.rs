@@ -19,8 +19,8 @@ use crate::metrics::Refused;
 use crate::response::Persistence;
 pub(super) use event::{Action, Event, InFlight};
 use limits::{
-    HEAD_TIMEOUT, LINGER_TIMEOUT, MAX_REQUESTS, MIN_WAIT, MIN_WRITE, RESPONSE_TIMEOUT, SMALL_BYTES, WAIT_TIMEOUT,
-    write_deadline,
+    HEAD_TIMEOUT, LINGER_TIMEOUT, MAX_LINGER_BYTES, MAX_REQUESTS, MAX_SPARE_BYTES, MIN_WAIT, MIN_WRITE,
+    RESPONSE_TIMEOUT, SMALL_BYTES, WAIT_TIMEOUT, write_deadline,
 };
 
 /// What a complete request waits for.
@@ -46,9 +46,9 @@ enum Stage {
         begun: Instant,
         is_last: bool,
     },
-    /// The last response is sent, but the client may not have received all of it. What the client still sends is
-    /// discarded.
-    Lingering { has_ended: bool },
+    /// The last response is sent, but the client may not have received all of it. So many bytes that the client still
+    /// sends are discarded: none after it has closed its half.
+    Lingering { discards: usize },
 }
 
 #[derive(Debug)]
@@ -165,10 +165,10 @@ impl Connection {
     /// The events that epoll has to report.
     pub(super) fn interest(&self) -> EventFlags {
         match self.stage {
-            Stage::Reading | Stage::Lingering { has_ended: false } => EventFlags::IN,
+            Stage::Reading | Stage::Lingering { discards: 1.. } => EventFlags::IN,
             Stage::Writing { .. } => EventFlags::OUT,
             // Once both halves are closed, the kernel would otherwise report it continuously.
-            Stage::Lingering { has_ended: true } => EventFlags::ET,
+            Stage::Lingering { discards: 0 } => EventFlags::ET,
             Stage::Requested(..) => EventFlags::empty(),
         }
     }
@@ -205,12 +205,16 @@ impl Connection {
             (Event::Ended, Stage::Reading) if has_begun => {
                 self.refuse_incomplete(Refusal::malformed("it ended within the header section"), now)
             }
-            (Event::Ended, Stage::Lingering { has_ended }) if may_hold_unread => {
-                // No progress: the deadline stays.
-                *has_ended = true;
+            (Event::Received(bytes), Stage::Lingering { discards }) => {
+                *discards = discards.saturating_sub(bytes.len());
                 Action::Nothing
             }
-            (Event::Ended, Stage::Reading) if may_hold_unread => self.linger(true, now),
+            (Event::Ended, Stage::Lingering { discards }) if may_hold_unread => {
+                // No progress: the deadline stays.
+                *discards = 0;
+                Action::Nothing
+            }
+            (Event::Ended, Stage::Reading) if may_hold_unread => self.linger(0, now),
             (Event::Ended, Stage::Reading | Stage::Lingering { .. }) => Action::Close(None),
             (Event::Dispatched, Stage::Requested(_, wait @ Wait::Ticket)) => {
                 *wait = Wait::Workers;
@@ -289,8 +293,8 @@ impl Connection {
 
     fn wait(&mut self, end: usize, mut request: Request, now: Instant) -> Action {
         self.scanned = 0;
-        // A copy: an idle connection keeps no buffer.
-        self.input = self.input.split_off(end);
+        self.input.drain(..end);
+        self.input.shrink_to(MAX_SPARE_BYTES);
         self.requests += 1;
         if self.requests >= MAX_REQUESTS {
             request.context.persistence = Persistence::Close;
@@ -334,15 +338,15 @@ impl Connection {
     fn after_response(&mut self, now: Instant) -> Action {
         self.received_by = self.deadline();
         if matches!(self.stage, Stage::Writing { is_last: true, .. }) {
-            return self.linger(false, now);
+            return self.linger(MAX_LINGER_BYTES, now);
         }
         self.enter(Stage::Reading, now);
         self.parse_next(now)
     }
 
-    fn linger(&mut self, has_ended: bool, now: Instant) -> Action {
+    fn linger(&mut self, discards: usize, now: Instant) -> Action {
         self.input = Vec::new();
-        self.enter(Stage::Lingering { has_ended }, now);
+        self.enter(Stage::Lingering { discards }, now);
         Action::Shutdown
     }
 

@@ -21,11 +21,15 @@ pub(in crate::gate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// After the last response, bytes that the client still sends are discarded for this time, so that no reset overtakes
 /// the response (RFC 9112, section 9.6).
 pub(in crate::gate) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes that are discarded. Further bytes remain unread until the time is over.
+pub(super) const MAX_LINGER_BYTES: usize = 256 * 1024;
 /// A header section may take this long before its connection can be evicted for a client with as many connections: new
 /// connections would otherwise only close one another.
 pub(in crate::gate) const MIN_WAIT: Duration = Duration::from_millis(20);
 /// The same for a response without progress: clients that never read would otherwise keep all others out.
 pub(in crate::gate) const MIN_WRITE: Duration = Duration::from_secs(1);
+/// An idle connection keeps no buffer larger than this.
+pub(super) const MAX_SPARE_BYTES: usize = 1024;
 /// Requests on one connection, as in nginx. A client that reconnects is counted again.
 pub(in crate::gate) const MAX_REQUESTS: u32 = 1_000;
 
