@@ -40,6 +40,9 @@ const OPTIONS: [&str; 6] = ["-C", "--json", "--print-port", "--help", "--version
 const EXIT_STATUS: &str = "Exit status: 0; 1 on failure (check, status: no node is available); 2 for invalid arguments or \
                            settings\n";
 
+/// What people type to start other servers.
+const START_WORDS: [&str; 3] = ["serve", "start", "run"];
+
 impl fmt::Display for ArgumentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -49,7 +52,12 @@ impl fmt::Display for ArgumentError {
 impl std::error::Error for ArgumentError {}
 
 fn unknown(word: &str) -> ArgumentError {
-    with_remedy(format!("unknown command or option {word:?}"), word)
+    match START_WORDS.contains(&word) {
+        true => ArgumentError(format!(
+            "unknown command {word:?}; to serve, run infernet-router without a command"
+        )),
+        false => with_remedy(format!("unknown command or option {word:?}"), word),
+    }
 }
 
 /// The error, and the command or option that the word may be a typo of.
@@ -136,8 +144,13 @@ Settings, from the environment or from .env in the working directory:
 fn help_of(command: &str) -> Result<String, ArgumentError> {
     let mut lines = COMMANDS.lines().map(str::trim_start);
     let line = lines.find(|line| line.split(' ').next() == Some(command));
-    let usage = line.ok_or_else(|| unknown(command))?;
-    Ok(format!("Usage: infernet-router [-C DIR] {usage}\n\n{EXIT_STATUS}"))
+    let (usage, meaning) = line
+        .and_then(|line| line.split_once("  "))
+        .ok_or_else(|| unknown(command))?;
+    let meaning = meaning.trim_start();
+    Ok(format!(
+        "Usage: infernet-router [-C DIR] {usage}\n\nTo {meaning}.\n\n{EXIT_STATUS}"
+    ))
 }
 
 /// The version, and the commit if the build was given one.

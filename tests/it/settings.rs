@@ -248,8 +248,11 @@ fn each_command_has_a_help() {
 #[test]
 fn unknown_arguments_exit_with_2() {
     for (arguments, error) in [
-        (vec!["serve"], r#"unknown command or option "serve""#),
-        (vec!["start", "--help"], r#"unknown command or option "start""#),
+        (vec!["serve"], "to serve, run infernet-router without a command"),
+        (
+            vec!["start", "--help"],
+            "to serve, run infernet-router without a command",
+        ),
         (vec!["--port", "80"], r#"unknown command or option "--port""#),
         (vec!["help", "\u{1b}[2J"], r#"unknown command or option "\u{1b}[2J""#),
         (vec!["check", "--fast"], r#"check takes no "--fast""#),
