@@ -147,7 +147,8 @@ impl Registry {
     /// Adds a node of which nothing is known yet. The caller keeps nodes distinct.
     pub fn insert(&self, addr: NodeAddr, rank: Rank, now: Instant) -> NodeId {
         let mut state = self.lock();
-        let node = Node::new(NodeRecord::new(addr, rank, now), &state.fleet.speed);
+        state.newest += 1;
+        let node = Node::new(NodeRecord::new(addr, rank, now), state.newest, &state.fleet.speed);
         state.nodes.insert(node)
     }
 
@@ -295,10 +296,11 @@ impl Registry {
             let Some(first) = selected.first().copied() else {
                 break;
             };
+            let newest = view.newest;
             // A change of an order copies what a reader still holds.
             drop(view);
             let mut state = self.lock();
-            let ids = state.still_there(&selected);
+            let ids = state.still_there(&selected, newest);
             let is_unchanged = ids.len() == selected.len() && (!promises || state.is_seen(first, cell));
             if is_unchanged || attempt == MAX_ATTEMPTS {
                 let nodes = ids.iter().filter_map(|id| state.nodes.get(*id));

@@ -29,6 +29,8 @@ pub(super) struct Node {
 /// What determines the position of a node, and what clients find there.
 #[derive(Debug, Default)]
 pub(super) struct Routing {
+    /// Counts the nodes that were ever inserted. A later node has a higher number.
+    pub(super) number: u64,
     /// Number of probes sent to it, and of the last one that reported.
     pub(super) last_sent: u32,
     pub(super) last_reported: u32,
@@ -117,8 +119,9 @@ impl Routing {
 }
 
 impl Node {
-    pub(super) fn new(record: NodeRecord, speed: &FleetSpeed) -> Self {
+    pub(super) fn new(record: NodeRecord, number: u64, speed: &FleetSpeed) -> Self {
         let routing = Routing {
+            number,
             work: Work::new(speed),
             ..Routing::default()
         };

@@ -52,6 +52,8 @@ pub(super) struct View {
     pub(super) is_private: bool,
     /// Whether several nodes may have one address for clients.
     pub(super) has_aliases: bool,
+    /// Number of the node that was inserted last before this copy.
+    pub(super) newest: u64,
 }
 
 /// Returns the nodes of a page, earliest expected completion first, of the nodes that are in all of the view's orders.

@@ -20,6 +20,8 @@ use crate::node::{ContainerId, Running};
 pub(super) struct State {
     pub(super) fleet: Fleet,
     pub(super) nodes: Arena<Node>,
+    /// Number of the node that was inserted last.
+    pub(super) newest: u64,
     pub(super) round: u64,
     /// Makes the order of equal nodes unpredictable.
     ties: RandomState,
@@ -43,6 +45,7 @@ impl State {
                 speed: FleetSpeed::new(interval),
             },
             nodes: Arena::default(),
+            newest: 0,
             round: 0,
             ties: RandomState::new(),
             catalogue: Catalogue::default(),
@@ -138,6 +141,7 @@ impl State {
             undone: undoing_for.and_then(|client| self.undone(client, cell)),
             is_private: !self.extras.of(cell).is_empty(),
             has_aliases: self.has_aliases,
+            newest: self.newest,
         })
     }
 
@@ -176,12 +180,13 @@ impl State {
         is_there && now == [seen]
     }
 
-    /// The nodes at the places of a view, without nodes that have become unavailable.
-    pub(super) fn still_there(&self, selected: &[Seen]) -> Vec<NodeId> {
+    /// The nodes at the places of a view, without removed nodes. A node newer than the view may have the slot of a
+    /// removed one.
+    pub(super) fn still_there(&self, selected: &[Seen], newest: u64) -> Vec<NodeId> {
         let nodes = selected.iter();
         let nodes = nodes.filter_map(|seen| self.nodes.get_by_slot(seen.place.node));
-        let available = nodes.filter(|(_, node)| node.routing.place.is_some());
-        available.map(|(id, _)| id).collect()
+        let known = nodes.filter(|(_, node)| node.routing.number <= newest);
+        known.map(|(id, _)| id).collect()
     }
 
     /// Promises a node to a client whose subnet is counted in `cell`, unless promises are off.

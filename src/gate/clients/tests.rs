@@ -2,7 +2,9 @@ use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
-use super::super::connection::limits::{HEAD_TIMEOUT, LINGER_TIMEOUT, MIN_WAIT, MIN_WRITE, WRITE_TIMEOUT};
+use super::super::connection::limits::{
+    HEAD_TIMEOUT, LINGER_TIMEOUT, MAX_LINGER_BYTES, MIN_WAIT, MIN_WRITE, WRITE_TIMEOUT,
+};
 use super::eviction::iter_from;
 use super::*;
 
@@ -590,4 +592,19 @@ fn untrusted_proxy_is_logged_once_per_hour() {
     let suppressed = rig.clients.untrusted_proxies.admit(rig.now + Duration::from_secs(3600));
     let suppressed = format!("{:?}", suppressed.expect("logged again"));
     assert!(suppressed.contains('2'), "with the count: {suppressed}");
+}
+
+#[test]
+fn bytes_after_last_response_are_discarded_up_to_a_limit() {
+    let mut rig = rig();
+    let (_client, key) = rig.admitted_at(ip(1), At::Lingering);
+    let reads = |rig: &Rig| {
+        let socket = rig.clients.sockets.get(key).expect("it lingers");
+        socket.connection.interest().contains(EventFlags::IN)
+    };
+    rig.clients
+        .pump(key, Event::Received(&vec![b'x'; MAX_LINGER_BYTES - 1]), rig.now);
+    assert!(reads(&rig));
+    rig.clients.pump(key, Event::Received(b"x"), rig.now);
+    assert!(!reads(&rig));
 }

@@ -22,7 +22,7 @@ pub(in crate::gate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// the response (RFC 9112, section 9.6).
 pub(in crate::gate) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes that are discarded. Further bytes remain unread until the time is over.
-pub(super) const MAX_LINGER_BYTES: usize = 256 * 1024;
+pub(in crate::gate) const MAX_LINGER_BYTES: usize = 256 * 1024;
 /// A header section may take this long before its connection can be evicted for a client with as many connections: new
 /// connections would otherwise only close one another.
 pub(in crate::gate) const MIN_WAIT: Duration = Duration::from_millis(20);

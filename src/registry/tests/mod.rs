@@ -146,7 +146,8 @@ fn reused_slot_is_not_in_an_older_view() {
     let new = fleet.registry.insert(addr(2), Rank::Listed(2), fleet.now);
     assert_eq!(new.slot(), fleet.ids[0].slot());
     let state = fleet.registry.lock();
-    assert_eq!(state.still_there(&selected), [fleet.ids[1]]);
+    assert_eq!(state.still_there(&selected, view.newest), [fleet.ids[1]]);
+    assert_eq!(state.still_there(&selected, state.newest), [new, fleet.ids[1]]);
 }
 
 #[test]
