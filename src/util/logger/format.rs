@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::time::SystemTime;
 
-use log::kv::{Error, Key, Value, VisitSource};
+use log::kv::{Error, Key, Value, VisitSource, VisitValue};
 use log::{Level, Record};
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
@@ -16,9 +16,6 @@ use crate::util::text::{quote, shorten};
 pub(super) const MAX_MESSAGE_CHARS: usize = 1_000;
 /// Longest value: long enough for a URL or a TLS error.
 const MAX_VALUE_CHARS: usize = 200;
-
-/// How `log` shows a null value.
-const NULL: &str = "None";
 
 /// The form of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,28 +89,49 @@ impl Line {
 }
 
 impl<'kvs> VisitSource<'kvs> for Line {
-    /// Leaves numbers, booleans and a single word bare, as in `signal=SIGTERM`. Quotes and escapes all other text.
-    /// Omits the key of a null value: `None` or no suppressed lines.
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        let text = value.to_string();
-        let number = value.to_i64().map(Json::from);
-        let number = number.or_else(|| value.to_f64().map(Json::from));
-        let (text, json) = match number.or_else(|| value.to_bool().map(Json::from)) {
-            Some(json) => (text, json),
-            None if value.to_borrowed_str().is_some_and(is_word) => (text.clone(), text.into()),
-            None if text == NULL => return Ok(()),
-            None => (quote(&text, MAX_VALUE_CHARS), shorten(&text, MAX_VALUE_CHARS).into()),
-        };
-        let comma = if self.fields.is_empty() { "," } else { "" };
-        write!(self.message, "{comma} {key}={text}")?;
-        self.fields.insert(key.to_string(), json);
-        Ok(())
+        value.visit(Field(self, key.as_str()))
     }
 }
 
-fn is_word(text: &str) -> bool {
-    let is_word_byte = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    (1..=MAX_VALUE_CHARS).contains(&text.len()) && text.bytes().all(is_word_byte)
+/// The key of a value on its way to the line.
+struct Field<'a>(&'a mut Line, &'a str);
+
+impl Field<'_> {
+    fn add(&mut self, text: &str, json: Json) -> Result<(), Error> {
+        let Self(line, key) = self;
+        let comma = if line.fields.is_empty() { "," } else { "" };
+        line.fields.insert((*key).to_owned(), json);
+        Ok(write!(line.message, "{comma} {key}={text}")?)
+    }
+}
+
+impl<'v> VisitValue<'v> for Field<'_> {
+    /// Quotes and escapes text from outside. Leaves numbers and booleans bare.
+    fn visit_any(&mut self, value: Value<'_>) -> Result<(), Error> {
+        let number = value.to_i64().map(Json::from);
+        let number = number.or_else(|| value.to_f64().map(Json::from));
+        let bare = number.or_else(|| value.to_bool().map(Json::from));
+        let text = value.to_string();
+        match bare {
+            Some(json) => self.add(&text, json),
+            None => self.add(&quote(&text, MAX_VALUE_CHARS), shorten(&text, MAX_VALUE_CHARS).into()),
+        }
+    }
+
+    /// Omits the key: `None` or no suppressed lines.
+    fn visit_null(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Leaves a single word bare, as in `signal=SIGTERM`.
+    fn visit_str(&mut self, value: &str) -> Result<(), Error> {
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if !(1..=MAX_VALUE_CHARS).contains(&value.len()) || !value.bytes().all(is_word) {
+            return self.visit_any(value.into());
+        }
+        self.add(value, value.into())
+    }
 }
 
 #[cfg(test)]
