@@ -113,21 +113,30 @@ impl Catalogue {
             .collect()
     }
 
-    /// Adds a node to the order of a container that it reports. Adds a new container. Returns `None` if the catalogue is
-    /// full for a node of this rank.
-    pub(super) fn enter(&mut self, reported: &Running, node: NodeId, rank: Rank, place: Place) -> Option<Run> {
+    /// Moves a node to its place in the order of a container that it reports. Adds a new container. Returns `None` if the
+    /// catalogue is full for a node of this rank.
+    pub(super) fn enter(
+        &mut self,
+        reported: &Running,
+        node: NodeId,
+        rank: Rank,
+        from: Option<Place>,
+        to: Place,
+    ) -> Option<Run> {
         let index = self.find_or_add(&reported.id, rank.explorer_ip())?;
-        let room = MAX_TEXT_BYTES.saturating_sub(self.text_bytes);
         let container = self.containers.get_mut(index)?;
-        container.order.insert(place);
+        from.iter().for_each(|from| container.order.remove(*from));
+        container.order.insert(to);
+        self.text_bytes -= container.text_bytes();
+        container.texts.retain(|known| known.node != node);
+        let room = MAX_TEXT_BYTES.saturating_sub(self.text_bytes + container.text_bytes());
         let is_room = |text: &&Arc<str>| rank.is_listed() || text.len() <= room;
         if let Some(text) = reported.description.as_ref().filter(is_room).cloned() {
             let at = container.texts.partition_point(|known| known.rank < rank);
-            self.text_bytes -= container.text_bytes();
             container.texts.insert(at, Candidate { rank, node, text });
             container.texts.truncate(MAX_CANDIDATES);
-            self.text_bytes += container.text_bytes();
         }
+        self.text_bytes += container.text_bytes();
         let image = reported.image.as_ref().and_then(|image| container.claim(image));
         Some((index, image))
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thunderdome::Arena;
 
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, Index, Run};
 use super::node::{Fleet, Node};
 use super::order::{Order, Place};
 use super::promises::{Cell, ClientPromise, ClientPromises, Extras};
@@ -73,11 +73,11 @@ impl State {
     /// Gives a node its place in the orders of exactly these containers, or keeps them while the node is not available.
     /// Returns how many containers the full catalogue omitted.
     pub(super) fn enter(&mut self, id: NodeId, containers: &[Running]) -> usize {
-        self.leave(id);
         let Some(node) = self.nodes.get_mut(id) else {
             return 0;
         };
         node.record.omitted = None;
+        node.routing.withheld = None;
         if !node.record.is_available() {
             node.routing.withheld = Some(containers.to_vec());
             return 0;
@@ -87,10 +87,11 @@ impl State {
             tie: self.ties.hash_one((self.round, id.slot())) as u32,
             node: id.slot(),
         };
-        node.routing.place = Some(place);
+        let from = node.routing.place.replace(place);
+        let former = std::mem::take(&mut node.routing.runs);
         let (mut runs, mut omitted) = (Vec::with_capacity(containers.len()), 0);
         for container in containers {
-            match self.catalogue.enter(container, id, node.record.rank, place) {
+            match self.catalogue.enter(container, id, node.record.rank, from, place) {
                 Some(run) => runs.push(run),
                 None => {
                     omitted += 1;
@@ -100,8 +101,14 @@ impl State {
         }
         runs.sort_unstable_by_key(|(run, _)| *run);
         node.routing.runs = runs.into();
-        if !node.routing.resources.entries.is_empty() {
-            self.retain_resources(id);
+        let indices = |runs: &[Run]| -> Vec<Index> { runs.iter().map(|(run, _)| *run).collect() };
+        if indices(&former) != indices(&node.routing.runs) {
+            for run in former.into_iter().filter(|(run, _)| !node.routing.runs(*run)) {
+                from.and_then(|from| self.catalogue.leave(run, id, from));
+            }
+            if !node.routing.resources.entries.is_empty() {
+                self.retain_resources(id);
+            }
         }
         omitted
     }

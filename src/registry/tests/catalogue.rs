@@ -144,6 +144,20 @@ fn shared_and_listed_ids_are_not_evicted() {
 }
 
 #[test]
+fn probe_loses_no_ids_of_an_overfull_catalogue() {
+    let registry = empty();
+    let nodes: Vec<NodeId> = (0..40)
+        .map(|node| registry.insert(addr(node), explorer(node), start()))
+        .collect();
+    let id = |node: usize| ids("own", node * 250..(node + 1) * 250);
+    (0..40).for_each(|node| assert_eq!(up(&registry, nodes[node], &id(node)), 0));
+    let listed = registry.insert(addr(40), Rank::Listed(0), start());
+    assert_eq!(up(&registry, listed, &ids("listed", 0..200)), 0);
+    (0..40).for_each(|node| assert_eq!(up(&registry, nodes[node], &id(node)), 0));
+    assert_eq!(registry.containers().len(), 10_200);
+}
+
+#[test]
 fn listed_nodes_add_a_hundred_thousand_ids() {
     let registry = empty();
     let entered = |node: usize| {
