@@ -40,7 +40,7 @@ fn parse_name(host: &str) -> Result<Host, AddrError> {
     match DnsName::try_from(labels) {
         _ if host.is_empty() => Err(AddrError::NO_HOST),
         Ok(_) if !last.is_empty() => Ok(Host::Name(host.to_ascii_lowercase().into())),
-        Err(_) if last.starts_with(|first: char| first.is_ascii_digit()) => Err(AddrError::IPV4),
+        Err(_) if DnsName::try_from(format!("{labels}.a")).is_ok() => Err(AddrError::IPV4),
         _ => Err(AddrError::HOST_NAME),
     }
 }
@@ -75,6 +75,9 @@ mod tests {
             "1.2.3.4.",
         ] {
             assert_eq!(Host::parse(host), Err(AddrError::IPV4), "{host}");
+        }
+        for host in ["1a-", "a..1", "1\u{e9}", ".5"] {
+            assert_eq!(Host::parse(host), Err(AddrError::HOST_NAME), "{host}");
         }
         for host in ["a1", "1a", "0xg", "1.a", "1_0", "0x1.a"] {
             assert!(matches!(Host::parse(host), Ok(Host::Name(_))), "{host}");
