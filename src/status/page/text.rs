@@ -49,17 +49,17 @@ impl Filter {
     /// Returns a link with another value of this parameter, as the value of an attribute. The link leads to the first
     /// page, unless the parameter is `offset` or `refresh`. Empty values are omitted.
     pub(super) fn link(&self, name: &str, value: impl ToString) -> Safe<String> {
-        let number = |number: usize, default: usize| match number == default {
+        let n = match self.n == DEFAULT_N as usize {
             true => String::new(),
-            false => number.to_string(),
+            false => self.n.to_string(),
         };
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let state = self.state.map_or("", NodeState::name);
         let refresh = if self.is_paused { "off" } else { "" };
         let offset = if name == "refresh" { self.offset } else { 0 };
         let mut parameters = [
-            ("n", number(self.n, DEFAULT_N as usize)),
-            ("offset", number(offset, 0)),
+            ("n", n),
+            ("offset", offset.to_string()),
             ("state", state.to_owned()),
             ("q", text(&self.part)),
             ("container", text(&self.container)),
@@ -68,7 +68,8 @@ impl Filter {
         if let Some((_, old)) = parameters.iter_mut().find(|(known, _)| *known == name) {
             *old = value.to_string();
         }
-        let parameters = parameters.iter().filter(|(_, value)| !value.is_empty());
+        let is_default = |(name, value): &(&str, String)| value.is_empty() || *name == "offset" && value == "0";
+        let parameters = parameters.iter().filter(|parameter| !is_default(parameter));
         let parameters =
             parameters.map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)));
         Safe(format!("?{}", parameters.collect::<Vec<_>>().join("&amp;")))
@@ -105,6 +106,7 @@ mod tests {
             ..Filter::default()
         };
         assert_eq!(filter.link("offset", "").0, "?q=a%26b");
+        assert_eq!(filter.link("offset", 0).0, "?q=a%26b");
         filter.is_paused = true;
         assert_eq!(filter.link("offset", 7).0, "?offset=7&amp;q=a%26b&amp;refresh=off");
     }
