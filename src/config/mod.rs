@@ -20,11 +20,11 @@ use log::LevelFilter;
 pub use api_url::ApiUrl;
 use api_url::parse_api_url;
 use dotenv::{parse_dotenv, read_dotenv};
-use reader::{Reader, is_blank, number_of};
+use reader::{Reader, from_str, is_blank, number_of};
 pub use reader::{SetBy, SettingValue};
 pub use table::{SETTINGS, Setting};
 pub use values::{CorsOrigins, PendingWeights};
-use values::{from_str, one_of, parse_blocks, parse_origins, parse_path, parse_readers, parse_weights};
+use values::{one_of, parse_blocks, parse_origins, parse_path, parse_readers, parse_weights};
 
 use crate::util::text;
 

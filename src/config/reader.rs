@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::str::FromStr;
 use std::time::Duration;
 
 use log::LevelFilter;
 
 use super::table::Setting;
-use super::values::from_str;
 use crate::util::text;
 
 /// Longest part of an invalid value in an error message: any valid value fits, in one line.
@@ -144,4 +144,8 @@ fn message(setting: &Setting, value: &OsStr, invalid: Invalid) -> String {
 /// Whether the value is treated as unset.
 pub(super) fn is_blank(value: &OsStr) -> bool {
     value.to_str().is_some_and(|text| text.trim().is_empty())
+}
+
+pub(super) fn from_str<T: FromStr>(text: &str) -> Parsed<T> {
+    text.parse().map_err(|_| Invalid::Form)
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use ipnet::IpNet;
 
@@ -42,10 +41,6 @@ impl PendingWeights {
     pub fn weight(&self, job_type: &str) -> u32 {
         self.0.get(job_type).copied().unwrap_or(1)
     }
-}
-
-pub(super) fn from_str<T: FromStr>(text: &str) -> Parsed<T> {
-    text.parse().map_err(|_| Invalid::Form)
 }
 
 pub(super) fn parse_path(text: &str) -> Parsed<PathBuf> {

@@ -10,6 +10,7 @@
 //! A promise and a report move the node in the order of each container that it runs, at most 256.
 //! No socket, no thread, no clock here: `now` is an argument.
 
+mod all_resources;
 mod catalogue;
 mod node;
 mod order;
