@@ -242,6 +242,7 @@ impl Registry {
         record.change(now, change);
         state.has_aliases |= record.attributes.public.is_some();
         if !record.health.is_available() {
+            // The pending jobs of a success are recorded before the node is up.
             if former.health.is_available() {
                 record.pending = None;
             }

@@ -1,4 +1,4 @@
-//! What nodes report of their containers (`GET /resources`): the last good entries of one node.
+//! What one node reports of its containers (`GET /resources`): the last good entries.
 
 use std::borrow::Cow;
 use std::sync::Arc;
